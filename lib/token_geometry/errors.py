@@ -1,0 +1,20 @@
+"""The one exception for input that cannot be used."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message names the thing, the value and the way out."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython shows this in place of a traceback: a reader of a notebook
+        # needs the line, not the library's inside.
+        return [f"{type(self).__name__}: {self}"]
+
+
+def one_of(kind: str, value: object, accepted) -> InputError:
+    """An error for a `value` that is none of the `accepted` ones, with the nearest of them."""
+    import difflib
+
+    names = [str(name) for name in accepted]
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {value!r}{hint} Accepted: {', '.join(names)}")

@@ -1,0 +1,116 @@
+"""GRIDE: intrinsic dimension from the ratio of two neighbor distances, at many scales at once.
+
+With n1 = n2/2 and mu = r_n2 / r_n1, the density of mu given the dimension d is
+
+    p(mu | d) = d (mu^d - 1)^(n2-n1-1) / [ B(n2-n1, n1) mu^((n2-1) d + 1) ]
+
+(Denti, Doimo, Laio, Mira, Sci. Rep. 12, 20005 (2022)). d is found by maximum likelihood; its error
+is the inverse square root of the Fisher information. The conventions that decide digits are those of
+DADApy's `return_id_scaling_gride`, and are stated where they are applied.
+"""
+
+import numpy as np
+
+LOWEST, HIGHEST = 1e-3, 1e3
+"""Bracket of the dimension, as in DADApy."""
+
+# DADApy keeps 1 - mu^-d away from zero by these: in the score and in the Fisher information.
+_FLOOR_SCORE = 2e-7
+_FLOOR_FISHER = 5 * np.finfo(np.float64).eps
+
+
+def ratios(distance: np.ndarray) -> np.ndarray:
+    """Ratios mu of the distances to neighbors of rank 2n and n.
+
+    Parameters
+    ----------
+    distance
+        Distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (..., n_points, n_ranks - 1), NaN where a distance is missing; a ratio of exactly 1 is
+        nudged by ten units of the last place, as in DADApy.
+    """
+    mu = distance[..., 1:] / distance[..., :-1]
+    return np.where(mu == 1, 1 + 10 * np.finfo(np.float64).eps, mu)
+
+
+def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dimension and its error for many samples of mu.
+
+    Parameters
+    ----------
+    mu
+        Ratios r_{2 n1} / r_{n1}, shape (..., n_points); NaN marks points that do not take part.
+    n1
+        Rank of the nearer neighbor, broadcast against the leading dimensions.
+
+    Returns
+    -------
+    dimension, error
+        Shape (...); NaN where fewer than two ratios are left.
+
+    Notes
+    -----
+    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly
+    coincide), but do enter the Fisher information; the score counts N - 1 points, not N. Both as
+    in DADApy 0.3.
+    """
+    shape = mu.shape[:-1]
+    mu = mu.reshape(-1, mu.shape[-1])
+    n1 = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float)
+    present = np.isfinite(mu)
+    usable = present.sum(1) >= 2
+    dimension, error = np.full(len(mu), np.nan), np.full(len(mu), np.nan)
+    if usable.any():
+        mu, n1, present = mu[usable], n1[usable], present[usable]
+        log_mu = np.log(np.where(present, mu, 1.0))
+        median, upper = np.nanpercentile(np.where(present, mu, np.nan), [50, 95], axis=1)
+        kept = present & (mu < (20 * (upper - median) + median)[:, None])
+        dimension[usable] = _maximum_likelihood(log_mu, kept, n1)
+        error[usable] = _fisher_error(dimension[usable][:, None], log_mu, present, n1)
+    return dimension.reshape(shape), error.reshape(shape)
+
+
+def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) -> np.ndarray:
+    """Root in d of the score, by Newton's method inside a shrinking bracket, shape (m,)."""
+    n_kept = kept.sum(1)
+    weight = np.where(kept, log_mu, 0.0)
+    total = weight.sum(1)
+    low = np.full(len(log_mu), LOWEST)
+    high = np.full(len(log_mu), HIGHEST)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.clip((n_kept - 1) / total / n1[:, 0], LOWEST, HIGHEST)
+    d = np.where(np.isfinite(d), d, 1.0)
+    for _ in range(100):
+        # score: (N - 1)/d + sum [ (n1 - 1)/(1 - mu^-d) - (2 n1 - 1) ] log mu, falling in d
+        power = np.exp(-d[:, None] * log_mu)
+        gap = 1 - power
+        floored = gap < _FLOOR_SCORE
+        gap = np.where(floored, _FLOOR_SCORE, gap)
+        score = (n_kept - 1) / d + (
+            ((n1 - 1) / gap - (2 * n1 - 1)) * weight
+        ).sum(1)
+        slope = -(n_kept - 1) / d**2 - (
+            np.where(floored, 0.0, (n1 - 1) * power * log_mu / gap**2) * weight
+        ).sum(1)
+        low = np.where(score > 0, d, low)
+        high = np.where(score > 0, high, d)
+        step = d - score / np.where(slope < 0, slope, -np.inf)
+        inside = (slope < 0) & (step > low) & (step < high)
+        new = np.where(inside, step, (low + high) / 2)
+        if (np.abs(new - d) <= 1e-12 * d).all():
+            return new
+        d = new
+    return d
+
+
+def _fisher_error(d, log_mu, present, n1) -> np.ndarray:
+    """Inverse square root of the observed information at d, shape (m,)."""
+    power = np.exp(-d * log_mu)
+    gap = np.maximum(1 - power, _FLOOR_FISHER)
+    terms = np.where(present, (log_mu / gap) ** 2 * power, 0.0)
+    information = present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)
+    return information**-0.5

@@ -1,0 +1,121 @@
+"""Observables with names, dimensions and units, from one shard of an extraction.
+
+Every function has the signature ``(shard: xarray.Dataset) -> xarray.Dataset`` and returns the variables
+of the observables dataset that it is named for; `OBSERVABLES` lists them all.
+"""
+
+import numpy as np
+import xarray as xr
+
+from ..neighbors import RANKS
+from . import gride, overlap
+
+SCALES = np.array(RANKS[1:])
+"""Scales n2 of GRIDE."""
+
+K = np.arange(1, 32)
+"""Neighborhood sizes."""
+
+
+def _variable(dims, values, long_name, units="1") -> xr.Variable:
+    return xr.Variable(dims, values, attrs={"long_name": long_name, "units": units})
+
+
+def _with_k(name: str, values: np.ndarray, long_name: str) -> xr.Dataset:
+    variable = _variable(("layer", "k"), values[:, : len(K)], long_name)
+    return xr.Dataset({name: variable}, coords={"k": K})
+
+
+def intrinsic_dimension(shard: xr.Dataset) -> xr.Dataset:
+    """GRIDE estimate and its Fisher error, over layer and scale; see `gride`."""
+    mu = gride.ratios(shard["neighbor_distance"].values.astype(np.float64))
+    dimension, error = gride.estimate(np.moveaxis(mu, -1, -2), SCALES // 2)
+    return xr.Dataset(
+        {
+            "intrinsic_dimension": _variable(
+                ("layer", "scale"), dimension, "intrinsic dimension (GRIDE)"
+            ),
+            "intrinsic_dimension_error": _variable(
+                ("layer", "scale"), error, "standard error of the intrinsic dimension"
+            ),
+        },
+        coords={"scale": SCALES},
+    )
+
+
+def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
+    """Mean distance of the neighbors of rank n1 and n2 that enter the estimate at each scale."""
+    distance = shard["neighbor_distance"].values.astype(np.float64)
+    present = np.isfinite(distance)
+    count = present.sum(1)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(present, distance, 0).sum(1) / np.where(count, count, np.nan)
+    variable = _variable(
+        ("layer", "scale"), (mean[:, 1:] + mean[:, :-1]) / 2, "mean distance of the neighbors"
+    )
+    return xr.Dataset({"neighbor_distance": variable}, coords={"scale": SCALES})
+
+
+def neighborhood_overlap(shard: xr.Dataset) -> xr.Dataset:
+    """Share of common k-neighbors of layer l and l + 1; see `overlap.neighborhood_overlap`."""
+    values = overlap.neighborhood_overlap(shard["neighbor_index"].values)
+    return _with_k("neighborhood_overlap", values, "neighborhood overlap with the next layer")
+
+
+def reciprocity(shard: xr.Dataset) -> xr.Dataset:
+    """Share of mutual edges of the k-neighbor graph; see `overlap.reciprocity`."""
+    values = overlap.reciprocity(shard["neighbor_index"].values)
+    return _with_k("reciprocity", values, "share of mutual k-neighbor edges")
+
+
+def layer_overlap(shard: xr.Dataset) -> xr.Dataset:
+    """Overlap of 16-neighborhoods between any two layers; see `overlap.layer_overlap`."""
+    values = overlap.layer_overlap(shard["neighbor_index"].values)
+    long_name = "overlap of 16-neighborhoods of two layers"
+    return xr.Dataset(
+        {"layer_overlap": _variable(("layer", "layer_other"), values, long_name)},
+        coords={"layer_other": shard["layer"].values},
+    )
+
+
+def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
+    """Mean angle between the vectors to the first and second neighbor."""
+    values = shard["neighbor_angle"].values.astype(np.float64)
+    count = np.isfinite(values).sum(1)
+    mean = np.nansum(values, axis=1) / np.where(count, count, np.nan)
+    long_name = "mean angle between the vectors to the first and second neighbor"
+    return xr.Dataset({"neighbor_angle": _variable("layer", mean, long_name, "degree")})
+
+
+def n_points(shard: xr.Dataset) -> xr.Dataset:
+    """Number of distinct points of each layer."""
+    count = shard["distinct"].values.astype(bool).sum(1).astype(np.float64)
+    return xr.Dataset({"n_points": _variable("layer", count, "number of distinct points")})
+
+
+def cosine_similarity(shard: xr.Dataset) -> xr.Dataset:
+    """Mean and standard deviation over all pairs of tokens, taken in the extraction."""
+    return shard[["cosine_similarity", "cosine_similarity_std"]]
+
+
+def loss(shard: xr.Dataset) -> xr.Dataset:
+    """Mean cross-entropy of the next token, taken in the extraction."""
+    return shard[["loss"]]
+
+
+OBSERVABLES = (
+    intrinsic_dimension,
+    neighbor_distance,
+    neighborhood_overlap,
+    cosine_similarity,
+    neighbor_angle,
+    reciprocity,
+    layer_overlap,
+    n_points,
+    loss,
+)
+
+
+def observables(shard: xr.Dataset) -> xr.Dataset:
+    """All observables of one shard."""
+    return xr.merge([observable(shard) for observable in OBSERVABLES], combine_attrs="drop")

@@ -1,0 +1,309 @@
+"""Runs: the declared experiments of `data/runs`, their staleness, and the notebooks that make them."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+
+from . import extraction, models, neighbors, observables, project, prompts, store
+from .errors import InputError, one_of
+from .extraction import Extraction
+
+DEFAULT = "demo"
+"""Run of the default profile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One YAML file of `data/runs`; field names are its keys."""
+
+    name: str
+    """Name of the file, and of the Quarto profile that chooses it."""
+
+    title: str
+    """Name that a reader sees."""
+
+    models: list[str]
+    """Models, in the order of the charts."""
+
+    corpus: str
+    """Corpus of the prompts."""
+
+    n_tokens: int
+    """Tokens of each prompt."""
+
+    extractions: dict[str, dict]
+    """Name → `n_prompts` and `shuffle_levels` of one extraction of every model."""
+
+    seed: int = 0
+    """Seed of the draw and of the shuffles."""
+
+    dtype: str = "float32"
+    """Type of the forward pass."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    num_processes: int = 1
+    """Processes that share the prompts of one extraction."""
+
+    description: str = field(default="")
+    """One paragraph about the run."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook with the parameters that a run gives it."""
+
+    name: str
+    """Name of the executed notebook that is kept as a record."""
+
+    notebook: str
+    """Notebook under `notebooks/`, without suffix."""
+
+    parameters: dict
+    """Parameters, by name."""
+
+
+def names() -> list[str]:
+    """Names of the declared runs."""
+    return sorted(path.stem for path in (project.root() / "data" / "runs").glob("*.yml"))
+
+
+def active() -> str:
+    """Name of the run that the active Quarto profile chooses."""
+    profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
+    known = names()
+    return next((part for part in profiles if part in known), DEFAULT)
+
+
+def load(name: str = "") -> Run:
+    """Read a run.
+
+    Parameters
+    ----------
+    name
+        Name of a file of `data/runs`; empty for the run of the active Quarto profile.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or a key of it is unknown, missing or ill-typed.
+    """
+    name = name or active()
+    if name not in names():
+        raise one_of("run", name, names())
+    path = project.root() / "data" / "runs" / f"{name}.yml"
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    known = {f.name for f in fields(Run)} - {"name"}
+    required = ("title", "models", "corpus", "n_tokens", "extractions")
+    for key in entries:
+        if key not in known:
+            raise InputError(f"{path.name}: {one_of('key', key, sorted(known))}")
+    for key in required:
+        if key not in entries:
+            raise InputError(f"{path.name}: the key {key!r} is missing")
+    for key, block in entries["extractions"].items():
+        if not isinstance(block, dict) or set(block) != {"n_prompts", "shuffle_levels"}:
+            raise InputError(
+                f"{path.name}: extraction {key!r} must hold n_prompts and shuffle_levels, and no more"
+            )
+    return Run(name=name, **entries)
+
+
+def requests(run: Run) -> Iterator[tuple[str, Extraction]]:
+    """The extractions of a run, with the names of their directories."""
+    for model in run.models:
+        folder = "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
+        for block, choice in run.extractions.items():
+            name = f"{folder}-{block}"
+            yield name, Extraction(
+                model=model,
+                corpus=run.corpus,
+                n_prompts=choice["n_prompts"],
+                n_tokens=run.n_tokens,
+                shuffle_levels=list(choice["shuffle_levels"]),
+                seed=run.seed,
+                dtype=run.dtype,
+                device=run.device,
+                num_processes=run.num_processes,
+                output=str(_relative(project.results(run.name) / "shards" / name)),
+                # the directory belongs to the run: a changed recipe replaces what it holds
+                overwrite=True,
+                filter_models=[other for other in run.models if other != model],
+            )
+
+
+def observables_path(run: Run) -> Path:
+    """File of the observables of a run."""
+    return project.results(run.name) / "observables.nc"
+
+
+def steps(run: Run) -> list[Step]:
+    """Every notebook of a run with its parameters, in order."""
+    extractions = list(requests(run))
+    planned = [
+        Step(f"extraction-{name}", "extraction", _parameters(request))
+        for name, request in extractions
+    ]
+    directories = [request.output for _, request in extractions]
+    output = str(_relative(observables_path(run)))
+    planned.append(
+        Step("observables", "observables", {"extraction": directories, "output": output})
+    )
+    return planned
+
+
+def is_fresh(run: Run) -> bool:
+    """Whether the results of a run are whole and made from what it declares now."""
+    plans = [{"plan_digest": store.digest(r.plan_recipe())} for _, r in requests(run)]
+    return store.is_fresh(observables_path(run), store.digest(observables.recipe_of(plans)))
+
+
+def execute(run: Run) -> bool:
+    """Run the notebooks of a run whose results are missing or stale.
+
+    The executed notebooks stay beside the results as the record of the run.
+
+    Returns
+    -------
+    bool
+        Whether anything had to be run.
+
+    Raises
+    ------
+    InputError
+        If a notebook fails, with the notebook's own line.
+    """
+    for _, request in requests(run):
+        request.check()
+    if is_fresh(run):
+        return False
+    planned = steps(run)
+    for number, step in enumerate(planned, start=1):
+        print(f"[{number}/{len(planned)}] {step.name}", flush=True)
+        execute_notebook(
+            step.notebook,
+            step.parameters,
+            record=project.results(run.name) / "records" / f"{step.name}.ipynb",
+        )
+    return True
+
+
+def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
+    """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
+
+    Raises
+    ------
+    InputError
+        With the notebook's own line, if a cell of it fails.
+    """
+    import papermill
+
+    record.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            project.root() / "notebooks" / f"{notebook}.ipynb",
+            record,
+            parameters=parameters,
+            cwd=str(project.root()),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise InputError(
+            f"{notebook}.ipynb: {error.evalue or error.ename} (executed notebook: {record})"
+        ) from None
+
+
+def describe(run: Run) -> str:
+    """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
+    lines = [f"run {run.name}: {run.title}", ""]
+    total = 0
+    for (name, request), step in zip(requests(run), steps(run), strict=False):
+        estimate = _estimate(request)
+        total += estimate["disk"]
+        lines.append(f"notebooks/{step.notebook}.ipynb  ({name})")
+        lines += [f"    {key}: {json.dumps(value)}" for key, value in step.parameters.items()]
+        lines.append(
+            f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
+            f"{_size(estimate['memory'])} of memory"
+        )
+    last = steps(run)[-1]
+    lines.append(f"notebooks/{last.notebook}.ipynb")
+    lines += [f"    {key}: {json.dumps(value)}" for key, value in last.parameters.items()]
+    lines += ["", f"in all about {_size(total)} of disk"]
+    return "\n".join(lines)
+
+
+def _estimate(request: Extraction) -> dict[str, int]:
+    source = models.resolve(request.model)
+    shape = source.shape or _shape_from_config(source)
+    n_prompts = request.n_prompts
+    if n_prompts is None:
+        n_prompts = len(prompts.load_corpus(request.corpus).texts)
+    passes = n_prompts * len(request.shuffle_levels)
+    layers, tokens = shape["layers"] + 1, request.n_tokens
+    index_bytes = 2 if tokens < 2**16 else 4
+    # per point: distances in float32, indices, angle and a flag
+    point = 4 * len(neighbors.RANKS) + index_bytes * neighbors.N_NEIGHBORS + 5
+    weight_bytes = 4 if request.dtype == "float32" else 2
+    hidden = layers * tokens * shape["width"] * (4 + weight_bytes)
+    # squared distances, their sums and the sorted copy are in memory at a time, in float64
+    pairs = 3 * 8 * tokens**2
+    return {
+        "passes": passes,
+        "disk": passes * layers * tokens * point,
+        "memory": shape["parameters"] * weight_bytes + hidden + pairs,
+    }
+
+
+def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
+    import transformers
+
+    if source.kind == "gguf":
+        # the file's size bounds what its weights take once they are dequantized
+        raise InputError(
+            f"model {source.name!r}: no estimate without a shape; add it to data/models.yml"
+        )
+    with models.readable_errors(source):
+        config = transformers.AutoConfig.from_pretrained(source.location, revision=source.revision)
+        with _meta_device():
+            model = transformers.AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    return {
+        "layers": text.num_hidden_layers,
+        "width": text.hidden_size,
+        "vocabulary": text.vocab_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _meta_device():
+    import torch
+
+    return torch.device("meta")
+
+
+def _relative(path: Path) -> Path:
+    # notebooks run at the root: so the record of a run names no folder of this machine
+    return path.relative_to(project.root())
+
+
+def _parameters(request: Extraction) -> dict:
+    return {f.name: getattr(request, f.name) for f in fields(extraction.Extraction)}
+
+
+def _size(n_bytes: float) -> str:
+    unit = min(int(math.log(max(n_bytes, 1), 1000)), 4)
+    return f"{n_bytes / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

@@ -1,0 +1,106 @@
+"""NetCDF files that know what made them: the one place that writes and checks them."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from . import __version__
+from .errors import InputError
+
+FORMAT = 1
+"""Version of what the files hold; a new one makes all results stale."""
+
+_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "numpy", "xarray")
+
+
+def digest(recipe: dict) -> str:
+    """Hash of the part of a recipe that decides the numbers, 16 hexadecimal digits.
+
+    Device, number of processes and batch size have no place in `recipe`.
+    """
+    decisive = {"format": FORMAT, "recipe": recipe}
+    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_attrs(title: str, recipe: dict, **more) -> dict:
+    """Global attributes of a result file: recipe, its digest, versions, time, and `more`."""
+    versions = {name: importlib.metadata.version(name) for name in _RECORDED}
+    versions |= {"token_geometry": __version__, "python": sys.version.split()[0]}
+    return {
+        "Conventions": "CF-1.11",
+        "title": title,
+        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
+        "recipe_digest": digest(recipe),
+        "versions": json.dumps(versions, sort_keys=True),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **more,
+    }
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset so that the file is either whole or not there.
+
+    It is written to a temporary name, flushed to the disk and renamed; every variable
+    carries a checksum, so that damage is noticed on reading.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    encoding = {
+        name: {"fletcher32": True, "zlib": True, "complevel": 1}
+        for name, variable in dataset.variables.items()
+        if variable.ndim and np.issubdtype(variable.dtype, np.number)
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read a whole dataset into memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut short or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: run the notebook that makes it")
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            loaded = dataset.load()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path} is cut short or damaged ({error}): delete it and run the notebook that makes it"
+        ) from None
+    if "recipe_digest" not in loaded.attrs:
+        raise InputError(f"{path} is no result of this project: it carries no recipe")
+    return loaded
+
+
+def is_fresh(path: Path, expected_digest: str) -> bool:
+    """Whether a file is whole and was made from the recipe with this digest."""
+    try:
+        return read(path).attrs["recipe_digest"] == expected_digest
+    except InputError:
+        return False
