@@ -1,32 +1,124 @@
-"""Command line: ``python -m token_geometry run [NAME] [--dry-run]``."""
+"""Command line: ``python -m token_geometry run`` and ``python -m token_geometry book``."""
 
 import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
-from . import runs
+from . import project, runs
 from .errors import InputError
+
+OLDEST_QUARTO = (1, 6)
+"""Quarto before this renders the book differently."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing or stale of a run, or say what it would take."""
+    """Run what is missing or stale of a run, or render the book of a run."""
     parser = argparse.ArgumentParser(prog="python -m token_geometry")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("run", help="run what is missing or stale of a declared run")
-    command.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
-    command.add_argument(
-        "--dry-run", action="store_true", help="list every notebook with its parameters, run none"
-    )
+    run = commands.add_parser("run", help="run what is missing or stale of a declared run")
+    run.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
+    book = commands.add_parser("book", help="render the book of a declared run")
+    book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
     options = parser.parse_args(argv)
     try:
-        run = runs.load(options.name)
+        declared = runs.load(options.name)
+        if options.command == "book":
+            return render(declared, renderer=options.renderer)
         if options.dry_run:
-            print(runs.describe(run))
-        elif not runs.execute(run):
-            print(f"run {run.name}: all results are there and fresh, nothing to compute")
+            print(runs.describe(declared))
+        elif not runs.execute(declared):
+            print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def render(run: runs.Run, *, renderer: str) -> int:
+    """Render the book, with its results brought up to date by the project's pre-render step.
+
+    Parameters
+    ----------
+    run
+        The run whose results the chapters show.
+    renderer
+        `quarto`, `pandoc`, or `auto`: Quarto where there is one.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    InputError
+        If Quarto is asked for and there is none.
+    """
+    quarto = find_quarto() if renderer != "pandoc" else None
+    if quarto is None and renderer == "auto" and _install_quarto():
+        quarto = find_quarto()
+    if quarto is None and renderer == "quarto":
+        wanted = ".".join(map(str, OLDEST_QUARTO))
+        raise InputError(
+            f"renderer is 'quarto', but no Quarto of version {wanted} or later is on the PATH: "
+            "install it from quarto.org or conda-forge, or use renderer pandoc"
+        )
+    if quarto:
+        # chapters must run in this environment, whatever else is on the PATH
+        environment = os.environ | {"QUARTO_PYTHON": sys.executable}
+        command = [quarto, "render", "--profile", run.name]
+        status = subprocess.run(command, cwd=project.root(), env=environment).returncode
+        name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
+    else:
+        from . import book
+
+        status = book.main(["--profile", run.name])
+        name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
+    if status == 0:
+        print(f"Rendered by {name}: {project.root() / '_book' / 'index.html'}")
+    return status
+
+
+def find_quarto() -> str | None:
+    """Path of a Quarto that is recent enough, or None."""
+    quarto = shutil.which("quarto")
+    return quarto if quarto and _version(quarto) >= OLDEST_QUARTO else None
+
+
+def _version(quarto: str) -> tuple[int, ...]:
+    printed = subprocess.run([quarto, "--version"], capture_output=True, text=True).stdout
+    numbers = re.match(r"\d+(\.\d+)*", printed.strip())
+    return tuple(map(int, numbers.group().split("."))) if numbers else ()
+
+
+def _install_quarto() -> bool:
+    """Try once per environment to install Quarto from the package index; say whether it worked.
+
+    The package `quarto-cli` downloads Quarto itself while it is installed, which an air-gapped machine
+    cannot: then the book is rendered with pandoc.
+    """
+    tried = Path(sys.prefix) / "quarto-tried"
+    if tried.exists() or importlib.util.find_spec("quarto_cli"):
+        return False
+    tried.touch()
+    version = re.search(
+        r"quarto-cli==([\w.]+)", (project.root() / "environment.yml").read_text(encoding="utf-8")
+    )
+    print(f"Installing Quarto {version.group(1)} (once) …", flush=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*command, f"quarto-cli=={version.group(1)}"], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        print("Quarto cannot be downloaded here; rendering with pandoc.", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -182,9 +182,7 @@ def extract(request: Extraction) -> Path:
     return directory
 
 
-def make_shard(
-    model: LanguageModel, key: ShardKey, request: Extraction, recipe: dict
-) -> xr.Dataset:
+def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
     """One forward pass and what is kept of it."""
     started = time.perf_counter()
     permutation = prompts.block_permutation(
@@ -356,8 +354,7 @@ def _write_plan(directory, request, recipe, selection, keys) -> None:
         "n_examined": selection.n_examined,
         "n_too_short": selection.n_too_short,
         "shards": [
-            {"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()}
-            for k in keys
+            {"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys
         ],
     }
     partial = directory / f".{PLAN}.{os.getpid()}.partial"

@@ -112,9 +112,7 @@ def resolve(model: str) -> ModelSource:
     if model.count("/") == 1 and not model.startswith((".", "/", "~")) and not model.endswith("/"):
         location, _, revision = model.partition("@")
         title = location.split("/")[1]
-        return ModelSource(
-            name=model, title=title, kind="hub", location=location, revision=revision or None
-        )
+        return ModelSource(name=model, title=title, kind="hub", location=location, revision=revision or None)
     error = one_of("model", model, known)
     raise InputError(f"{error}; or a hub id owner/name, a directory, a .gguf file")
 
@@ -260,7 +258,5 @@ def _dequantize(gguf: Path, target: Path) -> None:
     config.pop("quantization_config", None)
     (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    weights = {
-        name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied
-    }
+    weights = {name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})

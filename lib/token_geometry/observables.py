@@ -101,9 +101,7 @@ def _assemble(pieces, plans, identities) -> xr.Dataset:
     if "layer_other" in template.dims:
         template = template.reindex(layer_other=layers)
     variables = {
-        name: xr.Variable(
-            (*outer, *variable.dims), np.full(sizes + variable.shape, np.nan), variable.attrs
-        )
+        name: xr.Variable((*outer, *variable.dims), np.full(sizes + variable.shape, np.nan), variable.attrs)
         for name, variable in template.data_vars.items()
     }
     for (name, level, prompt_id), piece in pieces.items():
@@ -117,7 +115,11 @@ def _assemble(pieces, plans, identities) -> xr.Dataset:
         depth[row, : last + 1] = np.arange(last + 1) / last
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}
     coords |= {
-        "layer": ("layer", layers, {"long_name": "index in hidden_states: 0 embeddings, L after the final norm"}),
+        "layer": (
+            "layer",
+            layers,
+            {"long_name": "index in hidden_states: 0 embeddings, L after the final norm"},
+        ),
         "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
         "relative_depth": (
             ("model", "layer"),

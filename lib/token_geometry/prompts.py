@@ -156,7 +156,7 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
         if level < 0 or n_tokens % 4**level:
             largest = max(s for s in range(16) if n_tokens % 4**s == 0)
             raise InputError(
-                f"shuffle_levels holds {level}, but 4^{level} = {4**max(level, 0)} blocks do not divide "
+                f"shuffle_levels holds {level}, but 4^{level} = {4 ** max(level, 0)} blocks do not divide "
                 f"n_tokens = {n_tokens}; accepted: 0 to {largest}, or another n_tokens"
             )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from . import extraction, models, neighbors, observables, project, prompts, store
+from . import extraction, models, neighbors, observables, parameters, project, prompts, store
 from .errors import InputError, one_of
 from .extraction import Extraction
 
@@ -103,20 +103,17 @@ def load(name: str = "") -> Run:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    known = {f.name for f in fields(Run)} - {"name"}
-    required = ("title", "models", "corpus", "n_tokens", "extractions")
-    for key in entries:
-        if key not in known:
-            raise InputError(f"{path.name}: {one_of('key', key, sorted(known))}")
-    for key in required:
-        if key not in entries:
-            raise InputError(f"{path.name}: the key {key!r} is missing")
-    for key, block in entries["extractions"].items():
+    if not isinstance(entries, dict):
+        raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
+    try:
+        run = parameters.build(Run, {"name": name} | entries, noun="key")
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    for key, block in run.extractions.items():
         if not isinstance(block, dict) or set(block) != {"n_prompts", "shuffle_levels"}:
-            raise InputError(
-                f"{path.name}: extraction {key!r} must hold n_prompts and shuffle_levels, and no more"
-            )
-    return Run(name=name, **entries)
+            raise InputError(f"{path.name}: extraction {key!r} must hold just n_prompts and shuffle_levels")
+    list(requests(run))  # refuses ill-typed values of an extraction
+    return run
 
 
 def requests(run: Run) -> Iterator[tuple[str, Extraction]]:
@@ -125,21 +122,21 @@ def requests(run: Run) -> Iterator[tuple[str, Extraction]]:
         folder = "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
         for block, choice in run.extractions.items():
             name = f"{folder}-{block}"
-            yield name, Extraction(
-                model=model,
-                corpus=run.corpus,
-                n_prompts=choice["n_prompts"],
-                n_tokens=run.n_tokens,
-                shuffle_levels=list(choice["shuffle_levels"]),
-                seed=run.seed,
-                dtype=run.dtype,
-                device=run.device,
-                num_processes=run.num_processes,
-                output=str(_relative(project.results(run.name) / "shards" / name)),
+            given = {
+                "model": model,
+                "corpus": run.corpus,
+                "n_tokens": run.n_tokens,
+                "seed": run.seed,
+                "dtype": run.dtype,
+                "device": run.device,
+                "num_processes": run.num_processes,
+                "output": str(_relative(project.results(run.name) / "shards" / name)),
                 # the directory belongs to the run: a changed recipe replaces what it holds
-                overwrite=True,
-                filter_models=[other for other in run.models if other != model],
-            )
+                "overwrite": True,
+                "filter_models": [other for other in run.models if other != model],
+            }
+            noun = f"{run.name}.yml: extraction {block!r}: key"
+            yield name, parameters.build(Extraction, given | choice, noun=noun)
 
 
 def observables_path(run: Run) -> Path:
@@ -151,14 +148,11 @@ def steps(run: Run) -> list[Step]:
     """Every notebook of a run with its parameters, in order."""
     extractions = list(requests(run))
     planned = [
-        Step(f"extraction-{name}", "extraction", _parameters(request))
-        for name, request in extractions
+        Step(f"extraction-{name}", "extraction", _parameters(request)) for name, request in extractions
     ]
     directories = [request.output for _, request in extractions]
     output = str(_relative(observables_path(run)))
-    planned.append(
-        Step("observables", "observables", {"extraction": directories, "output": output})
-    )
+    planned.append(Step("observables", "observables", {"extraction": directories, "output": output}))
     return planned
 
 
@@ -217,6 +211,8 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
             cwd=str(project.root()),
             kernel_name="python3",
             progress_bar=False,
+            # kernels warn at every start that they listen on the loopback address without encryption
+            extra_arguments=["--IPKernelApp.log_level=50"],
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
@@ -273,9 +269,7 @@ def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
 
     if source.kind == "gguf":
         # the file's size bounds what its weights take once they are dequantized
-        raise InputError(
-            f"model {source.name!r}: no estimate without a shape; add it to data/models.yml"
-        )
+        raise InputError(f"model {source.name!r}: no estimate without a shape; add it to data/models.yml")
     with models.readable_errors(source):
         config = transformers.AutoConfig.from_pretrained(source.location, revision=source.revision)
         with _meta_device():

@@ -97,9 +97,7 @@ class LanguageModel:
             self._head_is_linear = self._check_head(ids)
         if not self._head_is_linear:
             logits = self.model(ids[None], use_cache=False).logits[0]
-            losses = torch.nn.functional.cross_entropy(
-                logits[:-1].float(), ids[1:], reduction="none"
-            )
+            losses = torch.nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="none")
             return losses.double().cpu().numpy()
         losses = []
         for start in range(0, len(ids) - 1, HEAD_CHUNK):

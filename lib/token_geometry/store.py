@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def make_attrs(title: str, recipe: dict, **more) -> dict:
         "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
         "recipe_digest": digest(recipe),
         "versions": json.dumps(versions, sort_keys=True),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
     }
 

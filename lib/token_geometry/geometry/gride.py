@@ -90,9 +90,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
         gap = 1 - power
         floored = gap < _FLOOR_SCORE
         gap = np.where(floored, _FLOOR_SCORE, gap)
-        score = (n_kept - 1) / d + (
-            ((n1 - 1) / gap - (2 * n1 - 1)) * weight
-        ).sum(1)
+        score = (n_kept - 1) / d + (((n1 - 1) / gap - (2 * n1 - 1)) * weight).sum(1)
         slope = -(n_kept - 1) / d**2 - (
             np.where(floored, 0.0, (n1 - 1) * power * log_mu / gap**2) * weight
         ).sum(1)

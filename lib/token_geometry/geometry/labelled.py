@@ -32,9 +32,7 @@ def intrinsic_dimension(shard: xr.Dataset) -> xr.Dataset:
     dimension, error = gride.estimate(np.moveaxis(mu, -1, -2), SCALES // 2)
     return xr.Dataset(
         {
-            "intrinsic_dimension": _variable(
-                ("layer", "scale"), dimension, "intrinsic dimension (GRIDE)"
-            ),
+            "intrinsic_dimension": _variable(("layer", "scale"), dimension, "intrinsic dimension (GRIDE)"),
             "intrinsic_dimension_error": _variable(
                 ("layer", "scale"), error, "standard error of the intrinsic dimension"
             ),

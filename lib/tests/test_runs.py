@@ -1,0 +1,127 @@
+"""Declared runs: what they hold, when they are stale, what a dry run says."""
+
+import pytest
+import yaml
+
+from token_geometry import project, runs, store
+from token_geometry.__main__ import main
+from token_geometry.errors import InputError
+
+
+@pytest.fixture
+def declared(tmp_path, monkeypatch):
+    """A project of its own with the real models, corpora and a run `small` that a test may change."""
+    for name in ("data/models.yml", "data/corpora.yml"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((project.root() / name).read_text())
+    (tmp_path / "notebooks").symlink_to(project.root() / "notebooks")
+    (tmp_path / "_quarto.yml").write_text("project: {type: book}\n")
+    (tmp_path / "data" / "runs").mkdir()
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(project.cache()))
+    monkeypatch.chdir(tmp_path)
+
+    def declare(**changes):
+        entries = {
+            "title": "small",
+            "models": ["smollm2-135m"],
+            "corpus": "sotu",
+            "n_tokens": 64,
+            "extractions": {"all": {"n_prompts": 2, "shuffle_levels": [0, 1]}},
+        }
+        (tmp_path / "data" / "runs" / "small.yml").write_text(yaml.safe_dump(entries | changes))
+        return runs.load("small")
+
+    return declare
+
+
+def test_every_committed_run_is_complete_and_can_be_planned():
+    assert set(runs.names()) >= {"ci", "demo", "paper"}
+    for name in runs.names():
+        run = runs.load(name)
+        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1
+
+
+def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
+    run = runs.load("demo")
+    assert run.models == ["smollm2-135m", "gemma3-270m"]
+    assert run.extractions["structured"] == {"n_prompts": 16, "shuffle_levels": [0]}
+    assert run.extractions["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4, 5]}
+
+
+def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
+    assert main(["run", "paper", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("notebooks/extraction.ipynb") == 6
+    assert printed.count("notebooks/observables.ipynb") == 1
+    assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
+    assert printed.count("of memory") == 6 and "in all about 26.5 GB of disk" in printed
+
+
+def test_the_active_quarto_profile_chooses_the_run(monkeypatch):
+    monkeypatch.setenv("QUARTO_PROFILE", "paper")
+    assert runs.load().name == "paper"
+    monkeypatch.delenv("QUARTO_PROFILE")
+    assert runs.load().name == "demo"
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
+    assert main(["run", "dmo"]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "'dmo'" in message and "did you mean 'demo'" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modles": []}, "unknown key 'modles'"),
+        ({"models": "smollm2-135m"}, "models"),
+        ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
+        ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
+        ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+    ],
+)
+def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
+    with pytest.raises(InputError, match=words) as error:
+        declared(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_shuffle_levels_that_do_not_divide_the_prompt_stop_a_run_before_it_starts(declared):
+    run = declared(extractions={"all": {"n_prompts": 2, "shuffle_levels": [0, 4]}})
+    with pytest.raises(InputError, match="4\\^4 = 256 blocks do not divide n_tokens = 64"):
+        runs.execute(run)
+    assert not project.results("small").exists()
+
+
+def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
+    run = declared()
+    assert runs.execute(run) is True
+    assert runs.execute(run) is False
+    records = project.results("small") / "records"
+    names = {path.name for path in records.glob("*.ipynb")}
+    assert names == {"extraction-smollm2-135m-all.ipynb", "observables.ipynb"}
+    shards = project.results("small") / "shards" / "smollm2-135m-all"
+    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
+
+    larger = declared(extractions={"all": {"n_prompts": 3, "shuffle_levels": [0, 1]}})
+    assert not runs.is_fresh(larger)
+    assert runs.execute(larger) is True
+    after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before, "shards that were there are kept"
+    assert store.read(runs.observables_path(larger)).sizes["prompt"] == 3
+
+
+def test_a_result_that_is_cut_short_is_stale(declared):
+    run = declared()
+    runs.execute(run)
+    path = runs.observables_path(run)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert not runs.is_fresh(run)
+
+
+def test_device_and_number_of_processes_leave_results_fresh(declared):
+    runs.execute(declared())
+    assert runs.is_fresh(declared(device="cpu"))
+    assert not runs.is_fresh(declared(seed=1))

@@ -1,0 +1,173 @@
+"""Hidden states and loss are transformers' own, for real models and for families of tiny ones."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from token_geometry import models, neighbors, prompts
+from token_geometry.states import LanguageModel
+
+VOCABULARY = 600
+"""More entries than one prompt of the tiny models has tokens."""
+
+
+def forward_of_transformers(model, ids):
+    """Hidden states (layer, token, width) and loss of token ids, by transformers alone."""
+    ids = torch.as_tensor(np.asarray(ids, dtype=np.int64))[None]
+    with torch.inference_mode():
+        output = model(ids, labels=ids, output_hidden_states=True)
+    return torch.cat(output.hidden_states).float(), float(output.loss)
+
+
+def first_prompt(corpus, language_model, n_tokens):
+    selection = prompts.select_prompts(
+        corpus, [language_model.tokenizer], n_prompts=1, n_tokens=n_tokens, seed=0
+    )
+    return selection.prompts[0].token_ids
+
+
+# SmolLM2
+
+
+def test_loss_of_real_prompts_is_that_of_transformers(readings):
+    for reading in readings:
+        assert float(reading.observed["loss"]) == pytest.approx(reading.loss, abs=1e-5)
+        token_loss = reading.shard["token_loss"].values
+        assert np.isnan(token_loss[0])  # nothing precedes the first token
+        assert token_loss[1:].mean() == pytest.approx(reading.loss, abs=1e-5)
+
+
+def test_hidden_states_of_smollm2_are_those_of_transformers(smollm2, sotu):
+    token_ids = first_prompt(sotu, smollm2, 300)
+    states = smollm2.forward(token_ids)
+    hidden, loss = forward_of_transformers(smollm2.model, token_ids)
+    assert states.hidden.shape == (31, 300, 576)
+    assert states.hidden.dtype == torch.float32
+    torch.testing.assert_close(states.hidden, hidden, rtol=1e-6, atol=1e-6)
+    assert states.loss == pytest.approx(loss, abs=1e-5)
+
+
+# Gemma
+
+
+@pytest.fixture(scope="module")
+def gemma3_prompt(gemma3, sotu):
+    """One prompt of 256 tokens: its ids, its states, and transformers' with BOS before it."""
+    token_ids = first_prompt(sotu, gemma3, 256)
+    with_bos = [gemma3.tokenizer.bos_token_id, *token_ids]
+    return token_ids, gemma3.forward(token_ids), forward_of_transformers(gemma3.model, with_bos)
+
+
+def test_gemma_reads_its_bos_and_the_cloud_leaves_it_out(gemma3, gemma3_prompt):
+    token_ids, states, (hidden, loss) = gemma3_prompt
+    assert token_ids[0] != gemma3.tokenizer.bos_token_id
+    assert states.hidden.shape == (19, 256, 640)
+    torch.testing.assert_close(states.hidden, hidden[:, 1:], rtol=1e-6, atol=1e-6)
+    assert states.loss == pytest.approx(loss, abs=1e-5)
+    assert np.isfinite(states.token_loss).all()  # BOS precedes the first token
+
+
+def test_gemma_predicts_the_same_tokens_much_worse_without_its_bos(gemma3, gemma3_prompt):
+    token_ids, states, _ = gemma3_prompt
+    _, without_bos = forward_of_transformers(gemma3.model, token_ids)
+    assert states.token_loss[1:].mean() < without_bos - 0.3
+
+
+def test_bos_of_gemma_is_no_point_of_the_cloud(gemma3_prompt):
+    _, states, _ = gemma3_prompt
+    middle = neighbors.neighbor_table(states.hidden[9:10])
+    assert middle.distinct.shape == (1, 256)
+    assert middle.distinct.sum() == 256
+    # its norm is many times that of any token, so the farthest neighbor would show it
+    assert states.hidden[9].norm(dim=1).max() < 20 * states.hidden[9].norm(dim=1).median()
+
+
+# Families
+
+
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,  # so that logits are far from zero
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+GEMMA = {"num_key_value_heads": 2, "head_dim": 8}
+
+FAMILIES = {
+    "llama": transformers.LlamaConfig(**SMALL, tie_word_embeddings=False),
+    "gpt-neox": transformers.GPTNeoXConfig(**SMALL),
+    "gemma2 caps its logits": transformers.Gemma2Config(
+        **SMALL, **GEMMA, final_logit_softcapping=2.0
+    ),
+    "gemma3": transformers.Gemma3TextConfig(**SMALL, **GEMMA),
+    "cohere scales its logits": transformers.CohereConfig(**SMALL, logit_scale=0.25),
+    "granite divides its logits": transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
+}
+
+
+def save_tiny(config, folder):
+    """A random model of this configuration, with a tokenizer of the words w0, w1, …"""
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    words = {"<bos>": 0, "<eos>": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", unk_token="<eos>"
+    )
+    fast.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_path):
+    folder = save_tiny(FAMILIES[family], tmp_path)
+    language_model = LanguageModel(models.resolve(folder), device="cpu")
+    assert language_model.prepend_bos == family.startswith("gemma")
+    # longer than one chunk of the head
+    token_ids = np.random.default_rng(0).integers(2, VOCABULARY, size=300)
+    states = language_model.forward(token_ids)
+    bos = [0] if language_model.prepend_bos else []
+    reference = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    hidden, loss = forward_of_transformers(reference.eval(), [*bos, *token_ids])
+    assert states.hidden.shape == (4, 300, 32)
+    torch.testing.assert_close(states.hidden, hidden[:, len(bos) :], rtol=1e-6, atol=1e-6)
+    assert states.loss == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", models.DTYPES)
+def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dtype, tmp_path):
+    folder = save_tiny(FAMILIES["llama"], tmp_path)
+    language_model = LanguageModel(models.resolve(folder), dtype=dtype, device="cpu")
+    token_ids = np.arange(2, 102)
+    states = language_model.forward(token_ids)
+    _, loss = forward_of_transformers(language_model.model, token_ids)
+    assert states.hidden.dtype == torch.float32
+    assert language_model.model.dtype == getattr(torch, dtype)
+    assert states.loss == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_token_outside_of_the_vocabulary_is_refused(tmp_path, refused):
+    folder = save_tiny(FAMILIES["llama"], tmp_path)
+    language_model = LanguageModel(models.resolve(folder), device="cpu")
+    with refused("token id 600", folder, "600 entries"):
+        language_model.forward(np.array([5, 600, 7]))
+
+
+def test_a_gemma_whose_tokenizer_has_no_bos_is_refused(tmp_path, refused):
+    folder = save_tiny(FAMILIES["gemma3"], tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = None
+    tokenizer.save_pretrained(folder)
+    with refused(folder, "BOS", "prepend_bos"):
+        LanguageModel(models.resolve(folder), device="cpu")

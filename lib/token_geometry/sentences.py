@@ -1,0 +1,284 @@
+"""Sentences, tables and alt texts of the chapters, computed from a run's results."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from .frames import Results, middle_layers, peak
+
+
+def _each_model(results: Results) -> zip:
+    return zip(results.observables["model"].values, results.titles, strict=True)
+
+
+def peaks_by_level(results: Results, *, scale: int) -> Markdown:
+    """For each model: where the ID at this scale peaks, structured and shuffled."""
+    low, high = results.extremes
+    lines = []
+    for model, title in _each_model(results):
+        dimension = results.shuffled["intrinsic_dimension"].sel(model=model, scale=scale)
+        if not bool(dimension.notnull().any()):
+            lines.append(f"{title}: the prompts of this run are too short for scale {scale}.")
+            continue
+        layers = middle_layers(results.observables, model)
+        first = peak(dimension.sel(shuffle_level=low), layers=layers)
+        if low == high:
+            lines.append(
+                f"{title}: ID peaks at {first.mean:.1f} in layer {first.layer}; "
+                "the run has one shuffle level only, so there is nothing to compare it with."
+            )
+            continue
+        last = peak(dimension.sel(shuffle_level=high), layers=layers)
+        lines.append(
+            f"{title}: between layers {layers.start} and {layers.stop}, the mean ID at scale {scale} peaks at "
+            f"{first.mean:.1f} (layer {first.layer}) for $S = {low}$ and at {last.mean:.1f} "
+            f"(layer {last.layer}) for $S = {high}$. {_change_by_prompt(dimension, low, high, layers)}"
+        )
+    return bullets(lines)
+
+
+def _change_by_prompt(variable: xr.DataArray, low: int, high: int, layers: slice) -> str:
+    per_prompt = (
+        (variable.sel(shuffle_level=high) - variable.sel(shuffle_level=low)).sel(layer=layers).mean("layer")
+    )
+    change, n_prompts = float(per_prompt.mean()), per_prompt.sizes["prompt"]
+    same = int((np.sign(per_prompt) == np.sign(change)).sum())
+    return (
+        f"Averaged over these layers, shuffling {'raises' if change > 0 else 'lowers'} it by "
+        f"{abs(change):.2g}, with this sign in {same} of {n_prompts} prompts."
+    )
+
+
+def change(results: Results, variable: str, what: str, **at: int) -> Markdown:
+    """For each model: how full shuffling changes an observable in the middle layers."""
+    low, high = results.extremes
+    if low == high:
+        return Markdown(f"The run has one shuffle level only ($S = {low}$): no comparison of {what}.")
+    lines = []
+    for model, title in _each_model(results):
+        values = results.shuffled[variable].sel(model=model, **at)
+        if not bool(values.notnull().any()):
+            lines.append(f"{title}: no data for {what}.")
+            continue
+        layers = middle_layers(results.observables, model)
+        before, after = (float(values.sel(shuffle_level=s, layer=layers).mean()) for s in (low, high))
+        lines.append(
+            f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
+            f"layers {layers.start} to {layers.stop}. {_change_by_prompt(values, low, high, layers)}"
+        )
+    return bullets(lines)
+
+
+def scale_reversal(results: Results) -> Markdown:
+    """Whether the effect of full shuffling on the ID has one sign at the smallest and a larger scale."""
+    low, high = results.extremes
+    dimension = results.shuffled["intrinsic_dimension"]
+    lines = []
+    for model, title in _each_model(results):
+        layers = middle_layers(results.observables, model)
+        change = (
+            (dimension.sel(shuffle_level=high) - dimension.sel(shuffle_level=low))
+            .sel(model=model, layer=layers)
+            .mean(["layer", "prompt"])
+            .dropna("scale")
+        )
+        if low == high or change.sizes["scale"] < 2:
+            lines.append(f"{title}: too few shuffle levels or scales for a comparison.")
+            continue
+        at = results.reference_scale
+        small, large = (float(change.sel(scale=s)) for s in (2, at))
+        verdict = "the sign depends on the scale" if small * large < 0 else "the sign is the same"
+        lines.append(
+            f"{title}: shuffling changes the mean ID of layers {layers.start} to {layers.stop} by "
+            f"{small:+.2f} at scale 2 and by {large:+.2f} at scale {at}: {verdict}."
+        )
+    return bullets(lines)
+
+
+def table(frame: pd.DataFrame) -> Markdown:
+    """A frame as a Markdown table: names in the first column, numbers as the frame spells them."""
+    cells = [[str(value).replace("|", "\\|") for value in row] for row in frame.values.tolist()]
+    header = [str(column) for column in frame.columns]
+    rule = [":--"] + ["--:"] * (len(header) - 1)
+    return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *cells]))
+
+
+def bullets(lines: Iterable[str]) -> Markdown:
+    """A Markdown list; a single line stands as a paragraph."""
+    lines = list(lines)
+    return Markdown(lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines))
+
+
+def headline(results: Results) -> Markdown:
+    """The abstract's finding: the first model's ID, structured and shuffled, at two scales."""
+    low, high = results.extremes
+    title, scale = results.titles[0], results.reference_scale
+    if low == high:
+        return Markdown(
+            f"This run ({results.run.title}) holds structured prompts only; "
+            "what shuffling does is not part of it."
+        )
+    model = str(results.observables["model"].values[0])
+    layers = middle_layers(results.observables, model)
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model)
+    means = {
+        (level, s): float(dimension.sel(shuffle_level=level, scale=s, layer=layers).mean())
+        for level in (low, high)
+        for s in (2, scale)
+    }
+    small, large = means[high, 2] - means[low, 2], means[high, scale] - means[low, scale]
+    verdict = (
+        "So the sign of the effect depends on the scale of the measurement."
+        if small * large < 0
+        else "So the effect has the same sign at both scales."
+    )
+    top = peak(dimension.sel(shuffle_level=low, scale=scale), layers=layers)
+    return Markdown(
+        f"In {title} on {results.shuffled.sizes['prompt']} prompts, the mean ID at scale {scale} of text in its "
+        f"own order peaks at {top.mean:.1f} in layer {top.layer}. Over layers {layers.start} to {layers.stop}, "
+        f"full shuffling ($S = {high}$) {'raises' if large > 0 else 'lowers'} it from "
+        f"{means[low, scale]:.1f} to {means[high, scale]:.1f}; at scale 2 it "
+        f"{'raises' if small > 0 else 'lowers'} it from {means[low, 2]:.1f} to {means[high, 2]:.1f}. {verdict}"
+    )
+
+
+def basis(results: Results) -> Markdown:
+    """What was run: prompts, tokens, shuffle levels, models and their distinct points."""
+    dataset, low_high = results.observables, results.extremes
+    n_shuffled = results.shuffled.sizes["prompt"]
+    n_structured = int(dataset["loss"].sel(shuffle_level=low_high[0]).notnull().any("model").sum())
+    lines = [
+        f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
+        f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low_high[0]}$, "
+        f"{n_shuffled} of them at every shuffle level up to {low_high[1]}.",
+        f"{dataset.attrs['n_texts_too_short']} texts were passed over as too short.",
+    ]
+    for model, title in _each_model(results):
+        points = dataset["n_points"].sel(model=model)
+        inner = points.where(points.layer > 0)
+        lines.append(
+            f"{title}: between {inner.min().item():.0f} and {inner.max().item():.0f} distinct points a cloud "
+            f"after the embeddings, whose own clouds have {points.sel(layer=0).min().item():.0f} to "
+            f"{points.sel(layer=0).max().item():.0f}, since a token that occurs twice is one point there."
+        )
+    return bullets(lines)
+
+
+def models(results: Results) -> Markdown:
+    """Table of the models of a run with their loss on structured prompts."""
+    rows = []
+    for model, title in _each_model(results):
+        values = results.structured["loss"].sel(model=model).values.ravel()
+        values = values[np.isfinite(values)]
+        deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
+        depth = results.observables["relative_depth"].sel(model=model)
+        rows.append(
+            {
+                "model": title,
+                "blocks": int(depth.notnull().sum()) - 1,
+                "prompts": len(values),
+                "loss (nats)": f"{values.mean():.2f}",
+                "deviation": deviation,
+            }
+        )
+    return table(pd.DataFrame(rows))
+
+
+def model_peaks(results: Results, *, scale: int) -> Markdown:
+    """For each model: where the ID of structured prompts peaks."""
+    lines = []
+    for model, title in _each_model(results):
+        dimension = results.structured["intrinsic_dimension"].sel(model=model, scale=scale)
+        dimension = dimension.isel(shuffle_level=0)
+        top = peak(dimension)
+        depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
+        lines.append(
+            f"{title}: the mean ID at scale {scale} is largest in layer {top.layer}, at {depth:.0%} of the depth, "
+            f"with {top.mean:.1f} ± {top.std:.1f}."
+        )
+    if len(lines) == 1:
+        lines.append("The run has one model only, so there is nothing to compare it with.")
+    return bullets(lines)
+
+
+_NAMES = {
+    "intrinsic_dimension": "intrinsic dimension",
+    "neighborhood_overlap": "neighborhood overlap",
+    "cosine_similarity": "mean cosine similarity",
+}
+
+
+def describe_levels(results: Results, variable: str, **at: int) -> str:
+    """Alt text of curves over layers by shuffle level, with the finding."""
+    low, high = results.extremes
+    what = _NAMES[variable] + "".join(f" at {key} {value}" for key, value in at.items())
+    findings = []
+    for model, title in _each_model(results):
+        layers = middle_layers(results.observables, model)
+        values = results.shuffled[variable].sel(model=model, layer=layers, **at)
+        means = [float(values.sel(shuffle_level=s).mean()) for s in (low, high)]
+        findings.append(
+            f"in the middle layers of {title} it is {means[0]:.2f} at S = {low} and "
+            f"{means[1]:.2f} at S = {high}"
+        )
+    return (
+        f"Line chart with bands, one panel a model: {what} against layer, one curve a shuffle level; "
+        + "; ".join(findings)
+        + "."
+    )
+
+
+def describe_models(results: Results, variable: str, *, axis: str = "layer", **at: int) -> str:
+    """Alt text of curves over layers by model, with the finding."""
+    what = _NAMES[variable] + "".join(f" at {key} {value}" for key, value in at.items())
+    findings = []
+    for model, title in _each_model(results):
+        values = results.structured[variable].sel(model=model, **at).isel(shuffle_level=0)
+        top = peak(values)
+        findings.append(f"{title} is highest, {top.mean:.2f}, in layer {top.layer}")
+    return (
+        f"Line chart with bands: {what} of structured prompts against {axis}, one curve a model; "
+        + "; ".join(findings)
+        + "."
+    )
+
+
+def describe_losses(results: Results) -> str:
+    """Alt text of the loss against shuffle level, with the finding."""
+    low, high = results.extremes
+    findings = []
+    for model, title in _each_model(results):
+        loss = results.shuffled["loss"].sel(model=model).mean("prompt")
+        findings.append(
+            f"{title} goes from {float(loss.sel(shuffle_level=low)):.2f} at S = {low} to "
+            f"{float(loss.sel(shuffle_level=high)):.2f} at S = {high}"
+        )
+    return "Line chart: loss in nats against shuffle level; on average " + "; ".join(findings) + "."
+
+
+def describe_scales(results: Results, *, layer: int) -> str:
+    """Alt text of the ID against scale at one layer, with the finding."""
+    findings = []
+    for model, title in _each_model(results):
+        values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
+        values = values.mean(["prompt", "shuffle_level"]).dropna("scale")
+        first, last = values.isel(scale=0), values.isel(scale=-1)
+        findings.append(
+            f"{title} goes from {float(first):.1f} at scale {int(first.scale)} to "
+            f"{float(last):.1f} at scale {int(last.scale)}"
+        )
+    return (
+        "Line chart with bands: intrinsic dimension against scale on a logarithmic axis, one curve a "
+        f"model; at layer {layer} " + "; ".join(findings) + "."
+    )
+
+
+def describe_headline(results: Results) -> str:
+    """Alt text of the headline figure, with the finding."""
+    return (
+        "Line chart with bands in two panels, one a scale: intrinsic dimension against layer, structured "
+        "against shuffled. " + headline(results).data.replace("$", "")
+    )
