@@ -353,9 +353,7 @@ def _write_plan(directory, request, recipe, selection, keys) -> None:
         "model_title": source.title,
         "n_examined": selection.n_examined,
         "n_too_short": selection.n_too_short,
-        "shards": [
-            {"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys
-        ],
+        "shards": [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys],
     }
     partial = directory / f".{PLAN}.{os.getpid()}.partial"
     partial.write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -97,9 +97,7 @@ def resolve(model: str) -> ModelSource:
         entry = dict(known[model])
         parts = tuple(wheels.Archive(**part) for part in entry.pop("archives", ()))
         hub = entry.pop("hub", "")
-        return ModelSource(
-            name=model, kind="archives" if parts else "hub", location=hub, archives=parts, **entry
-        )
+        return ModelSource(name=model, kind="archives" if parts else "hub", location=hub, archives=parts, **entry)
     path = Path(model).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -157,9 +155,13 @@ def load_model(source: ModelSource, *, dtype: str, device: str):
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     with readable_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(
-            local_directory(source), revision=source.revision, dtype=getattr(torch, dtype)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            local_directory(source),
+            revision=source.revision,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
         )
+    _refuse_missing(report, source.name)
     return model.to(device).eval()
 
 
@@ -200,16 +202,24 @@ class readable_errors:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, (OSError, ValueError)) and not isinstance(error, InputError):
+        if isinstance(error, Exception) and not isinstance(error, InputError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
             way_out = (
                 "connect to a network, set HF_TOKEN for a gated model, or give a local directory"
                 if self.source.kind == "hub"
                 else "check that the files are whole"
             )
-            raise InputError(
-                f"model {self.source.name!r} could not be loaded ({reason}): {way_out}"
-            ) from None
+            raise InputError(f"model {self.source.name!r} could not be loaded ({reason}): {way_out}") from None
+
+
+def _refuse_missing(report: dict, name: str) -> None:
+    # transformers fills what a checkpoint lacks with random numbers and goes on
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
+            "the checkpoint is incomplete or of another architecture"
+        )
 
 
 def _joined(source: ModelSource, folder: Path) -> Path:
@@ -244,13 +254,16 @@ def _dequantize(gguf: Path, target: Path) -> None:
     arguments = {"gguf_file": gguf.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **arguments)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
+        )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
             "architecture that transformers does not read from GGUF"
         ) from None
+    _refuse_missing(report, gguf.name)
     tokenizer.save_pretrained(target)
     # transformers refuses to save a model that came from GGUF, although its
     # weights are plain float32 by now: so the two files are written here.

@@ -2,8 +2,14 @@
 
 A table holds the distances to the neighbors of rank 1, 2, 4 … 256 among distinct points and the
 indices of the 32 nearest points. Every observable but the cosine similarity follows from it.
+
+Distances come from the Gram matrix of the centered points, in float32 where that decides the
+neighborhoods as float64 would. A row that float32 cannot be trusted with (near-duplicates, nearly equal
+distances, tokens of huge norm) is noticed by a bound on the rounding error and done again in float64.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +27,12 @@ N_NEIGHBORS = 32
 # eight of its sixteen digits to cancellation, and is taken from the difference of the vectors.
 _CANCELLATION = 1e-6
 
+# A squared distance from float32 is kept only if its relative error is below this.
+_RELATIVE_ERROR = 1e-4
+
+# Where more rows than this share need float64, the whole layer is done so: one product is cheaper.
+_MANY_ROWS = 0.4
+
 _PAIRS_AT_ONCE = 1 << 15
 
 
@@ -34,7 +46,8 @@ class NeighborTable:
 
     index: np.ndarray
     """Indices of the nearest points, nearest first, the point itself left out, duplicates kept,
-    shape (layer, token, N_NEIGHBORS); among equal distances the lower index comes first."""
+    shape (layer, token, N_NEIGHBORS); among equal distances the lower index comes first, and -1
+    stands where there are no more points."""
 
     distinct: np.ndarray
     """Whether a point is the first of its value, shape (layer, token)."""
@@ -43,42 +56,39 @@ class NeighborTable:
     """Angle in degrees between the vectors to the first and second neighbor among distinct points,
     shape (layer, token); NaN for a point that repeats an earlier one."""
 
+    redone: np.ndarray
+    """Number of points whose neighbors were decided in float64, shape (layer,)."""
 
-def squared_distances(points: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances between all points, float64.
 
-    The Gram matrix of the centered points gives all pairs at once, in float64 since the norms
-    of attention sinks (1e4 and more) would drown the distances of ordinary tokens in float32.
-    Pairs that are close for their norms are taken again from the difference of the vectors:
-    so equal points are at exactly zero.
+def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Squared Euclidean distances in float64.
+
+    The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their
+    norms are taken again from the difference of the vectors: so equal points are at exactly zero.
 
     Parameters
     ----------
     points
         Shape (n, width), any floating type.
+    rows
+        Indices of the points whose distances to all are wanted, shape (m,); by default all.
 
     Returns
     -------
     torch.Tensor
-        Shape (n, n), float64, symmetric, zero on the diagonal.
+        Shape (m, n), float64; zero between a point and itself.
     """
     centered = points.double()
     centered = centered - centered.mean(0)
     norms = centered.square().sum(1)
-    sums = norms[:, None] + norms[None]
-    squared = torch.addmm(sums, centered, centered.T, alpha=-2)
-    close = torch.triu(squared <= _CANCELLATION * sums, diagonal=1).nonzero()
+    chosen = torch.arange(len(points), device=points.device) if rows is None else rows
+    sums = norms[chosen, None] + norms
+    squared = torch.addmm(sums, centered[chosen], centered.T, alpha=-2)
+    close = (squared <= _CANCELLATION * sums).nonzero()
     for first, second in (pairs.T for pairs in close.split(_PAIRS_AT_ONCE)):
-        exact = (points[first].double() - points[second].double()).square().sum(1)
-        squared[first, second] = exact
-        squared[second, first] = exact
-    return squared.fill_diagonal_(0)
-
-
-def first_occurrences(squared: torch.Tensor) -> torch.Tensor:
-    """Whether each point is the first of its value, shape (n,), from squared distances (n, n)."""
-    repeats = torch.tril(squared == 0, diagonal=-1)
-    return ~repeats.any(1)
+        difference = points[chosen[first]].double() - points[second].double()
+        squared[first, second] = difference.square().sum(1)
+    return squared
 
 
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
@@ -94,9 +104,9 @@ def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
     InputError
         If a state is NaN or infinite.
     """
-    finite = torch.isfinite(hidden).all(-1)
-    if not bool(finite.all()):
-        layer, token = (~finite).nonzero()[0].tolist()
+    norms = hidden.square().sum(-1, dtype=torch.float64)
+    if not bool(torch.isfinite(norms).all()):
+        layer, token = (~torch.isfinite(norms)).nonzero()[0].tolist()
         raise InputError(
             f"hidden state of layer {layer}, token {token} is not finite: "
             "the model overflows in this dtype; try dtype float32"
@@ -107,37 +117,117 @@ def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
 
 def _layer_table(points: torch.Tensor) -> tuple[np.ndarray, ...]:
     n_points = len(points)
-    squared = squared_distances(points)
-    distinct = first_occurrences(squared)
-    squared.fill_diagonal_(torch.inf)
-    n_kept = min(max(N_NEIGHBORS, RANKS[-1]), n_points - 1)
-    values, nearest = squared.topk(n_kept, largest=False)
+    n_values = min(RANKS[-1], n_points - 1)
     n_index = min(N_NEIGHBORS, n_points - 1)
-    # topk leaves equal distances in any order; one more value tells whether it mattered
-    edge = values[:, : n_index + 1]
-    if bool((edge[:, 1:] == edge[:, :-1]).any()):
-        nearest = squared.sort(dim=1, stable=True).indices[:, :n_index]
-    index = torch.full((n_points, N_NEIGHBORS), -1, dtype=torch.int64)
-    index[:, :n_index] = nearest[:, :n_index]
+    fast = _nearest_float32(points, n_values, n_index) if points.dtype != torch.float64 else None
+    if fast is None:
+        values, nearest, rows = _nearest_float64(points, n_values, n_index)
+        n_redone, inner = n_points, nearest
+        if len(rows) < n_points:
+            values, inner, _ = _nearest_float64(points[rows], n_values, n_index)
+            inner = rows[inner]
+    else:
+        values, nearest, n_redone = fast
+        rows, inner = torch.arange(n_points, device=points.device), nearest
 
-    distance = np.full((n_points, len(RANKS)), np.nan)
-    angle = np.full(n_points, np.nan)
-    rows = distinct.nonzero()[:, 0]
-    if len(rows) < n_points:
-        inner = squared[rows][:, rows]
-        values, nearest = inner.topk(min(n_kept, len(rows) - 1), largest=False)
-        nearest = rows[nearest]
+    index = np.full((n_points, N_NEIGHBORS), -1, dtype=np.int64)
+    index[:, :n_index] = nearest.cpu().numpy()
+    distinct = np.zeros(n_points, dtype=bool)
+    distinct[rows.cpu().numpy()] = True
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
-    kept = values[:, [rank - 1 for rank in ranks]].sqrt()
-    where = rows.cpu().numpy()
-    distance[where, : len(ranks)] = kept.cpu().numpy()
-    if values.shape[1] >= 2:
-        angle[where] = _angles(points, rows, nearest[:, 0], nearest[:, 1]).cpu().numpy()
-    return distance, index.numpy(), distinct.cpu().numpy(), angle
+    distance = np.full((n_points, len(RANKS)), np.nan)
+    distance[distinct, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt().cpu().numpy()
+    angle = np.full(n_points, np.nan)
+    if inner.shape[1] >= 2:
+        angle[distinct] = _angles(points, rows, inner[:, 0], inner[:, 1]).cpu().numpy()
+    return distance, index, distinct, angle, np.int64(n_redone)
+
+
+def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
+    """Smallest squared distances, nearest points, and indices of the points that repeat no earlier one."""
+    squared = squared_distances(points)
+    repeats = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    equal = (squared == 0).nonzero()
+    repeats[equal[equal[:, 1] < equal[:, 0], 0]] = True
+    squared.fill_diagonal_(torch.inf)
+    values, nearest = _smallest(squared, min(n_values, len(points) - 1), min(n_index, len(points) - 1))
+    return values, nearest, (~repeats).nonzero()[:, 0]
+
+
+def _nearest_float32(points, n_values: int, n_index: int):
+    """As `_nearest_float64` by float32, but for the rows that this cannot decide.
+
+    Returns None where points coincide or most rows are undecided, else the squared distances (float64 in
+    the rows that were done again), the nearest points and the number of rows done again.
+    """
+    points = points.float()
+    centered = points - points.mean(0)
+    norms = centered.square().sum(1)
+    squared = torch.addmm(norms[:, None] + norms, centered, centered.T, alpha=-2)
+    squared.fill_diagonal_(torch.inf)
+    # one value more than is kept: whether the last neighbor is the right one depends on the next
+    n_edge = min(n_index + 1, squared.shape[1] - 1)
+    values, nearest = _smallest(squared, max(n_values, n_edge), n_edge)
+    # The rounding error of a product of rows of this width, in units of the last place of the two
+    # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
+    unit = 2 * points.shape[1] ** 0.5 * torch.finfo(torch.float32).eps / 2
+    error = unit * (norms + norms[nearest].max(1).values)
+    gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
+    undecided = gaps.min(1).values <= 2 * error if n_edge > 1 else values[:, 0] <= 0
+    undecided |= values[:, 0] * _RELATIVE_ERROR <= error
+    rows = undecided.nonzero()[:, 0]
+    if len(rows) > _MANY_ROWS * len(points):
+        return None
+    values = values.double()
+    if len(rows):
+        again = squared_distances(points, rows)
+        again[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+        values[rows], nearest[rows] = _smallest(again, values.shape[1], nearest.shape[1])
+        if bool((values[rows, 0] == 0).any()):
+            return None
+    return values[:, :n_values], nearest[:, :n_index], len(rows)
+
+
+def _smallest(squared: torch.Tensor, n_values: int, n_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `n_values` smallest entries of each row in order, and the columns of the `n_index` smallest.
+
+    Among equal entries the lower column comes first.
+    """
+    if squared.device.type != "cpu":
+        values, columns = squared.sort(dim=1, stable=True)
+        return values[:, :n_values], columns[:, :n_index]
+    parts = np.array_split(squared.numpy(), min(_n_threads(), len(squared)))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        results = list(pool.map(lambda part: _smallest_of_rows(part, n_values, n_index), parts))
+    values, columns = (np.concatenate(pieces) for pieces in zip(*results, strict=True))
+    return torch.from_numpy(values), torch.from_numpy(columns)
+
+
+def _smallest_of_rows(matrix: np.ndarray, n_values: int, n_index: int) -> tuple[np.ndarray, np.ndarray]:
+    # numpy sorts values by vector instructions, several times as fast as values together with their
+    # columns; the columns are then looked up for the few entries up to the n-th value.
+    values = np.sort(matrix, axis=1)[:, :n_values]
+    n_rows, n_columns = matrix.shape
+    flat = np.flatnonzero(matrix <= values[:, n_index - 1 : n_index])
+    counts = np.bincount(flat // n_columns, minlength=n_rows)
+    starts = counts.cumsum() - counts
+    # a row has more entries than asked for where some equal its n-th value
+    place = np.arange(counts.max())
+    present = place < counts[:, None]
+    entries = flat[np.where(present, starts[:, None] + place, 0)]
+    found = np.where(present, matrix.ravel()[entries], np.inf)
+    order = found.argsort(axis=1, kind="stable")[:, :n_index]
+    return values, np.take_along_axis(entries, order, axis=1) % n_columns
+
+
+def _n_threads() -> int:
+    return min(torch.get_num_threads(), os.cpu_count() or 1)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:
-    to_first = points[first].double() - points[rows].double()
-    to_second = points[second].double() - points[rows].double()
-    cosine = torch.nn.functional.cosine_similarity(to_first, to_second, dim=1, eps=0.0)
-    return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    """Angles in degrees between the vectors from `rows` to `first` and `second`, shape (n,)."""
+    origin = points[rows]
+    to_first, to_second = points[first] - origin, points[second] - origin
+    inner = torch.linalg.vecdot(to_first, to_second).double()
+    squares = [torch.linalg.vecdot(vector, vector).double() for vector in (to_first, to_second)]
+    return torch.rad2deg(torch.acos((inner / (squares[0] * squares[1]).sqrt()).clamp(-1, 1)))

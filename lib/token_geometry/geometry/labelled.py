@@ -48,9 +48,7 @@ def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
     count = present.sum(1)
     with np.errstate(invalid="ignore"):
         mean = np.where(present, distance, 0).sum(1) / np.where(count, count, np.nan)
-    variable = _variable(
-        ("layer", "scale"), (mean[:, 1:] + mean[:, :-1]) / 2, "mean distance of the neighbors"
-    )
+    variable = _variable(("layer", "scale"), (mean[:, 1:] + mean[:, :-1]) / 2, "mean distance of the neighbors")
     return xr.Dataset({"neighbor_distance": variable}, coords={"scale": SCALES})
 
 
@@ -116,4 +114,4 @@ OBSERVABLES = (
 
 def observables(shard: xr.Dataset) -> xr.Dataset:
     """All observables of one shard."""
-    return xr.merge([observable(shard) for observable in OBSERVABLES], combine_attrs="drop")
+    return xr.merge([observable(shard) for observable in OBSERVABLES], combine_attrs="override")

@@ -1,28 +1,32 @@
-"""Observables that compare lists of nearest neighbors."""
+"""Observables that compare lists of nearest neighbors.
+
+Lists are turned into a table of ranks once: entry (i, j) is the place of j among the neighbors of i. Then
+each neighbor of one list is looked up in the other, and counts for every k that reaches both places.
+"""
 
 import numpy as np
 
 
-def common_neighbors(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Number of common neighbors within the first k of two lists, for every k at once.
-
-    Rank a of one list and rank b of the other that name the same point count for all k > max(a, b).
+def neighbor_ranks(lists: np.ndarray) -> np.ndarray:
+    """Place of every point in the list of every point.
 
     Parameters
     ----------
-    first, second
-        Indices, nearest first, shape (n_points, n_neighbors); -1 marks a missing neighbor.
+    lists
+        Indices, nearest first, shape (n_points, n_neighbors), less than 255 neighbors; -1 marks a missing
+        one.
 
     Returns
     -------
     numpy.ndarray
-        Sum over points, shape (n_neighbors,), entry k - 1 for neighborhoods of k.
+        Shape (n_points, n_points), uint8, 0 for the nearest; n_neighbors where a point is not in the list.
     """
-    same = (first[:, :, None] == second[:, None, :]) & (first[:, :, None] >= 0)
-    pairs = same.sum(0)
-    n_neighbors = len(pairs)
-    larger = np.maximum(*np.indices((n_neighbors, n_neighbors)))
-    return np.bincount(larger.ravel(), weights=pairs.ravel(), minlength=n_neighbors).cumsum()
+    n_points, n_neighbors = lists.shape
+    # the column that -1 points at takes the entries of missing neighbors, and is cut off
+    ranks = np.full((n_points, n_points + 1), n_neighbors, dtype=np.uint8)
+    places = np.arange(n_neighbors, dtype=np.uint8)[None]
+    np.put_along_axis(ranks, lists.astype(np.int64), places, axis=1)
+    return ranks[:, :-1]
 
 
 def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
@@ -46,15 +50,16 @@ def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
     """
     overlap = np.full((index.shape[0], index.shape[2]), np.nan)
     for layer in range(len(index) - 1):
-        overlap[layer] = _share(common_neighbors(index[layer], index[layer + 1]), index[layer])
+        ranks = neighbor_ranks(index[layer + 1])
+        overlap[layer] = _shares(_look_up(ranks, index[layer]), index[layer])
     return overlap
 
 
 def reciprocity(index: np.ndarray) -> np.ndarray:
     """Share of the edges of the k-neighbor graph that are mutual, shape (layer, n_neighbors).
 
-    r_k = 1/(N k) sum_ij A_ij A_ji. Edge i → j at rank a is mutual within k when i stands in the
-    list of j at a rank b with max(a, b) < k.
+    r_k = 1/(N k) sum_ij A_ij A_ji. The edge from i to its neighbor j is mutual within k when i stands in the
+    list of j, and both places are within k.
 
     Parameters
     ----------
@@ -63,33 +68,41 @@ def reciprocity(index: np.ndarray) -> np.ndarray:
 
     References
     ----------
-    Viswanathan et al., arXiv:2501.10573.
+    Garlaschelli & Loffredo, Phys. Rev. Lett. 93, 268701 (2004); Viswanathan et al., arXiv:2501.10573.
     """
-    n_points, n_neighbors = index.shape[1:]
-    rank = np.arange(n_neighbors)
-    shares = np.empty((len(index), n_neighbors))
+    shares = np.empty((index.shape[0], index.shape[2]))
     for layer, lists in enumerate(index):
-        back = lists[lists] == np.arange(n_points)[:, None, None]  # (i, rank a of j, rank b of i)
-        back &= (lists >= 0)[:, :, None]
-        pairs = back.sum(0)
-        larger = np.maximum(rank[:, None], rank[None])
-        counts = np.bincount(larger.ravel(), weights=pairs.ravel(), minlength=n_neighbors)
-        shares[layer] = _share(counts.cumsum(), lists)
+        # entry (i, j) of the transpose: the place of i in the list of j
+        shares[layer] = _shares(_look_up(neighbor_ranks(lists).T, lists), lists)
     return shares
 
 
 def layer_overlap(index: np.ndarray, *, k: int = 16) -> np.ndarray:
     """Overlap of the neighborhoods of k points between any two layers, shape (layer, layer)."""
-    n_layers = len(index)
+    n_layers, n_points, _ = index.shape
+    lists = index[:, :, :k]
     overlap = np.empty((n_layers, n_layers))
-    for first in range(n_layers):
-        for second in range(first, n_layers):
-            common = common_neighbors(index[first, :, :k], index[second, :, :k])
-            overlap[first, second] = overlap[second, first] = _share(common, index[first])[-1]
-    return overlap
+    # neighbors of all layers as one list of flat addresses, looked up in each layer's table in turn
+    addresses = np.where(lists >= 0, lists, 0) + n_points * np.arange(n_points)[None, :, None]
+    missing = lists < 0
+    for layer in range(n_layers):
+        member = (neighbor_ranks(lists[layer]) < lists.shape[2]).ravel()
+        found = member[addresses] & ~missing
+        overlap[layer] = found.sum((1, 2)) / (n_points * k)
+    return np.where(missing.any((1, 2))[:, None], np.nan, overlap)
 
 
-def _share(counts: np.ndarray, lists: np.ndarray) -> np.ndarray:
-    k = np.arange(1, len(counts) + 1)
-    missing = (lists[0] < 0).cumsum()[: len(counts)] > 0
-    return np.where(missing, np.nan, counts / (len(lists) * k))
+def _look_up(ranks: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    """For each entry of the lists the larger of its own place and its rank in the table."""
+    found = np.take_along_axis(ranks, np.where(lists >= 0, lists, 0).astype(np.int64), axis=1)
+    larger = np.maximum(found, np.arange(lists.shape[1], dtype=np.uint8))
+    return np.where(lists >= 0, larger, lists.shape[1])
+
+
+def _shares(places: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    """Share of entries whose place is within k, for k = 1 … n_neighbors."""
+    n_points, n_neighbors = lists.shape
+    counts = np.bincount(places.ravel(), minlength=n_neighbors + 1)[:n_neighbors].cumsum()
+    k = np.arange(1, n_neighbors + 1)
+    missing = (lists < 0).any(0).cumsum() > 0
+    return np.where(missing, np.nan, counts / (n_points * k))

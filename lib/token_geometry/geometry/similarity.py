@@ -6,9 +6,10 @@ import torch
 def cosine_similarity(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the cosine over all pairs of tokens, the diagonal included.
 
-    The mean over all pairs is |sum_i u_i|^2 / N^2 and the mean square |U U^T|_F^2 / N^2, with unit
-    vectors u_i: no matrix of pairs is kept. A zero vector counts as a vector at a right angle to
-    all, itself included.
+    With unit vectors u_i, their mean m and v_i = u_i - m, the mean over all pairs is |m|^2 and the
+    variance (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32
+    serves for V, and no matrix of pairs is kept. A zero vector counts as a vector at a right angle to all,
+    itself included.
 
     Parameters
     ----------
@@ -22,15 +23,18 @@ def cosine_similarity(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
     References
     ----------
-    Viswanathan et al., arXiv:2501.10573.
+    Viswanathan et al., arXiv:2501.10573, for the mean.
     """
     means, deviations = [], []
     for points in hidden:
-        unit = torch.nn.functional.normalize(points.double(), dim=1)
-        n_points, width = unit.shape
-        mean = unit.sum(0).square().sum() / n_points**2
-        gram = unit @ unit.T if n_points <= width else unit.T @ unit
-        mean_square = gram.square().sum() / n_points**2
-        means.append(mean)
-        deviations.append((mean_square - mean**2).clamp(min=0).sqrt())
+        n_points, width = points.shape
+        norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
+        unit = points / norms[:, None]
+        center = unit.mean(0, dtype=torch.float64)
+        rest = unit - center.to(unit.dtype)
+        gram = rest @ rest.T if n_points <= width else rest.T @ rest
+        along = (rest @ center.to(rest.dtype)).double()
+        spread = gram.square().sum(dtype=torch.float64) + 2 * n_points * along.square().sum()
+        means.append(center.square().sum())
+        deviations.append(spread.sqrt() / n_points)
     return torch.stack(means), torch.stack(deviations)
