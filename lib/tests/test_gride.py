@@ -150,3 +150,13 @@ def test_many_clouds_at_once_give_what_they_give_one_by_one():
 
 def _gaussian(n_points, dimension):
     return np.random.default_rng([n_points, dimension]).normal(size=(n_points, dimension))
+
+
+@pytest.mark.parametrize("n_points", [400, 100])
+def test_the_library_itself_can_be_chosen_as_the_estimator_and_gives_the_same_digits(n_points):
+    points = torch.from_numpy(np.random.default_rng(3).normal(size=(1, n_points, 6)))
+    distance = neighbors.neighbor_table(points).distance[0]
+    ours = gride.estimate(gride.ratios(distance).T, SCALES // 2)
+    theirs = gride.estimate_by_dadapy(distance)[:2]
+    assert np.isfinite(theirs[0]).sum() == (8 if n_points == 400 else 6)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)

@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from . import extraction, store
-from .errors import InputError
+from .errors import InputError, one_of
 from .geometry import labelled
 
 
@@ -23,6 +23,9 @@ class Reduction:
 
     output: str
     """File of the dataset."""
+
+    estimator: str = "gride"
+    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
 
 
 def reduce(request: Reduction) -> xr.Dataset:
@@ -41,17 +44,17 @@ def reduce(request: Reduction) -> xr.Dataset:
     output = Path(request.output)
     if output.suffix != ".nc":
         raise InputError(f"output is {request.output!r}; accepted: the path of a file that ends in .nc")
-    dataset = compute(request.extraction)
+    dataset = compute(request.extraction, estimator=request.estimator)
     store.write(dataset, output)
     return dataset
 
 
-def recipe_of(plans: Sequence[dict]) -> dict:
-    """What decides an observables dataset: the plans that it is made from."""
-    return {"extractions": sorted(plan["plan_digest"] for plan in plans)}
+def recipe_of(plans: Sequence[dict], *, estimator: str = "gride") -> dict:
+    """What decides an observables dataset: the plans that it is made from, and the estimator."""
+    return {"extractions": sorted(plan["plan_digest"] for plan in plans), "estimator": estimator}
 
 
-def compute(directories: str | Path | Sequence[str | Path]) -> xr.Dataset:
+def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = "gride") -> xr.Dataset:
     """Observables of one or more extractions.
 
     Parameters
@@ -59,6 +62,8 @@ def compute(directories: str | Path | Sequence[str | Path]) -> xr.Dataset:
     directories
         Directories that `extraction.extract` has filled. Extractions of one model are merged
         along shuffle level and prompt.
+    estimator
+        One of `labelled.ESTIMATORS`.
 
     Returns
     -------
@@ -71,6 +76,8 @@ def compute(directories: str | Path | Sequence[str | Path]) -> xr.Dataset:
     InputError
         If there is no extraction, or one is incomplete, damaged, or disagrees with another.
     """
+    if estimator not in labelled.ESTIMATORS:
+        raise one_of("estimator", estimator, labelled.ESTIMATORS)
     if isinstance(directories, str | Path):
         directories = [directories]
     directories = [Path(directory) for directory in directories]
@@ -86,11 +93,11 @@ def compute(directories: str | Path | Sequence[str | Path]) -> xr.Dataset:
         shards = extraction.read_shards(directory)
         for shard in tqdm(shards, total=len(plan["shards"]), desc=f"Observables {name}", unit="shard"):
             key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
-            pieces[key] = labelled.observables(shard)
-    return _assemble(pieces, plans, identities)
+            pieces[key] = labelled.observables(shard, estimator=estimator)
+    return _assemble(pieces, plans, identities, recipe_of(plans, estimator=estimator))
 
 
-def _assemble(pieces, plans, identities) -> xr.Dataset:
+def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:
     names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
     n_layers = max(piece.sizes["layer"] for piece in pieces.values())
@@ -131,7 +138,7 @@ def _assemble(pieces, plans, identities) -> xr.Dataset:
     request = plans[0]["request"]
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
-        recipe_of(plans),
+        recipe,
         n_tokens=request["n_tokens"],
         seed=request["seed"],
         dtype=request["dtype"],

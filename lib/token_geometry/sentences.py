@@ -149,21 +149,25 @@ def basis(results: Results) -> Markdown:
     dataset, low_high = results.observables, results.extremes
     n_shuffled = results.shuffled.sizes["prompt"]
     n_structured = int(dataset["loss"].sel(shuffle_level=low_high[0]).notnull().any("model").sum())
+    passed_over = int(dataset.attrs["n_texts_too_short"])
     lines = [
         f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low_high[0]}$, "
-        f"{n_shuffled} of them at every shuffle level up to {low_high[1]}.",
-        f"{dataset.attrs['n_texts_too_short']} texts were passed over as too short.",
+        f"{n_shuffled} of them at every shuffle level up to {low_high[1]}; "
+        f"{passed_over or 'no'} {'text was' if passed_over == 1 else 'texts were'} passed over as too short.",
     ]
     for model, title in _each_model(results):
         points = dataset["n_points"].sel(model=model)
-        inner = points.where(points.layer > 0)
         lines.append(
-            f"{title}: between {inner.min().item():.0f} and {inner.max().item():.0f} distinct points a cloud "
-            f"after the embeddings, whose own clouds have {points.sel(layer=0).min().item():.0f} to "
-            f"{points.sel(layer=0).max().item():.0f}, since a token that occurs twice is one point there."
+            f"{title}: {_range(points.where(points.layer > 0))} distinct points a cloud after the embeddings, "
+            f"{_range(points.sel(layer=0))} in the embeddings, where a token that occurs twice is one point."
         )
     return bullets(lines)
+
+
+def _range(values: xr.DataArray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def models(results: Results) -> Markdown:

@@ -1,6 +1,6 @@
 """Observables with names, dimensions and units, from one shard of an extraction.
 
-Every function has the signature ``(shard: xarray.Dataset) -> xarray.Dataset`` and returns the variables
+Every function maps a shard (``xarray.Dataset``) to a dataset, and returns the variables
 of the observables dataset that it is named for; `OBSERVABLES` lists them all.
 """
 
@@ -12,6 +12,9 @@ from . import gride, overlap
 
 SCALES = np.array(RANKS[1:])
 """Scales n2 of GRIDE."""
+
+ESTIMATORS = ("gride", "dadapy")
+"""Estimators of the intrinsic dimension; both give the same digits."""
 
 K = np.arange(1, 32)
 """Neighborhood sizes."""
@@ -26,15 +29,25 @@ def _with_k(name: str, values: np.ndarray, long_name: str) -> xr.Dataset:
     return xr.Dataset({name: variable}, coords={"k": K})
 
 
-def intrinsic_dimension(shard: xr.Dataset) -> xr.Dataset:
-    """GRIDE estimate and its Fisher error, over layer and scale; see `gride`."""
-    mu = gride.ratios(shard["neighbor_distance"].values.astype(np.float64))
-    dimension, error = gride.estimate(np.moveaxis(mu, -1, -2), SCALES // 2)
+def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
+    """GRIDE estimate and its Fisher error, over layer and scale.
+
+    `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
+    `dadapy` asks DADApy for each layer.
+    """
+    distance = shard["neighbor_distance"].values.astype(np.float64)
+    if estimator == "dadapy":
+        results = [gride.estimate_by_dadapy(layer)[:2] for layer in distance]
+        dimension, error = (np.stack(parts) for parts in zip(*results, strict=True))
+    else:
+        mu = gride.ratios(distance)
+        dimension, error = gride.estimate(np.moveaxis(mu, -1, -2), SCALES // 2)
+    dims = ("layer", "scale")
     return xr.Dataset(
         {
-            "intrinsic_dimension": _variable(("layer", "scale"), dimension, "intrinsic dimension (GRIDE)"),
+            "intrinsic_dimension": _variable(dims, dimension, f"intrinsic dimension ({estimator})"),
             "intrinsic_dimension_error": _variable(
-                ("layer", "scale"), error, "standard error of the intrinsic dimension"
+                dims, error, "standard error of the intrinsic dimension"
             ),
         },
         coords={"scale": SCALES},
@@ -112,6 +125,8 @@ OBSERVABLES = (
 )
 
 
-def observables(shard: xr.Dataset) -> xr.Dataset:
-    """All observables of one shard."""
-    return xr.merge([observable(shard) for observable in OBSERVABLES], combine_attrs="override")
+def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
+    """All observables of one shard; `estimator` is that of `intrinsic_dimension`."""
+    dimension = intrinsic_dimension(shard, estimator=estimator)
+    rest = [observable(shard) for observable in OBSERVABLES if observable is not intrinsic_dimension]
+    return xr.merge([dimension, *rest], combine_attrs="override")
