@@ -219,6 +219,11 @@ def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe:
                 table.distinct.astype(np.int8),
                 {"long_name": "1 where a point is the first of its value", **units},
             ),
+            "n_float64": (
+                "layer",
+                table.redone.astype(np.int32),
+                {"long_name": "number of points whose neighbors float32 could not decide", **units},
+            ),
             "neighbor_angle": (
                 per_token,
                 table.angle.astype(np.float32),
