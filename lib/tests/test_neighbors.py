@@ -153,3 +153,47 @@ def test_every_layer_of_real_prompts_has_the_neighbors_of_brute_force(readings, 
     for reading, layers in zip(readings, clouds, strict=True):
         for index, cloud in zip(reading.shard["neighbor_index"].values, layers, strict=True):
             np.testing.assert_array_equal(index, cloud.nearest)
+
+
+def clouds_that_float32_cannot_decide():
+    """Clouds on which neighbors by a Gram matrix in float32 are wrong, by name."""
+    random = np.random.default_rng(7)
+    cloud = random.normal(size=(300, 64))
+    sink = cloud.copy()
+    sink[0] = 1e5 * random.normal(size=64) / 8
+    twins = cloud.copy()
+    twins[150:] = twins[:150] + 1e-4 * random.normal(size=(150, 64))
+    shell = random.normal(size=(300, 64))
+    shell /= np.linalg.norm(shell, axis=1, keepdims=True)
+    shell[0] = 0  # all others are at distance 1 but for rounding
+    offset = cloud + 1e4
+    clouds = {"sink": sink, "twins": twins, "shell": shell, "offset": offset}
+    return {name: points.astype(np.float32) for name, points in clouds.items()}
+
+
+@pytest.mark.parametrize("name", clouds_that_float32_cannot_decide())
+def test_points_that_float32_cannot_decide_are_noticed_and_decided_as_in_float64(name):
+    points = clouds_that_float32_cannot_decide()[name]
+    table = neighbors.neighbor_table(torch.from_numpy(points)[None])
+    exact = brute_force_squared(points) ** 0.5
+    np.fill_diagonal(exact, np.inf)
+    expected = exact.argsort(axis=1, kind="stable")[:, :32]
+    assert table.redone[0] > 0
+    np.testing.assert_array_equal(table.index[0], expected)
+    nearest = np.sort(exact, axis=1)[:, [rank - 1 for rank in neighbors.RANKS]]
+    np.testing.assert_allclose(table.distance[0], nearest, rtol=1e-4)
+
+    # the same cloud by float32 alone, as one would write it
+    norms = (points**2).sum(1)
+    naive = norms[:, None] + norms - 2 * points @ points.T
+    np.fill_diagonal(naive, np.inf)
+    assert (naive.argsort(axis=1, kind="stable")[:, :32] != expected).any()
+
+
+def test_an_ordinary_cloud_is_decided_by_float32_but_for_few_points():
+    points = torch.from_numpy(np.random.default_rng(8).normal(size=(1, 500, 64))).float()
+    table = neighbors.neighbor_table(points)
+    assert table.redone[0] < 100
+    exact = brute_force_squared(points[0])
+    np.fill_diagonal(exact, np.inf)
+    np.testing.assert_array_equal(table.index[0], exact.argsort(axis=1, kind="stable")[:, :32])
