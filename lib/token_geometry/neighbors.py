@@ -8,14 +8,13 @@ neighborhoods as float64 would. A row that float32 cannot be trusted with (near-
 distances, tokens of huge norm) is noticed by a bound on the rounding error and done again in float64.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .errors import InputError
+from .layers import map_layers
 
 RANKS = tuple(2**i for i in range(9))
 """Ranks whose distances are kept; the scales of GRIDE are ranks 2 … 256."""
@@ -104,14 +103,14 @@ def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
     InputError
         If a state is NaN or infinite.
     """
-    norms = hidden.square().sum(-1, dtype=torch.float64)
-    if not bool(torch.isfinite(norms).all()):
-        layer, token = (~torch.isfinite(norms)).nonzero()[0].tolist()
+    finite = torch.stack(map_layers(lambda points: torch.isfinite(points).all(1), hidden))
+    if not bool(finite.all()):
+        layer, token = (~finite).nonzero()[0].tolist()
         raise InputError(
             f"hidden state of layer {layer}, token {token} is not finite: "
             "the model overflows in this dtype; try dtype float32"
         )
-    tables = [_layer_table(points) for points in hidden]
+    tables = map_layers(_layer_table, hidden)
     return NeighborTable(*(np.stack(parts) for parts in zip(*tables, strict=True)))
 
 
@@ -196,10 +195,7 @@ def _smallest(squared: torch.Tensor, n_values: int, n_index: int) -> tuple[torch
     if squared.device.type != "cpu":
         values, columns = squared.sort(dim=1, stable=True)
         return values[:, :n_values], columns[:, :n_index]
-    parts = np.array_split(squared.numpy(), min(_n_threads(), len(squared)))
-    with ThreadPoolExecutor(len(parts)) as pool:
-        results = list(pool.map(lambda part: _smallest_of_rows(part, n_values, n_index), parts))
-    values, columns = (np.concatenate(pieces) for pieces in zip(*results, strict=True))
+    values, columns = _smallest_of_rows(squared.numpy(), n_values, n_index)
     return torch.from_numpy(values), torch.from_numpy(columns)
 
 
@@ -218,10 +214,6 @@ def _smallest_of_rows(matrix: np.ndarray, n_values: int, n_index: int) -> tuple[
     found = np.where(present, matrix.ravel()[entries], np.inf)
     order = found.argsort(axis=1, kind="stable")[:, :n_index]
     return values, np.take_along_axis(entries, order, axis=1) % n_columns
-
-
-def _n_threads() -> int:
-    return min(torch.get_num_threads(), os.cpu_count() or 1)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:

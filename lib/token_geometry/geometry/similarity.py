@@ -2,6 +2,8 @@
 
 import torch
 
+from ..layers import map_layers
+
 
 def cosine_similarity(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the cosine over all pairs of tokens, the diagonal included.
@@ -25,16 +27,18 @@ def cosine_similarity(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     ----------
     Viswanathan et al., arXiv:2501.10573, for the mean.
     """
-    means, deviations = [], []
-    for points in hidden:
-        n_points, width = points.shape
-        norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
-        unit = points / norms[:, None]
-        center = unit.mean(0, dtype=torch.float64)
-        rest = unit - center.to(unit.dtype)
-        gram = rest @ rest.T if n_points <= width else rest.T @ rest
-        along = (rest @ center.to(rest.dtype)).double()
-        spread = gram.square().sum(dtype=torch.float64) + 2 * n_points * along.square().sum()
-        means.append(center.square().sum())
-        deviations.append(spread.sqrt() / n_points)
-    return torch.stack(means), torch.stack(deviations)
+    pairs = map_layers(_layer_similarity, hidden)
+    means, deviations = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    return means, deviations
+
+
+def _layer_similarity(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    n_points, width = points.shape
+    norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
+    unit = points / norms[:, None]
+    center = unit.mean(0, dtype=torch.float64)
+    rest = unit - center.to(unit.dtype)
+    gram = rest @ rest.T if n_points <= width else rest.T @ rest
+    along = (rest @ center.to(rest.dtype)).double()
+    spread = gram.square().sum(dtype=torch.float64) + 2 * n_points * along.square().sum()
+    return center.square().sum(), spread.sqrt() / n_points
