@@ -36,9 +36,7 @@ def add_wheel(cache, package, content):
 
 def files_of(folder):
     """Files below a folder, but for the remembered checksums."""
-    return sorted(
-        path.name for path in folder.rglob("*") if path.is_file() and path.parent.name != "checksums"
-    )
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.parent.name != "checksums")
 
 
 def test_a_wheel_is_downloaded_once(cache, monkeypatch):

@@ -113,8 +113,7 @@ def project(root: Path) -> Path:
             f"Markdown('''{CHART}''')"
         ),
         code(
-            "#| label: tbl-dots\n#| tbl-cap: Dots.\n#| echo: false\n"
-            "Markdown('| a | b |\\n|---|---|\\n| 1 | 2 |')"
+            "#| label: tbl-dots\n#| tbl-cap: Dots.\n#| echo: false\nMarkdown('| a | b |\\n|---|---|\\n| 1 | 2 |')"
         ),
         code(
             "import os, sys\nprint(word, os.environ['QUARTO_PROFILE'], os.getcwd())\n"
@@ -124,7 +123,7 @@ def project(root: Path) -> Path:
         code("#| include: false\nprint('unseen')"),
         code(
             "#| echo: false\nfrom IPython.display import SVG\n"
-            "SVG('<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"/>')"
+            'SVG(\'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>\')'
         ),
     ]
     write(

@@ -168,9 +168,7 @@ def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, ref
 
 def test_device_and_processes_do_not_make_results_stale():
     request = dataclasses.replace(STRUCTURED, output="a")
-    same = dataclasses.replace(
-        request, device="cuda", num_processes=8, output="b", overwrite=True
-    )
+    same = dataclasses.replace(request, device="cuda", num_processes=8, output="b", overwrite=True)
     assert same.recipe() == request.recipe()
     assert same.plan_recipe() == request.plan_recipe()
     for change in ({"n_tokens": 512}, {"seed": 1}, {"dtype": "bfloat16"}, {"corpus": "python-docs"}):
@@ -293,9 +291,7 @@ def test_observables_have_the_fixed_names_and_dimensions(observed):
     assert observed["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert observed["k"].values.tolist() == list(range(1, 32))
     assert observed["model"].values.tolist() == ["smollm2-135m"]
-    np.testing.assert_allclose(
-        observed["relative_depth"].sel(model="smollm2-135m"), np.arange(31) / 30
-    )
+    np.testing.assert_allclose(observed["relative_depth"].sel(model="smollm2-135m"), np.arange(31) / 30)
 
 
 def test_observables_say_what_they_are_and_what_made_them(observed):

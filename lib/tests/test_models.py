@@ -96,9 +96,7 @@ def test_a_gguf_file_that_does_not_exist_is_refused(tmp_path, refused):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 100, 100_000, 50_000_000])
-def test_a_gguf_file_that_was_cut_short_is_refused(
-    n_bytes, smollm2_gguf, tmp_path, monkeypatch, refused
-):
+def test_a_gguf_file_that_was_cut_short_is_refused(n_bytes, smollm2_gguf, tmp_path, monkeypatch, refused):
     monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "cache"))
     short = tmp_path / "short.gguf"
     with smollm2_gguf.open("rb") as whole:
@@ -212,9 +210,7 @@ for load in (
 
 def test_a_model_and_a_corpus_of_the_hub_are_refused_without_a_network(tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     tokenizer, model, corpus = done.stdout.splitlines()
     for line in (tokenizer, model):

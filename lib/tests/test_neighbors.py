@@ -197,3 +197,18 @@ def test_an_ordinary_cloud_is_decided_by_float32_but_for_few_points():
     exact = brute_force_squared(points[0])
     np.fill_diagonal(exact, np.inf)
     np.testing.assert_array_equal(table.index[0], exact.argsort(axis=1, kind="stable")[:, :32])
+
+
+def test_a_cloud_of_equal_points_has_one_distinct_point_and_no_distances():
+    table = neighbors.neighbor_table(torch.ones(1, 50, 8))
+    assert table.distinct[0].tolist() == [True] + [False] * 49
+    assert np.isnan(table.distance).all() and np.isnan(table.angle).all()
+    # all others are at distance zero: the lower index comes first
+    assert table.index[0, 0].tolist() == list(range(1, 33))
+    assert table.index[0, 5].tolist() == [0, 1, 2, 3, 4, *range(6, 33)]
+
+
+def test_zero_and_minus_zero_are_the_same_point():
+    cloud = torch.randn(40, 4)
+    cloud[3], cloud[7] = torch.tensor([0.0, 1, 2, 3]), torch.tensor([-0.0, 1, 2, 3])
+    assert np.flatnonzero(~neighbors.neighbor_table(cloud[None]).distinct[0]).tolist() == [7]

@@ -11,10 +11,7 @@ from token_geometry.geometry import overlap, similarity
 def random_neighbors(n_layers, n_points, n_neighbors, n_near):
     """Lists of `n_neighbors` among the `n_near` that follow a token, itself left out."""
     random = np.random.default_rng([n_points, n_neighbors])
-    draw = [
-        [1 + random.permutation(n_near)[:n_neighbors] for _ in range(n_points)]
-        for _ in range(n_layers)
-    ]
+    draw = [[1 + random.permutation(n_near)[:n_neighbors] for _ in range(n_points)] for _ in range(n_layers)]
     return (np.arange(n_points)[:, None] + draw) % n_points
 
 
@@ -77,7 +74,7 @@ def test_overlap_of_real_prompts_agrees_with_counted_sets(readings, clouds):
         expected = np.array(
             [
                 [share_of_common(here, there, k) for k in range(1, 32)]
-                for here, there in zip(neighbor_lists(layers), neighbor_lists(layers)[1:])
+                for here, there in zip(neighbor_lists(layers), neighbor_lists(layers)[1:], strict=False)
             ]
         )
         np.testing.assert_allclose(found[:-1], expected, rtol=0, atol=1e-6)

@@ -19,9 +19,7 @@ def checksum(text):
 
 
 def draw(corpus, tokenizers, n_prompts, *, n_tokens=64, seed=0):
-    return prompts.select_prompts(
-        corpus, tokenizers, n_prompts=n_prompts, n_tokens=n_tokens, seed=seed
-    )
+    return prompts.select_prompts(corpus, tokenizers, n_prompts=n_prompts, n_tokens=n_tokens, seed=seed)
 
 
 def ids(selection):
@@ -78,10 +76,7 @@ def test_a_shuffle_is_decided_by_seed_level_and_text_alone():
 
 def test_blocks_go_everywhere():
     # over 400 texts each of 4 blocks comes first 100 times, within five deviations
-    first = [
-        prompts.block_permutation(1, seed=0, text_sha256=checksum(str(text)))[0]
-        for text in range(400)
-    ]
+    first = [prompts.block_permutation(1, seed=0, text_sha256=checksum(str(text)))[0] for text in range(400)]
     assert (np.abs(np.bincount(first, minlength=4) - 100) < 5 * np.sqrt(400 * 3 / 16)).all()
 
 

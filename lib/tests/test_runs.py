@@ -1,6 +1,7 @@
 """Declared runs: what they hold, when they are stale, what a dry run says."""
 
 import pytest
+import xarray as xr
 import yaml
 
 from token_geometry import project, runs, store
@@ -39,7 +40,8 @@ def test_every_committed_run_is_complete_and_can_be_planned():
     assert set(runs.names()) >= {"ci", "demo", "paper"}
     for name in runs.names():
         run = runs.load(name)
-        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1
+        n_calibrations = 0 if run.validation is None else 1
+        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1 + n_calibrations
 
 
 def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
@@ -54,6 +56,7 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     printed = capsys.readouterr().out
     assert printed.count("notebooks/extraction.ipynb") == 6
     assert printed.count("notebooks/observables.ipynb") == 1
+    assert printed.count("notebooks/calibration.ipynb") == 1
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
     assert printed.count("of memory") == 6 and "in all about 26.5 GB of disk" in printed
 
@@ -79,6 +82,10 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
         ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
         ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+        ({"validation": {"n_pionts": 64}}, "validation: key 'n_pionts'; did you mean 'n_points'"),
+        ({"validation": {"output": "elsewhere.nc"}}, "validation: key 'output'"),
+        ({"validation": {"n_points": "many"}}, "validation: key 'n_points' is 'many'"),
+        ({"validation": 3}, "key 'validation' is 3"),
     ],
 )
 def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
@@ -111,6 +118,36 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
     assert len(after) == 6
     assert {name: after[name] for name in before} == before, "shards that were there are kept"
     assert store.read(runs.observables_path(larger)).sizes["prompt"] == 3
+
+
+def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch):
+    made = []
+
+    def make(notebook, parameters, *, record):
+        made.append(notebook)
+        for result in runs.results(runs.load("small")).values():
+            if notebook == result.steps[-1].notebook:
+                store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+
+    monkeypatch.setattr(runs, "execute_notebook", make)
+    assert runs.execute(declared()) is True
+    assert made == ["extraction", "observables"]
+    made.clear()
+    run = declared(validation={"n_points": 64})
+    assert not runs.is_fresh(run) and runs.execute(run) is True
+    assert made == ["calibration"]
+    assert runs.is_fresh(run) and runs.execute(run) is False
+    assert runs.is_fresh(declared(validation={"n_points": 64}, device="cpu"))
+    assert not runs.is_fresh(declared(validation={"n_points": 65}))
+
+
+def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
+    run = declared(validation={"dimensions": [2, 33]})
+    with pytest.raises(
+        InputError, match="dimensions is \\[2, 33\\]; accepted: different whole numbers from 1 to 32"
+    ):
+        runs.execute(run)
+    assert not project.results("small").exists()
 
 
 def test_a_result_that_is_cut_short_is_stale(declared):

@@ -24,9 +24,7 @@ def forward_of_transformers(model, ids):
 
 
 def first_prompt(corpus, language_model, n_tokens):
-    selection = prompts.select_prompts(
-        corpus, [language_model.tokenizer], n_prompts=1, n_tokens=n_tokens, seed=0
-    )
+    selection = prompts.select_prompts(corpus, [language_model.tokenizer], n_prompts=1, n_tokens=n_tokens, seed=0)
     return selection.prompts[0].token_ids
 
 
@@ -106,9 +104,7 @@ GEMMA = {"num_key_value_heads": 2, "head_dim": 8}
 FAMILIES = {
     "llama": transformers.LlamaConfig(**SMALL, tie_word_embeddings=False),
     "gpt-neox": transformers.GPTNeoXConfig(**SMALL),
-    "gemma2 caps its logits": transformers.Gemma2Config(
-        **SMALL, **GEMMA, final_logit_softcapping=2.0
-    ),
+    "gemma2 caps its logits": transformers.Gemma2Config(**SMALL, **GEMMA, final_logit_softcapping=2.0),
     "gemma3": transformers.Gemma3TextConfig(**SMALL, **GEMMA),
     "cohere scales its logits": transformers.CohereConfig(**SMALL, logit_scale=0.25),
     "granite divides its logits": transformers.GraniteConfig(**SMALL, logits_scaling=4.0),

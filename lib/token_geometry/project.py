@@ -23,9 +23,7 @@ def root() -> Path:
         for folder in (start, *start.parents):
             if (folder / "_quarto.yml").is_file() and (folder / "data" / "models.yml").is_file():
                 return folder
-    raise InputError(
-        f"no project found from {Path.cwd()} upwards: change into the folder that holds _quarto.yml"
-    )
+    raise InputError(f"no project found from {Path.cwd()} upwards: change into the folder that holds _quarto.yml")
 
 
 def cache() -> Path:

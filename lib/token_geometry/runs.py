@@ -4,15 +4,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
 
-from . import extraction, models, neighbors, observables, parameters, project, prompts, store
+from . import models, neighbors, observables, parameters, project, prompts, store
 from .errors import InputError, one_of
 from .extraction import Extraction
+from .validation import Calibration
 
 DEFAULT = "demo"
 """Run of the default profile."""
@@ -55,6 +56,9 @@ class Run:
     description: str = field(default="")
     """One paragraph about the run."""
 
+    validation: dict | None = None
+    """Parameters of the calibration, those left out as the run has them; None for no calibration."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,6 +72,24 @@ class Step:
 
     parameters: dict
     """Parameters, by name."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file of a run, with what makes it."""
+
+    path: Path
+    """The file."""
+
+    recipe: Callable[[], dict]
+    """What decides its numbers; called when that is asked for, since it may read a corpus."""
+
+    steps: list[Step]
+    """Notebooks that make it, in order."""
+
+    def is_fresh(self) -> bool:
+        """Whether the file is whole and made from what the run declares now."""
+        return store.is_fresh(self.path, store.digest(self.recipe()))
 
 
 def names() -> list[str]:
@@ -113,6 +135,7 @@ def load(name: str = "") -> Run:
         if not isinstance(block, dict) or set(block) != {"n_prompts", "shuffle_levels"}:
             raise InputError(f"{path.name}: extraction {key!r} must hold just n_prompts and shuffle_levels")
     list(requests(run))  # refuses ill-typed values of an extraction
+    calibration(run)
     return run
 
 
@@ -139,27 +162,64 @@ def requests(run: Run) -> Iterator[tuple[str, Extraction]]:
             yield name, parameters.build(Extraction, given | choice, noun=noun)
 
 
+def calibration(run: Run) -> Calibration | None:
+    """The calibration of a run, if it declares one."""
+    if run.validation is None:
+        return None
+    noun = f"{run.name}.yml: validation: key"
+    accepted = {f.name for f in fields(Calibration)} - {"output", "device"}
+    for name in run.validation:
+        if name not in accepted:
+            raise one_of(noun, name, sorted(accepted))
+    given = {
+        "model": run.models[0],
+        "corpus": run.corpus,
+        "n_tokens": run.n_tokens,
+        "seed": run.seed,
+        "device": run.device,
+        "output": str(_relative(validation_path(run))),
+    }
+    return parameters.build(Calibration, given | run.validation, noun=noun)
+
+
 def observables_path(run: Run) -> Path:
     """File of the observables of a run."""
     return project.results(run.name) / "observables.nc"
 
 
-def steps(run: Run) -> list[Step]:
-    """Every notebook of a run with its parameters, in order."""
+def validation_path(run: Run) -> Path:
+    """File of the calibration of a run."""
+    return project.results(run.name) / "validation.nc"
+
+
+def results(run: Run) -> dict[str, Result]:
+    """The files of a run by name, in the order in which they are made."""
     extractions = list(requests(run))
-    planned = [
-        Step(f"extraction-{name}", "extraction", _parameters(request)) for name, request in extractions
-    ]
+    made_by = [Step(f"extraction-{name}", "extraction", _parameters(one)) for name, one in extractions]
     directories = [request.output for _, request in extractions]
     output = str(_relative(observables_path(run)))
-    planned.append(Step("observables", "observables", {"extraction": directories, "output": output}))
+    made_by.append(Step("observables", "observables", {"extraction": directories, "output": output}))
+
+    def recipe() -> dict:
+        plans = [{"plan_digest": store.digest(request.plan_recipe())} for _, request in extractions]
+        return observables.recipe_of(plans)
+
+    planned = {"observables": Result(observables_path(run), recipe, made_by)}
+    check = calibration(run)
+    if check:
+        step = Step("calibration", "calibration", _parameters(check))
+        planned["validation"] = Result(validation_path(run), check.recipe, [step])
     return planned
 
 
+def steps(run: Run) -> list[Step]:
+    """Every notebook of a run with its parameters, in order."""
+    return [step for result in results(run).values() for step in result.steps]
+
+
 def is_fresh(run: Run) -> bool:
-    """Whether the results of a run are whole and made from what it declares now."""
-    plans = [{"plan_digest": store.digest(r.plan_recipe())} for _, r in requests(run)]
-    return store.is_fresh(observables_path(run), store.digest(observables.recipe_of(plans)))
+    """Whether all results of a run are whole and made from what it declares now."""
+    return all(result.is_fresh() for result in results(run).values())
 
 
 def execute(run: Run) -> bool:
@@ -179,9 +239,10 @@ def execute(run: Run) -> bool:
     """
     for _, request in requests(run):
         request.check()
-    if is_fresh(run):
-        return False
-    planned = steps(run)
+    check = calibration(run)
+    if check:
+        check.check()
+    planned = [step for result in results(run).values() if not result.is_fresh() for step in result.steps]
     for number, step in enumerate(planned, start=1):
         print(f"[{number}/{len(planned)}] {step.name}", flush=True)
         execute_notebook(
@@ -189,7 +250,7 @@ def execute(run: Run) -> bool:
             step.parameters,
             record=project.results(run.name) / "records" / f"{step.name}.ipynb",
         )
-    return True
+    return bool(planned)
 
 
 def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
@@ -225,19 +286,17 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
 def describe(run: Run) -> str:
     """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
     lines = [f"run {run.name}: {run.title}", ""]
-    total = 0
-    for (name, request), step in zip(requests(run), steps(run), strict=False):
-        estimate = _estimate(request)
-        total += estimate["disk"]
-        lines.append(f"notebooks/{step.notebook}.ipynb  ({name})")
+    estimates = {f"extraction-{name}": _estimate(request) for name, request in requests(run)}
+    for step in steps(run):
+        lines.append(f"notebooks/{step.notebook}.ipynb" + (f"  ({step.name})" if step.name in estimates else ""))
         lines += [f"    {key}: {json.dumps(value)}" for key, value in step.parameters.items()]
-        lines.append(
-            f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
-            f"{_size(estimate['memory'])} of memory"
-        )
-    last = steps(run)[-1]
-    lines.append(f"notebooks/{last.notebook}.ipynb")
-    lines += [f"    {key}: {json.dumps(value)}" for key, value in last.parameters.items()]
+        if step.name in estimates:
+            estimate = estimates[step.name]
+            lines.append(
+                f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
+                f"{_size(estimate['memory'])} of memory"
+            )
+    total = sum(estimate["disk"] for estimate in estimates.values())
     lines += ["", f"in all about {_size(total)} of disk"]
     return "\n".join(lines)
 
@@ -294,8 +353,8 @@ def _relative(path: Path) -> Path:
     return path.relative_to(project.root())
 
 
-def _parameters(request: Extraction) -> dict:
-    return {f.name: getattr(request, f.name) for f in fields(extraction.Extraction)}
+def _parameters(request: Extraction | Calibration) -> dict:
+    return {f.name: getattr(request, f.name) for f in fields(request)}
 
 
 def _size(n_bytes: float) -> str:

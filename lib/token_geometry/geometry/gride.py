@@ -10,6 +10,7 @@ DADApy's `return_id_scaling_gride`, and are stated where they are applied.
 """
 
 import numpy as np
+from scipy import special
 
 LOWEST, HIGHEST = 1e-3, 1e3
 """Bracket of the dimension, as in DADApy."""
@@ -114,8 +115,10 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
     n_kept = kept.sum(1)
     weight = np.where(kept, log_mu, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # exact for n1 = 1; a start for the others
-        d = np.nan_to_num((n_kept - 1) / weight.sum(1) / n1[:, 0], nan=HIGHEST)
+        # d log mu is minus the logarithm of a Beta(n1, n1) variable, whose mean is psi(n1) - psi(2 n1): exact
+        # for n1 = 1, and near the root for the others
+        expected = special.digamma(2 * n1[:, 0]) - special.digamma(n1[:, 0])
+        d = np.nan_to_num(expected * (n_kept - 1) / weight.sum(1), nan=HIGHEST)
     d = np.clip(d, LOWEST, HIGHEST)
     low, high = np.full(len(d), LOWEST), np.full(len(d), HIGHEST)
     open_ = np.flatnonzero(n1[:, 0] > 1)

@@ -46,9 +46,7 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     return xr.Dataset(
         {
             "intrinsic_dimension": _variable(dims, dimension, f"intrinsic dimension ({estimator})"),
-            "intrinsic_dimension_error": _variable(
-                dims, error, "standard error of the intrinsic dimension"
-            ),
+            "intrinsic_dimension_error": _variable(dims, error, "standard error of the intrinsic dimension"),
         },
         coords={"scale": SCALES},
     )

@@ -87,9 +87,9 @@ def layer_overlap(index: np.ndarray, *, k: int = 16) -> np.ndarray:
     missing = lists < 0
     for layer in range(n_layers):
         member = (neighbor_ranks(lists[layer]) < lists.shape[2]).ravel()
-        found = member[addresses] & ~missing
-        overlap[layer] = found.sum((1, 2)) / (n_points * k)
-    return np.where(missing.any((1, 2))[:, None], np.nan, overlap)
+        found = member[addresses[layer:]] & ~missing[layer:]
+        overlap[layer, layer:] = overlap[layer:, layer] = found.sum((1, 2)) / (n_points * k)
+    return np.full_like(overlap, np.nan) if missing.any() else overlap
 
 
 def _look_up(ranks: np.ndarray, lists: np.ndarray) -> np.ndarray:

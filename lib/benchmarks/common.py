@@ -1,0 +1,287 @@
+"""What the benchmarks share: a stopwatch, memory, the machine's description, and files that are whole."""
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import joblib
+import torch
+import xarray as xr
+
+from token_geometry import extraction, neighbors, project, store
+from token_geometry.errors import InputError
+from token_geometry.geometry import labelled, similarity
+from token_geometry.states import LanguageModel, States
+
+FORWARD = ("forward", "head")
+"""Stages of the forward pass: the blocks, and the loss from the logits."""
+
+OBSERVABLES = ("neighbors", "cosine", "writing", "observables")
+"""Stages of this library after the forward pass."""
+
+
+class Stopwatch:
+    """Wall-clock seconds of named stages.
+
+    A stage inside another counts for itself only, so the stages always add up to the time between the
+    first start and the last end.
+
+    Parameters
+    ----------
+    device
+        Torch device; work that was queued on a GPU is waited for at every change of stage.
+    """
+
+    def __init__(self, device: str = "cpu"):
+        self.seconds: dict[str, float] = {}
+        self._device = torch.device(device)
+        self._open: list[str] = []
+        self._last = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block for stage `name`."""
+        self._change()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._change()
+            self._open.pop()
+
+    @contextmanager
+    def around(self, owner: object, function: str, name: str) -> Iterator[list]:
+        """Count every call of a function for stage `name`; gives a list that holds its last result.
+
+        So the pipeline is measured as it runs, not a copy of it that could fall behind.
+        """
+        original, last = getattr(owner, function), []
+
+        @functools.wraps(original)
+        def timed(*args, **kwargs):
+            with self.stage(name):
+                last[:] = [original(*args, **kwargs)]
+            return last[0]
+
+        with mock.patch.object(owner, function, timed):
+            yield last
+        if not last:
+            raise RuntimeError(f"{function} was not called: the pipeline calls another function by now")
+
+    def total(self, stages: Iterable[str] = ()) -> float:
+        """Seconds of some stages together, by default of all."""
+        return sum(self.seconds[name] for name in stages or self.seconds)
+
+    def _change(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one prompt leaves on its way through the library."""
+
+    states: States
+    shard: xr.Dataset
+    observed: xr.Dataset
+    n_bytes: int
+    """Size of the shard on disk."""
+
+
+def run_library(
+    model: LanguageModel,
+    key: extraction.ShardKey,
+    request: extraction.Extraction,
+    recipe: dict,
+    *,
+    path: Path,
+    watch: Stopwatch,
+) -> Passed:
+    """Take one prompt through forward pass, tables, shard and observables.
+
+    Parameters
+    ----------
+    model, key, request, recipe
+        As for `extraction.make_shard`.
+    path
+        File of the shard.
+    watch
+        Counts the stages of `FORWARD` and `OBSERVABLES`; "writing" holds all that the shard costs:
+        its assembly, the file, and reading it back.
+    """
+    with ExitStack() as stack:
+        states = stack.enter_context(watch.around(LanguageModel, "forward", "forward"))
+        stack.enter_context(watch.around(LanguageModel, "_token_loss", "head"))
+        stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
+        stack.enter_context(watch.around(similarity, "cosine_similarity", "cosine"))
+        stack.enter_context(watch.stage("writing"))
+        shard = extraction.make_shard(model, key, request, recipe)
+        store.write(shard, path)
+        shard = store.read(path)
+    with watch.stage("observables"):
+        observed = labelled.observables(shard)
+    return Passed(states[0], shard, observed, path.stat().st_size)
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    values = list(values)
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def stage_seconds(watches: Iterable[Stopwatch]) -> dict[str, dict[str, float]]:
+    """Spread of every stage over measurements, in the order in which the stages ran."""
+    watches = list(watches)
+    return {name: spread(watch.seconds[name] for watch in watches) for name in watches[0].seconds}
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process, bytes."""
+    # getrusage would do, did it not hand a process that was started by a larger one that one's peak
+    peak = _status("VmHWM")
+    if peak is not None:
+        return peak
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def added_memory() -> Iterator[list[int]]:
+    """Gives a list that holds what the block's peak adds to the resident size, bytes.
+
+    The list stays empty where the system cannot reset a peak (it takes Linux).
+    """
+    added: list[int] = []
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+    except OSError:
+        before = None
+    yield added
+    if before is not None:
+        added.append(max(_status("VmHWM") - before, 0))
+
+
+def _status(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def describe_machine(device: str = "cpu") -> dict:
+    """Processor, cores, threads, GPU."""
+    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
+    return {
+        "processor": _processor(),
+        "cores": joblib.cpu_count(only_physical_cores=True),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": platform.system(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def describe_shape(model: LanguageModel) -> dict:
+    """What decides how long a forward pass takes; `block_parameters` leaves out the embeddings."""
+    config = model.model.config.get_text_config()
+    embeddings = model.model.get_input_embeddings().weight.numel()
+    return {
+        "title": model.source.title,
+        "layers": model.n_layers,
+        "width": config.hidden_size,
+        "attention_width": config.num_attention_heads
+        * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads),
+        "vocabulary": config.vocab_size,
+        "block_parameters": sum(p.numel() for p in model.model.base_model.parameters()) - embeddings,
+    }
+
+
+def make_result(
+    benchmark: str,
+    parameters: dict,
+    results: dict,
+    *,
+    device: str = "cpu",
+    more_versions: Iterable[str] = (),
+) -> dict:
+    """What a benchmark's file holds: device, versions, date, parameters, and the results."""
+    attrs = store.make_attrs(benchmark, parameters)
+    more = {name: importlib.metadata.version(name) for name in more_versions}
+    return {
+        "benchmark": benchmark,
+        "created": attrs["created"],
+        "device": describe_machine(device),
+        "versions": json.loads(attrs["versions"]) | more,
+        "parameters": parameters,
+        **results,
+    }
+
+
+def write_json(result: dict, path: Path) -> None:
+    """Write a result so that the file is either whole or not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(_rounded(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"output {path} cannot be written ({error.strerror}): choose another one") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"written: {path}")
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def default_output(name: str) -> Path:
+    """File of a benchmark's result under the project's `data/benchmarks`."""
+    return project.root() / "data" / "benchmarks" / f"{name}.json"
+
+
+def at_least(option: str, value: int, bound: int) -> None:
+    """Refuse an option below its bound."""
+    if value < bound:
+        raise InputError(f"{option} is {value}; accepted: {bound} or more")
+
+
+def run_command(parser: argparse.ArgumentParser, benchmark: Callable[[argparse.Namespace], None]) -> int:
+    """Parse the command line and run a benchmark; what it refuses is one line and exit status 1."""
+    options = parser.parse_args()
+    try:
+        benchmark(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
