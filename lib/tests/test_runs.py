@@ -64,8 +64,16 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
 def test_the_active_quarto_profile_chooses_the_run(monkeypatch):
     monkeypatch.setenv("QUARTO_PROFILE", "paper")
     assert runs.load().name == "paper"
+    monkeypatch.setenv("QUARTO_PROFILE", "print,ci")
+    assert runs.load().name == "ci"
     monkeypatch.delenv("QUARTO_PROFILE")
     assert runs.load().name == "demo"
+
+
+def test_a_profile_that_is_no_run_is_refused_and_not_taken_for_the_default(monkeypatch, capsys):
+    monkeypatch.setenv("QUARTO_PROFILE", "papr")
+    assert main(["run"]) == 1
+    assert "unknown run 'papr'; did you mean 'paper'" in capsys.readouterr().err
 
 
 def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):

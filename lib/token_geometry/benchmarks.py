@@ -244,8 +244,8 @@ def ratios(result: dict | None) -> Markdown:
         f"The observables of a prompt took the reference procedure {_times(ratio['reference_to_library'])} "
         "what they took this library.",
         f"With the forward pass on both sides, it is {_times(ratio['reference_to_library_with_forward'])}.",
-        "Most of the reference's time is a loop that looks up the size of the matrix for every token; with sets of "
-        f"neighbors in its place, it is {_times(ratio['reference_by_sets_to_library'])}.",
+        "Most of the reference's time is a loop that looks up the size of the matrix for every token; with "
+        f"sets of neighbors in its place, it is {_times(ratio['reference_by_sets_to_library'])}.",
         f"The observables of this library took {_times(ratio['library_to_forward'])} the forward pass.",
         f"For a prompt, the reference procedure wrote {n_bytes['reference'] / 1e6:.0f} MB, this library "
         f"{n_bytes['library'] / 1e6:.1f} MB.",

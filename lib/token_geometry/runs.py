@@ -98,10 +98,21 @@ def names() -> list[str]:
 
 
 def active() -> str:
-    """Name of the run that the active Quarto profile chooses."""
+    """Name of the run that the active Quarto profile chooses.
+
+    Raises
+    ------
+    InputError
+        If profiles are active and none of them is a run.
+    """
     profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
+    if not profiles:
+        return DEFAULT
     known = names()
-    return next((part for part in profiles if part in known), DEFAULT)
+    for profile in profiles:
+        if profile in known:
+            return profile
+    raise one_of("run", ",".join(profiles), known)
 
 
 def load(name: str = "") -> Run:
