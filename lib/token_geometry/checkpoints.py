@@ -194,13 +194,8 @@ def read_tokenizer(folder: Path):
     InputError
         If the file is neither.
     """
-    from transformers import LlamaTokenizer
-
     path = folder / "tokenizer.model"
-    if _is_ranks(path):
-        return _llama_3_tokenizer(path)
-    _check_sentencepiece(path)
-    return LlamaTokenizer.from_pretrained(folder)
+    return _llama_3_tokenizer(path) if _is_ranks(path) else _llama_tokenizer(path)
 
 
 def refuse_missing(report: dict, name: str) -> None:
@@ -316,8 +311,10 @@ def _is_ranks(path: Path) -> bool:
         return re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip()) is not None
 
 
-def _check_sentencepiece(path: Path) -> None:
+def _llama_tokenizer(path: Path):
     from sentencepiece import SentencePieceProcessor
+    from tokenizers import normalizers
+    from transformers import LlamaTokenizer
 
     try:
         SentencePieceProcessor(model_file=str(path))
@@ -325,6 +322,14 @@ def _check_sentencepiece(path: Path) -> None:
         raise InputError(
             f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
         ) from None
+    tokenizer = LlamaTokenizer.from_pretrained(path.parent)
+    # SentencePiece puts a space before every text, transformers only where there is none
+    space = "\u2581"
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(space), normalizers.Replace(" ", space)]
+    )
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    return tokenizer
 
 
 def _llama_3_tokenizer(path: Path):
