@@ -153,6 +153,43 @@ def test_fewer_prompts_leave_no_shard_that_is_not_in_the_plan(copy):
     assert after.items() <= before.items()
 
 
+def test_prompts_may_be_named(structured, tmp_path):
+    drawn = {shard.attrs["prompt"]: shard for shard in extraction.read_shards(structured)}
+    wanted = list(drawn)[:0:-1]
+    request = dataclasses.replace(STRUCTURED, output=str(tmp_path), prompt_ids=wanted)
+    named = list(extraction.read_shards(extraction.extract(request)))
+    assert [shard.attrs["prompt"] for shard in named] == wanted
+    for shard in named:
+        xr.testing.assert_identical(shard.drop_attrs(), drawn[shard.attrs["prompt"]].drop_attrs())
+    assert extraction.read_plan(tmp_path)["request"]["prompt_ids"] == wanted
+    # the number that would have been drawn does not matter, the names do
+    others = [dataclasses.replace(request, n_prompts=9), dataclasses.replace(request, prompt_ids=wanted[:1])]
+    digests = [store.digest(other.plan_recipe()) for other in (request, *others)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_corpus_by_alias_and_the_same_texts_in_a_file_are_one_corpus(structured, sotu, tmp_path):
+    path = tmp_path / "sotu.jsonl"
+    rows = [json.dumps({"id": key, "text": text}) for key, text in reversed(sotu.texts.items())]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
+    found, expected = (observables.compute(d) for d in (extraction.extract(request), structured))
+    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
+    assert found.attrs["recipe"] == expected.attrs["recipe"]
+
+
+def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured):
+    request = dataclasses.replace(
+        STRUCTURED, model="smollm2-135m@random", n_prompts=1, output=str(tmp_path / "control")
+    )
+    (control,) = extraction.read_shards(extraction.extract(request))
+    trained = next(iter(extraction.read_shards(structured)))
+    np.testing.assert_array_equal(control["token_id"], trained["token_id"])
+    assert control["loss"] > trained["loss"] + 5
+    assert json.loads(control.attrs["recipe"])["model"]["weights"] == "random, seed 0"
+    assert extraction.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
+
+
 def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, refused):
     output, request = copy
     before = times(output)
@@ -195,6 +232,8 @@ def test_device_and_processes_do_not_make_results_stale():
         ({"model": "smollm"}, ["model 'smollm'"]),
         ({"corpus": "nowhere"}, ["corpus 'nowhere'"]),
         ({"filter_models": ["gemma"]}, ["model 'gemma'", "gemma3-270m"]),
+        ({"prompt_ids": ["a", "b", "a"]}, ["prompt_ids", "'a' twice"]),
+        ({"model": "llama-7b-pth"}, ["llama-7b-pth", "consolidated"]),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_is_refused(change, words, tmp_path, refused):

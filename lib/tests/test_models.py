@@ -47,7 +47,8 @@ def test_a_gguf_file_and_the_alias_that_holds_it_are_one_model(smollm2_gguf):
 def test_every_alias_is_a_model_with_known_shape():
     for name in models.aliases():
         source = models.resolve(name)
-        assert source.kind in ("archives", "hub")
+        assert source.kind in ("archives", "hub", "meta")
+        assert source.license
         assert source.shape.keys() == {"layers", "width", "vocabulary", "parameters"}
 
 

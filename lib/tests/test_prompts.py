@@ -160,6 +160,35 @@ def test_all_of_a_corpus_of_short_texts_is_refused(tokenizers, refused):
         draw(prompts.Corpus("short", "Short", {"a": "Too short."}), tokenizers[:1], None)
 
 
+# Naming
+
+
+def name(corpus, tokenizers, prompt_ids, n_tokens=64):
+    return prompts.select_prompts(
+        corpus, tokenizers, n_prompts=None, n_tokens=n_tokens, seed=0, prompt_ids=prompt_ids
+    )
+
+
+def test_prompts_that_are_named_are_those_that_are_drawn_in_the_order_of_their_names(sotu, tokenizers):
+    drawn = draw(sotu, tokenizers[:1], 3).prompts
+    named = name(sotu, tokenizers[:1], [prompt.id for prompt in reversed(drawn)]).prompts
+    for one, other in zip(named, reversed(drawn), strict=True):
+        assert (one.id, one.text_sha256) == (other.id, other.text_sha256)
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+
+
+def test_a_named_prompt_that_is_not_there_is_refused_with_the_nearest_one(sotu, tokenizers, refused):
+    key = next(iter(sotu.texts))
+    with refused("prompt_ids", f"'{key}x'", "249", "'sotu'", f"did you mean {key!r}?"):
+        name(sotu, tokenizers, [f"{key}x"])
+
+
+def test_a_named_prompt_that_is_too_short_is_refused(tokenizers, refused):
+    corpus = prompts.Corpus("c", "c", {"a": "word " * 100, "b": "two words"})
+    with refused("prompt_ids", "'b'", "n_tokens is 64"):
+        name(corpus, tokenizers, ["a", "b"])
+
+
 # Reading
 
 

@@ -1,10 +1,12 @@
 """Declared runs: what they hold, when they are stale, what a dry run says."""
 
+import socket
+
 import pytest
 import xarray as xr
 import yaml
 
-from token_geometry import project, runs, store
+from token_geometry import models, project, runs, store
 from token_geometry.__main__ import main
 from token_geometry.errors import InputError
 
@@ -59,6 +61,27 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert printed.count("notebooks/calibration.ipynb") == 1
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
     assert printed.count("of memory") == 6 and "in all about 26.5 GB of disk" in printed
+
+
+def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a dry run needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    names = [name + control for name in models.aliases() for control in ("", "@random", "@permuted-1")]
+    paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
+    assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
+    printed = runs.describe(declared(models=names))
+    assert all(f'model: "{name}"' in printed for name in names)
+    assert printed.count("of memory") == len(names)
+
+
+def test_a_run_may_name_its_prompts(declared):
+    block = {"prompt_ids": ["1961_Kennedy", 2], "shuffle_levels": [0, 1]}
+    run = declared(extractions={"single": block})
+    (_, request), *_ = runs.requests(run)
+    assert request.prompt_ids == ["1961_Kennedy", 2]
+    assert "4 forward passes" in runs.describe(run)
 
 
 def test_the_active_quarto_profile_chooses_the_run(monkeypatch):

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from token_geometry import models, neighbors, prompts
 from token_geometry.states import LanguageModel
@@ -111,22 +108,8 @@ FAMILIES = {
 }
 
 
-def save_tiny(config, folder):
-    """A random model of this configuration, with a tokenizer of the words w0, w1, …"""
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    words = {"<bos>": 0, "<eos>": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<eos>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", unk_token="<eos>"
-    )
-    fast.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_path):
+def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_path, save_tiny):
     folder = save_tiny(FAMILIES[family], tmp_path)
     language_model = LanguageModel(models.resolve(folder), device="cpu")
     assert language_model.prepend_bos == family.startswith("gemma")
@@ -142,7 +125,7 @@ def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_p
 
 
 @pytest.mark.parametrize("dtype", models.DTYPES)
-def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dtype, tmp_path):
+def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dtype, tmp_path, save_tiny):
     folder = save_tiny(FAMILIES["llama"], tmp_path)
     language_model = LanguageModel(models.resolve(folder), dtype=dtype, device="cpu")
     token_ids = np.arange(2, 102)
@@ -153,14 +136,14 @@ def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dty
     assert states.loss == pytest.approx(loss, abs=1e-5)
 
 
-def test_a_token_outside_of_the_vocabulary_is_refused(tmp_path, refused):
+def test_a_token_outside_of_the_vocabulary_is_refused(tmp_path, refused, save_tiny):
     folder = save_tiny(FAMILIES["llama"], tmp_path)
     language_model = LanguageModel(models.resolve(folder), device="cpu")
     with refused("token id 600", folder, "600 entries"):
         language_model.forward(np.array([5, 600, 7]))
 
 
-def test_a_gemma_whose_tokenizer_has_no_bos_is_refused(tmp_path, refused):
+def test_a_gemma_whose_tokenizer_has_no_bos_is_refused(tmp_path, refused, save_tiny):
     folder = save_tiny(FAMILIES["gemma3"], tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.bos_token = None

@@ -28,7 +28,7 @@ class Extraction:
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
     model: str
-    """Alias, hub id, directory or GGUF file."""
+    """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
 
     corpus: str
     """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
@@ -63,6 +63,10 @@ class Extraction:
     filter_models: Sequence[str] = field(default=())
     """Further models under whose tokenizers a prompt must be long enough."""
 
+    prompt_ids: Sequence[str | int] = field(default=())
+    """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
+    draw play no part."""
+
     def check(self) -> None:
         """Refuse what cannot work, before anything is loaded.
 
@@ -87,6 +91,11 @@ class Extraction:
         if self.num_processes != 1:
             raise InputError(f"num_processes is {self.num_processes}; accepted: 1")
         models.choose_device(self.device)
+        twice = [key for key in self._prompt_ids() if self._prompt_ids().count(key) > 1]
+        if twice:
+            raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
+        for name in (self.model, *self.filter_models):
+            models.check_files(models.resolve(name))
 
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
@@ -100,11 +109,20 @@ class Extraction:
 
     def plan_recipe(self) -> dict:
         """What decides which shards there are, and their numbers."""
-        return self.recipe() | {
-            "n_prompts": self.n_prompts,
-            "shuffle_levels": list(self.shuffle_levels),
-            "filter_models": list(self.filter_models),
-        }
+        # ids given take the place of the number
+        ids = self._prompt_ids()
+        drawn = {"n_prompts": self.n_prompts} if not ids else {"prompt_ids": ids}
+        return (
+            self.recipe()
+            | drawn
+            | {
+                "shuffle_levels": list(self.shuffle_levels),
+                "filter_models": list(self.filter_models),
+            }
+        )
+
+    def _prompt_ids(self) -> list[str]:
+        return [str(key) for key in self.prompt_ids]
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,7 @@ def extract(request: Extraction) -> Path:
         n_prompts=request.n_prompts,
         n_tokens=request.n_tokens,
         seed=request.seed,
+        prompt_ids=[str(key) for key in request.prompt_ids],
     )
     print(
         f"{len(selection.prompts)} prompts of {corpus.title}; {selection.n_too_short} of "
@@ -354,7 +373,8 @@ def _write_plan(directory, request, recipe, selection, keys) -> None:
         "recipe": recipe,
         "recipe_digest": store.digest(recipe),
         "plan_digest": store.digest(request.plan_recipe()),
-        "request": asdict(request) | {"shuffle_levels": list(request.shuffle_levels)},
+        "request": asdict(request)
+        | {"shuffle_levels": list(request.shuffle_levels), "prompt_ids": list(request.prompt_ids)},
         "model_title": source.title,
         "n_examined": selection.n_examined,
         "n_too_short": selection.n_too_short,

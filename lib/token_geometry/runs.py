@@ -18,6 +18,8 @@ from .validation import Calibration
 DEFAULT = "demo"
 """Run of the default profile."""
 
+_BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -39,7 +41,7 @@ class Run:
     """Tokens of each prompt."""
 
     extractions: dict[str, dict]
-    """Name → `n_prompts` and `shuffle_levels` of one extraction of every model."""
+    """Name → `n_prompts`, or `prompt_ids`, and `shuffle_levels` of one extraction of every model."""
 
     seed: int = 0
     """Seed of the draw and of the shuffles."""
@@ -143,8 +145,11 @@ def load(name: str = "") -> Run:
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     for key, block in run.extractions.items():
-        if not isinstance(block, dict) or set(block) != {"n_prompts", "shuffle_levels"}:
-            raise InputError(f"{path.name}: extraction {key!r} must hold just n_prompts and shuffle_levels")
+        if not isinstance(block, dict) or set(block) not in _BLOCKS:
+            raise InputError(
+                f"{path.name}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
+                "or prompt_ids and shuffle_levels"
+            )
     list(requests(run))  # refuses ill-typed values of an extraction
     calibration(run)
     return run
@@ -315,7 +320,7 @@ def describe(run: Run) -> str:
 def _estimate(request: Extraction) -> dict[str, int]:
     source = models.resolve(request.model)
     shape = source.shape or _shape_from_config(source)
-    n_prompts = request.n_prompts
+    n_prompts = len(request.prompt_ids) or request.n_prompts
     if n_prompts is None:
         n_prompts = len(prompts.load_corpus(request.corpus).texts)
     passes = n_prompts * len(request.shuffle_levels)
@@ -340,10 +345,9 @@ def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
     if source.kind == "gguf":
         # the file's size bounds what its weights take once they are dequantized
         raise InputError(f"model {source.name!r}: no estimate without a shape; add it to data/models.yml")
-    with models.readable_errors(source):
-        config = transformers.AutoConfig.from_pretrained(source.location, revision=source.revision)
-        with _meta_device():
-            model = transformers.AutoModelForCausalLM.from_config(config)
+    config = models.load_config(source)
+    with models.readable_errors(source), _meta_device():
+        model = transformers.AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     return {
         "layers": text.num_hidden_layers,
@@ -365,7 +369,9 @@ def _relative(path: Path) -> Path:
 
 
 def _parameters(request: Extraction | Calibration) -> dict:
-    return {f.name: getattr(request, f.name) for f in fields(request)}
+    values = {f.name: getattr(request, f.name) for f in fields(request)}
+    # papermill knows lists and no other sequences
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _size(n_bytes: float) -> str:

@@ -1,0 +1,96 @@
+"""GGUF files as transformers' own format: dequantized once, kept in the cache."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from . import checkpoints, project
+from .errors import InputError
+
+CONVERSION = 1
+"""Version of the dequantized copies in the cache; a new one makes them anew."""
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
+    """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
+
+    Parameters
+    ----------
+    sha256
+        Checksum of the file.
+    fetch
+        Returns the path of the file; it may put the file into the folder that it is given.
+
+    Raises
+    ------
+    InputError
+        If the file is cut short, damaged or of an architecture that transformers does not read.
+    """
+    kept = project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{kept.name}-partial-"))
+    try:
+        _dequantize(fetch(partial), partial)
+        (partial / "model.gguf").unlink(missing_ok=True)
+        try:
+            os.replace(partial, kept)
+        except OSError:
+            if not kept.is_dir():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return kept
+
+
+def read_tokenizer(kept: Path):
+    """The tokenizer of a directory that `folder` made.
+
+    `AutoTokenizer` takes `tokenizer.json` apart and builds the tokenizer of the model's family from
+    its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a
+    tokenizer, so it holds all that decides a token id: it is read as it is.
+
+    Returns
+    -------
+    transformers.PreTrainedTokenizerFast
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    settings = json.loads((kept / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {name: token for name, token in settings.items() if name in _SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
+
+
+def _dequantize(gguf: Path, target: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    arguments = {"gguf_file": gguf.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
+        )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
+            "architecture that transformers does not read from GGUF"
+        ) from None
+    checkpoints.refuse_missing(report, gguf.name)
+    tokenizer.save_pretrained(target)
+    # transformers refuses to save a model that came from GGUF, although its
+    # weights are plain float32 by now: so the two files are written here.
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    weights = {name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
