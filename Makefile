@@ -8,13 +8,13 @@ RENDERER ?= auto
 
 ifneq ($(or $(VIRTUAL_ENV),$(CONDA_PREFIX)),)
 BIN := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))/bin
-READY :=
+READY := check-environment
 else
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
 endif
 
-.PHONY: book results test clean
+.PHONY: book results test clean check-environment
 book: $(READY)
 	@PATH="$(BIN):$$PATH" python -m token_geometry book $(RUN) --renderer $(RENDERER)
 
@@ -23,6 +23,10 @@ results: $(READY)
 
 test: $(READY)
 	@PATH="$(BIN):$$PATH" python -m pytest lib
+
+check-environment:
+	@"$(BIN)/python" -c "import token_geometry" 2>/dev/null || { echo "error: the active environment \
+	$(or $(VIRTUAL_ENV),$(CONDA_PREFIX)) lacks token_geometry: deactivate it, or pip install -e lib" >&2; exit 1; }
 
 .venv/ready: lib/requirements.txt lib/pyproject.toml
 	$(PYTHON) -m venv .venv

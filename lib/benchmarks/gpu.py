@@ -91,6 +91,7 @@ class RandomModel(LanguageModel):
         self.source = models.ModelSource(name=shape, title=title, kind="random", location="")
         self.device, self.tokenizer, self.prepend_bos = device, None, False
         self._head_is_linear = None
+        self.is_whole, self.n_layers = True, config.num_hidden_layers
         with torch.device(device):
             self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
 

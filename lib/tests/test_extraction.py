@@ -144,10 +144,14 @@ def test_more_prompts_keep_the_shards_that_are_there(copy):
     assert before.items() <= after.items()
 
 
-def test_fewer_prompts_leave_no_shard_that_is_not_in_the_plan(copy):
+def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwritten(copy):
     output, request = copy
     before = times(output)
     extraction.extract(dataclasses.replace(request, n_prompts=2))
+    assert times(output) == before
+    assert len(list(extraction.read_shards(output))) == 2
+    extraction.extract(request)
+    extraction.extract(dataclasses.replace(request, n_prompts=2, overwrite=True))
     after = times(output)
     assert len(after) == 2
     assert after.items() <= before.items()
@@ -366,3 +370,28 @@ def test_shares_lie_between_zero_and_one(observed):
         assert values.size and values.min() >= 0 and values.max() <= 1
     diagonal = observed["layer_overlap"].sel(shuffle_level=0).isel(model=0, prompt=0)
     np.testing.assert_array_equal(np.diag(diagonal), 1)
+
+
+def test_files_that_no_extraction_has_written_are_left_alone(tmp_path):
+    request = {"model": "smollm2-135m", "corpus": "sotu", "n_tokens": 64, "output": str(tmp_path)}
+    extraction.extract(extraction.Extraction(n_prompts=2, **request))
+    (tmp_path / "mine.nc").write_bytes(b"mine")
+    two = {path.name for path in tmp_path.glob("*.nc")}
+    extraction.extract(extraction.Extraction(n_prompts=1, **request))
+    assert {path.name for path in tmp_path.glob("*.nc")} == two
+    extraction.extract(extraction.Extraction(n_prompts=1, overwrite=True, **request))
+    extraction.extract(extraction.Extraction(n_prompts=1, seed=1, overwrite=True, **request))
+    assert (tmp_path / "mine.nc").read_bytes() == b"mine"
+
+
+def test_a_plan_that_is_damaged_says_how_to_go_on(tmp_path, refused):
+    (tmp_path / extraction.PLAN).write_text("{}")
+    with refused("is damaged: delete it"):
+        extraction.read_plan(tmp_path)
+
+
+def test_a_negative_seed_is_refused_before_anything_is_loaded(tmp_path, refused):
+    with refused("seed is -1; accepted: 0 or more"):
+        extraction.extract(
+            extraction.Extraction(model="smollm2-135m", corpus="sotu", output=str(tmp_path / "x"), seed=-1)
+        )

@@ -109,3 +109,11 @@ def test_observables_refuse_a_folder_without_an_extraction(corpus):
     assert done.returncode != 0
     assert "extraction 'elsewhere' holds no extraction.json" in done.stderr.strip().splitlines()[-1]
     assert not (corpus / "none.nc").exists()
+
+
+@pytest.mark.parametrize("chapter", ["shuffling", "model-comparison", "validation", "performance"])
+def test_a_chapter_refuses_a_parameter_that_it_does_not_know(corpus, chapter):
+    done = papermill(chapter, corpus, "-p", "rum", "paper")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ") and "unknown parameter 'rum'; did you mean 'run'?" in last

@@ -1,6 +1,7 @@
 """Command line: ``python -m token_geometry run`` and ``python -m token_geometry book``."""
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
@@ -107,7 +108,6 @@ def _install_quarto() -> bool:
     tried = Path(sys.prefix) / "quarto-tried"
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
-    tried.touch()
     version = re.search(r"quarto-cli==([\w.]+)", (project.root() / "environment.yml").read_text(encoding="utf-8"))
     print(f"Installing Quarto {version.group(1)} (once) …", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -115,7 +115,11 @@ def _install_quarto() -> bool:
         [*command, f"quarto-cli=={version.group(1)}"], capture_output=True, stdin=subprocess.DEVNULL
     )
     if done.returncode:
-        print("Quarto cannot be downloaded here; rendering with pandoc.", flush=True)
+        print(
+            f"Quarto cannot be downloaded here; rendering with pandoc (delete {tried} to try again).", flush=True
+        )
+        with contextlib.suppress(OSError):  # an environment that cannot be written is tried anew each time
+            tried.touch()
     return done.returncode == 0
 
 

@@ -79,6 +79,8 @@ class Extraction:
             raise InputError("output is empty: give the directory that the shards go into")
         if self.n_prompts is not None and self.n_prompts < 1:
             raise InputError(f"n_prompts is {self.n_prompts}; accepted: 1 or more, or None for all")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
         if self.n_tokens < 4:
             raise InputError(f"n_tokens is {self.n_tokens}; accepted: 4 or more")
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
@@ -162,6 +164,7 @@ def extract(request: Extraction) -> Path:
     recipe = request.recipe()
     directory = Path(request.output)
     _refuse_other_recipe(directory, recipe, overwrite=request.overwrite)
+    previous = _planned_files(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -194,10 +197,8 @@ def extract(request: Extraction) -> Path:
         every = 0.5 if sys.stderr.isatty() else 10.0
         for key in tqdm(missing, desc=f"Extract {source.name}", unit="prompt", mininterval=every):
             store.write(make_shard(model, key, request, recipe), directory / key.file_name())
-    wanted = {key.file_name() for key in keys}
-    for path in directory.glob("*.nc"):
-        if path.name not in wanted:
-            path.unlink()
+    for name in previous - {key.file_name() for key in keys} if request.overwrite else ():
+        (directory / name).unlink(missing_ok=True)
     return directory
 
 
@@ -304,13 +305,16 @@ def read_plan(directory: Path) -> dict:
     """
     path = directory / PLAN
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        if not {"recipe", "recipe_digest", "plan_digest", "request", "shards"} <= set(plan):
+            raise ValueError("keys are missing")
+        return plan
     except FileNotFoundError:
         raise InputError(
             f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
         ) from None
     except ValueError:
-        raise InputError(f"{path} is damaged: run notebooks/extraction.ipynb again") from None
+        raise InputError(f"{path} is damaged: delete it and run notebooks/extraction.ipynb again") from None
 
 
 def read_shards(directory: Path):
@@ -365,6 +369,14 @@ def _refuse_other_recipe(directory: Path, recipe: dict, *, overwrite: bool) -> N
             f"output {str(directory)!r} holds an extraction with another {name} "
             f"({found.get(name)!r}, not {recipe[name]!r}): set overwrite, or choose another output"
         )
+
+
+def _planned_files(directory: Path) -> set[str]:
+    """Files of the shards that the directory was last meant to hold; no other file in it is ours."""
+    try:
+        return {shard["file"] for shard in read_plan(directory)["shards"]}
+    except InputError:
+        return set()
 
 
 def _write_plan(directory, request, recipe, selection, keys) -> None:

@@ -10,6 +10,14 @@ from . import runs, store
 from .errors import InputError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Parameters of a chapter."""
+
+    run: str = ""
+    """Name of a run; empty for that of the active Quarto profile."""
+
+
 @dataclass(frozen=True)
 class Results:
     """A run and its observables."""
@@ -42,6 +50,11 @@ class Results:
         present = self.observables["intrinsic_dimension"].notnull()
         scales = present.scale[present.any([d for d in present.dims if d != "scale"]).values].values
         return int(scales[scales <= 64].max())
+
+    @property
+    def halfway(self) -> int:
+        """Layer in the middle of the shallowest model."""
+        return int(self.observables["relative_depth"].count("layer").min() - 1) // 2
 
     @property
     def extremes(self) -> tuple[int, int]:

@@ -73,9 +73,10 @@ class ModelSource:
         InputError
             If its files are not where they should be.
         """
+        identity = self._original_identity() | {"prepend_bos": str(self.prepend_bos)}
         if not self.control:
-            return self._original_identity()
-        return self._original_identity() | {"weights": f"{self.control}, seed {self.control_seed}"}
+            return identity
+        return identity | {"weights": f"{self.control}, seed {self.control_seed}"}
 
     def _original_identity(self) -> dict[str, str]:
         if self.kind == "archives":

@@ -98,6 +98,13 @@ def load_corpus(corpus: str) -> Corpus:
         if key in texts:
             raise InputError(f"corpus {corpus!r}: the id {key!r} occurs twice; ids must be unique")
         texts[key] = text.strip()
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"corpus {corpus!r}, text {key!r}: character {error.start} is half of a pair (a lone surrogate) "
+                "and no text in UTF-8: remove it"
+            ) from None
     if not any(texts.values()):
         raise InputError(f"corpus {corpus!r} holds no text")
     return Corpus(name=corpus, title=title, texts=texts)

@@ -141,15 +141,19 @@ def load(name: str = "") -> Run:
     if not isinstance(entries, dict):
         raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
     try:
-        run = parameters.build(Run, {"name": name} | entries, noun="key")
+        run = parameters.build(Run, entries | {"name": name}, noun="key")
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
+    if not run.models:
+        raise InputError(f"{path.name}: models is empty; accepted: at least one model")
     for key, block in run.extractions.items():
         if not isinstance(block, dict) or set(block) not in _BLOCKS:
             raise InputError(
                 f"{path.name}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
                 "or prompt_ids and shuffle_levels"
             )
+    if not any(0 in block["shuffle_levels"] for block in run.extractions.values()):
+        raise InputError(f"{path.name}: no extraction has shuffle level 0, which every chapter compares with")
     list(requests(run))  # refuses ill-typed values of an extraction
     calibration(run)
     return run
@@ -277,6 +281,7 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
     InputError
         With the notebook's own line, if a cell of it fails.
     """
+    import nbclient
     import papermill
 
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -293,6 +298,11 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
+    except nbclient.exceptions.DeadKernelError:
+        raise InputError(
+            f"{notebook}.ipynb: its kernel died, most often for want of memory: run a smaller model, fewer "
+            "tokens or another dtype"
+        ) from None
     except papermill.PapermillExecutionError as error:
         raise InputError(
             f"{notebook}.ipynb: {error.evalue or error.ename} (executed notebook: {record})"
@@ -303,6 +313,8 @@ def describe(run: Run) -> str:
     """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
     lines = [f"run {run.name}: {run.title}", ""]
     estimates = {f"extraction-{name}": _estimate(request) for name, request in requests(run)}
+    check = calibration(run)
+    memory = _calibration_memory(check) if check else 0
     for step in steps(run):
         lines.append(f"notebooks/{step.notebook}.ipynb" + (f"  ({step.name})" if step.name in estimates else ""))
         lines += [f"    {key}: {json.dumps(value)}" for key, value in step.parameters.items()]
@@ -312,6 +324,8 @@ def describe(run: Run) -> str:
                 f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
                 f"{_size(estimate['memory'])} of memory"
             )
+        elif step.name == "calibration":
+            lines.append(f"    → {_size(memory)} of memory")
     total = sum(estimate["disk"] for estimate in estimates.values())
     lines += ["", f"in all about {_size(total)} of disk"]
     return "\n".join(lines)
@@ -337,6 +351,13 @@ def _estimate(request: Extraction) -> dict[str, int]:
         "disk": passes * layers * tokens * point,
         "memory": shape["parameters"] * weight_bytes + hidden + pairs,
     }
+
+
+def _calibration_memory(request: Calibration) -> int:
+    """Bytes of the model, which a calibration always loads in float32, and of its hidden states."""
+    source = models.resolve(request.model)
+    shape = source.shape or _shape_from_config(source)
+    return 4 * (shape["parameters"] + 2 * (shape["layers"] + 1) * request.n_tokens * shape["width"])
 
 
 def _shape_from_config(source: models.ModelSource) -> dict[str, int]:

@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from . import manifolds, runs, sentences, store
 from .errors import InputError
 
-LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-3}
+LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}
 """Largest relative difference to DADApy that this project allows itself."""
 
 N_ERRORS = 3
