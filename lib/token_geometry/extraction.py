@@ -309,7 +309,7 @@ def read_plan(directory: Path) -> dict:
         if not {"recipe", "recipe_digest", "plan_digest", "request", "shards"} <= set(plan):
             raise ValueError("keys are missing")
         return plan
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
         ) from None
