@@ -73,7 +73,9 @@ class ModelSource:
         InputError
             If its files are not where they should be.
         """
-        identity = self._original_identity() | {"prepend_bos": str(self.prepend_bos)}
+        identity = self._original_identity()
+        if self.prepend_bos is not None:  # else its family decides, which the files decide
+            identity["prepend_bos"] = str(self.prepend_bos).lower()
         if not self.control:
             return identity
         return identity | {"weights": f"{self.control}, seed {self.control_seed}"}
