@@ -5,6 +5,7 @@ Importing this module registers the theme and the renderer.
 
 import hashlib
 import html
+import itertools
 import json
 import os
 
@@ -16,6 +17,8 @@ MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 
 LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
 """Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
+
+_numbers = itertools.count(1)
 
 BUNDLE = "book/assets/vega-embed.js"
 """Site resource that draws the charts; it defines the global `vegaEmbed`."""
@@ -62,7 +65,8 @@ def chart_html(spec: dict) -> str:
     """HTML of a chart on a page that has loaded `BUNDLE`: a labelled div and a call to `vegaEmbed`."""
     # "</" would end the script element, wherever in the data it stands
     text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
-    name = f"chart-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    # the number keeps two equal charts of a page apart
+    name = f"chart-{hashlib.sha256(text.encode()).hexdigest()[:12]}-{next(_numbers)}"
     label = html.escape(spec.get("description", ""), quote=True)
     options = '{"actions":{"export":true,"source":false,"compiled":false,"editor":false}}'
     return (
