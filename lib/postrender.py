@@ -16,6 +16,9 @@ def strip_outputs(path: Path) -> None:
             cell.outputs, cell.execution_count, dirty = [], None, True
         # left in the cells by the kernel's timing, and by nothing else
         dirty |= cell.metadata.pop("execution", None) is not None
+    # the kernel describes itself there, down to its version
+    if notebook.metadata.get("language_info", {}).keys() - {"name"}:
+        notebook.metadata["language_info"], dirty = {"name": "python"}, True
     if dirty:
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 
