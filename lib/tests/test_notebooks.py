@@ -21,6 +21,7 @@ FIXED = {
     "cosine_similarity": ("layer",),
     "cosine_similarity_std": ("layer",),
     "neighbor_angle": ("layer",),
+    "neighbor_angle_histogram": ("layer", "angle"),
     "reciprocity": ("layer", "k"),
     "layer_overlap": ("layer", "layer_other"),
     "n_points": ("layer",),
@@ -72,6 +73,7 @@ def test_extraction_and_observables_give_the_dataset_with_the_fixed_names(corpus
             "layer_other": 31,
             "scale": 8,
             "k": 31,
+            "angle": 36,
         }
         assert dataset["relative_depth"].dims == ("model", "layer")
         assert dataset["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]

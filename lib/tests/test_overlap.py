@@ -1,11 +1,12 @@
-"""Overlap, reciprocity and cosine similarity against counts of sets, one token at a time."""
+"""Overlap, reciprocity, cosine similarity and angles against counts, one token at a time."""
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from sklearn.metrics.pairwise import cosine_similarity
 
-from token_geometry.geometry import overlap, similarity
+from token_geometry.geometry import labelled, overlap, similarity
 
 
 def random_neighbors(n_layers, n_points, n_neighbors, n_near):
@@ -101,3 +102,18 @@ def test_cosine_similarity_takes_more_tokens_than_dimensions_and_fewer(shape):
     pairs = cosine_similarity(cloud)
     assert float(mean[0]) == pytest.approx(pairs.mean(), abs=1e-12)
     assert float(deviation[0]) == pytest.approx(pairs.std(), abs=1e-7)
+
+
+def test_the_histogram_of_angles_holds_every_distinct_point_once_and_180_degrees_in_the_last_bin():
+    angles = np.random.default_rng(0).uniform(0, 180, (3, 50)).astype(np.float32)
+    angles[0, :10] = np.nan  # points that repeat others
+    angles[1, :2] = 0, 180
+    angles[2] = np.nan
+    shard = xr.Dataset({"neighbor_angle": (("layer", "token"), angles)})
+    shares = labelled.neighbor_angle_histogram(shard)["neighbor_angle_histogram"]
+    edges = np.arange(0, 181, 5)
+    for layer, count in ((0, 40), (1, 50)):
+        expected = np.histogram(angles[layer][np.isfinite(angles[layer])], edges)[0] / count
+        assert shares[layer].values == pytest.approx(expected, abs=1e-6)
+    assert shares[2].isnull().all()
+    assert shares["angle"].values.tolist() == (edges[:-1] + 2.5).tolist()

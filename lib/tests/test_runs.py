@@ -10,6 +10,8 @@ from token_geometry import models, project, runs, store
 from token_geometry.__main__ import main
 from token_geometry.errors import InputError
 
+CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
+
 
 @pytest.fixture
 def declared(tmp_path, monkeypatch):
@@ -43,7 +45,8 @@ def test_every_committed_run_is_complete_and_can_be_planned():
     for name in runs.names():
         run = runs.load(name)
         n_calibrations = 0 if run.validation is None else 1
-        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1 + n_calibrations
+        n_controls = 0 if run.controls is None else len(run.controls["models"]) + 1
+        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1 + n_controls + n_calibrations
 
 
 def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
@@ -56,11 +59,11 @@ def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_m
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert main(["run", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("notebooks/extraction.ipynb") == 6
-    assert printed.count("notebooks/observables.ipynb") == 1
+    assert printed.count("notebooks/extraction.ipynb") == 9
+    assert printed.count("notebooks/observables.ipynb") == 2
     assert printed.count("notebooks/calibration.ipynb") == 1
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
-    assert printed.count("of memory") == 7 and "in all about" in printed
+    assert printed.count("of memory") == 10 and "in all about" in printed
 
 
 def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, monkeypatch):
@@ -113,6 +116,9 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
         ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
         ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+        ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
+        ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
+        ({"controls": CONTROLS | {"n_prompts": "2"}}, "key 'n_prompts' is '2'"),
         ({"validation": {"n_pionts": 64}}, "validation: key 'n_pionts'; did you mean 'n_points'"),
         ({"validation": {"output": "elsewhere.nc"}}, "validation: key 'output'"),
         ({"validation": {"n_points": "many"}}, "validation: key 'n_points' is 'many'"),
@@ -170,6 +176,25 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
     assert runs.is_fresh(run) and runs.execute(run) is False
     assert runs.is_fresh(declared(validation={"n_points": 64}, device="cpu"))
     assert not runs.is_fresh(declared(validation={"n_points": 65}))
+
+
+def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
+    run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS)
+    assert runs.execute(run) is True
+    trained, control = runs.read(run, "observables"), runs.read(run, "control")
+    assert trained["model"].values.tolist() == run.models
+    assert control["model"].values.tolist() == ["smollm2-135m@random"]
+    assert control["prompt"].values.tolist() == trained["prompt"].values.tolist()
+    assert float(control["loss"].max()) > float(trained["loss"].max())
+    assert runs.read(declared(), "control") is None
+
+
+def test_a_result_that_is_missing_or_stale_is_refused_with_the_command_that_makes_it(declared, refused):
+    with refused("'observables' of run 'small' is missing", "python -m token_geometry run small"):
+        runs.read(declared(), "observables")
+    store.write(xr.Dataset(attrs=store.make_attrs("", {})), runs.observables_path(declared()))
+    with refused("'observables' of run 'small' is stale or damaged"):
+        runs.read(declared(), "observables")
 
 
 def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):

@@ -153,7 +153,7 @@ def time_chart(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         Alt text: chart type, axes, finding.
     """
     if frame.empty:
-        return charts._empty("seconds a prompt", description)
+        return charts.no_data("seconds a prompt", description)
     frame = frame.assign(text=[_seconds(value) for value in frame["median"]]).round(5)
     base = alt.Chart(frame).encode(
         # a scale that begins at zero, with room for the numbers behind the bars

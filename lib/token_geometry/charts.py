@@ -7,6 +7,7 @@ import hashlib
 import html
 import itertools
 import json
+import math
 import os
 
 import altair as alt
@@ -63,6 +64,7 @@ def _render(spec: dict, **_) -> dict[str, str]:
 
 def chart_html(spec: dict) -> str:
     """HTML of a chart on a page that has loaded `BUNDLE`: a labelled div and a call to `vegaEmbed`."""
+    spec = _with_csv(spec)
     # "</" would end the script element, wherever in the data it stands
     text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     # the number keeps two equal charts of a page apart
@@ -73,6 +75,28 @@ def chart_html(spec: dict) -> str:
         f'<div id="{name}" class="vega-chart" role="img" aria-label="{label}"></div>\n'
         f'<script>vegaEmbed("#{name}",{text},{options});</script>'
     )
+
+
+def _with_csv(spec: dict) -> dict:
+    """The same chart with its data as CSV, a third of the size: rows do not repeat the names of columns."""
+    formats, texts = {}, {}
+    for name, rows in spec.get("datasets", {}).items():
+        frame = pd.DataFrame(rows)
+        texts[name] = frame.to_csv(index=False, lineterminator="\n")
+        numeric = {column: pd.api.types.is_numeric_dtype(frame[column]) for column in frame}
+        parse = {column: "number" if number else "string" for column, number in numeric.items()}
+        formats[name] = {"type": "csv", "parse": parse}
+
+    def rewrite(part):
+        if isinstance(part, list):
+            return [rewrite(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if set(part) == {"name"} and part["name"] in formats:
+            return part | {"format": formats[part["name"]]}
+        return {key: rewrite(value) for key, value in part.items() if key != "datasets"}
+
+    return rewrite(spec) | ({"datasets": texts} if texts else {})
 
 
 alt.renderers.register("token_geometry", _render)
@@ -103,7 +127,7 @@ def layer_curves(
     Parameters
     ----------
     frame
-        Columns `mean`, `low`, `high`, `n_prompts`, the columns named by `x`, `color`, `facet` and
+        Columns `mean`, `std`, `low`, `high`, `n_prompts`, `layer`, the columns named by `x`, `color`, `facet` and
         `choose`; one row a point.
     y_title
         Title of the y axis.
@@ -118,11 +142,11 @@ def layer_curves(
     facet
         Column of the panels; None for a single panel.
     choose
-        Column, of which a menu under the chart shows one value at a time.
+        Column, of which a slider under the chart shows one value at a time.
     choose_title
-        Title of the menu.
+        Name of that value in the title of the chart.
     initial
-        Value that the menu starts with.
+        Value that the slider starts with.
     y_zero
         Whether the y axis starts at zero.
 
@@ -132,17 +156,52 @@ def layer_curves(
         A chart that says so where the frame is empty.
     """
     if frame.empty:
-        return _empty(y_title, description)
+        return no_data(y_title, description)
+    n_panels = frame[facet].nunique() if facet else 1
+    chart = curves(
+        frame, x=x, y_title=y_title, color=color, color_title=color_title, keep=(facet, choose), y_zero=y_zero
+    )
+    chart = chart.properties(width=270 if n_panels > 1 else 520, height=230)
+    if facet:
+        chart = chart.facet(
+            facet=alt.Facet(f"{facet}:N", sort=list(dict.fromkeys(frame[facet]))), columns=2
+        ).resolve_scale(x="independent" if x == "layer" else "shared")
+    if choose:
+        chart = chosen(chart, frame[choose], title=choose_title, initial=initial)
+    return chart.properties(description=description)
+
+
+def curves(
+    frame: pd.DataFrame,
+    *,
+    y_title: str | None,
+    x: str = "layer",
+    color: str = "shuffle_level",
+    color_title: str = "shuffle level S",
+    keep: tuple = (),
+    y_zero: bool = False,
+    picked: alt.Parameter | None = None,
+) -> alt.LayerChart:
+    """Layers of one panel of `layer_curves`: bands, lines and points, with a legend to click.
+
+    Parameters
+    ----------
+    frame, y_title, x, color, color_title, y_zero
+        As of `layer_curves`.
+    keep
+        Further columns that facets and filters need; None among them is passed over.
+    picked
+        Selection of another panel that this one follows; by default it makes its own, at the legend.
+    """
     x_title = {"layer": "layer", "relative_depth": "relative depth"}[x]
-    values = list(dict.fromkeys(frame[color]))
-    palette = LEVEL_COLORS if color == "shuffle_level" else MODEL_COLORS
-    if color == "shuffle_level":
-        values = sorted(values)
-        colors = [palette[value % len(palette)] for value in values]
-    else:
-        colors = [palette[i % len(palette)] for i in range(len(values))]
-    picked = alt.selection_point(fields=[color], bind="legend")
-    base = alt.Chart(frame).encode(
+    columns = dict.fromkeys(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
+    by_level = color == "shuffle_level"
+    values = sorted(set(frame[color])) if by_level else list(dict.fromkeys(frame[color]))
+    palette = LEVEL_COLORS if by_level else MODEL_COLORS
+    colors = [palette[(value if by_level else place) % len(palette)] for place, value in enumerate(values)]
+    own = picked is None
+    picked = alt.selection_point(fields=[color], bind="legend") if own else picked
+    base = alt.Chart(frame[list(columns)]).encode(
         x=alt.X(f"{x}:Q", title=x_title),
         color=alt.Color(f"{color}:N", title=color_title, scale=alt.Scale(domain=values, range=colors)),
     )
@@ -154,7 +213,7 @@ def layer_curves(
         alt.Tooltip("n_prompts:Q", title="prompts"),
     ]
     y_scale = alt.Scale(zero=y_zero)
-    outer = [values[0], values[-1]] if color == "shuffle_level" else values
+    outer = [values[0], values[-1]] if by_level else values
     # bands of the levels in between would cover one another
     band = (
         base.transform_filter(alt.FieldOneOfPredicate(color, outer))
@@ -171,19 +230,55 @@ def layer_curves(
     points = base.mark_circle(size=28).encode(
         y="mean:Q", tooltip=tooltip, opacity=alt.condition(picked, alt.value(0.9), alt.value(0.0))
     )
-    n_panels = frame[facet].nunique() if facet else 1
-    chart = alt.layer(band, line, points).add_params(picked)
-    chart = chart.properties(width=270 if n_panels > 1 else 520, height=230)
-    if choose:
-        options = sorted(frame[choose].unique().tolist())
-        menu = alt.binding_select(options=options, name=f"{choose_title} ")
-        chosen = alt.param("chosen", value=initial, bind=menu)
-        chart = chart.add_params(chosen).transform_filter(f"datum.{choose} == chosen")
-    if facet:
-        chart = chart.facet(
-            facet=alt.Facet(f"{facet}:N", sort=list(dict.fromkeys(frame[facet]))), columns=2
-        ).resolve_scale(x="independent" if x == "layer" else "shared")
-    return chart.properties(description=description)
+    chart = alt.layer(band, line, points)
+    return chart.add_params(picked) if own else chart
+
+
+def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=None) -> alt.TopLevelMixin:
+    """A chart of which a control under it shows the rows with one value of a column; its title says which.
+
+    Whole numbers in a row and powers of two have a slider, anything else a menu.
+
+    Parameters
+    ----------
+    chart
+        Any chart whose data hold the column.
+    values
+        The column.
+    title
+        Name of a value, as `scale` or `layer`.
+    initial
+        Value to begin with; by default, and if the column lacks it, the first.
+    """
+    options = sorted(values.unique().tolist())
+    initial = initial if initial in options else options[0]
+    name = f"shown_{values.name}"
+    if len(options) == 1:
+        expression, bind, start = json.dumps(options[0]), None, None
+    elif _is_row(options):
+        expression, start = name, initial
+        bind = alt.binding_range(min=options[0], max=options[-1], step=1, name=f"{title} ")
+    elif all(isinstance(v, int) and v > 0 for v in options) and _is_row([math.log2(v) for v in options]):
+        # a slider has equal steps: it moves the exponent
+        expression, start = f"pow(2, {name})", int(math.log2(initial))
+        limits = (int(math.log2(options[0])), int(math.log2(options[-1])))
+        bind = alt.binding_range(min=limits[0], max=limits[1], step=1, name=f"{title} 2^")
+    else:
+        expression, start = name, initial
+        bind = alt.binding_select(options=options, name=f"{title} ")
+    if bind is not None:
+        chart = chart.add_params(alt.param(name, value=start, bind=bind))
+    text = alt.ExprRef(f"'{title} ' + {expression}")
+    kept = f"datum['{values.name}'] == {expression}"
+    if isinstance(chart, alt.HConcatChart):  # its parts have data of their own
+        chart.hconcat = [part.transform_filter(kept) for part in chart.hconcat]
+    else:
+        chart = chart.transform_filter(kept)
+    return chart.properties(title=alt.TitleParams(text=text))
+
+
+def _is_row(values: list) -> bool:
+    return not isinstance(values[0], str) and all(b - a == 1 for a, b in itertools.pairwise(values))
 
 
 def headline(frame: pd.DataFrame, *, description: str) -> alt.Chart:
@@ -211,7 +306,7 @@ def loss_by_level(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         Alt text: chart type, axes, finding.
     """
     if frame.empty:
-        return _empty("loss (nats)", description)
+        return no_data("loss (nats)", description)
     titles = list(dict.fromkeys(frame["model_title"]))
     colors = list(MODEL_COLORS[: len(titles)])
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", empty=False)
@@ -250,19 +345,13 @@ def scale_curves(frame: pd.DataFrame, *, description: str, initial: int) -> alt.
         Layer that the slider starts with.
     """
     if frame.empty:
-        return _empty("intrinsic dimension", description)
+        return no_data("intrinsic dimension", description)
     titles = list(dict.fromkeys(frame["model_title"]))
     colors = list(MODEL_COLORS[: len(titles)])
-    slider = alt.binding_range(min=0, max=int(frame["layer"].max()), step=1, name="layer ")
-    layer = alt.param("shown_layer", value=initial, bind=slider)
-    base = (
-        alt.Chart(frame)
-        .add_params(layer)
-        .transform_filter("datum.layer == shown_layer")
-        .encode(
-            x=alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)"),
-            color=alt.Color("model_title:N", title="model", scale=alt.Scale(domain=titles, range=colors)),
-        )
+    columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
+    base = alt.Chart(frame[columns]).encode(
+        x=alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)"),
+        color=alt.Color("model_title:N", title="model", scale=alt.Scale(domain=titles, range=colors)),
     )
     # fixed limits, so that moving the slider shows the change
     limits = alt.Scale(domain=[0, float(frame.query("layer > 0")["high"].max())], clamp=True)
@@ -278,10 +367,20 @@ def scale_curves(frame: pd.DataFrame, *, description: str, initial: int) -> alt.
             alt.Tooltip("std:Q", format=".2f", title="standard deviation"),
         ],
     )
-    return alt.layer(band, line).properties(width=520, height=230, description=description)
+    chart = alt.layer(band, line).properties(width=520, height=230)
+    return chosen(chart, frame["layer"], title="layer", initial=initial).properties(description=description)
 
 
-def _empty(what: str, description: str) -> alt.Chart:
+def no_data(what: str, description: str) -> alt.Chart:
+    """A chart that says that the run holds no data for it.
+
+    Parameters
+    ----------
+    what
+        Title of the quantity.
+    description
+        Alt text of the chart that would be there.
+    """
     text = f"{what}: this run holds no data for this figure"
     return (
         alt.Chart(pd.DataFrame({"text": [text]}))

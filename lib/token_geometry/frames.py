@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import runs, store
-from .errors import InputError
+from . import runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,9 @@ class Results:
 
     observables: xr.Dataset
     """What was computed; names as fixed for the observables dataset."""
+
+    control: xr.Dataset | None = None
+    """The same of the control models; None where the run declares none."""
 
     @property
     def titles(self) -> list[str]:
@@ -77,13 +79,9 @@ def open_results(run: str = "") -> Results:
         If there is no such run, or its results are missing or stale.
     """
     declared = runs.load(run)
-    path = runs.observables_path(declared)
-    if not runs.results(declared)["observables"].is_fresh():
-        state = "stale or damaged" if path.is_file() else "missing"
-        raise InputError(
-            f"the results of run {declared.name!r} are {state}: python -m token_geometry run {declared.name}"
-        )
-    return Results(run=declared, observables=store.read(path))
+    return Results(
+        run=declared, observables=runs.read(declared, "observables"), control=runs.read(declared, "control")
+    )
 
 
 def summary(variable: xr.DataArray) -> pd.DataFrame:
@@ -109,6 +107,11 @@ def summary(variable: xr.DataArray) -> pd.DataFrame:
                 "n_prompts": count,
             }
         )
+    return tidy(parts)
+
+
+def tidy(parts: xr.Dataset) -> pd.DataFrame:
+    """Frame of `mean`, `std` and `n_prompts`, with the columns that `summary` returns."""
     frame = parts.to_dataframe().reset_index()
     frame = frame[frame["n_prompts"] > 0].copy()
     frame["low"] = frame["mean"] - frame["std"]

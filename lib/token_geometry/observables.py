@@ -50,8 +50,12 @@ def reduce(request: Reduction) -> xr.Dataset:
 
 
 def recipe_of(plans: Sequence[dict], *, estimator: str = "gride") -> dict:
-    """What decides an observables dataset: the plans that it is made from, and the estimator."""
-    return {"extractions": sorted(plan["plan_digest"] for plan in plans), "estimator": estimator}
+    """What decides an observables dataset: the plans that it is made from, what is taken, the estimator."""
+    return {
+        "extractions": sorted(plan["plan_digest"] for plan in plans),
+        "observables": [observable.__name__ for observable in labelled.OBSERVABLES],
+        "estimator": estimator,
+    }
 
 
 def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = "gride") -> xr.Dataset:
@@ -108,7 +112,11 @@ def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:
     if "layer_other" in template.dims:
         template = template.reindex(layer_other=layers)
     variables = {
-        name: xr.Variable((*outer, *variable.dims), np.full(sizes + variable.shape, np.nan), variable.attrs)
+        name: xr.Variable(
+            (*outer, *variable.dims),
+            np.full(sizes + variable.shape, np.nan, np.promote_types(variable.dtype, np.float32)),
+            variable.attrs,
+        )
         for name, variable in template.data_vars.items()
     }
     for (name, level, prompt_id), piece in pieces.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import xarray as xr
 import yaml
 
 from . import models, neighbors, observables, parameters, project, prompts, store
@@ -60,6 +61,10 @@ class Run:
 
     validation: dict | None = None
     """Parameters of the calibration, those left out as the run has them; None for no calibration."""
+
+    controls: dict | None = None
+    """`models`, `n_prompts` or `prompt_ids`, and `shuffle_levels` of the extractions of control models; their
+    observables are a file of their own. None for no controls."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,16 @@ def load(name: str = "") -> Run:
             )
     if not any(0 in block["shuffle_levels"] for block in run.extractions.values()):
         raise InputError(f"{path.name}: no extraction has shuffle level 0, which every chapter compares with")
-    list(requests(run))  # refuses ill-typed values of an extraction
+    if run.controls is not None and set(run.controls) not in [block | {"models"} for block in _BLOCKS]:
+        raise InputError(
+            f"{path.name}: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
+        )
+    if run.controls is not None and not isinstance(run.controls["models"], list):
+        raise InputError(
+            f"{path.name}: controls: models is {run.controls['models']!r}; accepted: a list of models"
+        )
+    # refuse ill-typed values of an extraction
+    list(requests(run)), list(control_requests(run))
     calibration(run)
     return run
 
@@ -162,24 +176,37 @@ def load(name: str = "") -> Run:
 def requests(run: Run) -> Iterator[tuple[str, Extraction]]:
     """The extractions of a run, with the names of their directories."""
     for model in run.models:
-        folder = "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
         for block, choice in run.extractions.items():
-            name = f"{folder}-{block}"
-            given = {
-                "model": model,
-                "corpus": run.corpus,
-                "n_tokens": run.n_tokens,
-                "seed": run.seed,
-                "dtype": run.dtype,
-                "device": run.device,
-                "num_processes": run.num_processes,
-                "output": str(_relative(project.results(run.name) / "shards" / name)),
-                # the directory belongs to the run: a changed recipe replaces what it holds
-                "overwrite": True,
-                "filter_models": [other for other in run.models if other != model],
-            }
-            noun = f"{run.name}.yml: extraction {block!r}: key"
-            yield name, parameters.build(Extraction, given | choice, noun=noun)
+            yield _request(run, model, block, choice)
+
+
+def control_requests(run: Run) -> Iterator[tuple[str, Extraction]]:
+    """The extractions of the control models of a run, with the names of their directories."""
+    if run.controls is None:
+        return
+    choice = {key: value for key, value in run.controls.items() if key != "models"}
+    for model in run.controls["models"]:
+        yield _request(run, model, "control", choice)
+
+
+def _request(run: Run, model: str, block: str, choice: dict) -> tuple[str, Extraction]:
+    folder = "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
+    name = f"{folder}-{block}"
+    given = {
+        "model": model,
+        "corpus": run.corpus,
+        "n_tokens": run.n_tokens,
+        "seed": run.seed,
+        "dtype": run.dtype,
+        "device": run.device,
+        "num_processes": run.num_processes,
+        "output": str(_relative(project.results(run.name) / "shards" / name)),
+        # the directory belongs to the run: a changed recipe replaces what it holds
+        "overwrite": True,
+        "filter_models": [other for other in run.models if other != model],
+    }
+    noun = f"{run.name}.yml: extraction {block!r}: key"
+    return name, parameters.build(Extraction, given | choice, noun=noun)
 
 
 def calibration(run: Run) -> Calibration | None:
@@ -207,6 +234,11 @@ def observables_path(run: Run) -> Path:
     return project.results(run.name) / "observables.nc"
 
 
+def control_path(run: Run) -> Path:
+    """File of the observables of the control models of a run."""
+    return project.results(run.name) / "control.nc"
+
+
 def validation_path(run: Run) -> Path:
     """File of the calibration of a run."""
     return project.results(run.name) / "validation.nc"
@@ -214,22 +246,47 @@ def validation_path(run: Run) -> Path:
 
 def results(run: Run) -> dict[str, Result]:
     """The files of a run by name, in the order in which they are made."""
-    extractions = list(requests(run))
-    made_by = [Step(f"extraction-{name}", "extraction", _parameters(one)) for name, one in extractions]
-    directories = [request.output for _, request in extractions]
-    output = str(_relative(observables_path(run)))
-    made_by.append(Step("observables", "observables", {"extraction": directories, "output": output}))
-
-    def recipe() -> dict:
-        plans = [{"plan_digest": store.digest(request.plan_recipe())} for _, request in extractions]
-        return observables.recipe_of(plans)
-
-    planned = {"observables": Result(observables_path(run), recipe, made_by)}
+    planned = {"observables": _reduction("observables", observables_path(run), list(requests(run)))}
+    controls = list(control_requests(run))
+    if controls:
+        planned["control"] = _reduction("observables-control", control_path(run), controls)
     check = calibration(run)
     if check:
         step = Step("calibration", "calibration", _parameters(check))
         planned["validation"] = Result(validation_path(run), check.recipe, [step])
     return planned
+
+
+def _reduction(name: str, path: Path, extractions: list[tuple[str, Extraction]]) -> Result:
+    """Observables of some extractions; `name` is that of the step that reduces them."""
+    made_by = [Step(f"extraction-{one}", "extraction", _parameters(request)) for one, request in extractions]
+    directories = [request.output for _, request in extractions]
+    made_by.append(Step(name, "observables", {"extraction": directories, "output": str(_relative(path))}))
+
+    def recipe() -> dict:
+        plans = [{"plan_digest": store.digest(request.plan_recipe())} for _, request in extractions]
+        return observables.recipe_of(plans)
+
+    return Result(path, recipe, made_by)
+
+
+def read(run: Run, name: str) -> xr.Dataset | None:
+    """A result of a run by its name in `results`; None where the run declares none.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or stale.
+    """
+    result = results(run).get(name)
+    if result is None:
+        return None
+    if not result.is_fresh():
+        state = "stale or damaged" if result.path.is_file() else "missing"
+        raise InputError(
+            f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
+        )
+    return store.read(result.path)
 
 
 def steps(run: Run) -> list[Step]:
@@ -257,7 +314,7 @@ def execute(run: Run) -> bool:
     InputError
         If a notebook fails, with the notebook's own line.
     """
-    for _, request in requests(run):
+    for _, request in (*requests(run), *control_requests(run)):
         request.check()
     check = calibration(run)
     if check:
@@ -312,7 +369,8 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
 def describe(run: Run) -> str:
     """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
     lines = [f"run {run.name}: {run.title}", ""]
-    estimates = {f"extraction-{name}": _estimate(request) for name, request in requests(run)}
+    requested = (*requests(run), *control_requests(run))
+    estimates = {f"extraction-{name}": _estimate(request) for name, request in requested}
     check = calibration(run)
     memory = _calibration_memory(check) if check else 0
     for step in steps(run):

@@ -23,7 +23,7 @@ def manifolds(frame: pd.DataFrame, *, description: str, initial: int = 2) -> alt
         Scale that the menu starts with.
     """
     if frame.empty:
-        return charts._empty("estimated dimension", description)
+        return charts.no_data("estimated dimension", description)
     titles = list(dict.fromkeys(frame["title"]))
     top = float(frame["dimension"].max()) * 1.05
     base = alt.Chart(frame).encode(x=alt.X("dimension:Q", title="true dimension"))
@@ -65,7 +65,7 @@ def scales(frame: pd.DataFrame, *, description: str, initial: int = 2) -> alt.Ch
         True dimension that the menu starts with.
     """
     if frame.empty:
-        return charts._empty("estimated dimension", description)
+        return charts.no_data("estimated dimension", description)
     titles = list(dict.fromkeys(frame["title"]))
     x = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
     base = alt.Chart(frame).encode(x=x)
@@ -104,7 +104,7 @@ def differences(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         Alt text: chart type, axes, finding.
     """
     if frame.empty:
-        return charts._empty("relative difference to DADApy", description)
+        return charts.no_data("relative difference to DADApy", description)
     limits = alt.Scale(type="log", domain=[5e-17, 1e-2])
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
     y = alt.Y(
@@ -146,7 +146,7 @@ def precisions(frame: pd.DataFrame, *, description: str, initial: str = "ID at s
         Observable that the menu starts with.
     """
     if frame.empty:
-        return charts._empty("observables by precision", description)
+        return charts.no_data("observables by precision", description)
     titles = list(dict.fromkeys(frame["title"]))
     shown = _menu(frame["observable"], name="shown_observable", title="observable", initial=initial)
     x = alt.X("layer:Q", title="layer")

@@ -7,8 +7,7 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from . import manifolds, runs, sentences, store
-from .errors import InputError
+from . import manifolds, runs, sentences
 
 LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}
 """Largest relative difference to DADApy that this project allows itself."""
@@ -55,15 +54,7 @@ def open_results(run: str = "") -> Calibrated:
         If there is no such run, or it declares a calibration that is missing or stale.
     """
     declared = runs.load(run)
-    result = runs.results(declared).get("validation")
-    if result is None:
-        return Calibrated(declared, None)
-    if not result.is_fresh():
-        state = "stale or damaged" if result.path.is_file() else "missing"
-        raise InputError(
-            f"the calibration of run {declared.name!r} is {state}: python -m token_geometry run {declared.name}"
-        )
-    return Calibrated(declared, store.read(result.path))
+    return Calibrated(declared, runs.read(declared, "validation"))
 
 
 def missing(results: Calibrated) -> str:

@@ -19,6 +19,9 @@ ESTIMATORS = ("gride", "dadapy")
 K = np.arange(1, 32)
 """Neighborhood sizes."""
 
+ANGLE_STEP = 5
+"""Width in degrees of the bins of the neighbor angle, which go from 0 to 180."""
+
 
 def _variable(dims, values, long_name, units="1") -> xr.Variable:
     return xr.Variable(dims, values, attrs={"long_name": long_name, "units": units})
@@ -94,6 +97,24 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"neighbor_angle": _variable("layer", mean, long_name, "degree")})
 
 
+def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
+    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle.
+
+    The coordinate `angle` holds the centers of the bins; a bin has its lower edge, the last one both.
+    """
+    edges = np.arange(0, 180 + ANGLE_STEP, ANGLE_STEP)
+    values = shard["neighbor_angle"].values.astype(np.float64)
+    bins = np.minimum(values // ANGLE_STEP, len(edges) - 2)
+    counts = np.stack([np.bincount(row[np.isfinite(row)].astype(int), minlength=len(edges) - 1) for row in bins])
+    total = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    variable = _variable(("layer", "angle"), shares.astype(np.float32), "share of points with this neighbor angle")
+    angle = xr.Variable(
+        "angle", edges[:-1] + ANGLE_STEP / 2, {"long_name": "center of the bin", "units": "degree"}
+    )
+    return xr.Dataset({"neighbor_angle_histogram": variable}, coords={"angle": angle})
+
+
 def n_points(shard: xr.Dataset) -> xr.Dataset:
     """Number of distinct points of each layer."""
     count = shard["distinct"].values.astype(bool).sum(1).astype(np.float64)
@@ -116,6 +137,7 @@ OBSERVABLES = (
     neighborhood_overlap,
     cosine_similarity,
     neighbor_angle,
+    neighbor_angle_histogram,
     reciprocity,
     layer_overlap,
     n_points,
