@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import xarray as xr
+import yaml
 
 from token_geometry import project, prompts
 
@@ -53,6 +54,19 @@ def test_a_notebook_is_committed_without_outputs_and_with_one_parameters_cell(pa
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
     assert max(len(cell.source.splitlines()) for cell in code) <= 16
+
+
+def test_chapters_import_no_torch_before_they_need_it():
+    book = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]
+    paths = [chapter for part in book["chapters"] for chapter in (part["chapters"] if "part" in part else [part])]
+    sources = [(project.root() / path).read_text() for path in paths if path.endswith(".ipynb")]
+    code = [c.source for text in sources for c in nbformat.reads(text, 4).cells if c.cell_type == "code"]
+    imports = [line for cell in code for line in cell.splitlines() if line.startswith(("import ", "from "))]
+    script = "\n".join(
+        [*imports, "import sys", "print(sorted({'torch', 'transformers', 'dadapy'} & {*sys.modules}))"]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_extraction_and_observables_give_the_dataset_with_the_fixed_names(corpus):

@@ -246,6 +246,25 @@ def test_the_identity_of_a_corpus_follows_its_texts():
     assert one.identity() != prompts.Corpus("a", "A", {"x": "1", "y": "3"}).identity()
 
 
+def test_the_checksum_of_the_addresses_is_that_of_their_texts(sotu):
+    assert prompts.corpus_identity("sotu") == sotu.identity()
+
+
+def test_texts_of_another_checksum_are_refused(monkeypatch, refused):
+    entry = prompts.aliases()["sotu"] | {"files": "sotu/data/speeches/20*.txt"}
+    monkeypatch.setattr(prompts, "aliases", lambda: {"sotu": entry})
+    with refused("corpus 'sotu'", "checksum of its texts", entry["texts_sha256"], "data/corpora.yml"):
+        prompts.load_corpus("sotu")
+
+
+def test_a_corpus_without_a_checksum_is_known_by_its_texts(tmp_path):
+    path = tmp_path / "one.txt"
+    path.write_text("one")
+    before = prompts.corpus_identity(str(tmp_path))
+    path.write_text("two")
+    assert prompts.corpus_identity(str(tmp_path)) != before
+
+
 def test_an_unknown_corpus_is_refused_with_the_nearest_alias(refused):
     with refused("corpus 'sotuu'", "did you mean 'sotu'?", ".jsonl", ".parquet", ".txt"):
         prompts.load_corpus("sotuu")

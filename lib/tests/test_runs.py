@@ -197,6 +197,16 @@ def test_a_result_that_is_missing_or_stale_is_refused_with_the_command_that_make
         runs.read(declared(), "observables")
 
 
+def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declared, monkeypatch, tmp_path):
+    run = declared(validation={"n_points": 64})
+    for result in runs.results(run).values():
+        store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "nothing"))
+    monkeypatch.setattr(models, "check_files", lambda source: pytest.fail("nothing is to be computed"))
+    assert runs.execute(run) is False
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
     run = declared(validation={"dimensions": [2, 33]})
     with pytest.raises(

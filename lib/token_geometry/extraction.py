@@ -8,16 +8,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from . import models, neighbors, prompts, store
+from . import models, prompts, ranks, store
 from .errors import InputError
-from .geometry import similarity
-from .states import LanguageModel
+
+if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
+    from .states import LanguageModel
 
 PLAN = "extraction.json"
 """File of an extraction's directory that says what it is to hold."""
@@ -103,7 +105,7 @@ class Extraction:
         """What decides the numbers of every shard."""
         return {
             "model": models.resolve(self.model).identity(),
-            "corpus": prompts.load_corpus(self.corpus).identity(),
+            "corpus": prompts.corpus_identity(self.corpus),
             "n_tokens": self.n_tokens,
             "seed": self.seed,
             "dtype": self.dtype,
@@ -192,6 +194,8 @@ def extract(request: Extraction) -> Path:
     if len(missing) < len(keys):
         print(f"{len(keys) - len(missing)} of {len(keys)} shards are there already")
     if missing:
+        from .states import LanguageModel
+
         model = LanguageModel(source, dtype=request.dtype, device=request.device)
         # without a terminal every refresh of the bar would be a line of the log
         every = 0.5 if sys.stderr.isatty() else 10.0
@@ -202,8 +206,11 @@ def extract(request: Extraction) -> Path:
     return directory
 
 
-def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
+def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
     """One forward pass and what is kept of it."""
+    from . import neighbors
+    from .geometry import similarity
+
     started = time.perf_counter()
     permutation = prompts.block_permutation(
         key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256
@@ -278,7 +285,7 @@ def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe:
         },
         coords={
             "layer": np.arange(model.n_layers + 1),
-            "rank": np.array(neighbors.RANKS),
+            "rank": np.array(ranks.RANKS),
         },
         attrs=store.make_attrs(
             f"Neighbor tables of one prompt, {model.source.title}",

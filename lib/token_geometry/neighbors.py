@@ -15,12 +15,7 @@ import torch
 
 from .errors import InputError
 from .layers import map_layers
-
-RANKS = tuple(2**i for i in range(9))
-"""Ranks whose distances are kept; the scales of GRIDE are ranks 2 … 256."""
-
-N_NEIGHBORS = 32
-"""How many nearest neighbors are kept by index."""
+from .ranks import N_NEIGHBORS, RANKS
 
 # Below this share of the squared norms, a squared distance from the Gram matrix has lost more than
 # eight of its sixteen digits to cancellation, and is taken from the difference of the vectors.

@@ -77,7 +77,8 @@ def load_corpus(corpus: str) -> Corpus:
     Raises
     ------
     InputError
-        If there is no such corpus, or it is empty, not UTF-8, or has an id twice.
+        If there is no such corpus, or it is empty, not UTF-8, has an id twice, or differs from the checksum
+        that `data/corpora.yml` gives.
     """
     known = aliases()
     path = Path(corpus).expanduser()
@@ -107,7 +108,28 @@ def load_corpus(corpus: str) -> Corpus:
             ) from None
     if not any(texts.values()):
         raise InputError(f"corpus {corpus!r} holds no text")
-    return Corpus(name=corpus, title=title, texts=texts)
+    loaded = Corpus(name=corpus, title=title, texts=texts)
+    expected = known.get(corpus, {}).get("texts_sha256", "")
+    if expected and loaded.identity() != expected:
+        raise InputError(
+            f"corpus {corpus!r}: the checksum of its texts is {loaded.identity()}, expected {expected}: its "
+            "source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
+        )
+    return loaded
+
+
+def corpus_identity(corpus: str) -> str:
+    """`Corpus.identity` of a corpus, which is loaded only where `data/corpora.yml` gives no checksum.
+
+    So whoever has results can tell whether they are fresh without the texts that they were made from.
+
+    Raises
+    ------
+    InputError
+        As `load_corpus`, if the corpus has to be loaded.
+    """
+    expected = aliases().get(corpus, {}).get("texts_sha256", "")
+    return expected or load_corpus(corpus).identity()
 
 
 def select_prompts(

@@ -11,7 +11,7 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
-from . import models, neighbors, observables, parameters, project, prompts, store
+from . import models, observables, parameters, project, prompts, ranks, store
 from .errors import InputError, one_of
 from .extraction import Extraction
 from .validation import Calibration
@@ -314,12 +314,13 @@ def execute(run: Run) -> bool:
     InputError
         If a notebook fails, with the notebook's own line.
     """
-    for _, request in (*requests(run), *control_requests(run)):
-        request.check()
-    check = calibration(run)
-    if check:
-        check.check()
     planned = [step for result in results(run).values() if not result.is_fresh() for step in result.steps]
+    if planned:  # whoever only reads results needs neither models nor torch
+        for _, request in (*requests(run), *control_requests(run)):
+            request.check()
+        check = calibration(run)
+        if check:
+            check.check()
     for number, step in enumerate(planned, start=1):
         print(f"[{number}/{len(planned)}] {step.name}", flush=True)
         execute_notebook(
@@ -399,7 +400,7 @@ def _estimate(request: Extraction) -> dict[str, int]:
     layers, tokens = shape["layers"] + 1, request.n_tokens
     index_bytes = 2 if tokens < 2**16 else 4
     # per point: distances in float32, indices, angle and a flag
-    point = 4 * len(neighbors.RANKS) + index_bytes * neighbors.N_NEIGHBORS + 5
+    point = 4 * len(ranks.RANKS) + index_bytes * ranks.N_NEIGHBORS + 5
     weight_bytes = 4 if request.dtype == "float32" else 2
     hidden = layers * tokens * shape["width"] * (4 + weight_bytes)
     # squared distances, their sums and the sorted copy are in memory at a time, in float64

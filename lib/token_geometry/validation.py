@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
 from tqdm import tqdm
 
-from . import extraction, manifolds, models, neighbors, prompts, store
+from . import extraction, manifolds, models, prompts, store
 from .errors import InputError
 from .geometry import gride, labelled
-from .states import LanguageModel
+
+if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
+    from .states import LanguageModel
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
@@ -90,7 +92,7 @@ class Calibration:
         """What decides the numbers."""
         return {
             "model": models.resolve(self.model).identity(),
-            "corpus": prompts.load_corpus(self.corpus).identity(),
+            "corpus": prompts.corpus_identity(self.corpus),
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
             "seed": self.seed,
@@ -156,6 +158,10 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     xarray.Dataset
         `manifold_id` and `manifold_id_error` over `manifold, dimension, scale, replicate`.
     """
+    import torch
+
+    from . import neighbors
+
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -239,8 +245,10 @@ def compare_with_dadapy(request: Calibration, selected: Sequence[prompts.Prompt]
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
 
 
-def load(request: Calibration, precision: str) -> LanguageModel:
+def load(request: Calibration, precision: str) -> "LanguageModel":
     """The model in one of `PRECISIONS`."""
+    from .states import LanguageModel
+
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     model = LanguageModel(models.resolve(request.model), dtype=dtype, device=request.device)
     if precision.startswith("Q"):
@@ -248,8 +256,7 @@ def load(request: Calibration, precision: str) -> LanguageModel:
     return model
 
 
-@torch.inference_mode()
-def quantize_blocks(model: LanguageModel, kind: str) -> None:
+def quantize_blocks(model: "LanguageModel", kind: str) -> None:
     """Round the linear weights of the blocks to what a GGUF quantization can hold, in place.
 
     The embedding and the head stay as they are.
@@ -266,6 +273,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
     InputError
         If the model has no linear weights, or their rows are not made of whole blocks.
     """
+    import torch
     from gguf import GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType[kind]
@@ -279,11 +287,12 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
                 f"model {model.source.name!r} has weights with rows of {weight.shape[1]} values, no multiple "
                 f"of the {_BLOCK} that a block of {kind.name} holds: choose another model"
             )
-        rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), kind), kind)
-        weight.copy_(torch.from_numpy(rounded))
+        with torch.inference_mode():
+            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), kind), kind)
+            weight.copy_(torch.from_numpy(rounded))
 
 
-def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
+def observe(model: "LanguageModel", prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
     """Observables of one prompt, through the shard that an extraction would store."""
     plan = extraction.Extraction(
         model=request.model, corpus=request.corpus, output=request.output, seed=request.seed

@@ -10,7 +10,6 @@ DADApy's `return_id_scaling_gride`, and are stated where they are applied.
 """
 
 import numpy as np
-from scipy import special
 
 LOWEST, HIGHEST = 1e-3, 1e3
 """Bracket of the dimension, as in DADApy."""
@@ -112,6 +111,8 @@ def estimate_by_dadapy(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) -> np.ndarray:
     """Root in d of the score, by Newton's method inside a shrinking bracket, shape (m,)."""
+    from scipy import special
+
     n_kept = kept.sum(1)
     weight = np.where(kept, log_mu, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):

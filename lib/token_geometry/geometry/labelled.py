@@ -7,7 +7,7 @@ of the observables dataset that it is named for; `OBSERVABLES` lists them all.
 import numpy as np
 import xarray as xr
 
-from ..neighbors import RANKS
+from ..ranks import RANKS
 from . import gride, overlap
 
 SCALES = np.array(RANKS[1:])
