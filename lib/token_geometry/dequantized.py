@@ -1,10 +1,12 @@
 """GGUF files as transformers' own format: dequantized once, kept in the cache."""
 
+import contextlib
+import functools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import checkpoints, project
@@ -74,10 +76,11 @@ def _dequantize(gguf: Path, target: Path) -> None:
 
     arguments = {"gguf_file": gguf.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
-        )
+        with _header_read_once():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
+            )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -94,3 +97,27 @@ def _dequantize(gguf: Path, target: Path) -> None:
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextlib.contextmanager
+def _header_read_once() -> Iterator[None]:
+    """Keep the `gguf` package's parsed header between the calls that ask for it.
+
+    transformers opens the file anew for the tokenizer, the configuration and the weights, and the header holds
+    the vocabulary, whose entries `gguf` reads one by one: half a minute for 262,144 of them, most of
+    it spent on slices of a memory map, which cost several times those of the array behind it.
+    """
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, *args, **kwargs):
+            self.data = np.asarray(self.data)
+            return super()._get(*args, **kwargs)
+
+    original = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(Reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original
