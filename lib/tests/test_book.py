@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from token_geometry import book
+from token_geometry import book, cells
 
 ASSETS = Path(__file__).parents[2] / "book" / "assets"
 CHART = '<div class="vega-chart" id="v1"></div><script>draw("#v1", {"a_b": "*x* $y$ <b>"});</script>'
@@ -253,6 +253,8 @@ def test_every_page_has_navigation(built):
     assert words(page.select_one("[aria-current=page]")) == "1 Methods of measuring"
     assert [words(part) for part in page.select(".chapters .part")] == ["Results"]
     assert [a["href"] for a in page.select(".turn a")] == ["../index.html", "../notebooks/results.html"]
+    ends = [soup(built / name).select(".turn a") for name in ("index.html", "references.html")]
+    assert [[a["rel"] for a in links] for links in ends] == [[["next"]], [["prev"]]]
     assert [words(a) for a in page.select(".toc a")] == ["1.1 First", "1.2 Measure"]
     cover = soup(built / "index.html").select_one("header.cover")
     assert words(cover) == "A little book With a notebook Ada Example 2020-02-02 A small run."
@@ -349,4 +351,4 @@ def test_an_unknown_type_of_output_is_refused():
         "display_data", {"application/vnd.vegalite.v5+json": {}, "text/plain": "Chart"}
     )
     with pytest.raises(book.BookError, match="cell 2: output of type application/vnd.vegalite"):
-        book.output_markdown(output, "a.ipynb, code cell 2", asis=False, save=None)
+        cells.output_markdown(output, "a.ipynb, code cell 2", asis=False, save=None)
