@@ -1,6 +1,7 @@
 """Results of a run, as chapters read them: datasets, tidy frames for charts, peaks."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -36,11 +37,20 @@ class Results:
         return self.observables["model_title"].values.tolist()
 
     @property
+    def models(self) -> list[tuple[str, str]]:
+        """Name and title of each model, in the order of the run."""
+        return list(zip(self.observables["model"].values.tolist(), self.titles, strict=True))
+
+    def last_layer(self, model: str) -> int:
+        """Index of a model's last layer, that is its number of blocks."""
+        return int(self.observables["relative_depth"].sel(model=model).count()) - 1
+
+    @property
     def structured(self) -> xr.Dataset:
         """All prompts in their own order (S = 0)."""
         return self.observables.sel(shuffle_level=[0])
 
-    @property
+    @cached_property
     def shuffled(self) -> xr.Dataset:
         """The prompts that were run at every shuffle level, by every model."""
         complete = self.observables["loss"].notnull().all(["model", "shuffle_level"])

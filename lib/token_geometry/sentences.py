@@ -7,18 +7,15 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
+from . import statistics
 from .frames import Results, middle_layers, peak
-
-
-def _each_model(results: Results) -> zip:
-    return zip(results.observables["model"].values, results.titles, strict=True)
 
 
 def peaks_by_level(results: Results, *, scale: int) -> Markdown:
     """For each model: where the ID at this scale peaks, structured and shuffled."""
     low, high = results.extremes
     lines = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         dimension = results.shuffled["intrinsic_dimension"].sel(model=model, scale=scale)
         if not bool(dimension.notnull().any()):
             lines.append(f"{title}: the prompts of this run are too short for scale {scale}.")
@@ -58,7 +55,7 @@ def change(results: Results, variable: str, what: str, **at: int) -> Markdown:
     if low == high:
         return Markdown(f"The run has one shuffle level only ($S = {low}$): no comparison of {what}.")
     lines = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         values = results.shuffled[variable].sel(model=model, **at)
         if not bool(values.notnull().any()):
             lines.append(f"{title}: no data for {what}.")
@@ -75,27 +72,43 @@ def change(results: Results, variable: str, what: str, **at: int) -> Markdown:
 def scale_reversal(results: Results) -> Markdown:
     """Whether the effect of full shuffling on the ID has one sign at the smallest and a larger scale."""
     low, high = results.extremes
-    dimension = results.shuffled["intrinsic_dimension"]
+    at = results.reference_scale
+    if low == high or at == 2:
+        return Markdown("The run has one shuffle level or one scale only: no comparison of the effect by scale.")
     lines = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         layers = middle_layers(results.observables, model)
-        change = (
-            (dimension.sel(shuffle_level=high) - dimension.sel(shuffle_level=low))
-            .sel(model=model, layer=layers)
-            .mean(["layer", "prompt"])
-            .dropna("scale")
+        dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
+        by_scale = statistics.paired_difference(dimension.sel(scale=[2, at]), first=low, second=high)
+        between = statistics.paired_difference(
+            dimension.sel(scale=at, drop=True) - dimension.sel(scale=2, drop=True), first=low, second=high
         )
-        if low == high or change.sizes["scale"] < 2:
-            lines.append(f"{title}: too few shuffle levels or scales for a comparison.")
-            continue
-        at = results.reference_scale
-        small, large = (float(change.sel(scale=s)) for s in (2, at))
-        verdict = "the sign depends on the scale" if small * large < 0 else "the sign is the same"
+        small, large = (by_scale.sel(scale=s) for s in (2, at))
         lines.append(
             f"{title}: shuffling changes the mean ID of layers {layers.start} to {layers.stop} by "
-            f"{small:+.2f} at scale 2 and by {large:+.2f} at scale {at}: {verdict}."
+            f"{with_interval(small)} at scale 2 and by {with_interval(large)} at scale {at}, with the sign of the "
+            f"mean in {int(small['n_same_sign'])} and {int(large['n_same_sign'])} of {int(small['n_prompts'])} "
+            f"prompts; the second minus the first is {with_interval(between)}. {_reversal(small, large, between)}"
         )
     return bullets(lines)
+
+
+def with_interval(found: xr.Dataset) -> str:
+    """A mean with its sign and its interval, from `statistics.mean_interval`."""
+    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    if not np.isfinite(low):
+        return f"{mean:+.2f} (one prompt, no interval)"
+    return f"{mean:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
+
+
+def _reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
+    opposite = float(small["mean"]) * float(large["mean"]) < 0
+    *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
+    verdict = f"The effect {'changes its sign' if opposite else 'has the same sign'} from one scale to the other"
+    if all(each):
+        return f"{verdict}."
+    verdict += ", but an interval that holds zero leaves the sign open"
+    return f"{verdict}; that the two effects differ is certain." if differ else f"{verdict}."
 
 
 def table(frame: pd.DataFrame) -> Markdown:
@@ -110,6 +123,11 @@ def bullets(lines: Iterable[str]) -> Markdown:
     """A Markdown list; a single line stands as a paragraph."""
     lines = list(lines)
     return Markdown(lines[0] if len(lines) == 1 else "\n".join(f"- {line}" for line in lines))
+
+
+def plain(text: Markdown) -> str:
+    """A computed text without its markup, for an alt text."""
+    return " ".join(text.data.replace("$", "").replace("\n- ", " ").removeprefix("- ").split())
 
 
 def headline(results: Results) -> Markdown:
@@ -156,7 +174,7 @@ def basis(results: Results) -> Markdown:
         f"{n_shuffled} of them at every shuffle level up to {low_high[1]}; "
         f"{passed_over or 'no'} {'text was' if passed_over == 1 else 'texts were'} passed over as too short.",
     ]
-    for model, title in _each_model(results):
+    for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
         lines.append(
             f"{title}: {_range(points.where(points.layer > 0))} distinct points a cloud after the embeddings, "
@@ -173,7 +191,7 @@ def _range(values: xr.DataArray) -> str:
 def models(results: Results) -> Markdown:
     """Table of the models of a run with their loss on structured prompts."""
     rows = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         values = results.structured["loss"].sel(model=model).values.ravel()
         values = values[np.isfinite(values)]
         deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
@@ -193,7 +211,7 @@ def models(results: Results) -> Markdown:
 def model_peaks(results: Results, *, scale: int) -> Markdown:
     """For each model: where the ID of structured prompts peaks."""
     lines = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         dimension = results.structured["intrinsic_dimension"].sel(model=model, scale=scale)
         dimension = dimension.isel(shuffle_level=0)
         top = peak(dimension)
@@ -211,6 +229,8 @@ _NAMES = {
     "intrinsic_dimension": "intrinsic dimension",
     "neighborhood_overlap": "neighborhood overlap",
     "cosine_similarity": "mean cosine similarity",
+    "neighbor_angle": "mean neighbor angle in degrees",
+    "reciprocity": "reciprocity",
 }
 
 
@@ -219,7 +239,7 @@ def describe_levels(results: Results, variable: str, **at: int) -> str:
     low, high = results.extremes
     what = _NAMES[variable] + "".join(f" at {key} {value}" for key, value in at.items())
     findings = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         layers = middle_layers(results.observables, model)
         values = results.shuffled[variable].sel(model=model, layer=layers, **at)
         means = [float(values.sel(shuffle_level=s).mean()) for s in (low, high)]
@@ -237,7 +257,7 @@ def describe_models(results: Results, variable: str, *, axis: str = "layer", **a
     """Alt text of curves over layers by model, with the finding."""
     what = _NAMES[variable] + "".join(f" at {key} {value}" for key, value in at.items())
     findings = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         values = results.structured[variable].sel(model=model, **at).isel(shuffle_level=0)
         top = peak(values)
         findings.append(f"{title} is highest, {top.mean:.2f}, in layer {top.layer}")
@@ -252,7 +272,7 @@ def describe_losses(results: Results) -> str:
     """Alt text of the loss against shuffle level, with the finding."""
     low, high = results.extremes
     findings = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         loss = results.shuffled["loss"].sel(model=model).mean("prompt")
         findings.append(
             f"{title} goes from {float(loss.sel(shuffle_level=low)):.2f} at S = {low} to "
@@ -264,7 +284,7 @@ def describe_losses(results: Results) -> str:
 def describe_scales(results: Results, *, layer: int) -> str:
     """Alt text of the ID against scale at one layer, with the finding."""
     findings = []
-    for model, title in _each_model(results):
+    for model, title in results.models:
         values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
         values = values.mean(["prompt", "shuffle_level"]).dropna("scale")
         first, last = values.isel(scale=0), values.isel(scale=-1)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import special, stats
+from scipy import special
 
 from .errors import one_of
 
@@ -207,6 +207,8 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
     ----------
     Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995); by `scipy.stats.false_discovery_control`.
     """
+
+    from scipy import stats  # it takes a second to import, and most chapters need none of it
 
     def family(p):
         adjusted = np.full(p.shape, np.nan)
