@@ -155,7 +155,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
 
 
 def book_chapters():
-    entries = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]["chapters"]
+    parts = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]["chapters"]
+    entries = [entry for part in parts for entry in (part["chapters"] if "part" in part else [part])]
     return [entry.removeprefix("notebooks/").removesuffix(".ipynb") for entry in entries if "notebooks/" in entry]
 
 
