@@ -1,12 +1,15 @@
 """Declared runs: what they hold, when they are stale, what a dry run says."""
 
+import multiprocessing
 import socket
+import time
 
+import nbformat
 import pytest
 import xarray as xr
 import yaml
 
-from token_geometry import models, project, runs, store
+from token_geometry import execution, models, project, runs, store
 from token_geometry.__main__ import main
 from token_geometry.errors import InputError
 
@@ -134,14 +137,14 @@ def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
 def test_shuffle_levels_that_do_not_divide_the_prompt_stop_a_run_before_it_starts(declared):
     run = declared(extractions={"all": {"n_prompts": 2, "shuffle_levels": [0, 4]}})
     with pytest.raises(InputError, match="4\\^4 = 256 blocks do not divide n_tokens = 64"):
-        runs.execute(run)
+        execution.execute(run)
     assert not project.results("small").exists()
 
 
 def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
     run = declared()
-    assert runs.execute(run) is True
-    assert runs.execute(run) is False
+    assert execution.execute(run) is True
+    assert execution.execute(run) is False
     records = project.results("small") / "records"
     names = {path.name for path in records.glob("*.ipynb")}
     assert names == {"extraction-smollm2-135m-all.ipynb", "observables.ipynb"}
@@ -150,7 +153,7 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
 
     larger = declared(extractions={"all": {"n_prompts": 3, "shuffle_levels": [0, 1]}})
     assert not runs.is_fresh(larger)
-    assert runs.execute(larger) is True
+    assert execution.execute(larger) is True
     after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
     assert len(after) == 6
     assert {name: after[name] for name in before} == before, "shards that were there are kept"
@@ -166,27 +169,45 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
             if notebook == result.steps[-1].notebook:
                 store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
 
-    monkeypatch.setattr(runs, "execute_notebook", make)
-    assert runs.execute(declared()) is True
+    monkeypatch.setattr(execution, "execute_notebook", make)
+    assert execution.execute(declared()) is True
     assert made == ["extraction", "observables"]
     made.clear()
     run = declared(validation={"n_points": 64})
-    assert not runs.is_fresh(run) and runs.execute(run) is True
+    assert not runs.is_fresh(run) and execution.execute(run) is True
     assert made == ["calibration"]
-    assert runs.is_fresh(run) and runs.execute(run) is False
+    assert runs.is_fresh(run) and execution.execute(run) is False
     assert runs.is_fresh(declared(validation={"n_points": 64}, device="cpu"))
     assert not runs.is_fresh(declared(validation={"n_points": 65}))
 
 
 def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
     run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS)
-    assert runs.execute(run) is True
+    assert execution.execute(run) is True
     trained, control = runs.read(run, "observables"), runs.read(run, "control")
     assert trained["model"].values.tolist() == run.models
     assert control["model"].values.tolist() == ["smollm2-135m@random"]
     assert control["prompt"].values.tolist() == trained["prompt"].values.tolist()
     assert float(control["loss"].max()) > float(trained["loss"].max())
     assert runs.read(declared(), "control") is None
+
+
+def test_a_step_that_fails_stops_those_beside_it(declared, refused, tmp_path):
+    parameters = nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})
+    cell = nbformat.v4.new_code_cell(
+        "import time\nif model.endswith('@random'): raise ValueError('no such thing')\ntime.sleep(300)"
+    )
+    (tmp_path / "notebooks").unlink()
+    (tmp_path / "notebooks").mkdir()
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[parameters, cell], metadata=python)
+    nbformat.write(notebook, tmp_path / "notebooks" / "extraction.ipynb")
+    run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS, device="cpu")
+    started = time.monotonic()
+    with refused("extraction.ipynb: no such thing"):
+        execution.execute(run)
+    assert time.monotonic() - started < 120
+    assert multiprocessing.active_children() == []
 
 
 def test_a_result_that_is_missing_or_stale_is_refused_with_the_command_that_makes_it(declared, refused):
@@ -203,7 +224,7 @@ def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declar
         store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
     monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "nothing"))
     monkeypatch.setattr(models, "check_files", lambda source: pytest.fail("nothing is to be computed"))
-    assert runs.execute(run) is False
+    assert execution.execute(run) is False
     assert not (tmp_path / "nothing").exists()
 
 
@@ -212,19 +233,19 @@ def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
     with pytest.raises(
         InputError, match="dimensions is \\[2, 33\\]; accepted: different whole numbers from 1 to 32"
     ):
-        runs.execute(run)
+        execution.execute(run)
     assert not project.results("small").exists()
 
 
 def test_a_result_that_is_cut_short_is_stale(declared):
     run = declared()
-    runs.execute(run)
+    execution.execute(run)
     path = runs.observables_path(run)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert not runs.is_fresh(run)
 
 
 def test_device_and_number_of_processes_leave_results_fresh(declared):
-    runs.execute(declared())
+    execution.execute(declared())
     assert runs.is_fresh(declared(device="cpu"))
     assert not runs.is_fresh(declared(seed=1))

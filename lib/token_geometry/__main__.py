@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import project, runs
+from . import execution, project, runs
 from .errors import InputError
 
 OLDEST_QUARTO = (1, 6)
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
             return render(declared, renderer=options.renderer)
         if options.dry_run:
             print(runs.describe(declared))
-        elif not runs.execute(declared):
+        elif not execution.execute(declared):
             print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -79,6 +78,9 @@ class Step:
 
     parameters: dict
     """Parameters, by name."""
+
+    reduces: bool = False
+    """Whether it reads what other steps make, and so comes after them."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def _reduction(name: str, path: Path, extractions: list[tuple[str, Extraction]])
     """Observables of some extractions; `name` is that of the step that reduces them."""
     made_by = [Step(f"extraction-{one}", "extraction", _parameters(request)) for one, request in extractions]
     directories = [request.output for _, request in extractions]
-    made_by.append(Step(name, "observables", {"extraction": directories, "output": str(_relative(path))}))
+    made_by.append(Step(name, "observables", {"extraction": directories, "output": str(_relative(path))}, True))
 
     def recipe() -> dict:
         plans = [{"plan_digest": store.digest(request.plan_recipe())} for _, request in extractions]
@@ -299,72 +301,24 @@ def is_fresh(run: Run) -> bool:
     return all(result.is_fresh() for result in results(run).values())
 
 
-def execute(run: Run) -> bool:
-    """Run the notebooks of a run whose results are missing or stale.
-
-    The executed notebooks stay beside the results as the record of the run.
-
-    Returns
-    -------
-    bool
-        Whether anything had to be run.
+def check(run: Run) -> None:
+    """Refuse at once what would fail in a notebook.
 
     Raises
     ------
     InputError
-        If a notebook fails, with the notebook's own line.
+        As `Extraction.check` and `Calibration.check`.
     """
-    planned = [step for result in results(run).values() if not result.is_fresh() for step in result.steps]
-    if planned:  # whoever only reads results needs neither models nor torch
-        for _, request in (*requests(run), *control_requests(run)):
-            request.check()
-        check = calibration(run)
-        if check:
-            check.check()
-    for number, step in enumerate(planned, start=1):
-        print(f"[{number}/{len(planned)}] {step.name}", flush=True)
-        execute_notebook(
-            step.notebook,
-            step.parameters,
-            record=project.results(run.name) / "records" / f"{step.name}.ipynb",
-        )
-    return bool(planned)
+    for _, request in (*requests(run), *control_requests(run)):
+        request.check()
+    validated = calibration(run)
+    if validated:
+        validated.check()
 
 
-def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
-    """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
-
-    Raises
-    ------
-    InputError
-        With the notebook's own line, if a cell of it fails.
-    """
-    import nbclient
-    import papermill
-
-    record.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            project.root() / "notebooks" / f"{notebook}.ipynb",
-            record,
-            parameters=parameters,
-            cwd=str(project.root()),
-            kernel_name="python3",
-            progress_bar=False,
-            # kernels warn at every start that they listen on the loopback address without encryption
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
-    except nbclient.exceptions.DeadKernelError:
-        raise InputError(
-            f"{notebook}.ipynb: its kernel died, most often for want of memory: run a smaller model, fewer "
-            "tokens or another dtype"
-        ) from None
-    except papermill.PapermillExecutionError as error:
-        raise InputError(
-            f"{notebook}.ipynb: {error.evalue or error.ename} (executed notebook: {record})"
-        ) from None
+def memory_estimates(run: Run) -> list[int]:
+    """Bytes of memory that each extraction of a run takes, about."""
+    return [_estimate(request)["memory"] for _, request in (*requests(run), *control_requests(run))]
 
 
 def describe(run: Run) -> str:
