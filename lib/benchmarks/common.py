@@ -127,7 +127,7 @@ def run_library(
     """
     with ExitStack() as stack:
         states = stack.enter_context(watch.around(LanguageModel, "forward", "forward"))
-        stack.enter_context(watch.around(LanguageModel, "_token_loss", "head"))
+        stack.enter_context(watch.around(LanguageModel, "_predictions", "head"))
         stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
         stack.enter_context(watch.around(similarity, "cosine_similarity", "cosine"))
         stack.enter_context(watch.stage("writing"))

@@ -33,6 +33,8 @@ DIMENSIONS = {
     "layer_overlap": ("layer", "layer_other"),
     "n_points": ("layer",),
     "loss": (),
+    "entropy": (),
+    "logit_intrinsic_dimension": ("scale",),
 }
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""
 

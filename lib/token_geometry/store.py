@@ -14,7 +14,7 @@ import xarray as xr
 from . import __version__
 from .errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Version of what the files hold; a new one makes all results stale."""
 
 _RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "numpy", "xarray")

@@ -38,13 +38,7 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
     `dadapy` asks DADApy for each layer.
     """
-    distance = shard["neighbor_distance"].values.astype(np.float64)
-    if estimator == "dadapy":
-        results = [gride.estimate_by_dadapy(layer)[:2] for layer in distance]
-        dimension, error = (np.stack(parts) for parts in zip(*results, strict=True))
-    else:
-        mu = gride.ratios(distance)
-        dimension, error = gride.estimate(np.moveaxis(mu, -1, -2), SCALES // 2)
+    dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
     dims = ("layer", "scale")
     return xr.Dataset(
         {
@@ -53,6 +47,21 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
         },
         coords={"scale": SCALES},
     )
+
+
+def logit_intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
+    """GRIDE estimate for the cloud of the logits of all tokens, over scale; `estimator` as above."""
+    dimension, _ = _dimension(shard["logit_neighbor_distance"].values[None], estimator)
+    variable = _variable("scale", dimension[0], f"intrinsic dimension of the logits ({estimator})")
+    return xr.Dataset({"logit_intrinsic_dimension": variable}, coords={"scale": SCALES})
+
+
+def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
+    distance = distance.astype(np.float64)
+    if estimator == "dadapy":
+        results = [gride.estimate_by_dadapy(layer)[:2] for layer in distance]
+        return tuple(np.stack(parts) for parts in zip(*results, strict=True))
+    return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
 
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
@@ -131,8 +140,14 @@ def loss(shard: xr.Dataset) -> xr.Dataset:
     return shard[["loss"]]
 
 
+def entropy(shard: xr.Dataset) -> xr.Dataset:
+    """Mean entropy of the predictions that the loss counts, taken in the extraction."""
+    return shard[["entropy"]]
+
+
 OBSERVABLES = (
     intrinsic_dimension,
+    logit_intrinsic_dimension,
     neighbor_distance,
     neighborhood_overlap,
     cosine_similarity,
@@ -142,11 +157,16 @@ OBSERVABLES = (
     layer_overlap,
     n_points,
     loss,
+    entropy,
 )
+
+_ESTIMATED = (intrinsic_dimension, logit_intrinsic_dimension)
 
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
-    """All observables of one shard; `estimator` is that of `intrinsic_dimension`."""
-    dimension = intrinsic_dimension(shard, estimator=estimator)
-    rest = [observable(shard) for observable in OBSERVABLES if observable is not intrinsic_dimension]
-    return xr.merge([dimension, *rest], combine_attrs="override")
+    """All observables of one shard; `estimator` is that of the intrinsic dimensions."""
+    found = [
+        observable(shard, estimator=estimator) if observable in _ESTIMATED else observable(shard)
+        for observable in OBSERVABLES
+    ]
+    return xr.merge(found, combine_attrs="override")
