@@ -29,6 +29,7 @@ DIMENSIONS = {
     "cosine_similarity": ("layer",),
     "cosine_similarity_std": ("layer",),
     "neighbor_angle": ("layer",),
+    "neighbor_angle_histogram": ("layer", "angle"),
     "reciprocity": ("layer", "k"),
     "layer_overlap": ("layer", "layer_other"),
     "n_points": ("layer",),
