@@ -3,17 +3,16 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import readme
 
 from token_geometry import benchmarks, project
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 def start(name, *arguments):
-    line = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
+    ((_, *command),) = readme.commands("python", f"lib/benchmarks/{name}.py")
+    line = [sys.executable, *command, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(line, cwd=project.root(), **pipes)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import readme
 import xarray as xr
 import yaml
 
@@ -71,13 +72,11 @@ def test_chapters_import_no_torch_before_they_need_it():
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_extraction_and_observables_give_the_dataset_with_the_fixed_names(corpus):
-    shards = ["-p", "output", "shards"]
-    choice = ["-p", "model", "smollm2-135m", "-p", "corpus", "texts.jsonl", "-p", "n_prompts", "3"]
-    done = papermill("extraction", corpus, *choice, "-p", "n_tokens", "512", *shards)
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = papermill("observables", corpus, "-p", "extraction", "shards", "-p", "output", "observables.nc")
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus):
+    (corpus / "notebooks").symlink_to(project.root() / "notebooks")
+    for words in readme.commands("papermill"):
+        done = subprocess.run([sys.executable, "-m", *words], cwd=corpus, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
     with xr.open_dataset(corpus / "observables.nc") as dataset:
         for name, dims in FIXED.items():
             assert dataset[name].dims == ("model", "shuffle_level", "prompt", *dims)
