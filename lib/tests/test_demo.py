@@ -2,7 +2,7 @@
 
 import pytest
 
-from token_geometry import frames, runs
+from token_geometry import claims, frames, observable_frames, runs, sentences, statistics
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,30 @@ def test_the_id_of_shuffled_text_at_scale_64_stays_below_11(results):
 
 def test_at_scale_2_the_shuffled_id_is_the_larger_one(results):
     assert float(dimension(results, 5, 2).sel(layer=20)) > float(dimension(results, 0, 2).sel(layer=20))
+
+
+def test_the_effect_of_shuffling_in_smollm2_changes_its_sign_between_scale_2_and_64(results):
+    layers = frames.middle_layers(results.observables, "smollm2-135m")
+    change = results.shuffled["intrinsic_dimension"].sel(model="smollm2-135m", layer=layers).mean("layer")
+    found = statistics.paired_difference(change, first=0, second=5)
+    assert float(found["mean"].sel(scale=2)) > 0
+    assert float(found["high"].sel(scale=64)) < 0
+    between = change.sel(scale=64, drop=True) - change.sel(scale=2, drop=True)
+    assert float(statistics.paired_difference(between, first=0, second=5)["high"]) < 0
+    line = sentences.scale_reversal(results).data.splitlines()[0]
+    assert "SmolLM2" in line and "changes its sign" in line and line.count("95 % interval") == 3
+
+
+def test_both_models_agree_that_shuffling_raises_the_loss_and_that_the_id_follows_the_loss(results):
+    compared = claims.compare(results).query("side == 'run'").set_index("claim")
+    for claim in ("Shuffling raises the loss", "Prompts with a higher loss have a higher ID at scale 4"):
+        assert (compared.loc[claim, "verdict"] == "agrees").all()
+
+
+def test_the_untrained_control_predicts_worse_on_the_same_prompts(results):
+    ((name, trained, control),) = observable_frames.control_pairs(results)
+    assert name == "smollm2-135m@random" and trained.sizes["prompt"] == control.sizes["prompt"] == 2
+    assert (control["loss"] > trained["loss"] + 3).all()
 
 
 def test_every_prompt_has_as_many_points_in_gemma_as_in_smollm2(results):

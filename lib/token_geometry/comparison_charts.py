@@ -35,7 +35,8 @@ def by_depth(
     right = charts.curves(frame, x="relative_depth", y_title=None, **common)
     chart = alt.hconcat(*(panel.properties(width=270, height=230) for panel in (left, right)), spacing=10)
     if choose:
-        chart = charts.chosen(chart, frame[choose], title=choose, initial=initial)
+        title = "k =" if choose == "k" else choose
+        chart = charts.chosen(chart, frame[choose], title=title, initial=initial)
     return chart.properties(description=description)
 
 

@@ -133,7 +133,7 @@ def correlations(frame: pd.DataFrame, *, description: str, initial: int = 2) -> 
         ],
     )
     panel = alt.layer(zero, band, line, data=frame).properties(width=175, height=150)
-    chart = panel.facet(facet=alt.Facet("model_title:N", sort=titles), columns=3)
+    chart = panel.facet(facet=alt.Facet("model_title:N", sort=titles), columns=3).resolve_scale(x="independent")
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial).properties(description=description)
 
 
@@ -170,4 +170,10 @@ def losses(frame: pd.DataFrame, *, description: str) -> alt.Chart:
 def _model_color(frame: pd.DataFrame) -> alt.Color:
     titles = list(dict.fromkeys(frame["model_title"]))
     colors = [charts.MODEL_COLORS[place % len(charts.MODEL_COLORS)] for place in range(len(titles))]
-    return alt.Color("model_title:N", title="model", scale=alt.Scale(domain=titles, range=colors))
+    return alt.Color(
+        "model_title:N",
+        title="model",
+        scale=alt.Scale(domain=titles, range=colors),
+        # five names in one row would be wider than the chart
+        legend=alt.Legend(columns=3),
+    )

@@ -256,6 +256,6 @@ def describe_losses(results: Results) -> str:
 
 
 def _spell(value: float, low: float, high: float, *, sign: str) -> str:
-    digits = 2 if abs(value) >= 0.995 else 3
-    text = f"{value:{sign}.{digits}f}"
-    return f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]" if np.isfinite(low) else text
+    number = f"{sign}.{sentences.digits(value)}f"
+    text = f"{value:{number}}"
+    return f"{text} [{low:{number}}, {high:{number}}]" if np.isfinite(low) else text

@@ -38,14 +38,10 @@ def peaks_by_level(results: Results, *, scale: int) -> Markdown:
 
 
 def _change_by_prompt(variable: xr.DataArray, low: int, high: int, layers: slice) -> str:
-    per_prompt = (
-        (variable.sel(shuffle_level=high) - variable.sel(shuffle_level=low)).sel(layer=layers).mean("layer")
-    )
-    change, n_prompts = float(per_prompt.mean()), per_prompt.sizes["prompt"]
-    same = int((np.sign(per_prompt) == np.sign(change)).sum())
+    found = statistics.paired_difference(variable.sel(layer=layers).mean("layer"), first=low, second=high)
     return (
-        f"Averaged over these layers, shuffling {'raises' if change > 0 else 'lowers'} it by "
-        f"{abs(change):.2g}, with this sign in {same} of {n_prompts} prompts."
+        f"Averaged over these layers, shuffling changes it by {with_interval(found)}, with this sign in "
+        f"{int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
     )
 
 
@@ -96,19 +92,26 @@ def scale_reversal(results: Results) -> Markdown:
 def with_interval(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `statistics.mean_interval`."""
     mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    number = f"+.{digits(mean)}f"
     if not np.isfinite(low):
-        return f"{mean:+.2f} (one prompt, no interval)"
-    return f"{mean:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
+        return f"{mean:{number}} (one prompt, no interval)"
+    return f"{mean:{number}} (95 % interval {low:{number}} to {high:{number}})"
+
+
+def digits(value: float) -> int:
+    """Digits behind the point with which a result is stated: two, and more where it is small."""
+    return 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
 
 
 def _reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
     opposite = float(small["mean"]) * float(large["mean"]) < 0
     *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
-    verdict = f"The effect {'changes its sign' if opposite else 'has the same sign'} from one scale to the other"
+    what = "changes its sign" if opposite else "has the same sign"
+    verdict = f"The mean effect {what} from one scale to the other"
     if all(each):
         return f"{verdict}."
     verdict += ", but an interval that holds zero leaves the sign open"
-    return f"{verdict}; that the two effects differ is certain." if differ else f"{verdict}."
+    return f"{verdict}; that of the difference of the two effects does not hold zero." if differ else f"{verdict}."
 
 
 def table(frame: pd.DataFrame) -> Markdown:

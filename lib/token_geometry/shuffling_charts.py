@@ -94,10 +94,7 @@ def effects(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart
         return charts.no_data("effect of shuffling on the ID", description)
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
     color = charts.LEVEL_COLORS[-1]
-    limits = alt.Scale(
-        domain=[float(frame["low"].quantile(0.02)), float(frame["high"].quantile(0.98))], clamp=True
-    )
-    y = alt.Y("low:Q", title="change of the ID", scale=limits)
+    y = alt.Y("low:Q", title="change of the ID")
     band = base.mark_area(opacity=0.18, color=color).encode(y=y, y2="high:Q")
     line = base.mark_line(color=color, point=alt.OverlayMarkDef(size=24, color=color)).encode(
         y="mean:Q",
