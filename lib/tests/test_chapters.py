@@ -199,8 +199,8 @@ def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_sho
     assert {row["panel"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
     comparison = outputs("model-comparison", results, monkeypatch)
     assert {row["kind"] for row in all_rows(comparison["fig-comparison-control"])} == {
-        "Model one, trained",
-        "Model one, untrained",
+        "Model one",
+        "Model one@random",
     }
     overlap = rows(comparison["fig-comparison-overlap"])
     assert len(overlap) == 2 * (7 * 7 + 5 * 5)

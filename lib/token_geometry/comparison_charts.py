@@ -155,7 +155,7 @@ def controls(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         panel = charts.curves(part, y_title=observable, keep=("kind",), picked=picked)
         panel = panel.properties(width=260, height=140)
         panel = panel if rows else panel.add_params(picked)
-        header = alt.Header(labels=not rows)
+        header = alt.Header(labels=not rows, labelFontSize=11, labelLimit=255)
         rows.append(panel.facet(column=alt.Column("kind:N", sort=kinds, header=header)))
     return alt.vconcat(*rows).properties(description=description)
 

@@ -82,23 +82,23 @@ def control_findings(results: Results) -> Markdown:
         )
     lines = []
     for name, trained, control in pairs:
-        title = str(trained["model_title"].item())
         if not trained.sizes["prompt"]:
-            lines.append(f"{title}: no prompt was read by the model and by its control {name}.")
+            lines.append(f"No prompt was read both by {trained['model_title'].item()} and by {name}.")
             continue
         for scale in dict.fromkeys((2, results.reference_scale)):
-            lines.append(f"{title}, scale {scale}: " + "; ".join(_both(results, trained, control, scale)) + ".")
+            lines.append(f"At scale {scale}: " + "; ".join(_both(results, trained, control, scale)) + ".")
     return sentences.bullets(lines)
 
 
 def _both(results: Results, trained: xr.Dataset, control: xr.Dataset, scale: int) -> list[str]:
     layers = middle_layers(results.observables, str(trained["model"].item()))
     parts = []
-    for kind, dataset in (("trained", trained), ("untrained", control)):
+    for dataset in (trained, control):
         dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
         levels = dimension["shuffle_level"].values.tolist()
         mean = float(dimension.sel(shuffle_level=levels[0]).mean())
-        part = f"{kind}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+        title = dataset["model_title"].item()
+        part = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
         if len(levels) > 1:
             found = statistics.paired_difference(dimension, first=levels[0], second=levels[-1])
             part += f" and full shuffling changes it by {sentences.with_interval(found)}"
@@ -134,7 +134,7 @@ def describe_overlap(results: Results) -> str:
 def describe_controls(results: Results) -> str:
     """Alt text of trained and untrained models side by side."""
     return (
-        "Line charts with bands, one row an observable, the trained model on the left and its untrained control "
+        "Line charts with bands, one row an observable, the trained model on the left and its control "
         "on the right: observable against layer, one curve a shuffle level. "
         + sentences.plain(control_findings(results))
     )

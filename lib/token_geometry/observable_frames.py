@@ -127,17 +127,16 @@ def controls(results: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns of `by_observable`, `model` and `kind` (`trained` or `untrained`, with the model's title);
-        no rows where the run declares no controls.
+        Columns of `by_observable`, `model` (name of the control) and `kind` (title of the model or of its
+        control); no rows where the run declares no controls.
     """
     if results.control is None:
         return pd.DataFrame(columns=["kind", "model", "observable"])
     parts = []
     for model, trained, control in control_pairs(results):
-        title = str(trained["model_title"].item())
-        for kind, dataset in (("trained", trained), ("untrained", control)):
+        for dataset in (trained, control):
             frame = by_observable(dataset)
-            parts.append(frame.assign(model=model, kind=f"{title}, {kind}"))
+            parts.append(frame.assign(model=model, kind=str(dataset["model_title"].item())))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "model", "observable"])
 
 

@@ -132,7 +132,7 @@ def correlations(frame: pd.DataFrame, *, description: str, initial: int = 2) -> 
             alt.Tooltip("n_prompts:Q", title="prompts"),
         ],
     )
-    panel = alt.layer(zero, band, line, data=frame).properties(width=175, height=150)
+    panel = alt.layer(zero, band, line, data=frame).properties(width=165, height=150)
     chart = panel.facet(facet=alt.Facet("model_title:N", sort=titles), columns=3).resolve_scale(x="independent")
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial).properties(description=description)
 
