@@ -1,18 +1,22 @@
 """Models: what a name stands for, and names and files that cannot be used."""
 
+import dataclasses
 import json
 import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from token_geometry import archives, models
+from token_geometry import archives, dequantized, gguf_header, models
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +48,44 @@ def test_a_gguf_file_and_the_alias_that_holds_it_are_one_model(smollm2_gguf):
     assert kept == models.local_directory(models.resolve("smollm2-135m"))
 
 
-def test_every_alias_is_a_model_with_known_shape():
+def test_the_header_of_a_gguf_file_says_the_shape_of_its_model(smollm2_gguf):
+    assert gguf_header.read(smollm2_gguf).shape() == models.resolve("smollm2-135m").shape
+
+
+DAMAGES = {
+    "config.json is missing": ("config.json", None, models.load_config),
+    "config.json is cut short": ("config.json", 100, models.load_config),
+    "tokenizer.json is cut short": ("tokenizer.json", 1000, models.load_tokenizer),
+    "the weights are cut short": ("model.safetensors", 100_000, models.check_files),
+    "the weights are empty": ("model.safetensors", 0, models.check_files),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_kept_copy_that_is_damaged_is_named_with_the_folder_to_delete(damage, tmp_path, monkeypatch, refused):
+    name, n_bytes, find = DAMAGES[damage]
+    source = models.resolve("smollm2-135m")
+    whole = Path(models.local_directory(source))
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path))
+    kept = dequantized.place(source.gguf_sha256)
+    assert tmp_path in kept.parents
+    kept.mkdir(parents=True)
+    for path in whole.iterdir():
+        (kept / path.name).symlink_to(path)
+    (kept / name).unlink()
+    if n_bytes is not None:
+        with (whole / name).open("rb") as file:
+            (kept / name).write_bytes(file.read(n_bytes))
+    with refused("smollm2-135m", f"delete the folder {kept}"):
+        find(source)
+
+
+def test_every_alias_is_a_model_with_known_shape_and_a_licence_note():
     for name in models.aliases():
         source = models.resolve(name)
         assert source.kind in ("archives", "hub", "meta")
         assert source.license
+        assert source.revision is None or re.fullmatch("[0-9a-f]{40}", source.revision)
         assert source.shape.keys() == {"layers", "width", "vocabulary", "parameters"}
 
 
@@ -102,9 +139,13 @@ def test_a_gguf_file_that_was_cut_short_is_refused(n_bytes, smollm2_gguf, tmp_pa
     short = tmp_path / "short.gguf"
     with smollm2_gguf.open("rb") as whole:
         short.write_bytes(whole.read(n_bytes))
-    with refused("short.gguf", "cut short"):
-        models.load_model(models.resolve(str(short)), dtype="float32", device="cpu")
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    for refuse in (
+        models.check_files,  # at once
+        lambda source: models.load_model(source, dtype="float32", device="cpu"),
+    ):
+        with refused("short.gguf", "cut short"):
+            refuse(models.resolve(str(short)))
+    assert not list((tmp_path / "cache" / "models").glob("*"))
     assert short.stat().st_size == n_bytes  # a user's file is not ours to remove
 
 
@@ -164,6 +205,54 @@ def test_weights_of_another_shape_than_the_config_says_are_refused(llama, refuse
         models.load_model(models.resolve(str(llama)), dtype="float32", device="cpu")
 
 
+def test_a_file_of_weights_that_is_missing_is_noticed_at_once(llama, refused):
+    config = transformers.AutoConfig.from_pretrained(llama)
+    (llama / "model.safetensors").unlink()
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(llama, max_shard_size="8KB")
+    models.check_files(models.resolve(str(llama)))
+    (llama / "model-00002-of-00005.safetensors").unlink()
+    with refused(llama, "model-00002-of-00005.safetensors", "files are whole"):
+        models.check_files(models.resolve(str(llama)))
+
+
+class RunsCode:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_pickled_object_in_a_bin_file_is_refused_and_not_run(write, llama, tmp_path, refused):
+    source, trace = models.resolve(str(llama)), tmp_path / "trace"
+    weights = load_file(llama / "model.safetensors")
+    (llama / "model.safetensors").unlink()
+    torch.save(weights, llama / "pytorch_model.bin")
+    found = models.load_model(source, dtype="float32", device="cpu").state_dict()
+    assert all(torch.equal(found[name], values) for name, values in weights.items())
+    write({"model.norm.weight": RunsCode(trace)}, llama / "pytorch_model.bin")
+    with refused(llama, "pickled object", "run code"):
+        models.load_model(source, dtype="float32", device="cpu")
+    assert not trace.exists()
+
+
+def test_a_prompt_longer_than_the_context_is_refused(llama, refused):
+    source = models.resolve(str(llama))
+    config = models.load_config(source)
+    config.max_position_embeddings = 128
+    models.check_length(source, config, 128)
+    with refused("n_tokens is 129", llama, "128 tokens", "up to 128"):
+        models.check_length(source, config, 129)
+    with_bos = dataclasses.replace(source, prepend_bos=True)
+    with refused("n_tokens is 128", "BOS", "up to 127"):
+        models.check_length(with_bos, config, 128)
+    of_meta = dataclasses.replace(source, kind="meta")
+    models.check_length(of_meta, config, 10**6)  # its files do not say
+
+
 def test_a_model_of_no_known_family_is_refused(tmp_path, refused):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-family"}))
     with refused(tmp_path, "could not be loaded"):
@@ -206,14 +295,28 @@ for load in (
         load()
     except InputError as error:
         print("refused:", error)
+kept = models.at_commit(models.resolve("owner/kept"))
+print("commit:", kept.revision, len(models.load_tokenizer(kept)), models.load_config(kept).hidden_size)
 """
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_a_model_and_a_corpus_of_the_hub_are_refused_without_a_network(tmp_path):
+def test_without_a_network_what_the_hub_has_is_refused_and_what_was_downloaded_is_known_by_its_commit(
+    tmp_path, save_tiny
+):
+    # the layout of the hub's own cache: a branch is a file that names a commit
+    repository = tmp_path / "hub" / "models--owner--kept"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    save_tiny(config, repository / "snapshots" / COMMIT)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    tokenizer, model, corpus = done.stdout.splitlines()
+    tokenizer, model, corpus, commit = done.stdout.splitlines()
+    assert commit == f"commit: {COMMIT} 64 16"
     for line in (tokenizer, model):
         assert line.startswith("refused: model 'no-such-owner/no-such-model' could not be loaded")
         assert "connect to a network" in line

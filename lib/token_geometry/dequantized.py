@@ -18,6 +18,11 @@ CONVERSION = 1
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
+def place(sha256: str) -> Path:
+    """Where the copy of the GGUF file with this checksum is kept, whether it is there or not."""
+    return project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
+
+
 def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
@@ -33,7 +38,7 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     InputError
         If the file is cut short, damaged or of an architecture that transformers does not read.
     """
-    kept = project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
+    kept = place(sha256)
     if kept.is_dir():
         return kept
     kept.parent.mkdir(exist_ok=True)

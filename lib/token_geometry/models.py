@@ -2,14 +2,17 @@
 
 import contextlib
 import hashlib
+import json
+import pickle
 import re
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from . import archives as wheels
-from . import blocks, checkpoints, dequantized, project
+from . import blocks, checkpoints, dequantized, gguf_header, project
 from .errors import InputError, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -81,10 +84,8 @@ class ModelSource:
         return identity | {"weights": f"{self.control}, seed {self.control_seed}"}
 
     def _original_identity(self) -> dict[str, str]:
-        if self.kind == "archives":
-            return {"source": "gguf", "sha256": self.gguf_sha256}
-        if self.kind == "gguf":
-            return {"source": "gguf", "sha256": wheels.sha256(Path(self.location))}
+        if self.kind in ("archives", "gguf"):
+            return {"source": "gguf", "sha256": _gguf_sha256(self)}
         if self.kind == "hub":
             return {"source": f"hub:{self.location}", "revision": self.revision or "main"}
         if self.kind == "meta":
@@ -142,14 +143,21 @@ def resolve(model: str) -> ModelSource:
 
 
 def check_files(source: ModelSource) -> None:
-    """Refuse a local model whose files cannot be loaded, at once and without reading them.
+    """Refuse a local model whose files cannot be loaded, at once and without reading the weights.
 
     Raises
     ------
     InputError
-        If files are missing, or one of Meta's is no archive of tensors.
+        If files are missing or cut short, or one of Meta's is no archive of tensors.
     """
     folder = Path(source.location)
+    if source.kind in ("archives", "gguf"):
+        kept = dequantized.place(_gguf_sha256(source))
+        if not kept.is_dir():
+            if source.kind == "gguf":
+                gguf_header.read(folder)
+            return
+        folder = kept
     if source.kind == "meta":
         _check_complete(source)
         if source.control != "random":
@@ -160,6 +168,9 @@ def check_files(source: ModelSource) -> None:
                 f"model {source.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "
                 "configuration without weights; check that the files are whole, or ask for its @random control"
             )
+    if source.kind in ("archives", "gguf", "directory") and source.control != "random":
+        with readable_errors(source):
+            _check_weights(folder)
 
 
 def local_directory(source: ModelSource) -> str:
@@ -167,8 +178,7 @@ def local_directory(source: ModelSource) -> str:
     if source.kind == "archives":
         return str(dequantized.folder(source.gguf_sha256, lambda target: _joined(source, target)))
     if source.kind == "gguf":
-        original = Path(source.location)
-        return str(dequantized.folder(wheels.sha256(original), lambda _: original))
+        return str(dequantized.folder(_gguf_sha256(source), lambda _: Path(source.location)))
     return source.location
 
 
@@ -274,6 +284,48 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     return n_layers is None or n_layers == last
 
 
+def at_commit(source: ModelSource) -> ModelSource:
+    """The same model with the commit that its revision stands for at this moment.
+
+    So all files of an extraction come from one commit, which its results record. A source that is not
+    of the hub, or whose revision neither the hub nor the local cache can tell, is returned as it is.
+    """
+    if source.kind != "hub":
+        return source
+    from transformers.utils.hub import resolve_revision
+
+    found = resolve_revision(source.location, source.revision)
+    return replace(source, revision=getattr(found, "resolved", found))
+
+
+def check_length(source: ModelSource, config, n_tokens: int) -> None:
+    """Refuse a prompt that is longer than what the model can read at once.
+
+    Of the files that Meta publishes none says how long that is: there, any length passes.
+
+    Parameters
+    ----------
+    source
+        From `resolve`.
+    config
+        From `load_config`.
+    n_tokens
+        Tokens of the prompt, special tokens not counted.
+
+    Raises
+    ------
+    InputError
+        Naming the length and the model's context.
+    """
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    bos = int(needs_bos(source, config.model_type))
+    if source.kind != "meta" and context and n_tokens + bos > context:
+        raise InputError(
+            f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {context} tokens"
+            f"{' with BOS among them' if bos else ''}; accepted: up to {context - bos}"
+        )
+
+
 def needs_bos(source: ModelSource, model_type: str) -> bool:
     """Whether BOS is fed before the prompt (and its position dropped from the cloud)."""
     return model_type in _NEEDS_BOS if source.prepend_bos is None else source.prepend_bos
@@ -313,13 +365,24 @@ class readable_errors:
     def __exit__(self, kind, error, traceback):
         if isinstance(error, Exception) and not isinstance(error, InputError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
-            way_out = (
-                f"connect to a network, set HF_TOKEN for a gated model, or download {self.source.location} "
-                "elsewhere and give its local directory"
-                if self.source.kind == "hub"
-                else "check that the files are whole"
-            )
-            raise InputError(f"model {self.source.name!r} could not be loaded ({reason}): {way_out}") from None
+            if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
+                reason = "a file holds a pickled object that is no tensor and is not opened, since that could run code"
+            raise InputError(
+                f"model {self.source.name!r} could not be loaded ({reason}): {_way_out(self.source)}"
+            ) from None
+
+
+def _way_out(source: ModelSource) -> str:
+    if source.kind == "hub":
+        return (
+            f"connect to a network, set HF_TOKEN for a gated model, or download {source.location} "
+            "elsewhere and give its local directory"
+        )
+    if source.kind in ("archives", "gguf"):
+        kept = dequantized.place(_gguf_sha256(source))
+        if kept.is_dir():
+            return f"its dequantized copy is damaged; delete the folder {kept}, it is made again"
+    return "check that the files are whole"
 
 
 def _from_alias(name: str, entry: dict) -> ModelSource:
@@ -430,6 +493,26 @@ def _without_report():
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise where a file of the weights is missing, cut short or holds other objects; none is read whole."""
+    import torch
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    files = sorted({folder / name for name in named} | set(folder.glob("*.safetensors")))
+    for path in files:
+        with safe_open(path, framework="pt"):
+            pass
+    for path in () if files else folder.glob("pytorch_model*.bin"):
+        if zipfile.is_zipfile(path):  # else it is of before PyTorch 1.6 and can only be read whole
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+
+
+def _gguf_sha256(source: ModelSource) -> str:
+    return source.gguf_sha256 or wheels.sha256(Path(source.location))
 
 
 def _joined(source: ModelSource, folder: Path) -> Path:

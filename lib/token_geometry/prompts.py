@@ -282,7 +282,7 @@ def _from_alias(name: str, entry: dict) -> list[tuple[str, str]]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(entry["hub"], split=entry["split"])
+        rows = datasets.load_dataset(entry["hub"], split=entry["split"], revision=entry.get("revision"))
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
         raise InputError(
             f"corpus {name!r} could not be loaded from the hub ({type(error).__name__}): "

@@ -111,8 +111,9 @@ class LanguageModel:
         Raises
         ------
         InputError
-            If a token lies outside the model's vocabulary.
+            If a token lies outside the model's vocabulary, or there are more than the model can read.
         """
+        models.check_length(self.source, self.model.config, len(token_ids))
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
         n_vocabulary = self.model.get_input_embeddings().num_embeddings
         if int(ids.max()) >= n_vocabulary:

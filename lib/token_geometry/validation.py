@@ -121,6 +121,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     request.check()
     recipe = request.recipe()
     source = models.resolve(request.model)
+    models.check_length(source, models.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
         prompts.load_corpus(request.corpus),
         [models.load_tokenizer(source)],
