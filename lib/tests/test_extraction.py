@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from token_geometry import extraction, observables, prompts, store
+from token_geometry import extraction, frames, observables, prompts, runs, sentences, store
 
 STRUCTURED = extraction.Extraction(
     model="smollm2-135m",
@@ -197,6 +197,26 @@ def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured
     assert extraction.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
 
 
+def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(structured, tmp_path, refused):
+    expected = next(iter(extraction.read_shards(structured)))
+    before = dataclasses.replace(STRUCTURED, n_prompts=1, output=str(tmp_path / "before"), final_norm=False)
+    (found,) = extraction.read_shards(extraction.extract(before))
+    last = expected.sizes["layer"] - 1
+    np.testing.assert_array_equal(
+        found["neighbor_distance"].sel(layer=slice(0, last - 1)),
+        expected["neighbor_distance"].sel(layer=slice(0, last - 1)),
+    )
+    assert not np.allclose(found["neighbor_distance"].sel(layer=last), expected["neighbor_distance"].sel(layer=last))
+    assert found["loss"] == expected["loss"]
+    dataset = observables.compute(tmp_path / "before")
+    assert "before the final norm" in dataset["layer"].attrs["long_name"]
+    assert "before the norm" in json.loads(dataset.attrs["layer_index_map"])["layer L"]
+    with refused("another final_norm"):
+        extraction.extract(dataclasses.replace(before, final_norm=True))
+    with refused("final_norm"):
+        observables.compute([structured, tmp_path / "before"])
+
+
 def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, refused):
     output, request = copy
     before = times(output)
@@ -241,6 +261,7 @@ def test_device_and_processes_do_not_make_results_stale():
         ({"filter_models": ["gemma"]}, ["model 'gemma'", "gemma3-270m"]),
         ({"prompt_ids": ["a", "b", "a"]}, ["prompt_ids", "'a' twice"]),
         ({"model": "llama-7b-pth"}, ["llama-7b-pth", "consolidated"]),
+        ({"n_tokens": 16384}, ["n_tokens is 16384", "'smollm2-135m'", "up to 8192"]),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_is_refused(change, words, tmp_path, refused):
@@ -345,6 +366,21 @@ def test_observables_say_what_they_are_and_what_made_them(observed):
     assert bare == []
     assert {"Conventions", "versions", "models", "dtype", "seed", "recipe"} <= observed.attrs.keys()
     assert json.loads(observed.attrs["models"])["smollm2-135m"]["sha256"].startswith("b179c9523d")
+
+
+def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass(observed):
+    counted = json.loads(observed.attrs["layer_index_map"])
+    assert counted["layer L"] == "the same, after the final norm"
+    assert [row["call_upto"] for row in counted["map"]] == ["0", "l", "none", "none"]
+    passed = json.loads(observed.attrs["prompt_filter"])
+    ids = observed["prompt"].values.tolist()
+    assert [one["prompts"] for one in passed] == [ids, ids[:2]]
+    assert [(one["n_examined"], one["n_too_short"]) for one in passed] == [(3, 0), (2, 0)]
+    assert all(one["n_tokens_at_least"] == 256 and one["tokenizers"] == ["smollm2-135m"] for one in passed)
+    run = runs.load("ci")
+    text = sentences.basis(frames.Results(run=run, observables=observed)).data
+    assert "Of 3 texts that were examined, none had fewer tokens" in text
+    assert all(f"`{key}`" in text for key in ids)
 
 
 def test_structured_and_shuffled_prompts_are_merged_and_missing_ones_are_nan(observed):

@@ -4,7 +4,9 @@ import multiprocessing
 import socket
 import time
 
+import gguf
 import nbformat
+import numpy as np
 import pytest
 import xarray as xr
 import yaml
@@ -80,6 +82,25 @@ def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, 
     printed = runs.describe(declared(models=names))
     assert all(f'model: "{name}"' in printed for name in names)
     assert printed.count("of memory") == len(names)
+
+
+def test_a_gguf_file_can_be_planned_from_its_header_alone(declared, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(32)
+    writer.add_tensor("token_embd.weight", np.zeros((7, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "4 forward passes" in runs.describe(declared(models=[str(path)]))
+
+
+def test_a_run_may_ask_for_the_state_before_the_final_norm(declared):
+    (_, plain), (_, before) = (next(runs.requests(declared(**keys))) for keys in ({}, {"final_norm": False}))
+    assert plain.final_norm and not before.final_norm
+    assert store.digest(plain.recipe()) != store.digest(before.recipe())
 
 
 def test_a_run_may_name_its_prompts(declared):

@@ -69,6 +69,9 @@ class Extraction:
     """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
     draw play no part."""
 
+    final_norm: bool = True
+    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
+
     def check(self) -> None:
         """Refuse what cannot work, before anything is loaded.
 
@@ -103,13 +106,14 @@ class Extraction:
 
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
-        return {
+        recipe = {
             "model": models.resolve(self.model).identity(),
             "corpus": prompts.corpus_identity(self.corpus),
             "n_tokens": self.n_tokens,
             "seed": self.seed,
             "dtype": self.dtype,
         }
+        return recipe if self.final_norm else recipe | {"final_norm": False}
 
     def plan_recipe(self) -> dict:
         """What decides which shards there are, and their numbers."""
@@ -160,10 +164,12 @@ def extract(request: Extraction) -> Path:
         `overwrite` is not set.
     """
     request.check()
-    source = models.resolve(request.model)
+    source = models.at_commit(models.resolve(request.model))
     corpus = prompts.load_corpus(request.corpus)
     filters = [models.resolve(name) for name in request.filter_models if name != request.model]
     recipe = request.recipe()
+    for one in (source, *filters):
+        models.check_length(one, models.load_config(one), request.n_tokens)
     directory = Path(request.output)
     _refuse_other_recipe(directory, recipe, overwrite=request.overwrite)
     previous = _planned_files(directory)
@@ -188,7 +194,7 @@ def extract(request: Extraction) -> Path:
         f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
     )
     keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
-    _write_plan(directory, request, recipe, selection, keys)
+    _write_plan(directory, request, source, recipe, selection, keys)
     digest = store.digest(recipe)
     missing = [k for k in keys if not store.is_fresh(directory / k.file_name(), digest)]
     if len(missing) < len(keys):
@@ -216,7 +222,7 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
         key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256
     )
     token_ids = prompts.shuffle_blocks(key.prompt.token_ids, permutation)
-    states = model.forward(token_ids, logits=True)
+    states = model.forward(token_ids, final_norm=request.final_norm, logits=True)
     forward_done = time.perf_counter()
     try:
         table = neighbors.neighbor_table(states.hidden)
@@ -385,12 +391,12 @@ def _refuse_other_recipe(directory: Path, recipe: dict, *, overwrite: bool) -> N
     if overwrite or not (directory / PLAN).exists():
         return
     found = read_plan(directory)["recipe"]
-    different = [name for name in recipe if found.get(name) != recipe[name]]
+    different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
     if different:
         name = different[0]
         raise InputError(
             f"output {str(directory)!r} holds an extraction with another {name} "
-            f"({found.get(name)!r}, not {recipe[name]!r}): set overwrite, or choose another output"
+            f"({found.get(name)!r}, not {recipe.get(name)!r}): set overwrite, or choose another output"
         )
 
 
@@ -402,8 +408,7 @@ def _planned_files(directory: Path) -> set[str]:
         return set()
 
 
-def _write_plan(directory, request, recipe, selection, keys) -> None:
-    source = models.resolve(request.model)
+def _write_plan(directory, request, source, recipe, selection, keys) -> None:
     plan = {
         "recipe": recipe,
         "recipe_digest": store.digest(recipe),
@@ -411,6 +416,7 @@ def _write_plan(directory, request, recipe, selection, keys) -> None:
         "request": asdict(request)
         | {"shuffle_levels": list(request.shuffle_levels), "prompt_ids": list(request.prompt_ids)},
         "model_title": source.title,
+        "model_commit": source.revision or "",
         "n_examined": selection.n_examined,
         "n_too_short": selection.n_too_short,
         "shards": [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys],

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from . import extraction, store
+from . import extraction, index_map, store
 from .errors import InputError, one_of
 from .geometry import labelled
 
@@ -94,6 +94,8 @@ def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = 
     for directory, plan in zip(directories, plans, strict=True):
         name = plan["request"]["model"]
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
+        if plan.get("model_commit"):
+            identities[name]["commit"] = plan["model_commit"]
         shards = extraction.read_shards(directory)
         for shard in tqdm(shards, total=len(plan["shards"]), desc=f"Observables {name}", unit="shard"):
             key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
@@ -129,11 +131,13 @@ def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:
         last = max(p.sizes["layer"] for (n, _, _), p in pieces.items() if n == name) - 1
         depth[row, : last + 1] = np.arange(last + 1) / last
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}
+    final_norm = plans[0]["recipe"].get("final_norm", True)
+    end = "after" if final_norm else "before"
     coords |= {
         "layer": (
             "layer",
             layers,
-            {"long_name": "index in hidden_states: 0 embeddings, L after the final norm"},
+            {"long_name": f"index in hidden_states: 0 embeddings, L {end} the final norm"},
         ),
         "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
         "relative_depth": (
@@ -152,20 +156,37 @@ def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:
         dtype=request["dtype"],
         corpus=request["corpus"],
         models=json.dumps(identities, sort_keys=True),
+        n_texts_examined=max(plan["n_examined"] for plan in plans),
         n_texts_too_short=max(plan["n_too_short"] for plan in plans),
+        prompt_filter=json.dumps([_prompt_filter(plan) for plan in plans], ensure_ascii=False),
+        layer_index_map=index_map.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
     )
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
+def _prompt_filter(plan: dict) -> dict:
+    """What the prompts of an extraction had to pass, and the counts and ids of those that did."""
+    request = plan["request"]
+    return {
+        "model": request["model"],
+        "shuffle_levels": request["shuffle_levels"],
+        "n_tokens_at_least": request["n_tokens"],
+        "tokenizers": list(dict.fromkeys([request["model"], *request["filter_models"]])),
+        "n_examined": plan["n_examined"],
+        "n_too_short": plan["n_too_short"],
+        "prompts": list(dict.fromkeys(shard["prompt"] for shard in plan["shards"])),
+    }
+
+
 def _check_compatible(plans: Sequence[dict]) -> None:
     first, seen = plans[0], {}
     for plan in plans:
-        for name in ("corpus", "n_tokens", "seed", "dtype"):
-            if plan["recipe"][name] != first["recipe"][name]:
+        for name in ("corpus", "n_tokens", "seed", "dtype", "final_norm"):
+            if plan["recipe"].get(name) != first["recipe"].get(name):
                 raise InputError(
-                    f"the extractions differ in {name} ({first['request'][name]!r} and "
-                    f"{plan['request'][name]!r}): give extractions of one recipe"
+                    f"the extractions differ in {name} ({first['request'].get(name)!r} and "
+                    f"{plan['request'].get(name)!r}): give extractions of one recipe"
                 )
         model = plan["request"]["model"]
         if seen.setdefault(model, plan["recipe"]["model"]) != plan["recipe"]["model"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
-from . import models, observables, parameters, project, prompts, ranks, store
+from . import gguf_header, models, observables, parameters, project, prompts, ranks, store
 from .errors import InputError, one_of
 from .extraction import Extraction
 from .validation import Calibration
@@ -54,6 +54,9 @@ class Run:
 
     num_processes: int = 1
     """Processes that share the prompts of one extraction."""
+
+    final_norm: bool = True
+    """Whether the last layer is the state after the final norm; else the one before."""
 
     description: str = field(default="")
     """One paragraph about the run."""
@@ -202,6 +205,7 @@ def _request(run: Run, model: str, block: str, choice: dict) -> tuple[str, Extra
         "dtype": run.dtype,
         "device": run.device,
         "num_processes": run.num_processes,
+        "final_norm": run.final_norm,
         "output": str(_relative(project.results(run.name) / "shards" / name)),
         # the directory belongs to the run: a changed recipe replaces what it holds
         "overwrite": True,
@@ -377,8 +381,7 @@ def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
     import transformers
 
     if source.kind == "gguf":
-        # the file's size bounds what its weights take once they are dequantized
-        raise InputError(f"model {source.name!r}: no estimate without a shape; add it to data/models.yml")
+        return gguf_header.read(Path(source.location)).shape()
     config = models.load_config(source)
     with models.readable_errors(source), _meta_device():
         model = transformers.AutoModelForCausalLM.from_config(config)

@@ -170,12 +170,10 @@ def basis(results: Results) -> Markdown:
     dataset, low_high = results.observables, results.extremes
     n_shuffled = results.shuffled.sizes["prompt"]
     n_structured = int(dataset["loss"].sel(shuffle_level=low_high[0]).notnull().any("model").sum())
-    passed_over = int(dataset.attrs["n_texts_too_short"])
     lines = [
         f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low_high[0]}$, "
-        f"{n_shuffled} of them at every shuffle level up to {low_high[1]}; "
-        f"{passed_over or 'no'} {'text was' if passed_over == 1 else 'texts were'} passed over as too short.",
+        f"{n_shuffled} of them at every shuffle level up to {low_high[1]}. {_passed_over(dataset)}",
     ]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
@@ -184,6 +182,21 @@ def basis(results: Results) -> Markdown:
             f"{_range(points.sel(layer=0))} in the embeddings, where a token that occurs twice is one point."
         )
     return bullets(lines)
+
+
+_N_LISTED = 20
+"""How many prompts a sentence still lists by their ids."""
+
+
+def _passed_over(dataset: xr.Dataset) -> str:
+    """What the filter by length left of the texts that were examined."""
+    examined, too_short = (int(dataset.attrs[f"n_texts_{name}"]) for name in ("examined", "too_short"))
+    n_tokenizers, ids = dataset.sizes["model"], dataset["prompt"].values.tolist()
+    return (
+        f"Of {examined} texts that were examined, {too_short or 'none'} had fewer tokens under "
+        f"{'the tokenizer of the model' if n_tokenizers == 1 else 'one of the tokenizers of the models'}. Those "
+        + (f"taken are {', '.join(f'`{key}`' for key in ids)}." if len(ids) <= _N_LISTED else "taken are listed in the data set.")
+    )
 
 
 def _range(values: xr.DataArray) -> str:
