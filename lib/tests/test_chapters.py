@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from token_geometry import charts, frames, project, runs
 from token_geometry.geometry import labelled
 
-CHAPTERS = ("shuffling", "model-comparison", "published")
+CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -23,7 +23,8 @@ COUNTERPARTS = {
     "NO (k = 2), one prompt at S = 0 … 5": ["fig-shuffling-prompt"],
     "means of the three at S = 0 and 5": ["fig-shuffling-means", "fig-published-beside"],
     "histogram of neighbor angles at layer 10": ["fig-shuffling-angles"],
-    "correlation of ID with loss, three models": ["fig-published-correlation"],
+    "correlation of ID with loss, three models": ["fig-published-correlation", "fig-loss-id"],
+    "logit ID against contextual entropy, entropy against loss": ["fig-loss-logits"],
     "six random prompts": ["fig-shuffling-prompts"],
     "all models shuffled: ID": ["fig-shuffling-id", "fig-published-id"],
     "all models shuffled: NO": ["fig-shuffling-no", "fig-published-no"],
@@ -34,7 +35,7 @@ COUNTERPARTS = {
     "NO of three models, structured": ["fig-comparison-no", "fig-published-beside"],
     "ID against range scaling": ["fig-comparison-scale", "fig-comparison-scales", "fig-comparison-prompts"],
     "NO at k = 2, 4, 8, structured": ["fig-comparison-no"],
-    "correlation at scale 2, 4, 8": ["fig-published-correlation"],
+    "correlation at scale 2, 4, 8": ["fig-published-correlation", "fig-loss-id"],
 }
 
 
@@ -64,6 +65,8 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
         "layer_overlap": (*outer, "layer", "layer_other"),
         "n_points": (*outer, "layer"),
         "loss": outer,
+        "entropy": outer,
+        "logit_intrinsic_dimension": (*outer, "scale"),
     }
     dataset = xr.Dataset(
         {name: (d, 1 + random.random([len(coords[dim]) for dim in d])) for name, d in dims.items()}, coords=coords
@@ -83,7 +86,8 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
     for name in dataset.data_vars:
         for level in levels[1:]:
             dataset[name].loc[{"shuffle_level": level, "prompt": names[n_shuffled:]}] = np.nan
-    dataset["intrinsic_dimension"] = dataset["intrinsic_dimension"].where(dataset["scale"] <= 2**n_scales)
+    for name in ("intrinsic_dimension", "logit_intrinsic_dimension"):
+        dataset[name] = dataset[name].where(dataset["scale"] <= 2**n_scales)
     return dataset.assign_attrs(n_tokens=64, corpus="sotu", n_texts_too_short=1)
 
 
@@ -149,6 +153,9 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             "one scale only",
         ],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
+        ("loss", "three prompts"): ["(no interval from 3 prompts)"],
+        ("loss", "one shuffle level"): ["so there is nothing to pool"],
+        ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("published", "one shuffle level"): ["not in this run"],
     }
     for words in missing.get((chapter, run), []):

@@ -185,3 +185,14 @@ def test_false_discovery_is_benjamini_and_hochbergs_example():
     assert adjusted.isel(scale=1).isnull().all()
     two = xr.concat([family, family], "model")
     np.testing.assert_allclose(statistics.false_discovery(two, over=["layer"])[1], adjusted[0])
+
+
+def test_many_prompts_are_left_out_in_groups_and_the_interval_hardly_knows_it(monkeypatch):
+    random = np.random.default_rng(4)
+    x = xr.DataArray(random.exponential(size=150), dims="prompt")
+    y = x + xr.DataArray(random.exponential(size=150), dims="prompt")
+    each = statistics.correlate(x, y)
+    monkeypatch.setattr(statistics, "_N_GROUPS", 50)
+    grouped = statistics.correlate(x, y)
+    for end in ("low", "high"):
+        assert float(grouped[end]) == pytest.approx(float(each[end]), abs=0.01)

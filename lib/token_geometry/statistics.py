@@ -20,7 +20,7 @@ from .errors import one_of
 CONFIDENCE = 0.95
 """Level of all intervals."""
 
-N_RESAMPLES = 2000
+N_RESAMPLES = 1000
 """Resamples of a bootstrap."""
 
 FEWEST_PROMPTS = 8
@@ -33,6 +33,9 @@ _CONSTANT = 1e-12
 
 # entries of the largest array that is held at a time
 _AT_ONCE = 1 << 23
+
+# groups of prompts that the jackknife leaves out in turn: each prompt alone, unless there are more
+_N_GROUPS = 200
 
 
 def correlate(
@@ -96,7 +99,7 @@ def correlate(
         freedom = n_kept - len(values)
         if freedom < 1:
             continue
-        size = max(1, _AT_ONCE // (max(n_resamples, n_kept) * max(1, int(kept.sum()))))
+        size = max(1, _AT_ONCE // (max(n_resamples, _N_GROUPS) * int(kept.sum())))
         for some in np.array_split(cells, -(-len(cells) // size)):
             inside = values[:, some][:, :, kept]
             found[:3, some] = _correlation_with_interval(inside, prompt[kept], method, n_resamples, seed)
@@ -235,7 +238,8 @@ def _correlation_with_interval(values, prompt, method: str, n_resamples: int, se
     if n_prompts < FEWEST_PROMPTS:
         return np.stack([coefficient, *np.full((2, len(coefficient)), np.nan)])
     resampled = _coefficients(values, _weights(prompt, n_resamples, seed), method)
-    left_out = _coefficients(values, (1 - np.eye(n_prompts))[:, prompt], method)
+    n_groups = min(n_prompts, _N_GROUPS)
+    left_out = _coefficients(values, (1 - np.eye(n_groups))[:, prompt % n_groups], method)
     return np.stack([coefficient, *_bca(coefficient, resampled, left_out)])
 
 
