@@ -190,8 +190,9 @@ _N_LISTED = 20
 
 def _passed_over(dataset: xr.Dataset) -> str:
     """What the filter by length left of the texts that were examined."""
-    examined, too_short = (int(dataset.attrs[f"n_texts_{name}"]) for name in ("examined", "too_short"))
     n_tokenizers, ids = dataset.sizes["model"], dataset["prompt"].values.tolist()
+    too_short = int(dataset.attrs["n_texts_too_short"])
+    examined = len(ids) + too_short
     return (
         f"Of {examined} texts that were examined, {too_short or 'none'} had fewer tokens under "
         f"{'the tokenizer of the model' if n_tokenizers == 1 else 'one of the tokenizers of the models'}. Those "
