@@ -44,18 +44,19 @@ def single_prompts(results: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `model_title`, `observable`, `prompt`, `shuffle_level`, `layer`, `value`.
+        Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `OBSERVABLES`.
     """
     dataset = results.observables
     shuffled = results.shuffled["prompt"].values.tolist()
     rest = [name for name in dataset["prompt"].values.tolist() if name not in shuffled]
     dataset = dataset.sel(prompt=[*shuffled, *rest][:N_SINGLE])
-    parts = []
-    for title, (variable, at) in OBSERVABLES.items():
-        values = dataset[variable].sel(at | {"layer": FROM_ONE})
-        parts.append(_rows(values, "value").assign(observable=title))
-    columns = ["model_title", "observable", "prompt", "shuffle_level", "layer", "value"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    parts = {
+        title: dataset[variable].sel(at | {"layer": FROM_ONE}).drop_vars(at)
+        for title, (variable, at) in OBSERVABLES.items()
+    }
+    frame = xr.Dataset(parts).to_dataframe().reset_index().dropna(subset=[*parts], how="all")
+    frame[[*parts]] = frame[[*parts]].round(4)
+    return frame[["model_title", "prompt", "shuffle_level", "layer", *parts]]
 
 
 def shuffling_effect(results: Results) -> pd.DataFrame:
@@ -83,13 +84,18 @@ def angles(results: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `model_title`, `shuffle_level`, `layer`, `angle`, `share`; one row a bin that is not empty.
+        Columns `model_title`, `layer`, `angle` (center of the bin), and `S = 0` … with the share of the tokens at
+        each shuffle level; one row a bin that is not empty.
     """
     shares = results.shuffled["neighbor_angle_histogram"].sel(layer=FROM_ONE).mean("prompt")
-    frame = _rows(shares, "share")
-    # the page carries these: an empty bin between others draws as one that is left out
-    frame = frame[frame["share"] >= 5e-4]
-    return frame[["model_title", "shuffle_level", "layer", "angle", "share"]]
+    levels = shares["shuffle_level"].values.tolist()
+    columns = [f"S = {level}" for level in levels]
+    wide = xr.Dataset(
+        {name: shares.sel(shuffle_level=level, drop=True) for name, level in zip(columns, levels, strict=True)}
+    )
+    frame = wide.to_dataframe().reset_index()
+    frame[columns] = frame[columns].round(4)
+    return frame[(frame[columns] > 0).any(axis=1)][["model_title", "layer", "angle", *columns]]
 
 
 def scales_by_prompt(results: Results) -> pd.DataFrame:

@@ -4,8 +4,9 @@ import altair as alt
 import pandas as pd
 
 from . import charts
+from .observable_frames import OBSERVABLES
 
-_WIDTH, _HEIGHT = 165, 150  # of a panel among three
+_WIDTH, _HEIGHT = 150, 140  # of a panel among three
 
 
 def panels(frame: pd.DataFrame, *, column: str, description: str, y_title: str | None = None) -> alt.Chart:
@@ -34,7 +35,7 @@ def prompt_levels(frame: pd.DataFrame, *, description: str) -> alt.Chart:
     Parameters
     ----------
     frame
-        Columns `model_title`, `observable`, `prompt`, `shuffle_level`, `layer`, `value`.
+        From `observable_frames.single_prompts`.
     description
         Alt text: chart type, axes, finding.
     """
@@ -47,7 +48,7 @@ def prompt_levels(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         color=alt.Color("shuffle_level:N", title="shuffle level S", scale=alt.Scale(domain=values, range=colors)),
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
     )
-    grid = _grid(panel.add_params(picked), frame, "observable")
+    grid = _grid_of_observables(panel.add_params(picked), frame)
     first = frame["prompt"].iloc[0]
     return charts.chosen(grid, frame["prompt"], title="prompt", initial=first).properties(description=description)
 
@@ -58,7 +59,7 @@ def prompts(frame: pd.DataFrame, *, description: str) -> alt.Chart:
     Parameters
     ----------
     frame
-        Columns `model_title`, `observable`, `prompt`, `shuffle_level`, `layer`, `value`.
+        From `observable_frames.single_prompts`.
     description
         Alt text: chart type, axes, finding.
     """
@@ -69,12 +70,17 @@ def prompts(frame: pd.DataFrame, *, description: str) -> alt.Chart:
     panel = _lines(frame).encode(
         color=alt.condition(
             hovered,
-            alt.Color("prompt:N", title="prompt", scale=alt.Scale(domain=names, scheme="tableau10")),
+            alt.Color(
+                "prompt:N",
+                title="prompt",
+                scale=alt.Scale(domain=names, scheme="tableau10"),
+                legend=alt.Legend(columns=3),
+            ),
             alt.value("#cccccc"),
         ),
         opacity=alt.condition(hovered, alt.value(1.0), alt.value(0.4)),
     )
-    grid = _grid(panel.add_params(hovered), frame, "observable")
+    grid = _grid_of_observables(panel.add_params(hovered), frame)
     return charts.chosen(grid, frame["shuffle_level"], title="S =").properties(description=description)
 
 
@@ -119,7 +125,7 @@ def angles(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
     Parameters
     ----------
     frame
-        Columns `model_title`, `shuffle_level`, `layer`, `angle`, `share`.
+        From `observable_frames.angles`.
     description
         Alt text: chart type, axes, finding.
     initial
@@ -127,8 +133,8 @@ def angles(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
     """
     if frame.empty:
         return charts.no_data("neighbor angle", description)
-    values = sorted(frame["shuffle_level"].unique().tolist())
-    colors = [charts.LEVEL_COLORS[value % len(charts.LEVEL_COLORS)] for value in values]
+    values = [column for column in frame if column.startswith("S = ")]
+    colors = [charts.LEVEL_COLORS[int(value.split()[-1]) % len(charts.LEVEL_COLORS)] for value in values]
     picked = alt.selection_point(fields=["shuffle_level"], bind="legend")
     panel = (
         alt.Chart(frame)
@@ -137,11 +143,11 @@ def angles(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
             x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
             y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
             color=alt.Color(
-                "shuffle_level:N", title="shuffle level S", scale=alt.Scale(domain=values, range=colors)
+                "shuffle_level:N", title="shuffle level", scale=alt.Scale(domain=values, range=colors)
             ),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
             tooltip=[
-                alt.Tooltip("shuffle_level:N", title="shuffle level S"),
+                alt.Tooltip("shuffle_level:N", title="shuffle level"),
                 alt.Tooltip("angle:Q", title="center of the bin (degrees)"),
                 alt.Tooltip("share:Q", format=".1%"),
             ],
@@ -152,6 +158,7 @@ def angles(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
     chart = panel.facet(
         facet=alt.Facet("model_title:N", sort=list(dict.fromkeys(frame["model_title"]))), columns=2
     )
+    chart = chart.transform_fold(values, as_=["shuffle_level", "share"])
     chart = charts.chosen(chart, frame["layer"], title="layer", initial=initial)
     return chart.properties(description=description)
 
@@ -174,12 +181,19 @@ def _lines(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
-def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str) -> alt.FacetChart:
-    order = list(dict.fromkeys(frame[column]))
+def _grid_of_observables(panel: alt.Chart, frame: pd.DataFrame) -> alt.FacetChart:
+    # columns of the frame become rows in the browser: the page carries a third of the text
+    names = [name for name in OBSERVABLES if name in frame]
+    return _grid(panel, frame, "observable", order=names).transform_fold(names, as_=["observable", "value"])
+
+
+def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str, *, order: list[str] | None = None) -> alt.FacetChart:
+    order = order or list(dict.fromkeys(frame[column]))
     rows = list(dict.fromkeys(frame["model_title"]))
     # the name of a model above its panels: beside them it would take the width of one
     grid = panel.properties(width=_WIDTH, height=_HEIGHT).facet(
         row=alt.Row("model_title:N", sort=rows, header=alt.Header(orient="top", labelAnchor="start")),
         column=alt.Column(f"{column}:N", sort=order),
+        spacing=14,
     )
     return grid.resolve_scale(x="independent", y="independent")
