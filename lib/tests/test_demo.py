@@ -2,7 +2,7 @@
 
 import pytest
 
-from token_geometry import claims, frames, observable_frames, runs, sentences, statistics
+from token_geometry import claims, frames, loss_report, observable_frames, runs, sentences, statistics
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,21 @@ def test_both_models_agree_that_shuffling_raises_the_loss_and_that_the_id_follow
     compared = claims.compare(results).query("side == 'run'").set_index("claim")
     for claim in ("Shuffling raises the loss", "Prompts with a higher loss have a higher ID at scale 4"):
         assert (compared.loc[claim, "verdict"] == "agrees").all()
+
+
+def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models(results):
+    frame = loss_report.dimension_frame(results).query("measure == 'Pearson, ID' and scale == 4")
+    for (model, title), line in zip(results.models, loss_report.middle(results).data.splitlines(), strict=True):
+        layers = frames.middle_layers(results.observables, model)
+        inside = frame[(frame["model_title"] == title) & frame["layer"].between(layers.start, layers.stop)]
+        assert (inside["correlation"] > 0.6).all() and (inside["discovered"] == "yes").all()
+        assert title in line and "a positive correlation. At scale 64" in line
+
+
+def test_the_entropy_of_a_prompt_follows_its_loss(results):
+    both = results.structured[["entropy", "loss"]].squeeze("shuffle_level")
+    assert (statistics.correlate(both["entropy"], both["loss"])["low"] > 0.8).all()
+    assert bool(results.structured["logit_intrinsic_dimension"].notnull().all())
 
 
 def test_the_untrained_control_predicts_worse_on_the_same_prompts(results):
