@@ -172,7 +172,7 @@ class Measured:
     def depth_change(self, scale: int) -> Estimate:
         first, last = (peak_layer(self, level, scale) for level in self.levels)
         value = self.depth(last) - self.depth(first)
-        if self.n_prompts < 2:
+        if self.n_prompts < statistics.FEWEST_PROMPTS:
             return Estimate(value)
         # with one seed the resamples of both levels hold the same prompts
         layers = [

@@ -190,9 +190,11 @@ def _grid_of_observables(panel: alt.Chart, frame: pd.DataFrame) -> alt.FacetChar
 def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str, *, order: list[str] | None = None) -> alt.FacetChart:
     order = order or list(dict.fromkeys(frame[column]))
     rows = list(dict.fromkeys(frame["model_title"]))
-    # the name of a model above its panels: beside them it would take the width of one
+    # two lines beside the panels: in one line above them a long name would push the panels apart
+    lines = "split(replace(datum.label, ' (', '|('), '|')"
+    name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11, labelExpr=lines)
     grid = panel.properties(width=_WIDTH, height=_HEIGHT).facet(
-        row=alt.Row("model_title:N", sort=rows, header=alt.Header(orient="top", labelAnchor="start")),
+        row=alt.Row("model_title:N", sort=rows, header=name),
         column=alt.Column(f"{column}:N", sort=order),
         spacing=14,
     )
