@@ -321,10 +321,11 @@ def test_content_that_cannot_be_rendered_is_refused(name, tmp_path):
     "config, message",
     [
         ("format: {html: {include-in-header: {text: <script src='/gone.js'>}}}", "gone.js"),
+        ("format: {html: {include-in-header: [head.html]}}", "'head.html'"),
         ("execute: {echo: false}\nbibliography: gone.bib", "gone.bib"),
     ],
 )
-def test_a_missing_file_of_the_configuration_is_refused(config, message, tmp_path):
+def test_a_configuration_that_cannot_be_followed_is_refused(config, message, tmp_path):
     with pytest.raises(book.BookError, match=message):
         book.render(small(tmp_path, "Text.", config))
 

@@ -122,8 +122,11 @@ def localize(chapter: Chapter, pages: dict[str, str], root: Path, site: Path) ->
 def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
     """Write one HTML page for each chapter through the template of the project."""
     options, book = html_options(config), config.get("book") or {}
-    heads = [entry["text"] for entry in as_list(options.get("include-in-header"))]
-    files = [match[2] for match in ROOTED.finditer("\n".join(heads))]
+    heads = as_list(options.get("include-in-header"))
+    if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
+        raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
+    top = "\n".join(entry["text"] for entry in heads)
+    files = [match[2] for match in ROOTED.finditer(top)]
     styles = [STYLE, *as_list(options.get("css"))]
     for file in files + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
@@ -148,7 +151,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
 
     def write(place: int) -> None:
         chapter, title = chapters[place], pf.stringify(titles[place])
-        head = ROOTED.sub(lambda match: match[1] + chapter.up + match[2], "\n".join(heads))
+        head = ROOTED.sub(lambda match: match[1] + chapter.up + match[2], top)
         chapter.doc.metadata = nav[place] | {
             "pagetitle": " – ".join(dict.fromkeys([f"{chapter.number} {title}".strip(), cover["title"]])),
             "anchor": titles[place].identifier,

@@ -40,11 +40,7 @@ def read(chapter: Chapter, root: Path, defaults: dict) -> None:
             raise BookError(f"{where}: not a notebook: {' '.join(str(error).split())[:200]}") from None
         if raw := [cell.source for cell in found[1:] if cell.cell_type == "raw"]:
             raise BookError(f"{where}: raw cell {raw[0][:40]!r}: use a markdown cell")
-        code = [cell.cell_type == "code" for cell in found]
-        texts = [
-            _fenced(c.source, "python") if is_code else c.source for c, is_code in zip(found, code, strict=True)
-        ]
-        text = "\n\n".join(texts)
+        text = "\n\n".join(_fenced(c.source, "python") if c.cell_type == "code" else c.source for c in found)
     chapter.notebook = nbformat.v4.new_notebook(cells=_split(_include(text, chapter, root), where))
     front = re.match(r"---\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     chapter.options = defaults | (read_yaml(front[1], where).get("execute") or {} if front else {})

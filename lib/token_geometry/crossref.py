@@ -130,11 +130,8 @@ def _equations(elem: pf.Para | pf.Plain, count) -> None:
         if label and isinstance(math, pf.Math) and math.format == "DisplayMath":
             number = _number(f"({count(label[1])})")
             # The space and the label go; nothing takes their places.
-            items[place : place + 3] = [
-                pf.Span(math, number, identifier=label[1], classes=["equation"]),
-                None,
-                None,
-            ]
+            span = pf.Span(math, number, identifier=label[1], classes=["equation"])
+            items[place : place + 3] = [span, None, None]
     if None in items:
         elem.content = [item for item in items if item is not None]
 
