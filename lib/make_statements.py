@@ -65,7 +65,6 @@ def cities(rows: list[tuple[str, str, int]], random: np.random.Generator) -> lis
         (name, country)
         for name, country, _ in large
         if names[name] == 1
-        and name.isascii()
         and not {name, country} & WITHOUT_ONE_COUNTRY
         # the name would give the country away, or the city is the country
         and country not in name

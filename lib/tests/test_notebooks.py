@@ -128,7 +128,7 @@ def test_observables_refuse_a_folder_without_an_extraction(corpus):
     assert not (corpus / "none.nc").exists()
 
 
-@pytest.mark.parametrize("chapter", ["shuffling", "loss", "published", "validation", "performance"])
+@pytest.mark.parametrize("chapter", ["shuffling", "loss", "published", "truth-pca", "validation", "performance"])
 def test_a_chapter_refuses_a_parameter_that_it_does_not_know(corpus, chapter):
     done = papermill(chapter, corpus, "-p", "rum", "paper")
     assert done.returncode != 0

@@ -51,7 +51,9 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         run = runs.load(name)
         n_calibrations = 0 if run.validation is None else 1
         n_controls = 0 if run.controls is None else len(run.controls["models"]) + 1
-        assert len(runs.steps(run)) == len(run.models) * len(run.extractions) + 1 + n_controls + n_calibrations
+        n_truths = len((run.truth or {"models": ()})["models"])
+        n_extractions = len(run.models) * len(run.extractions)
+        assert len(runs.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
 
 
 def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
@@ -67,8 +69,9 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert printed.count("notebooks/extraction.ipynb") == 9
     assert printed.count("notebooks/observables.ipynb") == 2
     assert printed.count("notebooks/calibration.ipynb") == 1
+    assert printed.count("notebooks/truth-pca.ipynb") == 2
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
-    assert printed.count("of memory") == 10 and "in all about" in printed
+    assert printed.count("of memory") == 12 and "in all about" in printed
 
 
 def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, monkeypatch):
@@ -147,6 +150,10 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"validation": {"output": "elsewhere.nc"}}, "validation: key 'output'"),
         ({"validation": {"n_points": "many"}}, "validation: key 'n_points' is 'many'"),
         ({"validation": 3}, "key 'validation' is 3"),
+        ({"truth": {"layers": {}}}, "truth: key 'layers'"),
+        ({"truth": {"datasets": ["cities"]}}, "truth: key 'models' is {}"),
+        ({"truth": {"models": {"smollm2-135m": 12}}}, "truth: key 'smollm2-135m' is 12"),
+        ({"truth": {"datasets": ["cities"], "models": {"smollm2-135m": {"layer": "x"}}}}, "key 'layer' is 'x'"),
     ],
 )
 def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):

@@ -13,6 +13,7 @@ import yaml
 from . import gguf_header, models, observables, parameters, project, prompts, ranks, store
 from .errors import InputError, one_of
 from .extraction import Extraction
+from .truth import Truth
 from .validation import Calibration
 
 DEFAULT = "demo"
@@ -67,6 +68,10 @@ class Run:
     controls: dict | None = None
     """`models`, `n_prompts` or `prompt_ids`, and `shuffle_levels` of the extractions of control models; their
     observables are a file of their own. None for no controls."""
+
+    truth: dict | None = None
+    """`datasets`, `n_statements` and `models` (name → `layer` and, if it differs, `last_layer`) of the
+    statements that are read; None for none."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def load(name: str = "") -> Run:
     # refuse ill-typed values of an extraction
     list(requests(run)), list(control_requests(run))
     calibration(run)
+    list(truths(run))
     return run
 
 
@@ -195,8 +201,7 @@ def control_requests(run: Run) -> Iterator[tuple[str, Extraction]]:
 
 
 def _request(run: Run, model: str, block: str, choice: dict) -> tuple[str, Extraction]:
-    folder = "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
-    name = f"{folder}-{block}"
+    name = f"{_file_name(model)}-{block}"
     given = {
         "model": model,
         "corpus": run.corpus,
@@ -235,6 +240,32 @@ def calibration(run: Run) -> Calibration | None:
     return parameters.build(Calibration, given | run.validation, noun=noun)
 
 
+def truths(run: Run) -> Iterator[tuple[str, Truth]]:
+    """What a run reads of statements, model by model, with names."""
+    declared = run.truth or {}
+    noun = f"{run.name}.yml: truth: key"
+    for name in declared:
+        if name not in ("models", "datasets", "n_statements"):
+            raise one_of(noun, name, ["models", "datasets", "n_statements"])
+    chosen = declared.get("models", {})
+    if run.truth is not None and not (chosen and isinstance(chosen, dict)):
+        raise InputError(f"{noun} 'models' is {chosen!r}; accepted: models by name, with the key layer of each")
+    shared = {name: value for name, value in declared.items() if name != "models"}
+    for model, layers in chosen.items():
+        if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:
+            raise InputError(f"{noun} {model!r} is {layers!r}; accepted: the keys layer and last_layer")
+        name = f"truth-{_file_name(model)}"
+        given = {"model": model, "seed": run.seed, "device": run.device}
+        given["output"] = str(_relative(project.results(run.name) / f"{name}.nc"))
+        yield name, parameters.build(Truth, given | shared | layers, noun=noun)
+
+
+def truth_result(run: Run, request: Truth) -> Result:
+    """The file of what one model makes of the statements of a run."""
+    path = project.root() / request.output
+    return Result(path, request.recipe, [Step(path.stem, "truth-pca", _parameters(request))])
+
+
 def observables_path(run: Run) -> Path:
     """File of the observables of a run."""
     return project.results(run.name) / "observables.nc"
@@ -260,7 +291,7 @@ def results(run: Run) -> dict[str, Result]:
     if check:
         step = Step("calibration", "calibration", _parameters(check))
         planned["validation"] = Result(validation_path(run), check.recipe, [step])
-    return planned
+    return planned | {name: truth_result(run, request) for name, request in truths(run)}
 
 
 def _reduction(name: str, path: Path, extractions: list[tuple[str, Extraction]]) -> Result:
@@ -311,18 +342,21 @@ def check(run: Run) -> None:
     Raises
     ------
     InputError
-        As `Extraction.check` and `Calibration.check`.
+        As `Extraction.check`, `Calibration.check` and `Truth.check`.
     """
     for _, request in (*requests(run), *control_requests(run)):
         request.check()
     validated = calibration(run)
     if validated:
         validated.check()
+    for _, request in truths(run):
+        request.check()
 
 
 def memory_estimates(run: Run) -> list[int]:
-    """Bytes of memory that each extraction of a run takes, about."""
-    return [_estimate(request)["memory"] for _, request in (*requests(run), *control_requests(run))]
+    """Bytes of memory that each extraction, and each reading of statements, of a run takes, about."""
+    extractions = [_estimate(request)["memory"] for _, request in (*requests(run), *control_requests(run))]
+    return extractions + [_truth_memory(request) for _, request in truths(run)]
 
 
 def describe(run: Run) -> str:
@@ -331,9 +365,11 @@ def describe(run: Run) -> str:
     requested = (*requests(run), *control_requests(run))
     estimates = {f"extraction-{name}": _estimate(request) for name, request in requested}
     check = calibration(run)
-    memory = _calibration_memory(check) if check else 0
+    memories = {"calibration": _calibration_memory(check)} if check else {}
+    memories |= {name: _truth_memory(request) for name, request in truths(run)}
     for step in steps(run):
-        lines.append(f"notebooks/{step.notebook}.ipynb" + (f"  ({step.name})" if step.name in estimates else ""))
+        name = f"  ({step.name})" if step.name != step.notebook else ""
+        lines.append(f"notebooks/{step.notebook}.ipynb{name}")
         lines += [f"    {key}: {json.dumps(value)}" for key, value in step.parameters.items()]
         if step.name in estimates:
             estimate = estimates[step.name]
@@ -341,8 +377,8 @@ def describe(run: Run) -> str:
                 f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
                 f"{_size(estimate['memory'])} of memory"
             )
-        elif step.name == "calibration":
-            lines.append(f"    → {_size(memory)} of memory")
+        elif step.name in memories:
+            lines.append(f"    → {_size(memories[step.name])} of memory")
     total = sum(estimate["disk"] for estimate in estimates.values())
     lines += ["", f"in all about {_size(total)} of disk"]
     return "\n".join(lines)
@@ -377,6 +413,16 @@ def _calibration_memory(request: Calibration) -> int:
     return 4 * (shape["parameters"] + 2 * (shape["layers"] + 1) * request.n_tokens * shape["width"])
 
 
+def _truth_memory(request: Truth) -> int:
+    """Bytes of the blocks that are read, in float32, and of the states at the last tokens."""
+    source = models.resolve(request.model)
+    shape = source.shape or _shape_from_config(source)
+    embeddings = shape["vocabulary"] * shape["width"]
+    blocks = (shape["parameters"] - embeddings) * request.n_layers // shape["layers"]
+    n_statements = sum(len(drawn.texts) for drawn in request.draw())
+    return 4 * (embeddings + blocks + 2 * (request.n_layers + 1) * n_statements * shape["width"])
+
+
 def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
     import transformers
 
@@ -400,12 +446,16 @@ def _meta_device():
     return torch.device("meta")
 
 
+def _file_name(model: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
+
+
 def _relative(path: Path) -> Path:
     # notebooks run at the root: so the record of a run names no folder of this machine
     return path.relative_to(project.root())
 
 
-def _parameters(request: Extraction | Calibration) -> dict:
+def _parameters(request: Extraction | Calibration | Truth) -> dict:
     values = {f.name: getattr(request, f.name) for f in fields(request)}
     # papermill knows lists and no other sequences
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

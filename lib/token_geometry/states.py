@@ -1,14 +1,21 @@
 """Hidden states of prompts: the one place that touches transformers' internals."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from . import blocks, models
+from . import blocks, models, prefixes
 from .errors import InputError
+
+BATCH_TOKENS = 768
+"""Tokens of short texts that are read at a time; more are no faster on a CPU, whose caches they leave."""
+
+TREE_TOKENS = 256
+"""The same for texts that share their beginnings, whose attention grows with the square."""
 
 HEAD_CHUNK = 256
 """Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB a position."""
@@ -85,6 +92,7 @@ class LanguageModel:
         self.prepend_bos = models.needs_bos(source, self.model.config.model_type)
         self._head_is_known: bool | None = None
         self._isometry: torch.Tensor | None = None
+        self._shares_prefixes: bool | None = None
         if self.prepend_bos and self.tokenizer.bos_token_id is None:
             raise InputError(
                 f"model {source.name!r} needs a BOS token and its tokenizer has none: "
@@ -123,7 +131,8 @@ class LanguageModel:
             )
         if self.prepend_bos:
             ids = torch.cat([ids.new_tensor([self.tokenizer.bos_token_id]), ids])
-        layers, normed = self._states(ids, final_norm=final_norm)
+        layers, normed = self._states(ids[None], final_norm=final_norm)
+        normed = normed[0]
         n_dropped = int(self.prepend_bos)
         predicted, means = np.full((2, len(token_ids)), np.nan), (np.nan, np.nan)
         if self.is_whole:
@@ -131,7 +140,7 @@ class LanguageModel:
             means = predicted[:, 1 - n_dropped :].mean(1)
         cloud = self._logit_cloud(ids, normed)[n_dropped:] if logits and self.is_whole else None
         return States(
-            hidden=torch.stack(layers)[:, n_dropped:].float(),
+            hidden=torch.cat(layers)[:, n_dropped:].float(),
             token_loss=predicted[0],
             loss=float(means[0]),
             token_entropy=predicted[1],
@@ -139,24 +148,104 @@ class LanguageModel:
             logits=cloud,
         )
 
-    def _states(self, ids: torch.Tensor, *, final_norm: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Hidden states of indices 0 to `n_layers`, and what the head is applied to."""
+    @torch.inference_mode()
+    def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
+        """Hidden states of many short texts at the last token of each.
+
+        What texts have in common at their beginning is read once, where the model can be made to do so
+        and does it right. Else they are sorted by length and read in batches; a shorter one is filled up
+        behind its last token, which cannot see what follows it.
+
+        Parameters
+        ----------
+        token_ids
+            Token ids of each text, without special tokens; at least one text.
+        bos
+            Whether BOS is fed before each text.
+
+        Returns
+        -------
+        torch.Tensor
+            float32, shape (n_layers + 1, n_texts, width), on the CPU.
+
+        Raises
+        ------
+        InputError
+            If a text has no tokens, or one is longer than the model can read.
+        """
+        start = [self.tokenizer.bos_token_id] if bos else []
+        rows = [[*start, *ids] for ids in token_ids]
+        self._check_lengths([len(row) - len(start) for row in rows], n_special=len(start))
+        if self._shares_prefixes is None:
+            self._shares_prefixes = self._check_prefixes(rows)
+        batches = self._read_trees(rows) if self._shares_prefixes else self._read_batches(rows)
+        return torch.stack(_by_text(batches), dim=1)
+
+    def _read_batches(self, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Texts by index, and their states at the last token, shape (text, layer, width)."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for batch in _batches(order, [len(row) for row in rows]):
+            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(rows[i]) for i in batch], batch_first=True)
+            layers, _ = self._states(ids.to(self.device), final_norm=True)
+            place = torch.arange(len(batch)), torch.tensor([len(rows[i]) - 1 for i in batch])
+            yield batch, torch.stack([layer[place] for layer in layers], dim=1)
+
+    def _read_trees(self, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """The same with shared beginnings."""
+        for tree in prefixes.trees(rows, n_nodes=TREE_TOKENS):
+            mask = torch.zeros(tree.sees.shape, dtype=self.model.dtype)
+            mask = mask.masked_fill(~tree.sees, torch.finfo(mask.dtype).min)
+            layers, _ = self._states(
+                tree.token_ids[None].to(self.device),
+                final_norm=True,
+                position_ids=tree.depth[None].to(self.device),
+                attention_mask=mask[None, None].to(self.device),
+            )
+            yield tree.texts, torch.stack([layer[0, tree.last] for layer in layers], dim=1)
+
+    def _check_prefixes(self, rows: list[list[int]]) -> bool:
+        # Families differ in what they make of a mask and of positions that are given. Like the heads,
+        # they are found by comparison: here of a few texts, the longest and one that begins like it.
+        if "position_ids" not in inspect.signature(self.model.base_model.forward).parameters:
+            return False
+        longest = max(rows, key=len)
+        few = [longest, longest[:-1] + [longest[0]], min(rows, key=len)]
+        try:
+            shared = _by_text(self._read_trees(few))
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        plain = _by_text(self._read_batches(few))
+        # far from round-off, which some channels of large models magnify, and far from another context
+        return all(float((a - b).norm() / b.norm()) < 1e-2 for a, b in zip(shared, plain, strict=True))
+
+    def _check_lengths(self, lengths: list[int], *, n_special: int) -> None:
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if min(lengths) == 0:
+            raise InputError(f"the tokenizer of {self.source.name!r} makes no token of a text: give other texts")
+        if longest and max(lengths) + n_special > longest:
+            raise InputError(
+                f"a text has {max(lengths)} tokens, and model {self.source.name!r} reads {longest - n_special} at "
+                "most: give shorter texts"
+            )
+
+    def _states(self, ids: torch.Tensor, *, final_norm: bool, **more) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Hidden states of indices 0 to `n_layers` of a batch, and what the head is applied to."""
         trunk = self.model.base_model
         if self.is_whole and final_norm:
-            output = trunk(ids[None], output_hidden_states=True, use_cache=False)
-            layers = [layer[0] for layer in output.hidden_states]
+            output = trunk(ids, output_hidden_states=True, use_cache=False, **more)
+            layers = list(output.hidden_states)
         else:
             with _outputs(self._last_block()) as outputs:
-                output = trunk(ids[None], output_hidden_states=True, use_cache=False)
+                output = trunk(ids, output_hidden_states=True, use_cache=False, **more)
             # transformers replaces the last state by the normed one
-            layers = [layer[0] for layer in output.hidden_states[:-1]] + [outputs[0][0]]
+            layers = [*output.hidden_states[:-1], outputs[0]]
             layers = layers[: self.n_layers + 1]
         if layers[-1].shape != layers[0].shape:
             raise InputError(
                 f"model {self.source.name!r} gives its last hidden state another width "
                 f"({layers[-1].shape[-1]}, not {layers[0].shape[-1]}): take the one before, with final_norm=False"
             )
-        return layers, output.last_hidden_state[0]
+        return layers, output.last_hidden_state
 
     def _last_block(self) -> torch.nn.Module:
         trunk = self.model.base_model
@@ -248,6 +337,23 @@ def _root(gram: torch.Tensor) -> torch.Tensor:
     """Rows with the scalar products that a matrix holds."""
     values, vectors = torch.linalg.eigh(gram)
     return vectors * values.clamp(min=0).sqrt()
+
+
+def _batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Runs of `order` that have `BATCH_TOKENS` tokens at most when they are filled up to their longest."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
+
+
+def _by_text(batches: Iterator[tuple[list[int], torch.Tensor]]) -> list[torch.Tensor]:
+    """States of each text, float32 and on the CPU, in the order of the texts."""
+    found = {i: one for texts, states in batches for i, one in zip(texts, states.float().cpu(), strict=True)}
+    return [found[i] for i in range(len(found))]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from .errors import InputError
 FORMAT = 3
 """Version of what the files hold; a new one makes all results stale."""
 
-_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "numpy", "xarray")
+_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
 
 
 def digest(recipe: dict) -> str:

@@ -1,0 +1,306 @@
+"""Probes of labelled points: principal components, linear classifiers, directions, and how sure they are.
+
+Arrays in, arrays out. Points have the shape (point, coordinate) and are float64; labels the shape (point,).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+N_FOLDS = 5
+"""Folds of the cross-validation, or fewer where a class has fewer points."""
+
+LEVEL = 0.95
+"""Level of the intervals."""
+
+PENALTY = 100
+"""Weight of the squared norm in logistic regression (1/C), on coordinates of variance 1 on average; with
+less, the fit takes longer and finds less."""
+
+N_COMPONENTS = 100
+"""Leading principal components in which probes look for their direction: what lies in the others is little,
+and with as many coordinates as points any labels could be learned."""
+
+CCS_RESTARTS, CCS_STEPS, CCS_RATE = 4, 100, 0.05
+"""Random starts of CCS, of which that with the smallest loss is kept; steps of each; learning rate (Adam)."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of a cloud."""
+
+    mean: np.ndarray
+    """Mean of the points, shape (coordinate,)."""
+
+    axes: np.ndarray
+    """Unit vectors, largest variance first, shape (component, coordinate)."""
+
+    scores: np.ndarray
+    """The centred points along the axes, shape (point, component)."""
+
+    variance_ratio: np.ndarray
+    """Share of the variance along each axis, shape (component,)."""
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Other points, centred by themselves, along the axes; shape (point, component)."""
+        return (points - points.mean(axis=0)) @ self.axes.T
+
+
+def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -> Components:
+    """All principal components that the points span, without scaling.
+
+    With labels, each axis points to where the larger labels are on average, so that it does not turn
+    round from layer to layer.
+    """
+    mean = points.mean(axis=0)
+    centred = points - mean
+    # of the two matrices of scalar products, the smaller one: several times faster than the points' SVD
+    if len(points) <= points.shape[1]:
+        size, left = _singular_values(centred @ centred.T)
+        axes = (centred.T @ left / np.where(size > 0, size, 1)).T
+        scores = left * size
+    else:
+        size, right = _singular_values(centred.T @ centred)
+        axes, scores = right.T, centred @ right
+    if labels is not None:
+        sign = np.where(scores.T @ (labels - labels.mean()) < 0, -1.0, 1.0)
+        scores, axes = scores * sign, axes * sign[:, None]
+    variance = size**2
+    total = variance.sum()
+    return Components(mean, axes, scores, variance / total if total else variance)
+
+
+def _singular_values(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and vectors from scalar products, those left out that are rounding; at least one."""
+    values, vectors = np.linalg.eigh(products)
+    size = np.sqrt(np.maximum(values[::-1], 0))
+    n_kept = max(1, int((size > 1e-6 * size[0]).sum()))
+    return size[:n_kept], vectors[:, ::-1][:, :n_kept]
+
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
+"""Training and test points of each fold."""
+
+
+def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
+    """Folds with the classes in proportion, points of one group in the same fold.
+
+    A word that one statement says something true of, and its neighbor something false, would lead a probe
+    astray if it learned from the one and was tested on the other.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    places = np.zeros((len(labels), 1))
+    n_groups = min(len(set(groups[labels == label].tolist())) for label in np.unique(labels))
+    if n_groups >= 2:
+        split = StratifiedGroupKFold(min(N_FOLDS, n_groups), shuffle=True, random_state=seed)
+        found = list(split.split(places, labels, groups))
+        if all(len(set(labels[train])) == len(set(labels)) and len(test) for train, test in found):
+            return found
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    return list(StratifiedKFold(min(N_FOLDS, smallest), shuffle=True, random_state=seed).split(places, labels))
+
+
+def interval(n_right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score interval of a share of right answers, at `LEVEL`.
+
+    Wilson, J. Am. Stat. Assoc. 22, 209 (1927). The answers count as independent.
+    """
+    z2 = ndtri(0.5 + LEVEL / 2) ** 2
+    share = n_right / n
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return center - half, center + half
+
+
+# Each fit takes centred points and their labels and gives weights of shape (1, coordinate), which are
+# positive for the label 1, or (class, coordinate).
+
+
+def logistic_regression(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Logistic regression without intercept, with an L2 penalty of weight `PENALTY`."""
+    from sklearn.linear_model import LogisticRegression
+
+    unit = np.sqrt((points**2).mean()) or 1.0
+    model = LogisticRegression(C=1 / PENALTY, fit_intercept=False, max_iter=2000).fit(points / unit, labels)
+    return model.coef_ / unit
+
+
+def mass_mean(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Difference of the class means (Marks & Tegmark, arXiv:2310.06824)."""
+    return (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))[None]
+
+
+def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Difference of the class means, times the inverse of the covariance within the classes.
+
+    The covariance of few points is uncertain; it is shrunk after Ledoit & Wolf,
+    J. Multivar. Anal. 88, 365 (2004).
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    means = np.stack([points[labels == label].mean(axis=0) for label in (0, 1)])
+    within, _ = ledoit_wolf(points - means[labels], assume_centered=True)
+    if not within.any():  # all points are one
+        return np.zeros((1, points.shape[1]))
+    return np.linalg.solve(within, means[1] - means[0])[None]
+
+
+FITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "logistic_regression": logistic_regression,
+    "mass_mean": mass_mean,
+    "mass_mean_whitened": mass_mean_whitened,
+}
+"""Probes that learn from one data set."""
+
+PAIRED = ("ccs", "truth_direction")
+"""Probes that learn from a data set and its opposite together."""
+
+TITLES = {
+    "logistic_regression": "logistic regression",
+    "mass_mean": "mass-mean",
+    "mass_mean_whitened": "mass-mean, whitened",
+    "ccs": "CCS",
+    "truth_direction": "truth direction",
+}
+"""Names that a reader sees."""
+
+
+def predict(weights: np.ndarray, points: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Labels that the weights give to centred points."""
+    scores = points @ weights.T
+    place = (scores[:, 0] > 0).astype(int) if len(weights) == 1 else scores.argmax(axis=1)
+    return np.asarray(classes)[place]
+
+
+def cross_validate(
+    fit: Callable[[np.ndarray, np.ndarray], np.ndarray], points: np.ndarray, labels: np.ndarray, parts: Folds
+) -> float:
+    """Share of points whose label a probe finds that was fitted to the other folds.
+
+    The test points are centred by the mean of the training points.
+    """
+    classes, right = np.unique(labels), 0
+    for train, test in parts:
+        mean = points[train].mean(axis=0)
+        weights = fit(points[train] - mean, labels[train])
+        right += int((predict(weights, points[test] - mean, classes) == labels[test]).sum())
+    return right / len(labels)
+
+
+def separation(scores: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
+    """Cross-validated accuracy of logistic regression with intercept on the first two components."""
+    from sklearn.linear_model import LogisticRegression
+
+    plane = scores[:, :2] / (np.sqrt((scores[:, :2] ** 2).mean()) or 1.0)
+    right = 0
+    for train, test in parts:
+        model = LogisticRegression().fit(plane[train], labels[train])
+        right += int((model.predict(plane[test]) == labels[test]).sum())
+    return right / len(labels)
+
+
+def variance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
+    """Variance between the class means over variance within the classes, mean over coordinates.
+
+    After Bürger et al., arXiv:2407.12831; a coordinate in which nothing varies is left out.
+    """
+    classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.stack([points[labels == label].mean(axis=0) for label in classes])
+    within = ((points - means[place]) ** 2).mean(axis=0)
+    between = (counts[:, None] * (means - points.mean(axis=0)) ** 2).sum(axis=0) / len(labels)
+    varies = within > 0
+    return float((between[varies] / within[varies]).mean()) if varies.any() else 0.0
+
+
+def truth_directions(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> np.ndarray:
+    """Directions of truth, and of truth times polarity, by least squares.
+
+    With τ = ±1 for true and false and p = ±1 for affirmative and negated, the centred points of each data
+    set are fitted by τ t_G + τ p t_P (Bürger et al., arXiv:2407.12831).
+
+    Parameters
+    ----------
+    sets
+        Centred points, labels 0 and 1, and polarity of each data set; both polarities must occur.
+
+    Returns
+    -------
+    numpy.ndarray
+        t_G and t_P, shape (2, coordinate).
+    """
+    truth = np.concatenate([2.0 * labels - 1 for _, labels, _ in sets])
+    polarity = np.concatenate([np.full(len(labels), float(p)) for _, labels, p in sets])
+    design = np.stack([truth, truth * polarity], axis=1)
+    return np.linalg.lstsq(design, np.concatenate([points for points, _, _ in sets]), rcond=None)[0]
+
+
+def truth_direction(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """t_G of `truth_directions` for a data set and its negation.
+
+    Parameters
+    ----------
+    first, second
+        Points of the data set and of its negation, in the same order, each centred.
+    labels
+        Labels of the first; the second has the opposite ones.
+    """
+    return truth_directions([(first, labels, 1), (second, 1 - labels, -1)])[:1]
+
+
+def contrast_consistent_search(
+    first: np.ndarray, second: np.ndarray, masks: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """CCS: directions whose answers to a statement and to its opposite add up to one, found without labels.
+
+    Burns et al., arXiv:2212.03827: p(x) = σ(w·x + b), loss (p(x⁺) + p(x⁻) − 1)² +
+    min(p(x⁺), p(x⁻))². All folds and random starts are one optimization.
+
+    Parameters
+    ----------
+    first, second
+        Points of a data set and of its opposite, shape (pair, coordinate).
+    masks
+        Which pairs each fold trains on, shape (fold, pair); each fold centres both sets by those.
+
+    Returns
+    -------
+    numpy.ndarray
+        Weights and, last, b for coordinates of variance 1 on average; shape (fold, coordinate + 1). The
+        sign is arbitrary: labels have to decide it.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    n_folds, width = len(masks), first.shape[1]
+    unit = float(np.sqrt(((first - first.mean(axis=0)) ** 2).mean())) or 1.0
+    sides = [torch.tensor(points / unit, dtype=torch.float32) for points in (first, second)]
+    # one column a fold and random start
+    share = torch.tensor(masks / masks.sum(axis=1, keepdims=True), dtype=torch.float32)
+    share = share.repeat_interleave(CCS_RESTARTS, dim=0).T
+    means = [share.T @ side for side in sides]
+    weights = torch.randn(width, share.shape[1], generator=generator) / width**0.5
+    shift = torch.zeros(share.shape[1])
+    weights.requires_grad_(), shift.requires_grad_()
+    optimizer = torch.optim.Adam([weights, shift], lr=CCS_RATE)
+
+    def losses() -> torch.Tensor:
+        first_answer, second_answer = (
+            torch.sigmoid(side @ weights - (mean.T * weights).sum(dim=0) + shift)
+            for side, mean in zip(sides, means, strict=True)
+        )
+        consistent = (first_answer + second_answer - 1) ** 2
+        confident = torch.minimum(first_answer, second_answer) ** 2
+        return ((consistent + confident) * share).sum(dim=0)
+
+    with torch.enable_grad():
+        for _ in range(CCS_STEPS):
+            optimizer.zero_grad()
+            losses().sum().backward()
+            optimizer.step()
+    start = losses().view(n_folds, CCS_RESTARTS).argmin(dim=1)
+    best = torch.arange(n_folds) * CCS_RESTARTS + start
+    found = torch.cat([weights / unit, shift[None]]).detach()[:, best]
+    return found.T.double().numpy()
