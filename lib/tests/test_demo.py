@@ -58,7 +58,7 @@ def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models
 
 def test_the_entropy_of_a_prompt_follows_its_loss(results):
     both = results.structured[["entropy", "loss"]].squeeze("shuffle_level")
-    assert (statistics.correlate(both["entropy"], both["loss"])["low"] > 0.8).all()
+    assert (statistics.correlate(both["entropy"], both["loss"])["low"] > 0.5).all()
     assert bool(results.structured["logit_intrinsic_dimension"].notnull().all())
 
 

@@ -354,6 +354,7 @@ def test_observables_have_the_fixed_names_and_dimensions(observed):
         "layer_other": 31,
         "scale": 8,
         "k": 31,
+        "angle": 36,
     }
     assert observed["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert observed["k"].values.tolist() == list(range(1, 32))
