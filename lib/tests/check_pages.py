@@ -83,7 +83,9 @@ def figure_faults(page: BeautifulSoup) -> list[str]:
         images = figure.find_all("img")
         described = images and all((image.get("alt") or "").strip() for image in images)
         labels = [elem["aria-label"].strip() for elem in figure.select("[aria-label]")]
-        if not figure.find("table") and not described and not any(labels):
+        # A small run may have a sentence where a table would be; it is read as it is.
+        sentence = name.startswith("tbl-") and not images and not figure.select(".vega-chart, svg, canvas")
+        if not figure.find("table") and not sentence and not described and not any(labels):
             faults.append(f"{name}: no alternative text")
     ids = [elem["id"] for elem in page.select("[id]")]
     faults += [f"the id {name} is there twice" for name in {i for i in ids if ids.count(i) > 1}]

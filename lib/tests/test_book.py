@@ -269,12 +269,16 @@ def test_the_page_check_passes_and_finds_planted_faults(built, tmp_path, capsys,
     copy = Path(shutil.copytree(built, tmp_path / "_book"))
     page = copy / "text" / "methods.html"
     planted = '<p>?@fig-gone</p><a href="gone.html">x</a><script src="https://example.org/x.js"></script>'
+    planted += '<figure id="tbl-drawn"><svg></svg><figcaption>A.</figcaption></figure>'
+    planted += '<figure id="tbl-said"><p>None.</p><figcaption>A.</figcaption></figure>'
     page.write_text(page.read_text() + planted)
     (copy / "references.html").unlink()
     assert check_pages.main([str(copy), "--expect-chapters", config]) == 1
     out = capsys.readouterr().out
-    for fault in ("references.html: missing", "?@fig-gone", "dead link: gone.html", "needs the network"):
+    faults = ["references.html: missing", "?@fig-gone", "dead link: gone.html", "needs the network"]
+    for fault in [*faults, "tbl-drawn: no alternative text"]:
         assert fault in out
+    assert "tbl-said" not in out
 
 
 # --- refusals ---------------------------------------------------------------------------
