@@ -64,17 +64,19 @@ def findings(result: dict | None) -> Markdown:
     """How a partial load compares with a whole one."""
     if not result:
         return _nothing()
-    words = {"read": "reads {:.1%} of the bytes", "added_memory": "adds {:.1%} of the memory"}
-    shares = {name: result["ratios"][name] for name in words if result["ratios"][name] is not None}
-    text = (
+    ratios = result["ratios"]
+    lines = [
         f"{result['title']}, in {result['parameters']['dtype']}: a load of {result['part']['n_layers']} blocks, with "
-        f"the embeddings, has {result['ratios']['weight']:.1%} of the weights of a whole load. "
-    )
-    if not shares:
-        return Markdown(text + "What it reads and holds could not be measured on this system.")
-    measured = " and ".join(words[name].format(share) for name, share in shares.items())
-    bound = "no more than" if max(shares.values()) <= BOUND else "more than"
-    return Markdown(text + f"It {measured} of one, {bound} the {BOUND:.0%} that are this report's limit.")
+        f"the embeddings, takes {ratios['weight']:.1%} of the bytes of the weights."
+    ]
+    for name, words in (
+        ("added_memory", "To the memory it adds {} of what a whole load adds"),
+        ("read", "With what the system reads ahead, from the disk come {} of the bytes of a whole load"),
+    ):
+        if ratios[name] is not None:  # where the system can tell
+            bound = "no more than" if ratios[name] <= BOUND else "more than"
+            lines.append(f"{words.format(f'{ratios[name]:.1%}')}, {bound} the {BOUND:.0%} that are the limit.")
+    return sentences.bullets(lines)
 
 
 def second_loads(result: dict | None) -> Markdown:
