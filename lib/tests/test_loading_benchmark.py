@@ -50,7 +50,7 @@ def test_the_chapter_reads_the_result(folder):
     parts = [loading_report.table, loading_report.findings, loading_report.second_loads, loading_report.provenance]
     text = "\n".join(part(result).data for part in parts)
     assert "| all |" in text and "| the first 1 |" in text
-    assert "a load of 1 blocks" in text and "less than 3 s" in text
+    assert "a load of 1 blocks" in text and "than 3 s" in text  # which of both, the machine decides
 
 
 def test_the_chapter_names_the_command_where_there_is_no_result(tmp_path):
