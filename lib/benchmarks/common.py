@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ import xarray as xr
 from token_geometry import extraction, neighbors, project, store
 from token_geometry.errors import InputError
 from token_geometry.geometry import labelled, similarity
+from token_geometry.resources import processor, status
 from token_geometry.states import LanguageModel, States
 
 FORWARD = ("forward", "head")
@@ -126,7 +126,7 @@ def run_library(
         its assembly, the file, and reading it back.
     """
     with ExitStack() as stack:
-        states = stack.enter_context(watch.around(LanguageModel, "forward", "forward"))
+        passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
         stack.enter_context(watch.around(LanguageModel, "_predictions", "head"))
         stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
         stack.enter_context(watch.around(similarity, "cosine_similarity", "cosine"))
@@ -136,7 +136,8 @@ def run_library(
         shard = store.read(path)
     with watch.stage("observables"):
         observed = labelled.observables(shard)
-    return Passed(states[0], shard, observed, path.stat().st_size)
+    (states,) = passed[0]
+    return Passed(states, shard, observed, path.stat().st_size)
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -151,16 +152,6 @@ def stage_seconds(watches: Iterable[Stopwatch]) -> dict[str, dict[str, float]]:
     return {name: spread(watch.seconds[name] for watch in watches) for name in watches[0].seconds}
 
 
-def peak_memory() -> int:
-    """Largest resident size of this process, bytes."""
-    # getrusage would do, did it not hand a process that was started by a larger one that one's peak
-    peak = _status("VmHWM")
-    if peak is not None:
-        return peak
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 @contextmanager
 def added_memory() -> Iterator[list[int]]:
     """Gives a list that holds what the block's peak adds to the resident size, bytes.
@@ -170,41 +161,24 @@ def added_memory() -> Iterator[list[int]]:
     added: list[int] = []
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
+        before = status("VmRSS")
     except OSError:
         before = None
     yield added
     if before is not None:
-        added.append(max(_status("VmHWM") - before, 0))
-
-
-def _status(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+        added.append(max(status("VmHWM") - before, 0))
 
 
 def describe_machine(device: str = "cpu") -> dict:
     """Processor, cores, threads, GPU."""
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": joblib.cpu_count(only_physical_cores=True),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "system": platform.system(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def describe_shape(model: LanguageModel) -> dict:

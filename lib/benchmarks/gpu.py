@@ -22,7 +22,6 @@ from common import (
     default_output,
     describe_shape,
     make_result,
-    peak_memory,
     run_command,
     run_library,
     spread,
@@ -30,9 +29,10 @@ from common import (
     write_json,
 )
 
-from token_geometry import extraction, models, prompts, store
+from token_geometry import batches, extraction, models, prompts, store
 from token_geometry.errors import InputError
 from token_geometry.geometry import labelled
+from token_geometry.resources import peak_memory
 from token_geometry.states import LanguageModel
 
 SHAPES = {
@@ -89,8 +89,8 @@ class RandomModel(LanguageModel):
         title = f"Random weights, shapes {shape}"
         # LanguageModel's own beginning would load a tokenizer and weights: so it is not called
         self.source = models.ModelSource(name=shape, title=title, kind="random", location="")
-        self.device, self.tokenizer, self.prepend_bos = device, None, False
-        self._head_is_linear = None
+        self.device, self.devices, self.tokenizer, self.prepend_bos = device, [device], None, False
+        self._head_is_known, self._isometry = None, None
         self.is_whole, self.n_layers = True, config.num_hidden_layers
         with torch.device(device):
             self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
@@ -118,23 +118,25 @@ class Pipeline:
         run_library(self.model, key, self.request, {}, path=self.folder / key.file_name(), watch=watch)
         return watch
 
-    def forward(self, prompt: prompts.Prompt) -> None:
+    def forward(self, batch: list[prompts.Prompt]) -> None:
         """The forward pass with the loss, and nothing else."""
-        self.model.forward(prompt.token_ids)
+        self.model.forward_batch(np.stack([prompt.token_ids for prompt in batch]))
 
-    def whole(self, prompt: prompts.Prompt) -> None:
+    def whole(self, batch: list[prompts.Prompt]) -> None:
         """As an extraction and the reduction to observables run it, without a stopwatch."""
-        key = extraction.ShardKey(prompt, 0)
-        path = self.folder / key.file_name()
-        store.write(extraction.make_shard(self.model, key, self.request, {}), path)
-        labelled.observables(store.read(path))
+        keys = [extraction.ShardKey(prompt, 0) for prompt in batch]
+        for key, shard in zip(keys, extraction.make_shards(self.model, keys, self.request, {}), strict=True):
+            path = self.folder / key.file_name()
+            store.write(shard, path)
+            labelled.observables(store.read(path))
 
     def seconds(self, step, chosen: list[prompts.Prompt]) -> float:
         """Seconds a prompt of a step over many prompts, the device waited for at both ends."""
+        size = self.request.batch_size
         self._wait()
         start = time.perf_counter()
-        for prompt in chosen:
-            step(prompt)
+        for first in range(0, len(chosen), size):
+            step(chosen[first : first + size])
         self._wait()
         return (time.perf_counter() - start) / len(chosen)
 
@@ -146,7 +148,7 @@ class Pipeline:
 def measure(pipeline: Pipeline, chosen: list[prompts.Prompt]) -> dict:
     """Seconds a prompt: by stage, of the forward pass alone, and of the whole."""
     for prompt in itertools.islice(itertools.cycle(chosen), N_WARM_UP):
-        pipeline.whole(prompt)
+        pipeline.whole([prompt])
     watches = [pipeline.by_stage(prompt) for prompt in chosen]
     forward = pipeline.seconds(pipeline.forward, chosen)
     whole = pipeline.seconds(pipeline.whole, chosen)
@@ -173,14 +175,22 @@ def benchmark(options: argparse.Namespace) -> None:
     n_prompts = options.n_prompts or (64 if on_gpu else 4)
     at_least("--n-prompts", n_prompts, 1)
     at_least("--n-tokens", options.n_tokens, 4)
+    at_least("--batch-size", options.batch_size or 1, 1)
     output = options.output or default_output("observables-gpu" if on_gpu else "observables-reduced")
     if not on_gpu:
         print(f"no GPU is used: {shape} shapes on the CPU")
     with tempfile.TemporaryDirectory() as folder:
-        request = extraction.Extraction(
-            model=shape, corpus="", output=folder, n_tokens=options.n_tokens, dtype=dtype, device=device
-        )
         model = _make_model(shape, dtype=dtype, device=device)
+        batch_size = options.batch_size or batches.fitting(model, options.n_tokens)
+        request = extraction.Extraction(
+            model=shape,
+            corpus="",
+            output=folder,
+            n_tokens=options.n_tokens,
+            dtype=dtype,
+            device=device,
+            batch_size=batch_size,
+        )
         chosen = random_prompts(n_prompts, options.n_tokens, n_vocabulary=SHAPES[shape]["vocab_size"])
         results = measure(Pipeline(model, request, Path(folder)), chosen)
     results |= {
@@ -189,6 +199,7 @@ def benchmark(options: argparse.Namespace) -> None:
         "model": describe_shape(model),
     }
     parameters = {"shape": shape, "dtype": dtype, "n_prompts": n_prompts, "n_tokens": options.n_tokens}
+    parameters["batch_size"] = batch_size
     report(results)
     write_json(make_result("observables-gpu", parameters, results, device=device), output)
 
@@ -224,6 +235,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=models.DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--n-prompts", type=int, help="default: 64 on a GPU, 4 on a CPU")
     parser.add_argument("--n-tokens", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, help="prompts of a pass; default: what an extraction chooses")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="default: data/benchmarks/observables-gpu.json")
     return parser

@@ -10,9 +10,10 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 
-from common import peak_memory, run_command
+from common import run_command
 
 from token_geometry import extraction
+from token_geometry.resources import peak_memory
 
 
 def benchmark(options: argparse.Namespace) -> None:

@@ -24,7 +24,6 @@ from common import (
     default_output,
     describe_shape,
     make_result,
-    peak_memory,
     run_command,
     run_library,
     spread,
@@ -34,6 +33,7 @@ from common import (
 
 from token_geometry import extraction, models, prompts
 from token_geometry.errors import InputError
+from token_geometry.resources import peak_memory
 from token_geometry.states import LanguageModel
 
 N_TOKENS_MIN = 64

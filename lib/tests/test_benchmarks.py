@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
         "observables": ["--n-prompts", 1, "--n-tokens", 96, "--n-repeats", 1, "--n-jobs", 1]
         + ["--memory-prompts", 1, "--memory-tokens", 64, "--output", folder / "observables-cpu.json"],
         "gpu": ["--shape", "tiny", "--device", "cpu", "--n-tokens", 64, "--n-prompts", 2]
+        + ["--batch-size", 2]
         + ["--output", folder / "observables-reduced.json"],
     }
     for process in [start(name, *arguments) for name, arguments in small.items()]:
@@ -51,7 +52,9 @@ def test_a_result_says_on_what_device_with_what_versions_when_and_how_it_was_mad
         assert result["created"].startswith("20")
     assert {"scikit-learn", "joblib", "dadapy"} <= set(cpu["versions"])
     assert cpu["parameters"]["n_tokens"] == 96 and cpu["parameters"]["model"] == "smollm2-135m"
-    assert reduced["parameters"] == {"shape": "tiny", "dtype": "float32", "n_prompts": 2, "n_tokens": 64}
+    assert reduced["parameters"] == {
+        "shape": "tiny", "dtype": "float32", "n_prompts": 2, "n_tokens": 64, "batch_size": 2,
+    }  # fmt: skip
 
 
 def test_the_two_procedures_agree_on_the_same_hidden_states(cpu):

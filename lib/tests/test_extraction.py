@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from token_geometry import extraction, frames, observables, prompts, runs, sentences, store
+from token_geometry import extraction, frames, locks, observables, prompts, runs, sentences, store
 
 STRUCTURED = extraction.Extraction(
     model="smollm2-135m",
@@ -75,7 +75,8 @@ def test_a_directory_holds_a_shard_for_every_prompt_and_level_and_the_plan(struc
     assert len(times(structured)) == 3
     assert len(times(shuffled)) == 4
     plan = extraction.read_plan(shuffled)
-    assert {path.name for path in shuffled.iterdir()} == times(shuffled).keys() | {extraction.PLAN}
+    names = times(shuffled).keys() | {extraction.PLAN, locks.FOLDER}
+    assert {path.name for path in shuffled.iterdir()} == names
     assert sorted(times(shuffled)) == sorted(entry["file"] for entry in plan["shards"])
     assert plan["n_too_short"] == 0 and plan["n_examined"] == 2
 

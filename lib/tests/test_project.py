@@ -36,6 +36,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     run = [words for words in everything if any(line[: len(words)] == words for line in ci)]
     # by test_notebooks and test_benchmarks
     run += readme.commands("papermill")
+    run += readme.commands("torchrun")  # by test_processes
     run += [words for words in readme.commands("python") if words[1].startswith("lib/benchmarks/")]
     for words in readme.commands("python", "-m", "token_geometry"):
         assert main(words[3:]) == 0

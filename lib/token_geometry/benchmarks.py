@@ -365,7 +365,8 @@ def throughput(result: dict | None) -> Markdown:
             "No GPU was at hand: these figures are from the CPU at reduced shapes, and say nothing about a GPU."
         )
     lines += [
-        f"{rate['forward']:.3g} prompts a second pass through the model alone, {rate['whole']:.3g} with tables, "
+        f"In batches of {result['parameters'].get('batch_size', 1)}, {rate['forward']:.3g} prompts a second pass "
+        f"through the model alone, {rate['whole']:.3g} with tables, "
         f"shard and observables. Outside the forward pass lies {result['share_outside_forward']:.0%} of the time, "
         f"{result['ratios']['library_to_forward_unsynchronised']:.2g} times what that takes.",
     ]

@@ -1,11 +1,10 @@
 """Extraction: prompts through a model, one shard of neighbor tables a prompt and shuffle level."""
 
+import contextlib
 import json
 import os
-import resource
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tqdm import tqdm
 
-from . import models, prompts, ranks, store
+from . import estimates, locks, models, placement, prompts, ranks, resources, store
 from .errors import InputError
+from .geometry import labelled
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
     from .states import LanguageModel
@@ -57,7 +56,22 @@ class Extraction:
     """Torch device."""
 
     num_processes: int = 1
-    """Processes that share the prompts."""
+    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
+
+    gpus_per_model: int = 1
+    """GPUs that the model of one process is spread over, where it is too large for one."""
+
+    batch_size: int | None = None
+    """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
+
+    keep_neighbors: bool = True
+    """Whether shards hold the neighbor tables; else only the observables of the prompt, a hundredth of them."""
+
+    shard: int = 0
+    """Which slice of the prompts this job takes, from 0; its `output` is that of the other slices."""
+
+    n_shards: int = 1
+    """How many slices independent jobs share the prompts in."""
 
     overwrite: bool = False
     """Replace shards of another recipe that the directory holds."""
@@ -72,8 +86,13 @@ class Extraction:
     final_norm: bool = True
     """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
 
-    def check(self) -> None:
+    def check(self, *, n_models: int | None = None) -> None:
         """Refuse what cannot work, before anything is loaded.
+
+        Parameters
+        ----------
+        n_models
+            How many of the processes are on this machine; None: all.
 
         Raises
         ------
@@ -95,14 +114,64 @@ class Extraction:
         prompts.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in models.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(models.DTYPES)}")
-        if self.num_processes != 1:
-            raise InputError(f"num_processes is {self.num_processes}; accepted: 1")
-        models.choose_device(self.device)
+        self._check_shares()
+        n_models = self.num_processes if n_models is None else n_models
+        placement.devices(self.device, gpus_per_model=self.gpus_per_model, n_models=n_models)
         twice = [key for key in self._prompt_ids() if self._prompt_ids().count(key) > 1]
         if twice:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
         for name in (self.model, *self.filter_models):
             models.check_files(models.resolve(name))
+
+    def check_length(self) -> None:
+        """Refuse prompts that are longer than a model reads; needs the models' configurations.
+
+        Raises
+        ------
+        InputError
+            Naming the model and its longest prompt.
+        """
+        for name in dict.fromkeys((self.model, *self.filter_models)):
+            source = models.resolve(name)
+            models.check_length(source, models.load_config(source), self.n_tokens)
+
+    def _check_shares(self) -> None:
+        for name in ("num_processes", "gpus_per_model", "n_shards"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; accepted: 1 or more, or None for what fits")
+        if not 0 <= self.shard < self.n_shards:
+            raise InputError(
+                f"shard is {self.shard} and n_shards {self.n_shards}; accepted: 0 to {self.n_shards - 1}"
+            )
+        if self.n_passes is not None:
+            self.check_number_of_processes(self.num_processes, self.n_passes)
+
+    @property
+    def n_passes(self) -> int | None:
+        """Prompts times shuffle levels; None where the corpus decides how many prompts there are."""
+        n_prompts = len(self.prompt_ids) or self.n_prompts
+        return None if n_prompts is None else n_prompts * len(self.shuffle_levels)
+
+    def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
+        """Refuse more processes or slices than there are prompts to share.
+
+        Raises
+        ------
+        InputError
+            Naming both numbers.
+        """
+        n_here = len(range(self.shard, n_passes, self.n_shards))
+        if num_processes > n_here:
+            slices = f" in slice {self.shard} of {self.n_shards}" if self.n_shards > 1 else ""
+            raise InputError(
+                f"num_processes is {num_processes} and there are {n_here} prompts (shuffle levels counted) "
+                f"to share{slices}; accepted: 1 to {n_here}"
+                if n_here
+                else f"n_shards is {self.n_shards} and there are {n_passes} prompts (shuffle levels counted) to "
+                f"share; accepted: 1 to {n_passes}"
+            )
 
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
@@ -146,11 +215,25 @@ class ShardKey:
         return f"{plain}-{self.prompt.text_sha256[:8]}-s{self.shuffle_level}.nc"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be done of an extraction, as the process that leads it found out."""
+
+    source: models.ModelSource
+    """The model, a revision of the hub by its commit."""
+
+    recipe: dict
+    """What decides the numbers of every shard."""
+
+    missing: list[ShardKey]
+    """What is to be made."""
+
+
 def extract(request: Extraction) -> Path:
     """Run an extraction, or what is missing of it.
 
     Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the
-    shard it had reached.
+    shards it had reached. With several processes `torch.distributed`'s launcher starts `worker` in each.
 
     Returns
     -------
@@ -160,77 +243,139 @@ def extract(request: Extraction) -> Path:
     Raises
     ------
     InputError
-        If the request cannot be carried out, or the directory holds another extraction and
-        `overwrite` is not set.
+        If the request cannot be carried out, the directory holds another extraction and
+        `overwrite` is not set, or another run is working on it.
     """
     request.check()
-    source = models.at_commit(models.resolve(request.model))
-    corpus = prompts.load_corpus(request.corpus)
-    filters = [models.resolve(name) for name in request.filter_models if name != request.model]
     recipe = request.recipe()
-    for one in (source, *filters):
-        models.check_length(one, models.load_config(one), request.n_tokens)
+    request.check_length()
     directory = Path(request.output)
     _refuse_other_recipe(directory, recipe, overwrite=request.overwrite)
-    previous = _planned_files(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {directory} cannot be made: {error.strerror}") from None
-    if not os.access(directory, os.W_OK):
-        raise InputError(f"output {directory} cannot be written: change its permissions")
+    _make_writable(directory)
+    if request.num_processes > 1:
+        from . import launcher
 
-    tokenizers = [models.load_tokenizer(one) for one in (source, *filters)]
-    selection = prompts.select_prompts(
-        corpus,
-        tokenizers,
-        n_prompts=request.n_prompts,
-        n_tokens=request.n_tokens,
-        seed=request.seed,
-        prompt_ids=[str(key) for key in request.prompt_ids],
-    )
-    print(
-        f"{len(selection.prompts)} prompts of {corpus.title}; {selection.n_too_short} of "
-        f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
-    )
-    keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
-    _write_plan(directory, request, source, recipe, selection, keys)
-    digest = store.digest(recipe)
-    missing = [k for k in keys if not store.is_fresh(directory / k.file_name(), digest)]
-    if len(missing) < len(keys):
-        print(f"{len(keys) - len(missing)} of {len(keys)} shards are there already")
-    if missing:
-        from .states import LanguageModel
+        launcher.run(request)
+    else:
+        from . import passes
 
-        model = LanguageModel(source, dtype=request.dtype, device=request.device)
-        # without a terminal every refresh of the bar would be a line of the log
-        every = 0.5 if sys.stderr.isatty() else 10.0
-        for key in tqdm(missing, desc=f"Extract {source.name}", unit="prompt", mininterval=every):
-            store.write(make_shard(model, key, request, recipe), directory / key.file_name())
-    for name in previous - {key.file_name() for key in keys} if request.overwrite else ():
-        (directory / name).unlink(missing_ok=True)
+        with begin(request) as work:
+            devices = placement.devices(request.device, gpus_per_model=request.gpus_per_model)
+            passes.make(request, work, work.missing, devices=devices)
     return directory
 
 
+@contextlib.contextmanager
+def begin(request: Extraction, *, n_processes: int = 1) -> Iterator[Work]:
+    """Find out what is missing of an extraction, say what it will take, and keep others off its directory.
+
+    Parameters
+    ----------
+    request
+        A request that was checked.
+    n_processes
+        How many processes share the work.
+
+    Raises
+    ------
+    InputError
+        As `extract`.
+    """
+    source = models.at_commit(models.resolve(request.model))
+    filters = [models.resolve(name) for name in request.filter_models if name != request.model]
+    recipe, plan_digest = request.recipe(), store.digest(request.plan_recipe())
+    directory = Path(request.output)
+    _make_writable(directory)
+    with locks.held(directory, shard=request.shard, n_shards=request.n_shards, plan_digest=plan_digest):
+        _refuse_other_recipe(directory, recipe, overwrite=request.overwrite)
+        previous = _planned_files(directory)
+        corpus = prompts.load_corpus(request.corpus)
+        selection = prompts.select_prompts(
+            corpus,
+            [models.load_tokenizer(one) for one in (source, *filters)],
+            n_prompts=request.n_prompts,
+            n_tokens=request.n_tokens,
+            seed=request.seed,
+            prompt_ids=[str(key) for key in request.prompt_ids],
+        )
+        print(
+            f"{len(selection.prompts)} prompts of {corpus.title}; {selection.n_too_short} of "
+            f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
+        )
+        keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
+        request.check_number_of_processes(n_processes, len(keys))
+        _write_plan(directory, request, source, recipe, selection, keys)
+        mine = keys[request.shard :: request.n_shards]
+        _remove_partial(directory, {key.file_name() for key in mine}, alone=request.n_shards == 1)
+        missing = [k for k in mine if not _is_done(directory / k.file_name(), request, recipe)]
+        if request.n_shards > 1:
+            print(f"slice {request.shard} of {request.n_shards}: {len(mine)} of {len(keys)} shards")
+        if len(missing) < len(mine):
+            print(f"{len(mine) - len(missing)} of {len(mine)} shards are there already")
+        if missing:
+            n_prompts = len({key.prompt.id for key in missing})
+            print(estimates.describe(request, n_prompts, len(missing), n_processes=n_processes), flush=True)
+        yield Work(source, recipe, missing)
+        for name in previous - {key.file_name() for key in keys} if request.overwrite else ():
+            (directory / name).unlink(missing_ok=True)
+
+
+def make_shards(
+    model: "LanguageModel", keys: Sequence[ShardKey], request: Extraction, recipe: dict
+) -> Iterator[xr.Dataset]:
+    """One forward pass of prompts, all of `n_tokens` tokens, and what is kept of each."""
+    started = time.perf_counter()
+    permutations = [
+        prompts.block_permutation(key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256)
+        for key in keys
+    ]
+    token_ids = [prompts.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]
+    passed = model.forward_batch(np.stack(token_ids), final_norm=request.final_norm, logits=True)
+    seconds = (time.perf_counter() - started) / len(keys)
+    for key, permutation, ids, states in zip(keys, permutations, token_ids, passed, strict=True):
+        shard = _shard(model, key, permutation, ids, states, recipe)
+        shard = shard.assign_attrs(seconds_forward=seconds, batch_size=len(keys))
+        yield shard if request.keep_neighbors else reduced(shard)
+
+
 def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
-    """One forward pass and what is kept of it."""
+    """One forward pass of one prompt and what is kept of it."""
+    (shard,) = make_shards(model, [key], request, recipe)
+    return shard
+
+
+def reduced(shard: xr.Dataset) -> xr.Dataset:
+    """The observables of a shard, which take its place where neighbor tables are not kept."""
+    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": _names_of_observables()})
+
+
+def is_reduced(shard: xr.Dataset) -> bool:
+    """Whether a shard holds observables in place of neighbor tables."""
+    return "observables" in shard.attrs
+
+
+def has_all_observables(shard: xr.Dataset) -> bool:
+    """Whether a reduced shard holds every observable that there is by now."""
+    return shard.attrs["observables"] == _names_of_observables()
+
+
+def _names_of_observables() -> str:
+    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
+
+
+def _shard(model, key: ShardKey, permutation, token_ids, states, recipe: dict) -> xr.Dataset:
     from . import neighbors
     from .geometry import similarity
 
     started = time.perf_counter()
-    permutation = prompts.block_permutation(
-        key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256
-    )
-    token_ids = prompts.shuffle_blocks(key.prompt.token_ids, permutation)
-    states = model.forward(token_ids, final_norm=request.final_norm, logits=True)
-    forward_done = time.perf_counter()
     try:
         table = neighbors.neighbor_table(states.hidden)
         of_logits = neighbors.neighbor_table(states.logits[None])
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     mean, deviation = similarity.cosine_similarity(states.hidden)
-    measured = time.perf_counter()
+    mean, deviation = mean.cpu().numpy(), deviation.cpu().numpy()
+    seconds_geometry = time.perf_counter() - started
     index_type = np.uint16 if len(token_ids) < 2**16 - 1 else np.uint32
     if (table.index < 0).any():
         index_type = np.int32
@@ -265,12 +410,12 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
             ),
             "cosine_similarity": (
                 "layer",
-                mean.cpu().numpy(),
+                mean,
                 {"long_name": "mean cosine similarity of all pairs of tokens", **units},
             ),
             "cosine_similarity_std": (
                 "layer",
-                deviation.cpu().numpy(),
+                deviation,
                 {"long_name": "standard deviation of the cosine similarity", **units},
             ),
             "loss": (
@@ -317,9 +462,11 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
             shuffle_level=key.shuffle_level,
             bos_prepended=int(model.prepend_bos),
             device=model.device,
-            seconds_forward=forward_done - started,
-            seconds_geometry=measured - forward_done,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            device_name=resources.device_name(model.device),
+            n_gpus=len(model.devices) if resources.is_gpu(model.device) else 0,
+            seconds_geometry=seconds_geometry,
+            peak_memory_bytes=resources.peak_memory(),
+            peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
         ),
     )
 
@@ -370,21 +517,57 @@ def read_shards(directory: Path):
 
 
 def cost_table(directory: Path) -> pd.DataFrame:
-    """Device, seconds of the forward pass and of the geometry, and peak memory (GB) of each shard."""
+    """What each shard cost that is there: device, batch, seconds of the stages a prompt, peak memory (GB).
+
+    The time is that of a prompt; the peak that of the process, up to then.
+    """
     rows = []
-    for shard in read_shards(directory):
-        attrs = shard.attrs
-        rows.append(
-            {
-                "prompt": attrs["prompt"],
-                "shuffle level": int(attrs["shuffle_level"]),
-                "device": attrs["device"],
-                "forward (s)": round(float(attrs["seconds_forward"]), 2),
-                "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
-                "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
-            }
-        )
+    for entry in read_plan(directory)["shards"]:
+        path = directory / entry["file"]
+        if not path.is_file():
+            continue  # of another slice, or not reached yet
+        attrs = store.read_attrs(path)
+        row = {
+            "prompt": attrs["prompt"],
+            "shuffle level": int(attrs["shuffle_level"]),
+            "device": attrs["device_name"],
+            "batch": int(attrs["batch_size"]),
+            "forward (s)": round(float(attrs["seconds_forward"]), 2),
+            "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
+            "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
+        }
+        if int(attrs["n_gpus"]):
+            row["peak GPU memory (GB)"] = round(int(attrs["peak_gpu_memory_bytes"]) / 1e9, 2)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _is_done(path: Path, request: Extraction, recipe: dict) -> bool:
+    """Whether a shard is whole, of this recipe, and holds what is asked for."""
+    try:
+        shard = store.read(path)
+    except InputError:
+        return False
+    if shard.attrs["recipe_digest"] != store.digest(recipe):
+        return False
+    # from a table the observables follow
+    return not is_reduced(shard) or (not request.keep_neighbors and has_all_observables(shard))
+
+
+def _remove_partial(directory: Path, names: set[str], *, alone: bool) -> None:
+    """Remove what a killed process left half written of these files, and of the plan if no slices share it."""
+    for partial in directory.glob(".*.partial"):
+        if partial.name[1:].rsplit(".", 2)[0] in (names | {PLAN} if alone else names):
+            partial.unlink(missing_ok=True)
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {directory} cannot be made: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise InputError(f"output {directory} cannot be written: change its permissions")
 
 
 def _refuse_other_recipe(directory: Path, recipe: dict, *, overwrite: bool) -> None:

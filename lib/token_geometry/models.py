@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -220,7 +221,9 @@ def load_tokenizer(source: ModelSource):
     return tokenizer
 
 
-def load_model(source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None):
+def load_model(
+    source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None, devices: Sequence[str] = ()
+):
     """The model in evaluation mode.
 
     Parameters
@@ -236,6 +239,9 @@ def load_model(source: ModelSource, *, dtype: str, device: str, n_layers: int | 
         that is wanted. Below L the model has no head, and of its files only what is left of it is
         read; for 0, which needs the embeddings only, one block is built, since there are no networks
         without. None, or L: the whole model.
+    devices
+        GPUs that the model is spread over, block by block, where one is too small; `device` is the first
+        of them. Empty, or one: `device` alone.
 
     Returns
     -------
@@ -246,6 +252,7 @@ def load_model(source: ModelSource, *, dtype: str, device: str, n_layers: int | 
     InputError
         If the model cannot be had or has fewer layers; before any weights are read.
     """
+    import accelerate
     import torch
 
     if dtype not in DTYPES:
@@ -254,17 +261,23 @@ def load_model(source: ModelSource, *, dtype: str, device: str, n_layers: int | 
     whole = is_whole(source, config, n_layers)
     with readable_errors(source), contextlib.ExitStack() as stack:
         check_files(source)
-        kind, config = _network(config, None if whole else max(n_layers, 1))
+        kind, config, sketch = _network(config, None if whole else max(n_layers, 1))
         if not whole or source.control == "random":
             stack.enter_context(_without_report())
         options = {"config": config, "dtype": getattr(torch, dtype)}
+        parts = _spread(sketch.to(options["dtype"]), devices, source.name) if len(devices) > 1 else {}
         if source.control == "random":
             model = _untrained(kind, options, source.control_seed)
+            if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
+                model = accelerate.dispatch_model(model, parts)
         else:
-            model = _from_files(kind, options, source)
-    if source.control == "permuted":
-        _permute(model, source.control_seed)
-    return model.to(device).eval()
+            # straight to the GPUs: several processes together need not have room for it beside them
+            place = torch.device(device)
+            on_gpu = {"device_map": parts or {"": place.index or 0}} if place.type == "cuda" else {}
+            model = _from_files(kind, options | on_gpu, source)
+        if source.control == "permuted":
+            _permute(model, source.control_seed)
+        return (model if parts else model.to(device)).eval()
 
 
 def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
@@ -364,6 +377,11 @@ class readable_errors:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, Exception) and not isinstance(error, InputError):
+            if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+                raise InputError(
+                    f"model {self.source.name!r} is too large for the device's memory: take dtype bfloat16, or "
+                    "spread it over more GPUs with gpus_per_model"
+                ) from None
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor and is not opened, since that could run code"
@@ -434,7 +452,7 @@ def _check_vocabulary(source: ModelSource, tokenizer, n_vocabulary: int) -> None
 
 
 def _network(config, n_blocks: int | None):
-    """Class of the network, without head and cut after `n_blocks`, and the configuration it takes."""
+    """Class of the network, without head and cut after `n_blocks`, the configuration it takes, a sketch."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -442,9 +460,19 @@ def _network(config, n_blocks: int | None):
     with torch.device("meta"):  # a sketch, which has shapes and no weights
         sketch = auto.from_config(config, trust_remote_code=False)
     if n_blocks is None:
-        return type(sketch), sketch.config
+        return type(sketch), sketch.config, sketch
     last = config.get_text_config().num_hidden_layers
-    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config
+    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config, sketch
+
+
+def _spread(sketch, gpus: Sequence[str], name: str) -> dict[str, int]:
+    import torch
+
+    from . import placement
+
+    # the rest is for the states of a prompt
+    free = [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
+    return placement.device_map(sketch, gpus, free=free, name=name)
 
 
 def _from_files(kind: type, options: dict, source: ModelSource):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from . import extraction, index_map, store
 from .errors import InputError, one_of
 from .geometry import labelled
+from .progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +97,23 @@ def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = 
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
         shards = extraction.read_shards(directory)
-        for shard in tqdm(shards, total=len(plan["shards"]), desc=f"Observables {name}", unit="shard"):
-            key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
-            pieces[key] = labelled.observables(shard, estimator=estimator)
+        with Progress(len(plan["shards"]), f"Observables {name}", unit="shard") as progress:
+            for shard in shards:
+                key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
+                pieces[key] = _observables(directory, shard, estimator)
+                progress.advance()
     return _assemble(pieces, plans, identities, recipe_of(plans, estimator=estimator))
+
+
+def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
+    if not extraction.is_reduced(shard):
+        return labelled.observables(shard, estimator=estimator)
+    if not extraction.has_all_observables(shard) or estimator != "gride":
+        raise InputError(
+            f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
+            f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
+        )
+    return shard
 
 
 def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:

@@ -1,7 +1,6 @@
 """Runs: the declared experiments of `data/runs`, their staleness, and the notebooks that make them."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -10,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
-from . import gguf_header, models, observables, parameters, project, prompts, ranks, store
+from . import estimates, models, observables, parameters, project, prompts, store
 from .errors import InputError, one_of
 from .extraction import Extraction
 from .truth import Truth
@@ -58,6 +57,12 @@ class Run:
 
     final_norm: bool = True
     """Whether the last layer is the state after the final norm; else the one before."""
+
+    gpus_per_model: int = 1
+    """GPUs that the model of one process is spread over."""
+
+    keep_neighbors: bool = True
+    """Whether shards hold the neighbor tables, from which new observables can be had, or only the observables."""
 
     description: str = field(default="")
     """One paragraph about the run."""
@@ -211,6 +216,8 @@ def _request(run: Run, model: str, block: str, choice: dict) -> tuple[str, Extra
         "device": run.device,
         "num_processes": run.num_processes,
         "final_norm": run.final_norm,
+        "gpus_per_model": run.gpus_per_model,
+        "keep_neighbors": run.keep_neighbors,
         "output": str(_relative(project.results(run.name) / "shards" / name)),
         # the directory belongs to the run: a changed recipe replaces what it holds
         "overwrite": True,
@@ -355,7 +362,7 @@ def check(run: Run) -> None:
 
 def memory_estimates(run: Run) -> list[int]:
     """Bytes of memory that each extraction, and each reading of statements, of a run takes, about."""
-    extractions = [_estimate(request)["memory"] for _, request in (*requests(run), *control_requests(run))]
+    extractions = [_estimate(request).memory for _, request in (*requests(run), *control_requests(run))]
     return extractions + [_truth_memory(request) for _, request in truths(run)]
 
 
@@ -363,7 +370,7 @@ def describe(run: Run) -> str:
     """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
     lines = [f"run {run.name}: {run.title}", ""]
     requested = (*requests(run), *control_requests(run))
-    estimates = {f"extraction-{name}": _estimate(request) for name, request in requested}
+    extractions = {f"extraction-{name}": _estimate(request) for name, request in requested}
     check = calibration(run)
     memories = {"calibration": _calibration_memory(check)} if check else {}
     memories |= {name: _truth_memory(request) for name, request in truths(run)}
@@ -371,79 +378,39 @@ def describe(run: Run) -> str:
         name = f"  ({step.name})" if step.name != step.notebook else ""
         lines.append(f"notebooks/{step.notebook}.ipynb{name}")
         lines += [f"    {key}: {json.dumps(value)}" for key, value in step.parameters.items()]
-        if step.name in estimates:
-            estimate = estimates[step.name]
+        if step.name in extractions:
+            found = extractions[step.name]
             lines.append(
-                f"    → {estimate['passes']} forward passes, {_size(estimate['disk'])} of disk, "
-                f"{_size(estimate['memory'])} of memory"
+                f"    → {found.passes} forward passes, {estimates.size(found.disk)} of disk, "
+                f"{estimates.size(found.memory)} of memory"
             )
         elif step.name in memories:
-            lines.append(f"    → {_size(memories[step.name])} of memory")
-    total = sum(estimate["disk"] for estimate in estimates.values())
-    lines += ["", f"in all about {_size(total)} of disk"]
+            lines.append(f"    → {estimates.size(memories[step.name])} of memory")
+    total = sum(found.disk for found in extractions.values())
+    lines += ["", f"in all about {estimates.size(total)} of disk"]
     return "\n".join(lines)
 
 
-def _estimate(request: Extraction) -> dict[str, int]:
-    source = models.resolve(request.model)
-    shape = source.shape or _shape_from_config(source)
-    n_prompts = len(request.prompt_ids) or request.n_prompts
-    if n_prompts is None:
-        n_prompts = len(prompts.load_corpus(request.corpus).texts)
-    passes = n_prompts * len(request.shuffle_levels)
-    layers, tokens = shape["layers"] + 1, request.n_tokens
-    index_bytes = 2 if tokens < 2**16 else 4
-    # per point: distances in float32, indices, angle and a flag
-    point = 4 * len(ranks.RANKS) + index_bytes * ranks.N_NEIGHBORS + 5
-    weight_bytes = 4 if request.dtype == "float32" else 2
-    hidden = layers * tokens * shape["width"] * (4 + weight_bytes)
-    # squared distances, their sums and the sorted copy are in memory at a time, in float64
-    pairs = 3 * 8 * tokens**2
-    return {
-        "passes": passes,
-        "disk": passes * layers * tokens * point,
-        "memory": shape["parameters"] * weight_bytes + hidden + pairs,
-    }
+def _estimate(request: Extraction) -> estimates.Estimate:
+    n_passes = request.n_passes
+    if n_passes is None:
+        n_passes = len(prompts.load_corpus(request.corpus).texts) * len(request.shuffle_levels)
+    return estimates.estimate(request, n_passes, n_at_once=request.batch_size or 1)
 
 
 def _calibration_memory(request: Calibration) -> int:
     """Bytes of the model, which a calibration always loads in float32, and of its hidden states."""
-    source = models.resolve(request.model)
-    shape = source.shape or _shape_from_config(source)
+    shape = estimates.shape_of(models.resolve(request.model))
     return 4 * (shape["parameters"] + 2 * (shape["layers"] + 1) * request.n_tokens * shape["width"])
 
 
 def _truth_memory(request: Truth) -> int:
     """Bytes of the blocks that are read, in float32, and of the states at the last tokens."""
-    source = models.resolve(request.model)
-    shape = source.shape or _shape_from_config(source)
+    shape = estimates.shape_of(models.resolve(request.model))
     embeddings = shape["vocabulary"] * shape["width"]
     blocks = (shape["parameters"] - embeddings) * request.n_layers // shape["layers"]
     n_statements = sum(len(drawn.texts) for drawn in request.draw())
     return 4 * (embeddings + blocks + 2 * (request.n_layers + 1) * n_statements * shape["width"])
-
-
-def _shape_from_config(source: models.ModelSource) -> dict[str, int]:
-    import transformers
-
-    if source.kind == "gguf":
-        return gguf_header.read(Path(source.location)).shape()
-    config = models.load_config(source)
-    with models.readable_errors(source), _meta_device():
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    text = config.get_text_config()
-    return {
-        "layers": text.num_hidden_layers,
-        "width": text.hidden_size,
-        "vocabulary": text.vocab_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-
-
-def _meta_device():
-    import torch
-
-    return torch.device("meta")
 
 
 def _file_name(model: str) -> str:
@@ -459,8 +426,3 @@ def _parameters(request: Extraction | Calibration | Truth) -> dict:
     values = {f.name: getattr(request, f.name) for f in fields(request)}
     # papermill knows lists and no other sequences
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def _size(n_bytes: float) -> str:
-    unit = min(int(math.log(max(n_bytes, 1), 1000)), 4)
-    return f"{n_bytes / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

@@ -71,6 +71,8 @@ class LanguageModel:
         Index of the last hidden state that is wanted: so many blocks are built and read, and no more
         of the files than they need. Such a model has no head, and so no loss. None, or the number of
         the model's blocks: the whole model.
+    devices
+        Devices that the model is spread over, in place of `device`; see `placement.devices`.
     """
 
     def __init__(
@@ -80,15 +82,20 @@ class LanguageModel:
         dtype: str = "float32",
         device: str = "auto",
         n_layers: int | None = None,
+        devices: Sequence[str] = (),
     ):
         self.source = source
-        self.device = models.choose_device(device)
+        self.device = models.choose_device(devices[0] if devices else device)
+        self.devices: list[str] = list(devices) or [self.device]
+        """Devices of the weights; states are gathered on the first."""
         config = models.load_config(source)
         self.is_whole = models.is_whole(source, config, n_layers)
         self.n_layers: int = config.get_text_config().num_hidden_layers if n_layers is None else n_layers
         """Index of the last hidden state: the number of blocks L, or fewer if so many were asked for."""
         self.tokenizer = models.load_tokenizer(source)
-        self.model = models.load_model(source, dtype=dtype, device=self.device, n_layers=n_layers)
+        self.model = models.load_model(
+            source, dtype=dtype, device=self.device, n_layers=n_layers, devices=self.devices
+        )
         self.prepend_bos = models.needs_bos(source, self.model.config.model_type)
         self._head_is_known: bool | None = None
         self._isometry: torch.Tensor | None = None
@@ -99,14 +106,21 @@ class LanguageModel:
                 "set prepend_bos: false for it in data/models.yml"
             )
 
-    @torch.inference_mode()
     def forward(self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False) -> States:
-        """Hidden states, loss and entropy of one prompt.
+        """Hidden states, loss and entropy of one prompt, of shape (n_tokens,); see `forward_batch`."""
+        (states,) = self.forward_batch(np.asarray(token_ids)[None], final_norm=final_norm, logits=logits)
+        return states
+
+    @torch.inference_mode()
+    def forward_batch(
+        self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False
+    ) -> list[States]:
+        """Hidden states, loss and entropy of prompts of one length, in one pass.
 
         Parameters
         ----------
         token_ids
-            Shape (n_tokens,), without special tokens; BOS is prepended here
+            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here
             where the model needs it, and its position dropped from what is
             returned. The token after BOS counts in the loss.
         final_norm
@@ -121,7 +135,7 @@ class LanguageModel:
         InputError
             If a token lies outside the model's vocabulary, or there are more than the model can read.
         """
-        models.check_length(self.source, self.model.config, len(token_ids))
+        models.check_length(self.source, self.model.config, np.shape(token_ids)[1])
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
         n_vocabulary = self.model.get_input_embeddings().num_embeddings
         if int(ids.max()) >= n_vocabulary:
@@ -130,17 +144,22 @@ class LanguageModel:
                 f"({n_vocabulary} entries): its tokenizer belongs to another model"
             )
         if self.prepend_bos:
-            ids = torch.cat([ids.new_tensor([self.tokenizer.bos_token_id]), ids])
-        layers, normed = self._states(ids[None], final_norm=final_norm)
-        normed = normed[0]
+            ids = torch.cat([ids.new_full((len(ids), 1), self.tokenizer.bos_token_id), ids], dim=1)
+        layers, normed = self._states(ids, final_norm=final_norm)
+        return [
+            self._states_of_one(line, [layer[row] for layer in layers], normed[row], logits=logits)
+            for row, line in enumerate(ids)
+        ]
+
+    def _states_of_one(self, ids: torch.Tensor, layers: list, normed: torch.Tensor, *, logits: bool) -> States:
         n_dropped = int(self.prepend_bos)
-        predicted, means = np.full((2, len(token_ids)), np.nan), (np.nan, np.nan)
+        predicted, means = np.full((2, len(ids) - n_dropped), np.nan), (np.nan, np.nan)
         if self.is_whole:
             predicted[:, 1 - n_dropped :] = self._predictions(ids, normed)
             means = predicted[:, 1 - n_dropped :].mean(1)
         cloud = self._logit_cloud(ids, normed)[n_dropped:] if logits and self.is_whole else None
         return States(
-            hidden=torch.cat(layers)[:, n_dropped:].float(),
+            hidden=torch.stack(layers)[:, n_dropped:].float(),
             token_loss=predicted[0],
             loss=float(means[0]),
             token_entropy=predicted[1],
@@ -245,7 +264,10 @@ class LanguageModel:
                 f"model {self.source.name!r} gives its last hidden state another width "
                 f"({layers[-1].shape[-1]}, not {layers[0].shape[-1]}): take the one before, with final_norm=False"
             )
-        return layers, output.last_hidden_state
+        # the blocks of a model that is spread over GPUs leave their states on several
+        last = output.last_hidden_state
+        head = getattr(self.model.get_output_embeddings() if self.is_whole else None, "weight", last)
+        return [layer.to(self.device) for layer in layers], last.to(head.device)
 
     def _last_block(self) -> torch.nn.Module:
         trunk = self.model.base_model
@@ -259,7 +281,7 @@ class LanguageModel:
         for start in range(0, len(ids) - 1, HEAD_CHUNK):
             stop = min(start + HEAD_CHUNK, len(ids) - 1)
             logits = self._head(last[start:stop]) if whole is None else whole[start:stop]
-            parts.append(_loss_and_entropy(logits.float(), ids[start + 1 : stop + 1]))
+            parts.append(_loss_and_entropy(logits.float(), ids[start + 1 : stop + 1].to(logits.device)))
         return torch.cat(parts, 1).cpu().numpy()
 
     def _logit_cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,10 @@ import xarray as xr
 from . import __version__
 from .errors import InputError
 
-FORMAT = 3
+FORMAT = 4
 """Version of what the files hold; a new one makes all results stale."""
+
+_CHECKSUM = "checksum"
 
 _RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
 
@@ -48,8 +50,8 @@ def make_attrs(title: str, recipe: dict, **more) -> dict:
 def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset so that the file is either whole or not there.
 
-    It is written to a temporary name, flushed to the disk and renamed; every variable
-    carries a checksum, so that damage is noticed on reading.
+    It is written to a temporary name, flushed to the disk and renamed; it carries a checksum of
+    its variables and attributes, so that damage is noticed on reading.
 
     Raises
     ------
@@ -57,14 +59,9 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         If the folder cannot be written or the disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    encoding = {
-        name: {"fletcher32": True}
-        for name, variable in dataset.variables.items()
-        if variable.ndim and np.issubdtype(variable.dtype, np.number)
-    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        dataset.assign_attrs({_CHECKSUM: _checksum(dataset)}).to_netcdf(partial, engine="netcdf4")
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -95,7 +92,24 @@ def read(path: Path) -> xr.Dataset:
         ) from None
     if "recipe_digest" not in loaded.attrs:
         raise InputError(f"{path} is no result of this project: it carries no recipe")
+    if loaded.attrs.pop(_CHECKSUM, "") != _checksum(loaded):
+        raise InputError(f"{path} is damaged (its checksum differs): delete it and run the notebook that makes it")
     return loaded
+
+
+def read_attrs(path: Path) -> dict:
+    """Global attributes of a file, without reading its variables; nothing is checked.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no NetCDF.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dict(dataset.attrs)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run the notebook that makes it") from None
 
 
 def is_fresh(path: Path, expected_digest: str) -> bool:
@@ -104,3 +118,19 @@ def is_fresh(path: Path, expected_digest: str) -> bool:
         return read(path).attrs["recipe_digest"] == expected_digest
     except InputError:
         return False
+
+
+def _checksum(dataset: xr.Dataset) -> str:
+    """Hash of names, values and attributes; the same before a file is written and after it is read."""
+    sha256 = hashlib.sha256()
+    for name in sorted(dataset.variables):
+        variable = dataset.variables[name]
+        values = np.ascontiguousarray(variable.values)
+        sha256.update(f"{name}\0{variable.dims}\0{variable.shape}".encode())
+        if values.dtype.kind in "OUT":  # strings
+            sha256.update("\0".join(map(str, values.ravel())).encode())
+        else:
+            sha256.update(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
+    for name in sorted(dataset.attrs):
+        sha256.update(f"{name}\0{dataset.attrs[name]}".encode())
+    return sha256.hexdigest()

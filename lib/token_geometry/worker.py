@@ -1,0 +1,158 @@
+"""Worker: one of several processes that share an extraction.
+
+Started by a launcher, once a process: `torchrun … -m token_geometry.worker -p model smollm2-135m …`, or on GPUs
+`accelerate launch --module token_geometry.worker …`. The process takes its number from accelerate's
+`PartialState`, makes every n-th shard of n processes, and gathers nothing: the shards are the result.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import select
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from . import extraction, parameters, passes, placement, runs
+from .errors import InputError
+from .launcher import MARK
+
+_LONGEST = timedelta(days=30)
+"""How long a process waits for the others: the first to start, and the last to end."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Take part in an extraction; returns the exit status."""
+    options = _parser().parse_args(argv)
+    _end_with_parent(options.ends_with_input)
+    with contextlib.redirect_stdout(_Marked(sys.stdout)), contextlib.redirect_stderr(_Marked(sys.stderr)):
+        try:
+            for request in _requests(options):
+                share(request)
+            _leave()
+        except InputError as error:
+            print(f"error: {error}")
+            return 1
+    return 0
+
+
+def share(request: extraction.Extraction) -> None:
+    """Make this process's part of an extraction.
+
+    Parameters
+    ----------
+    request
+        The extraction. If its `num_processes` is not 1, so many processes there must be, of all machines
+        together.
+
+    Raises
+    ------
+    InputError
+        As `extraction.extract`, or if another number of processes came up than was asked for.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    request.check(n_models=n_here)
+    # gloo, also where there are GPUs: the processes only have to agree on the prompts
+    state = PartialState(cpu=True, timeout=_LONGEST)
+    if request.num_processes not in (1, state.num_processes):
+        raise InputError(
+            f"num_processes is {request.num_processes} and {state.num_processes} came up: start as many with the "
+            "launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
+        )
+    devices = placement.devices(
+        request.device,
+        gpus_per_model=request.gpus_per_model,
+        n_models=n_here,
+        place=state.local_process_index,
+    )
+    with contextlib.ExitStack() as stack:
+        found = [None]
+        if state.is_main_process:
+            request.check_length()
+            print(f"{state.num_processes} processes")
+            found = [stack.enter_context(extraction.begin(request, n_processes=state.num_processes))]
+        (work,) = broadcast_object_list(found)
+        passes.make(
+            request,
+            work,
+            work.missing[state.process_index :: state.num_processes],
+            devices=devices,
+            n_processes=state.num_processes,
+            shows_progress=state.is_main_process,
+        )
+        state.wait_for_everyone()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m token_geometry.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="values",
+                        help="a parameter of notebooks/extraction.ipynb, as for papermill")  # fmt: skip
+    parser.add_argument("--parameters", type=Path, help="a YAML file of parameters")
+    parser.add_argument("--run", help="a run of data/runs, whose extractions are made in turn")
+    parser.add_argument("--ends-with-input", action="store_true", help="end when standard input does")
+    return parser
+
+
+def _requests(options) -> list[extraction.Extraction]:
+    if options.run:
+        run = runs.load(options.run)
+        requests = (*runs.requests(run), *runs.control_requests(run))
+        # however many the run declares for one machine, the launcher decides
+        return [dataclasses.replace(request, num_processes=1) for _, request in requests]
+    given = yaml.safe_load(options.parameters.read_text(encoding="utf-8")) if options.parameters else {}
+    # None as papermill takes it, which YAML spells null
+    given |= {name: None if value == "None" else yaml.safe_load(value) for name, value in options.values}
+    return [parameters.build(extraction.Extraction, given, noun="parameter")]
+
+
+def _leave() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class _Marked(io.TextIOBase):
+    """Lines with a mark at their beginning, written whole, so that those of several processes stay apart."""
+
+    def __init__(self, stream):
+        self._stream, self._rest = stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._stream.write(f"{MARK}{line}\n")
+        self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _end_with_parent(ends_with_input: bool) -> None:
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            if not ends_with_input:
+                time.sleep(1)
+            elif select.select([sys.stdin], [], [], 1)[0] and not os.read(sys.stdin.fileno(), 1):
+                break
+        os._exit(1)  # shards are written under another name until they are whole
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
