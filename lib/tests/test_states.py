@@ -185,7 +185,8 @@ def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
         model.config.final_logit_softcapping = cap
         language_model = object.__new__(LanguageModel)
         vars(language_model).update(
-            model=model.eval(), device="cpu", prepend_bos=False, is_whole=True, n_layers=3,
+            source=models.resolve("smollm2-135m"), model=model.eval(), device="cpu", prepend_bos=False,
+            is_whole=True, n_layers=3,
             _head_is_known=None, _isometry=None,
         )  # fmt: skip
         token_ids = np.arange(2, 42)
