@@ -35,8 +35,9 @@ def add_wheel(cache, package, content):
 
 
 def files_of(folder):
-    """Files below a folder, but for the remembered checksums."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.parent.name != "checksums")
+    """Files below a folder, but for the remembered checksums and the locks."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name for path in paths if path.parent.name not in ("checksums", "locks"))
 
 
 def test_a_wheel_is_downloaded_once(cache, monkeypatch):

@@ -42,17 +42,16 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     if kept.is_dir():
         return kept
     kept.parent.mkdir(exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{kept.name}-partial-"))
-    try:
-        _dequantize(fetch(partial), partial)
-        (partial / "model.gguf").unlink(missing_ok=True)
+    with project.cache_lock(kept.name):
+        if kept.is_dir():  # another process was first
+            return kept
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{kept.name}-partial-"))
         try:
+            _dequantize(fetch(partial), partial)
+            (partial / "model.gguf").unlink(missing_ok=True)
             os.replace(partial, kept)
-        except OSError:
-            if not kept.is_dir():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return kept
 
 

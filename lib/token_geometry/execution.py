@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -40,8 +41,12 @@ def execute(run: runs.Run) -> bool:
         (f"[{number}/{len(planned)}] {step.name}", step, folder / f"{step.name}.ipynb")
         for number, step in enumerate(planned, start=1)
     ]
+    at_a_time = _at_a_time(run)
+    # before notebooks ask for them at the same time, and wait for one another
+    _for_each(_acquire, runs.model_names(run), at_a_time=at_a_time)
     for reduces in (False, True):
-        _execute_all([task for task in tasks if task[1].reduces is reduces], at_a_time=_at_a_time(run))
+        chosen = [task for task in tasks if task[1].reduces is reduces]
+        _for_each(_execute_one, chosen, at_a_time=at_a_time)
     return True
 
 
@@ -81,11 +86,11 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
         ) from None
 
 
-def _execute_all(tasks: list[tuple[str, runs.Step, Path]], *, at_a_time: int) -> None:
+def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
     at_a_time = min(at_a_time, len(tasks))
     if at_a_time < 2:
         for task in tasks:
-            _execute_one(task)
+            work(task)
         return
     executor = concurrent.futures.ProcessPoolExecutor(
         at_a_time,
@@ -95,7 +100,7 @@ def _execute_all(tasks: list[tuple[str, runs.Step, Path]], *, at_a_time: int) ->
         initargs=(at_a_time,),
     )
     try:
-        for done in concurrent.futures.as_completed([executor.submit(_execute_one, task) for task in tasks]):
+        for done in concurrent.futures.as_completed([executor.submit(work, task) for task in tasks]):
             done.result()
     except concurrent.futures.process.BrokenProcessPool:
         raise InputError(
@@ -110,6 +115,11 @@ def _execute_all(tasks: list[tuple[str, runs.Step, Path]], *, at_a_time: int) ->
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _acquire(model: str) -> None:
+    """Download and dequantize a model, where it is one of those that are."""
+    models.local_directory(models.resolve(model))
 
 
 def _execute_one(task: tuple[str, runs.Step, Path]) -> None:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from .errors import InputError
@@ -52,3 +53,10 @@ def cache() -> Path:
 def results(run: str) -> Path:
     """Folder of the results of a run."""
     return root() / "data" / "results" / run
+
+
+def cache_lock(name: str) -> FileLock:
+    """Lock of one thing in the cache, so that processes that need it at the same time make it once."""
+    folder = cache() / "locks"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / f"{name}.lock")

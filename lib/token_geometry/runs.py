@@ -360,6 +360,13 @@ def check(run: Run) -> None:
         request.check()
 
 
+def model_names(run: Run) -> list[str]:
+    """Every model that a notebook of a run loads, once."""
+    asked = [request.model for _, request in (*requests(run), *control_requests(run), *truths(run))]
+    validated = calibration(run)
+    return list(dict.fromkeys(asked + ([validated.model] if validated else [])))
+
+
 def memory_estimates(run: Run) -> list[int]:
     """Bytes of memory that each extraction, and each reading of statements, of a run takes, about."""
     extractions = [_estimate(request).memory for _, request in (*requests(run), *control_requests(run))]

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from . import models, probes, statements, store
+from . import index_map, models, probes, statements, store
 from .errors import InputError
 from .statements import Statements
 
@@ -197,6 +197,7 @@ def measure(request: Truth) -> xr.Dataset:
         seed=request.seed,
         token_read=" ".join(sorted(set(reading.tokens))),
         bos_prepended=int(reading.bos),
+        layer_index_map=index_map.as_json(),
         dtype="float32",
         seconds_forward=passed - started,
         seconds_probes=time.perf_counter() - passed,
