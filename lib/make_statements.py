@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
+
 from token_geometry import archives, project
 from token_geometry.errors import InputError
 

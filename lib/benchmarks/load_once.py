@@ -23,7 +23,7 @@ from token_geometry.states import LanguageModel
 def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) -> dict:
     """Load a model and use each of its weights once.
 
-    Weights of the type that the file has stay in the file, which is mapped into memory, until they are used: so what
+    Weights of the type that the file has stay in the file, which is mapped into memory, until they are used: what
     counts is not the load alone but the load and one use of each weight, the embeddings included. The pages
     of the file that were touched by then are part of the resident size.
     """
@@ -78,7 +78,9 @@ def number_of_layers(text: str) -> int | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", required=True)
-    parser.add_argument("--n-layers", type=number_of_layers, nargs="+", default=[None], help="numbers of blocks, or all")
+    parser.add_argument(
+        "--n-layers", type=number_of_layers, nargs="+", default=[None], help="numbers of blocks, or all"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokenizer", action="store_true", help="load the tokenizer as well")
     sys.exit(run_command(parser, benchmark))

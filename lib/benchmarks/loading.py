@@ -23,7 +23,8 @@ from token_geometry.errors import InputError
 
 def load_once(names: list[str], *options: object) -> list[dict]:
     """Loads in a process of their own, one after another."""
-    command = [sys.executable, str(Path(__file__).with_name("load_once.py")), "--model", *names, *map(str, options)]
+    script = str(Path(__file__).with_name("load_once.py"))
+    command = [sys.executable, script, "--model", *names, *map(str, options)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]

@@ -207,7 +207,8 @@ def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(str
         found["neighbor_distance"].sel(layer=slice(0, last - 1)),
         expected["neighbor_distance"].sel(layer=slice(0, last - 1)),
     )
-    assert not np.allclose(found["neighbor_distance"].sel(layer=last), expected["neighbor_distance"].sel(layer=last))
+    distances = (dataset["neighbor_distance"].sel(layer=last) for dataset in (found, expected))
+    assert not np.allclose(*distances)
     assert found["loss"] == expected["loss"]
     dataset = observables.compute(tmp_path / "before")
     assert "before the final norm" in dataset["layer"].attrs["long_name"]

@@ -16,7 +16,9 @@ def test_the_chapter_on_methods_prints_the_map():
     table = text[: text.index("{#tbl-index}")].rsplit("\n\n", 2)[1]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
     del rows[1]  # the rule below the header
-    plain = [[re.sub(r"\$(.*?)\$", r"\1", cell).replace("\\le", "≤").replace("-", "−") for cell in row] for row in rows]
+    plain = [
+        [re.sub(r"\$(.*?)\$", r"\1", cell).replace("\\le", "≤").replace("-", "−") for cell in row] for row in rows
+    ]
     assert plain == [list(row) for row in (index_map.COLUMNS, *index_map.ROWS)]
 
 

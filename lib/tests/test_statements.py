@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from token_geometry import project, statements
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,6 +12,7 @@ import torch
 import transformers
 import xarray as xr
 from sklearn.decomposition import PCA
+
 from token_geometry import (
     charts,
     models,

@@ -66,7 +66,8 @@ def findings(result: dict | None) -> Markdown:
         return _nothing()
     ratios = result["ratios"]
     lines = [
-        f"{result['title']}, in {result['parameters']['dtype']}: a load of {result['part']['n_layers']} blocks, with "
+        f"{result['title']}, in {result['parameters']['dtype']}: "
+        f"a load of {result['part']['n_layers']} blocks, with "
         f"the embeddings, takes {ratios['weight']:.1%} of the bytes of the weights."
     ]
     for name, words in (
@@ -89,7 +90,8 @@ def second_loads(result: dict | None) -> Markdown:
         verdict = "less" if seconds["max"] < SECONDS else "not always less"
         lines.append(
             f"{load['title']}: {seconds['median']:.2f} s with the tokenizer ({seconds['min']:.2f} to "
-            f"{seconds['max']:.2f}), {verdict} than {SECONDS:.0f} s, and {load['seconds']['first_use']['median']:.2f} s "
+            f"{seconds['max']:.2f}), {verdict} than {SECONDS:.0f} s, "
+            f"and {load['seconds']['first_use']['median']:.2f} s "
             "more until every weight was used."
         )
     return sentences.bullets(lines or ["The benchmark was run without GGUF models: no figures."])

@@ -384,7 +384,7 @@ class readable_errors:
                 ) from None
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
-                reason = "a file holds a pickled object that is no tensor and is not opened, since that could run code"
+                reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
             raise InputError(
                 f"model {self.source.name!r} could not be loaded ({reason}): {_way_out(self.source)}"
             ) from None

@@ -196,7 +196,7 @@ def _passed_over(dataset: xr.Dataset) -> str:
     return (
         f"Of {examined} texts that were examined, {too_short or 'none'} had fewer tokens under "
         f"{'the tokenizer of the model' if n_tokenizers == 1 else 'one of the tokenizers of the models'}. Those "
-        + (f"taken are {', '.join(f'`{key}`' for key in ids)}." if len(ids) <= _N_LISTED else "taken are listed in the data set.")
+        f"taken are {', '.join(f'`{key}`' for key in ids) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     )
 
 
