@@ -26,7 +26,6 @@ def projection(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         return charts.no_data("projection", description)
     menu = alt.binding_select(options=list(_PAIRS), name="components ")
     pair = alt.param("components", value="1 and 2", bind=menu)
-    side = 330 if frame["model_title"].nunique() > 1 else 480
 
     def panel(part: pd.DataFrame) -> alt.Chart:
         chosen = {  # of each axis: the column that the menu's value stands for
@@ -38,7 +37,7 @@ def projection(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         second = alt.Y("y:Q", title="second of the two components", scale=_equal(part, ["c1", "c2", "c3"]))
         return _points(base, frame, size=34).encode(x=first, y=second)
 
-    return _panels(frame, panel, side=side).add_params(pair).properties(description=description)
+    return _panels(frame, panel).add_params(pair).properties(description=description)
 
 
 def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
@@ -60,7 +59,6 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, description: str, ini
     slider = alt.binding_range(min=0, max=int(frame["layer"].max()), step=1, name="layer ")
     shown = alt.param("shown_layer", value=initial, bind=slider)
     lookup = alt.LookupData(texts, "statement_id", ["statement", "label"])
-    side = 330 if frame["model_title"].nunique() > 1 else 480
     # a model that has fewer layers stays at its last one
     last = {title: int(part["layer"].max()) for title, part in frame.groupby("model_title")}
 
@@ -73,7 +71,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, description: str, ini
             x=alt.X("x:Q", title="component 1", scale=scale), y=alt.Y("y:Q", title="component 2", scale=scale)
         )
 
-    return _panels(frame, panel, side=side).add_params(shown).properties(description=description)
+    return _panels(frame, panel).add_params(shown).properties(description=description)
 
 
 def datasets(frame: pd.DataFrame, *, description: str) -> alt.Chart:
@@ -101,10 +99,10 @@ def datasets(frame: pd.DataFrame, *, description: str) -> alt.Chart:
         x=alt.X("x:Q", title="component 1", scale=scale, axis=ticks),
         y=alt.Y("y:Q", title="component 2", scale=scale, axis=ticks),
     )
-    points = points.properties(width=210, height=210).add_params(shown)
+    points = points.properties(width=250, height=250).add_params(shown)
     points = points.transform_filter("datum.model_title == shown_model")
     order = list(dict.fromkeys(frame["dataset"]))
-    return points.facet(facet=alt.Facet("dataset:N", sort=order), columns=3).properties(description=description)
+    return points.facet(facet=alt.Facet("dataset:N", sort=order), columns=2).properties(description=description)
 
 
 def variance(frame: pd.DataFrame, *, description: str) -> alt.Chart:
@@ -253,7 +251,6 @@ def plane(frame: pd.DataFrame, *, description: str) -> alt.Chart:
     """
     if frame.empty:
         return charts.no_data("plane of truth and polarity", description)
-    side = 330 if frame["model_title"].nunique() > 1 else 480
 
     def panel(part: pd.DataFrame) -> alt.Chart:
         scale = _equal(part, ["truth", "polarity"])
@@ -263,7 +260,7 @@ def plane(frame: pd.DataFrame, *, description: str) -> alt.Chart:
             shape=alt.Shape("dataset:N", title="data set", scale=alt.Scale(range=["circle", "cross"])),
         )
 
-    return _panels(frame, panel, side=side).properties(description=description)
+    return _panels(frame, panel).properties(description=description)
 
 
 def _points(base: alt.Chart, frame: pd.DataFrame, *, size: int) -> alt.Chart:
@@ -281,8 +278,9 @@ def _points(base: alt.Chart, frame: pd.DataFrame, *, size: int) -> alt.Chart:
     )
 
 
-def _panels(frame: pd.DataFrame, panel, *, side: int) -> alt.Chart:
+def _panels(frame: pd.DataFrame, panel) -> alt.Chart:
     titles = list(dict.fromkeys(frame["model_title"]))
+    side = 255 if len(titles) > 1 else 480
     parts = [
         panel(frame[frame["model_title"] == title]).properties(width=side, height=side, title=title)
         for title in titles
@@ -300,7 +298,12 @@ def _nominal(frame: pd.DataFrame, column: str, title: str) -> alt.Color:
     values = list(dict.fromkeys(frame[column]))
     palette = [*charts.MODEL_COLORS, "#555555", "#a0a0a0", *charts.LEVEL_COLORS]
     colors = [palette[i % len(palette)] for i in range(len(values))]
-    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=colors))
+    return alt.Color(
+        f"{column}:N",
+        title=title,
+        scale=alt.Scale(domain=values, range=colors),
+        legend=alt.Legend(columns=4),  # more would go beyond the width of the text
+    )
 
 
 def _facet(chart: alt.Chart, frame: pd.DataFrame) -> alt.Chart:

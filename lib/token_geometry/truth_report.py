@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from . import models, probes, project, runs, sentences, store, truth
 from .errors import InputError
 
-N_SHOWN = 2
+N_SHOWN = 1
 """Statements of each data set and label whose tokens are shown."""
 
 BASELINES = {"shuffled_accuracy": "labels shuffled", "untrained_accuracy": "untrained model"}
