@@ -73,13 +73,7 @@ def scale_reversal(results: Results) -> Markdown:
         return Markdown("The run has one shuffle level or one scale only: no comparison of the effect by scale.")
     lines = []
     for model, title in results.models:
-        layers = middle_layers(results.observables, model)
-        dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
-        by_scale = statistics.paired_difference(dimension.sel(scale=[2, at]), first=low, second=high)
-        between = statistics.paired_difference(
-            dimension.sel(scale=at, drop=True) - dimension.sel(scale=2, drop=True), first=low, second=high
-        )
-        small, large = (by_scale.sel(scale=s) for s in (2, at))
+        layers, small, large, between = _effects(results, model)
         lines.append(
             f"{title}: shuffling changes the mean ID of layers {layers.start} to {layers.stop} by "
             f"{with_interval(small)} at scale 2 and by {with_interval(large)} at scale {at}, with the sign of the "
@@ -87,6 +81,19 @@ def scale_reversal(results: Results) -> Markdown:
             f"prompts; the second minus the first is {with_interval(between)}. {_reversal(small, large, between)}"
         )
     return bullets(lines)
+
+
+def _effects(results: Results, model: str) -> tuple[slice, xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Middle layers; effect of full shuffling on their mean ID at scale 2, at the reference scale, and the
+    second minus the first."""
+    (low, high), at = results.extremes, results.reference_scale
+    layers = middle_layers(results.observables, model)
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
+    by_scale = statistics.paired_difference(dimension.sel(scale=[2, at]), first=low, second=high)
+    between = statistics.paired_difference(
+        dimension.sel(scale=at, drop=True) - dimension.sel(scale=2, drop=True), first=low, second=high
+    )
+    return layers, by_scale.sel(scale=2), by_scale.sel(scale=at), between
 
 
 def with_interval(found: xr.Dataset) -> str:
@@ -141,27 +148,17 @@ def headline(results: Results) -> Markdown:
         return Markdown(
             f"This run ({results.run.title}) holds structured prompts only; what shuffling does is not part of it."
         )
+    if scale == 2:
+        return Markdown("The prompts of this run are too short for another scale than 2.")
     model = str(results.observables["model"].values[0])
-    layers = middle_layers(results.observables, model)
-    dimension = results.shuffled["intrinsic_dimension"].sel(model=model)
-    means = {
-        (level, s): float(dimension.sel(shuffle_level=level, scale=s, layer=layers).mean())
-        for level in (low, high)
-        for s in (2, scale)
-    }
-    small, large = means[high, 2] - means[low, 2], means[high, scale] - means[low, scale]
-    verdict = (
-        "So the sign of the effect depends on the scale of the measurement."
-        if small * large < 0
-        else "So the effect has the same sign at both scales."
-    )
-    top = peak(dimension.sel(shuffle_level=low, scale=scale), layers=layers)
+    layers, small, large, between = _effects(results, model)
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, shuffle_level=low, scale=scale)
+    top = peak(dimension, layers=layers)
     return Markdown(
         f"In {title} on {results.shuffled.sizes['prompt']} prompts, the mean ID at scale {scale} of text in its "
         f"own order peaks at {top.mean:.1f} in layer {top.layer}. Over layers {layers.start} to {layers.stop}, "
-        f"full shuffling ($S = {high}$) {'raises' if large > 0 else 'lowers'} it from "
-        f"{means[low, scale]:.1f} to {means[high, scale]:.1f}; at scale 2 it "
-        f"{'raises' if small > 0 else 'lowers'} it from {means[low, 2]:.1f} to {means[high, 2]:.1f}. {verdict}"
+        f"full shuffling ($S = {high}$) changes it by {with_interval(large)}; at scale 2 by "
+        f"{with_interval(small)}. {_reversal(small, large, between)}"
     )
 
 
