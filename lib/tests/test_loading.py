@@ -330,3 +330,12 @@ def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
     found = dict(model.named_parameters())
     assert all(torch.equal(kept[f"model.{name}"], weights) for name, weights in found.items())
     assert {int(name.split(".")[1]) for name in found if name.startswith("layers.")} == set(range(12))
+
+
+def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
+    path = Path(models.local_directory(models.resolve("smollm2-135m"))) / "model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+    blocks = [int(name.split(".")[2]) for name in sorted(starts, key=starts.get) if ".layers." in name]
+    assert blocks == sorted(blocks) and set(blocks) == set(range(30))

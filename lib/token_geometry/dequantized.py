@@ -8,11 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import checkpoints, project
 from .errors import InputError
 
-CONVERSION = 1
+if TYPE_CHECKING:
+    import torch
+
+CONVERSION = 2
 """Version of the dequantized copies in the cache; a new one makes them anew."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -75,7 +79,6 @@ def read_tokenizer(kept: Path):
 
 def _dequantize(gguf: Path, target: Path) -> None:
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     arguments = {"gguf_file": gguf.name}
@@ -99,8 +102,27 @@ def _dequantize(gguf: Path, target: Path) -> None:
     config.pop("quantization_config", None)
     (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items() if name not in tied}
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    weights = {name: weight.float().contiguous() for name, weight in model.state_dict().items() if name not in tied}
+    _save(weights, target / "model.safetensors")
+
+
+def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+    """Write float32 tensors as safetensors, in the order of the network.
+
+    `safetensors` itself sorts them by name, so that block 10 lies before block 2: then a part of the model is
+    scattered over the file, and what a disk reads ahead is of other blocks.
+    """
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in weights.items():
+        start, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in weights.values():
+            file.write(tensor.numpy().astype("<f4", copy=False).data)
 
 
 @contextlib.contextmanager
