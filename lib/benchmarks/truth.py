@@ -15,7 +15,6 @@ from common import (
     default_output,
     describe_shape,
     make_result,
-    peak_memory,
     run_command,
     spread,
     stage_seconds,
@@ -24,6 +23,7 @@ from common import (
 
 from token_geometry import models, statements, truth
 from token_geometry.errors import InputError
+from token_geometry.resources import peak_memory
 from token_geometry.states import LanguageModel
 
 PROCEDURES = {

@@ -245,7 +245,9 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(request_for, alone, mon
     monkeypatch.setattr(LanguageModel, "forward_batch", forward_if_it_fits)
     request = request_for(batch_size=8)
     assert_identical(extraction.extract(request), alone)
-    assert "too small for 8 prompts at once: going on with 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    # threads halve a common size: which of them names which step is theirs
+    assert "too small for 8 prompts at once: going on with" in printed and "going on with 2" in printed
     largest = 0
     with refused("memory is too small for one prompt of 64 tokens", "lower n_tokens", "gpus_per_model"):
         extraction.extract(request_for(output=request.output + "2"))

@@ -102,7 +102,7 @@ def _dequantize(gguf: Path, target: Path) -> None:
     config.pop("quantization_config", None)
     (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    weights = {name: weight.float().contiguous() for name, weight in model.state_dict().items() if name not in tied}
+    weights = {name: weight for name, weight in model.state_dict().items() if name not in tied}
     _save(weights, target / "model.safetensors")
 
 
@@ -122,7 +122,7 @@ def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in weights.values():
-            file.write(tensor.numpy().astype("<f4", copy=False).data)
+            file.write(tensor.float().numpy().astype("<f4", order="C", copy=False).data)
 
 
 @contextlib.contextmanager
