@@ -565,7 +565,7 @@ def _make_writable(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"output {directory} cannot be made: {error.strerror}") from None
+        raise InputError(f"output {directory} cannot be made ({error.strerror}): choose another one") from None
     if not os.access(directory, os.W_OK):
         raise InputError(f"output {directory} cannot be written: change its permissions")
 
