@@ -261,6 +261,12 @@ def test_the_batch_is_as_large_as_the_free_memory_allows():
     assert batches.within(prompt, prompt) == 1
 
 
+def test_a_cpu_works_on_as_many_batches_side_by_side_as_its_memory_has_room_for():
+    assert batches.as_many_as_fit(16, 1000, free=1_000_000) == 16
+    assert batches.as_many_as_fit(16, 1000, free=5000) == 4
+    assert batches.as_many_as_fit(16, 1000, free=-5000) == 1
+
+
 # Devices
 
 

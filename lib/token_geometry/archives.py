@@ -126,7 +126,8 @@ def _largest(folder: Path) -> int:
     largest = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
-            largest = max(largest, path.stat().st_size)
+            if path.is_file():
+                largest = max(largest, path.stat().st_size)
     return largest
 
 

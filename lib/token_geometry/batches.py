@@ -14,8 +14,8 @@ SHARE = 0.8
 def fitting(model, n_tokens: int) -> int:
     """Number of prompts that go through a loaded model at once.
 
-    On a CPU one: a prompt is enough work for all its cores, and a larger batch only leaves the caches. On
-    GPUs as many as the memory holds that is free beside the weights, up to `LARGEST`.
+    On a CPU one: a core has enough to do with it, and a larger batch only leaves the caches. On GPUs as many
+    as the memory holds that is free beside the weights, up to `LARGEST`.
 
     Parameters
     ----------
@@ -30,13 +30,38 @@ def fitting(model, n_tokens: int) -> int:
     if not gpus:
         return 1
     free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+    return within(free, _bytes_in(model, n_tokens), fixed=bytes_of_geometry(n_tokens))
+
+
+def side_by_side(model, n_tokens: int, size: int, *, n_processes: int) -> int:
+    """Number of batches of a loaded model that a CPU works on at a time: one a thread, or as memory has room.
+
+    Parameters
+    ----------
+    model
+        A `states.LanguageModel`.
+    n_tokens, size
+        Tokens of each prompt, prompts of a batch.
+    n_processes
+        Processes that share the memory.
+    """
+    import psutil
+    import torch
+
+    free = psutil.virtual_memory().available // n_processes
+    batch = size * _bytes_in(model, n_tokens) + bytes_of_geometry(n_tokens)
+    return as_many_as_fit(torch.get_num_threads(), batch, free=free)
+
+
+def as_many_as_fit(n: int, each: int, *, free: int) -> int:
+    """At most `n` things of so many bytes each, as free memory has room for, at least one."""
+    return max(1, min(n, int(SHARE * free // each)))
+
+
+def _bytes_in(model, n_tokens: int) -> int:
     config = model.model.config.get_text_config()
     item = next(model.model.parameters()).element_size()
-    return within(
-        free,
-        bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item),
-        fixed=bytes_of_geometry(n_tokens),
-    )
+    return bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
 
 
 def within(free: int, prompt: int, *, fixed: int = 0) -> int:

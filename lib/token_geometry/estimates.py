@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import batches, gguf_header, models, ranks
+from . import batches, gguf_header, models, ranks, resources
 
 _PROCESS_BYTES = 500_000_000
 """What Python, torch and transformers take before any weights."""
@@ -69,12 +69,17 @@ def describe(request, n_prompts: int, n_passes: int, *, n_processes: int = 1) ->
     """
     import shutil
 
+    import psutil
     import torch
 
     device = models.choose_device(request.device)
-    # on a CPU a core each
-    n_at_once = 1 if torch.device(device).type == "cuda" else min(torch.get_num_threads(), n_passes)
-    found = estimate(request, n_passes, n_at_once=n_at_once * (request.batch_size or 1))
+    size_of_batch = request.batch_size or 1
+    n_at_once = 1
+    if not resources.is_gpu(device):  # a core each, as `passes.make` has it
+        without, one = (estimate(request, n_passes, n_at_once=n).memory for n in (0, size_of_batch))
+        free = psutil.virtual_memory().available // n_processes - without
+        n_at_once = batches.as_many_as_fit(min(torch.get_num_threads(), n_passes), one - without, free=free)
+    found = estimate(request, n_passes, n_at_once=n_at_once * size_of_batch)
     seconds = seconds_of_pass(request, device) * n_passes / n_processes / n_at_once
     free = shutil.disk_usage(Path(request.output)).free
     each = "" if n_processes == 1 else " in each process"

@@ -21,9 +21,10 @@ def make(
     """Make shards and write them.
 
     On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has
-    threads. A team of threads inside a matrix product would be no faster, and shares the sums out by their
-    number: measured for SmolLM2-135M and Gemma 3 270M at 64 to 100 tokens, one and two threads differ in
-    the states by up to 1e-5 of their norm. So no number depends on cores, processes or slices.
+    threads, or fewer where the memory has no room for them. A team of threads inside a matrix product would
+    be no faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64
+    to 100 tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number
+    depends on cores, processes or slices.
 
     Parameters
     ----------
@@ -63,7 +64,9 @@ def make(
         return halving(lambda part: list(extraction.make_shards(model, part, request, work.recipe)), chunk)
 
     n_threads = torch.get_num_threads()
-    n_workers = 1 if resources.is_gpu(model.device) else n_threads
+    n_workers = 1
+    if not resources.is_gpu(model.device):
+        n_workers = batches.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
     progress = Progress(len(work.missing), f"Extract {source.name}", unit="prompt") if shows_progress else None
     try:
         # the number of threads belongs to the thread that sets it, and is the default of later ones
