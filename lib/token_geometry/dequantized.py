@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import checkpoints, project
+from . import checkpoints, gguf_header, project
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CONVERSION = 2
 """Version of the dequantized copies in the cache; a new one makes them anew."""
+
+_LONG = 4096  # entries of an array that only a vocabulary has
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -127,23 +129,30 @@ def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
 
 @contextlib.contextmanager
 def _header_read_once() -> Iterator[None]:
-    """Keep the `gguf` package's parsed header between the calls that ask for it.
+    """Keep what the `gguf` package finds in a header between the calls that ask for it, but no vocabulary.
 
-    transformers opens the file anew for the tokenizer, the configuration and the weights, and the header holds
-    the vocabulary, whose entries `gguf` reads one by one: half a minute for 262,144 of them, most of
-    it spent on slices of a memory map, which cost several times those of the array behind it.
+    transformers opens the file anew for the tokenizer, the configuration and the weights, and each time has
+    `gguf` make an array of every entry of the vocabulary, which takes tens of seconds for the 262,144 of
+    Gemma. It needs their number only: the tokenizer is made with another reader. It also builds the map of
+    the tensors' names once for every module of the model.
     """
     import gguf
     import numpy as np
 
     class Reader(gguf.GGUFReader):
-        def _get(self, *args, **kwargs):
-            self.data = np.asarray(self.data)
-            return super()._get(*args, **kwargs)
+        def _get_field_parts(self, orig_offs, raw_type):
+            if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
+                kind, length, size = gguf_header.array(self.data, orig_offs)
+                if length > _LONG:
+                    types = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType(kind)]
+                    # the number of tokens is the size of the vocabulary; nobody asks for that of their scores
+                    n_kept = length if types[1] == gguf.GGUFValueType.STRING else 0
+                    return size, [np.zeros(1, np.uint8)], [0] * n_kept, types
+            return super()._get_field_parts(orig_offs, raw_type)
 
-    original = gguf.GGUFReader
-    gguf.GGUFReader = functools.cache(Reader)
+    originals = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(Reader), functools.cache(originals[1])
     try:
         yield
     finally:
-        gguf.GGUFReader = original
+        gguf.GGUFReader, gguf.get_tensor_name_map = originals

@@ -61,12 +61,21 @@ def read(path: Path) -> Header:
         ) from None
 
 
+def array(content, place: int) -> tuple[int, int, int]:
+    """Type of the entries, number of entries and bytes of the array at a place of a little-endian file."""
+    cursor = _Cursor(content, place)
+    kind, length = cursor.number("I"), cursor.number("Q")
+    cursor.place = place
+    cursor.value(_ARRAY)
+    return kind, length, cursor.place - place
+
+
 class _Cursor:
     """A place in a file that moves on with what is read."""
 
-    def __init__(self, content: mmap.mmap):
+    def __init__(self, content, place: int = 0):
         self.content = content
-        self.place = 0
+        self.place = place
 
     def header(self) -> Header:
         if self.content[:4] != b"GGUF":
