@@ -188,6 +188,33 @@ def test_ccs_finds_truth_without_labels_from_statements_and_their_opposites():
     assert max((answers == labels).mean(), (answers != labels).mean()) > 0.95
 
 
+def test_ccs_goes_the_way_of_the_gradient_that_autograd_finds():
+    first, _ = cloud(AXIS)
+    second, _ = cloud(-AXIS, seed=1)
+    masks = np.stack([np.arange(200) < 150, np.arange(200) >= 50])
+    found = probes.contrast_consistent_search(first, second, masks, seed=3)
+    unit = np.sqrt(((first - first.mean(axis=0)) ** 2).mean())
+    draws = torch.randn(first.shape[1], 2 * probes.CCS_RESTARTS, generator=torch.Generator().manual_seed(3))
+    for fold, mask in enumerate(masks):
+        sides = [
+            torch.tensor((p[mask] - p[mask].mean(axis=0)) / unit, dtype=torch.float32) for p in (first, second)
+        ]
+        ends = []
+        for draw in draws.T.split(probes.CCS_RESTARTS)[fold]:
+            weights = (draw / len(draw) ** 0.5).requires_grad_()
+            shift = torch.zeros((), requires_grad=True)
+            optimizer = torch.optim.Adam([weights, shift], lr=probes.CCS_RATE)
+            for step in range(probes.CCS_STEPS + 1):
+                p, q = (torch.sigmoid(side @ weights + shift) for side in sides)
+                loss = ((p + q - 1) ** 2 + torch.minimum(p, q) ** 2).mean()
+                if step < probes.CCS_STEPS:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+            ends.append((loss.item(), torch.cat([weights / unit, shift[None]]).detach().numpy()))
+        np.testing.assert_allclose(found[fold], min(ends, key=lambda end: end[0])[1], atol=1e-4)
+
+
 def test_directions_of_truth_and_polarity_are_told_apart():
     first, labels = cloud(AXIS + OTHER)
     second, _ = cloud(-(AXIS - OTHER), seed=1)  # row by row the negation: the other label

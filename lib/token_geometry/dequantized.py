@@ -61,8 +61,9 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     return kept
 
 
+@functools.lru_cache(maxsize=4)
 def read_tokenizer(kept: Path):
-    """The tokenizer of a directory that `folder` made.
+    """The tokenizer of a directory that `folder` made, which belongs to a checksum and so never changes.
 
     `AutoTokenizer` takes `tokenizer.json` apart and builds the tokenizer of the model's family from
     its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a

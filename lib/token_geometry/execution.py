@@ -32,12 +32,14 @@ def execute(run: runs.Run) -> bool:
     InputError
         If a notebook fails, with the notebook's own line.
     """
-    # the extractions of the models come last: of much the same length, they keep all cores busy to the end
-    stale = [result for result in reversed(runs.results(run).values()) if not result.is_fresh()]
+    stale = [result for result in runs.results(run).values() if not result.is_fresh()]
     planned = [step for result in stale for step in result.steps]
     if not planned:  # whoever only reads results needs neither models nor torch
         return False
     runs.check(run)
+    # the longest first: what is short fills the gaps at the end
+    work = runs.work_estimates(run)
+    planned.sort(key=lambda step: (step.reduces, -work.get(step.name, 0)))
     folder = project.results(run.name) / "records"
     tasks = [
         (f"[{number}/{len(planned)}] {step.name}", step, folder / f"{step.name}.ipynb")

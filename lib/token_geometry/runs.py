@@ -373,6 +373,15 @@ def memory_estimates(run: Run) -> list[int]:
     return extractions + [_truth_memory(request) for _, request in truths(run)]
 
 
+def work_estimates(run: Run) -> dict[str, int]:
+    """Weights times tokens that each extraction of a run takes, by the name of its step: what is long."""
+    found = {}
+    for name, request in (*requests(run), *control_requests(run)):
+        parameters_of_model = estimates.shape_of(models.resolve(request.model))["parameters"]
+        found[f"extraction-{name}"] = parameters_of_model * _estimate(request).passes * request.n_tokens
+    return found
+
+
 def describe(run: Run) -> str:
     """What a run will do: each notebook with its parameters, and estimates of disk and memory."""
     lines = [f"run {run.name}: {run.title}", ""]

@@ -14,8 +14,11 @@ from .errors import InputError
 BATCH_TOKENS = 768
 """Tokens of short texts that are read at a time; more are no faster on a CPU, whose caches they leave."""
 
-TREE_TOKENS = 256
-"""The same for texts that share their beginnings, whose attention grows with the square."""
+TREE_TOKENS = 192
+"""Tokens of texts that share their beginnings, which see one another: attention grows with the square."""
+
+TREES_AT_ONCE = 6
+"""How many such groups are read at a time."""
 
 HEAD_CHUNK = 256
 """Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB a position."""
@@ -211,16 +214,26 @@ class LanguageModel:
 
     def _read_trees(self, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """The same with shared beginnings."""
-        for tree in prefixes.trees(rows, n_nodes=TREE_TOKENS):
-            mask = torch.zeros(tree.sees.shape, dtype=self.model.dtype)
-            mask = mask.masked_fill(~tree.sees, torch.finfo(mask.dtype).min)
+        trees = list(prefixes.trees(rows, n_nodes=TREE_TOKENS))
+        for start in range(0, len(trees), TREES_AT_ONCE):
+            batch = trees[start : start + TREES_AT_ONCE]
+            size = max(len(tree.token_ids) for tree in batch)
+            ids, depth = torch.zeros(2, len(batch), size, dtype=torch.int64)
+            # what fills up a smaller tree sees itself, since a softmax needs something to see
+            sees = torch.eye(size, dtype=torch.bool).repeat(len(batch), 1, 1)
+            for row, tree in enumerate(batch):
+                n = len(tree.token_ids)
+                ids[row, :n], depth[row, :n], sees[row, :n, :n] = tree.token_ids, tree.depth, tree.sees
+            mask = torch.zeros(sees.shape, dtype=self.model.dtype)
+            mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
             layers, _ = self._states(
-                tree.token_ids[None].to(self.device),
+                ids.to(self.device),
                 final_norm=True,
-                position_ids=tree.depth[None].to(self.device),
-                attention_mask=mask[None, None].to(self.device),
+                position_ids=depth.to(self.device),
+                attention_mask=mask[:, None].to(self.device),
             )
-            yield tree.texts, torch.stack([layer[0, tree.last] for layer in layers], dim=1)
+            for row, tree in enumerate(batch):
+                yield tree.texts, torch.stack([layer[row, tree.last] for layer in layers], dim=1)
 
     def _check_prefixes(self, rows: list[list[int]]) -> bool:
         # Families differ in what they make of a mask and of positions that are given. Like the heads,
