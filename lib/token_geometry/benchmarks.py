@@ -61,6 +61,9 @@ class Benchmarks:
     cpu: dict | None
     """Both procedures side by side on the CPU."""
 
+    others: tuple[dict, ...]
+    """The same for other models."""
+
     shapes: dict | None
     """The shapes of Llama-3-8B on a GPU or, where there is no such result, reduced ones on a CPU."""
 
@@ -86,7 +89,9 @@ def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
     folder = folder or project.root() / "data" / "benchmarks"
     cpu, gpu, reduced = (_read(folder / f"{name}.json", command) for name, command in COMMANDS.items())
     missing = [name for name, found in zip(COMMANDS, (cpu, gpu), strict=False) if found is None]
-    return Benchmarks(run=runs.load(run), cpu=cpu, shapes=gpu or reduced, missing=tuple(missing))
+    paths = sorted(folder.glob("observables-cpu-*.json"))
+    others = tuple(_read(path, f"{COMMANDS['observables-cpu']} --model") for path in paths)
+    return Benchmarks(run=runs.load(run), cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
 
 
 def _read(path: Path, command: str) -> dict | None:
@@ -260,6 +265,17 @@ def ratios(result: dict | None) -> Markdown:
     return sentences.bullets(lines)
 
 
+def other_models(measured: Benchmarks) -> Markdown:
+    """Ratios and agreement of each of the other models that were measured."""
+    if not measured.others:
+        return Markdown(f"No other model was measured: `{COMMANDS['observables-cpu']} --model MODEL` does so.")
+    parts = []
+    for result in measured.others:
+        parts.append(f"{result['model']['title']}, {_count(result['parameters']['n_prompts'], 'prompt')}:")
+        parts += [ratios(result).data, agreement(result).data]
+    return Markdown("\n\n".join(parts))
+
+
 def _times(spread: dict[str, float]) -> str:
     return f"{spread['median']:.3g} times ({spread['min']:.3g} to {spread['max']:.3g})"
 
@@ -297,6 +313,10 @@ def agreement(result: dict | None) -> Markdown:
         "both relative to DADApy's."
         + (f" {left_out} clouds are left out, whose distinct points the two count differently." * bool(left_out)),
         f"The mean cosine differs by at most {found['cosine']:.1g}, the NO by at most {found['overlap']:.1g}.",
+        f"In {_count(found['layers_without_ties'], 'cloud')} without ties, NO, reciprocity and layer overlap "
+        f"differ from a count in matrices of all pairs by at most {found['overlap_without_ties']:.1g}, "
+        f"{found['reciprocity_without_ties']:.1g} and {found['layer_overlap_without_ties']:.1g}, and the mean "
+        f"angle from that of the states in float64 by at most {found['angle_without_ties']:.1g} degrees.",
         f"Of {found['lists_without_ties']} lists of 32 neighbors whose order the reference's single-precision "
         f"distances decide, {found['lists_without_ties_that_differ']} differ; "
         f"in {found['lists_with_ties']} further lists those distances tie.",

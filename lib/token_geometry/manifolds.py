@@ -84,6 +84,36 @@ FAMILIES = {
 """Families by name."""
 
 
+def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: int, seed: int) -> float:
+    """Dimension that the estimator of scale 2 has for so many points of a manifold, by brute force.
+
+    The maximum of the likelihood of r_2 / r_1, one over the mean of log(r_2 / r_1) (Facco et al., Sci. Rep. 7,
+    12140 (2017)), is taken over all points of several clouds together. It is what a single cloud differs
+    from by chance only; how far it is from `dimension` is the bias of the estimator.
+
+    Parameters
+    ----------
+    family, dimension
+        As for `sample`.
+    n_points
+        Points of each cloud.
+    n_clouds
+        How many clouds to draw.
+    seed
+        Seed of the first of them; those of the others follow.
+    """
+    from sklearn.metrics import euclidean_distances
+
+    logarithms = []
+    for cloud in range(n_clouds):
+        points = sample(family, dimension=dimension, n_points=n_points, seed=seed + cloud)
+        squared = euclidean_distances(points, squared=True)
+        np.fill_diagonal(squared, np.inf)
+        first, second = np.partition(squared, 1, axis=1)[:, :2].T
+        logarithms.append(np.log(second / first) / 2)
+    return float(1 / np.mean(logarithms))
+
+
 def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarray:
     """Random points of a manifold in `N_COORDINATES` coordinates.
 

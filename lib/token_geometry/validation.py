@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # chapters that only read results come by here, and torch tak
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
 
+N_CLOUDS = 4
+"""Clouds over which the expected dimension of a manifold is taken; its error is then half of a sample's."""
+
 PRECISIONS = {
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -101,6 +104,7 @@ class Calibration:
             "dimensions": list(self.dimensions),
             "families": list(manifolds.FAMILIES),
             "noise": manifolds.NOISE,
+            "n_clouds": N_CLOUDS,
             "precisions": list(PRECISIONS),
         }
 
@@ -157,7 +161,8 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `manifold_id` and `manifold_id_error` over `manifold, dimension, scale, replicate`.
+        `manifold_id` and `manifold_id_error` over `manifold, dimension, scale, replicate`, and
+        `manifold_id_expected`, which the estimator has at scale 2, over `manifold, dimension`.
     """
     import torch
 
@@ -166,19 +171,20 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full(shape, np.nan), np.full(shape, np.nan)
+    expected = np.full(shape[:2], np.nan)
     device = models.choose_device(request.device)
     cells = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
     for row, column in tqdm(cells, desc="Manifolds", mininterval=10.0):
         # the seeds of two replicates, or of two requests, must have no sample in common
+        seed = request.seed * 2**16
+        drawn = {"dimension": dimensions[column], "n_points": request.n_points}
         samples = [
-            manifolds.sample(
-                families[row],
-                dimension=dimensions[column],
-                n_points=request.n_points,
-                seed=request.seed * 2**16 + replicate,
-            )
+            manifolds.sample(families[row], seed=seed + replicate, **drawn)
             for replicate in range(request.n_replicates)
         ]
+        expected[row, column] = manifolds.expected_dimension(
+            families[row], n_clouds=N_CLOUDS, seed=seed + 2**15, **drawn
+        )
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)
@@ -188,6 +194,11 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         {
             "manifold_id": (dims, estimate, _attrs("intrinsic dimension of a sample (GRIDE)")),
             "manifold_id_error": (dims, error, _attrs("standard error of the intrinsic dimension")),
+            "manifold_id_expected": (
+                dims[:2],
+                expected,
+                _attrs("dimension that the estimator of scale 2 has for so many points, by brute force"),
+            ),
         },
         coords={
             "manifold": families,

@@ -46,7 +46,10 @@ def manifolds(frame: pd.DataFrame, *, description: str, initial: int = 2) -> alt
             alt.Tooltip("n_samples:Q", title="samples"),
         ],
     )
-    panels = alt.layer(diagonal, bars, points).properties(width=165, height=165)
+    expected = base.mark_tick(color="black", thickness=1.5, size=11).encode(
+        y="expected:Q", tooltip=[alt.Tooltip("expected:Q", title="expected for so many points", format=".2f")]
+    )
+    panels = alt.layer(diagonal, bars, points, expected).properties(width=165, height=165)
     shown = _menu(frame["scale"], name="shown_scale", title="scale", initial=initial)
     panels = panels.add_params(shown).transform_filter("datum.scale == shown_scale")
     return panels.facet(facet=alt.Facet("title:N", sort=titles), columns=3).properties(description=description)

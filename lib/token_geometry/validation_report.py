@@ -73,9 +73,12 @@ def manifold_frame(results: Calibrated) -> pd.DataFrame:
     pandas.DataFrame
         Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of the
         error of one sample), `low` and `high` (three errors around the estimate), `within` and
-        `n_samples` (samples within three of their own errors of the true dimension, and all).
+        `n_samples` (samples within three of their own errors of the true dimension, and all), and, at
+        scale 2, `expected` and `as_expected` (dimension that the estimator has for so many points, and
+        samples within three errors of that).
     """
     columns = ["title", "dimension", "scale", "estimate", "error", "low", "high", "within", "n_samples"]
+    columns += ["expected", "as_expected"]
     if results.dataset is None:
         return pd.DataFrame(columns=columns)
     estimate, error = results.dataset["manifold_id"], results.dataset["manifold_id_error"]
@@ -85,6 +88,8 @@ def manifold_frame(results: Calibrated) -> pd.DataFrame:
             "error": error.mean("replicate"),
             "within": is_within(results.dataset).sum("replicate"),
             "n_samples": estimate.count("replicate"),
+            "expected": results.dataset["manifold_id_expected"].where(estimate.scale == 2),
+            "as_expected": is_as_expected(results.dataset).sum("replicate"),
         }
     )
     frame = means.to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
@@ -92,6 +97,12 @@ def manifold_frame(results: Calibrated) -> pd.DataFrame:
     frame["low"] = frame["estimate"] - N_ERRORS * frame["error"]
     frame["high"] = frame["estimate"] + N_ERRORS * frame["error"]
     return frame[columns].round(4)
+
+
+def is_as_expected(dataset: xr.Dataset) -> xr.DataArray:
+    """Whether each sample is within three of its error bars of what the estimator has for so many points."""
+    deviation = abs(dataset["manifold_id"] - dataset["manifold_id_expected"])
+    return deviation <= N_ERRORS * dataset["manifold_id_error"]
 
 
 def is_within(dataset: xr.Dataset) -> xr.DataArray:
@@ -178,7 +189,7 @@ def basis(results: Calibrated) -> Markdown:
 
 
 def counts(results: Calibrated) -> Markdown:
-    """Table: samples within three error bars at scale 2, by kind and dimension, and the mean estimate."""
+    """Table: mean and expected estimate at scale 2 by kind and dimension, and samples within three error bars."""
     if results.dataset is None:
         return sentences.table(pd.DataFrame({"manifold": [missing(results)]}))
     frame = manifold_frame(results).query("scale == 2")
@@ -186,7 +197,7 @@ def counts(results: Calibrated) -> Markdown:
     for title, part in frame.groupby("title", sort=False):
         row = {"manifold": title}
         for one in part.itertuples():
-            row[f"{one.dimension}"] = f"{one.estimate:.1f} ({one.within}/{one.n_samples})"
+            row[f"{one.dimension}"] = f"{one.estimate:.1f} / {one.expected:.1f} ({one.within}, {one.as_expected})"
         rows.append(row)
     return sentences.table(pd.DataFrame(rows))
 
@@ -213,6 +224,11 @@ def within_bars(results: Calibrated) -> Markdown:
             + ", ".join(spelled)
             + "."
         )
+    every = is_as_expected(results.dataset.sel(scale=2))
+    lines.append(
+        f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
+        f"{N_ERRORS} error bars of the value that the estimator has for {results.dataset.attrs['n_points']} points."
+    )
     return sentences.bullets(lines)
 
 

@@ -70,7 +70,10 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if usable.any():
         mu, n1, present = mu[usable], n1[usable], present[usable]
         log_mu = np.log(np.where(present, mu, 1.0))
-        median, upper = np.nanpercentile(np.where(present, mu, np.nan), [50, 95], axis=1)
+        if present.all():
+            median, upper = np.percentile(mu, [50, 95], axis=1)
+        else:  # several times slower
+            median, upper = np.nanpercentile(np.where(present, mu, np.nan), [50, 95], axis=1)
         kept = present & (mu < (20 * (upper - median) + median)[:, None])
         dimension[usable] = _maximum_likelihood(log_mu, kept, n1)
         error[usable] = _fisher_error(dimension[usable][:, None], log_mu, present, n1)
