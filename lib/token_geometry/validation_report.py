@@ -224,10 +224,10 @@ def within_bars(results: Calibrated) -> Markdown:
             + ", ".join(spelled)
             + "."
         )
-    every = is_as_expected(results.dataset.sel(scale=2))
+    every, n_points = is_as_expected(results.dataset.sel(scale=2)), results.dataset.attrs["n_points"]
     lines.append(
         f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
-        f"{N_ERRORS} error bars of the value that the estimator has for {results.dataset.attrs['n_points']} points."
+        f"{N_ERRORS} error bars of the value that the estimator has for {n_points} points."
     )
     return sentences.bullets(lines)
 
