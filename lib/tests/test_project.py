@@ -1,5 +1,6 @@
 """What the repository promises about itself: versions, commands, layout."""
 
+import importlib.metadata
 import shlex
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import pytest
 import readme
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from token_geometry import project, runs
 from token_geometry.__main__ import main
@@ -28,6 +30,15 @@ def test_the_conda_environment_has_the_versions_of_the_requirements():
     through_pip.pop("quarto-cli")
     assert through_pip.items() <= requirements.items()
     assert requirements["torch"] == "2.13.0"
+
+
+def test_every_pinned_package_installs_on_the_python_of_debian_12():
+    refusing = {}
+    for name in pins((ROOT / "lib" / "requirements.txt").read_text().splitlines()):
+        needed = importlib.metadata.metadata(name).get("Requires-Python") or ""
+        if not SpecifierSet(needed).contains("3.11.2"):
+            refusing[name] = needed
+    assert refusing == {}
 
 
 def test_every_command_of_the_readme_is_run_as_it_stands():

@@ -109,8 +109,10 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
         points = sample(family, dimension=dimension, n_points=n_points, seed=seed + cloud)
         squared = euclidean_distances(points, squared=True)
         np.fill_diagonal(squared, np.inf)
-        first, second = np.partition(squared, 1, axis=1)[:, :2].T
-        logarithms.append(np.log(second / first) / 2)
+        nearest = squared.argmin(axis=1)
+        first = squared[np.arange(n_points), nearest]
+        squared[np.arange(n_points), nearest] = np.inf
+        logarithms.append(np.log(squared.min(axis=1) / first) / 2)
     return float(1 / np.mean(logarithms))
 
 

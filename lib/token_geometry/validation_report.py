@@ -189,16 +189,17 @@ def basis(results: Calibrated) -> Markdown:
 
 
 def counts(results: Calibrated) -> Markdown:
-    """Table: mean and expected estimate at scale 2 by kind and dimension, and samples within three error bars."""
+    """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
     if results.dataset is None:
         return sentences.table(pd.DataFrame({"manifold": [missing(results)]}))
     frame = manifold_frame(results).query("scale == 2")
     rows = []
     for title, part in frame.groupby("title", sort=False):
-        row = {"manifold": title}
+        found, expected = {"manifold": title}, {"manifold": "expected"}
         for one in part.itertuples():
-            row[f"{one.dimension}"] = f"{one.estimate:.1f} / {one.expected:.1f} ({one.within}, {one.as_expected})"
-        rows.append(row)
+            found[f"{one.dimension}"] = f"{one.estimate:.1f} ({one.within}/{one.n_samples})"
+            expected[f"{one.dimension}"] = f"{one.expected:.1f} ({one.as_expected}/{one.n_samples})"
+        rows += [found, expected]
     return sentences.table(pd.DataFrame(rows))
 
 
