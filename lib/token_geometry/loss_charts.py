@@ -86,7 +86,7 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
 
 def _panels(chart, frame: pd.DataFrame, choose, choose_title, initial) -> alt.TopLevelMixin:
     titles = list(dict.fromkeys(frame["model_title"]))
-    chart = chart.properties(width=270 if len(titles) > 1 else 520, height=230)
+    chart = chart.properties(width=255 if len(titles) > 1 else 520, height=230)
     chart = chart.facet(facet=alt.Facet("model_title:N", sort=titles), columns=2).resolve_scale(x="independent")
     return charts.chosen(chart, frame[choose], title=choose_title, initial=initial) if choose else chart
 
@@ -137,7 +137,7 @@ def scatter(frame: pd.DataFrame, *, y_title: str, description: str) -> alt.TopLe
     panels = list(dict.fromkeys(frame["panel"]))
     titles = {"loss": "loss (nats)", "intrinsic_dimension": y_title}
     chart = _cloud(frame, titles, color="panel", legend=None, names=["hovered"])
-    chart = chart.properties(width=270 if len(panels) > 1 else 520, height=230)
+    chart = chart.properties(width=260 if len(panels) > 1 else 520, height=230)
     chart = chart.facet(facet=alt.Facet("panel:N", sort=panels), columns=2)
     return chart.resolve_scale(x="independent", y="independent").properties(description=description)
 

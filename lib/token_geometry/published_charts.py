@@ -48,7 +48,7 @@ def effects(frame: pd.DataFrame, *, description: str) -> alt.Chart:
             "verdict:N",
         ],
     )
-    panel = alt.layer(zero, bars, points, data=base.data).properties(width=360, height=alt.Step(15))
+    panel = alt.layer(zero, bars, points, data=base.data).properties(width=345, height=alt.Step(15))
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
     order = list(dict.fromkeys(shown["claim"]))
     chart = panel.facet(facet=alt.Facet("claim:N", sort=order, header=header), columns=1, spacing=6)

@@ -308,6 +308,6 @@ def _nominal(frame: pd.DataFrame, column: str, title: str) -> alt.Color:
 
 def _facet(chart: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
     titles = list(dict.fromkeys(frame["model_title"]))
-    chart = chart.properties(width=290 if len(titles) > 1 else 520, height=240)
+    chart = chart.properties(width=280 if len(titles) > 1 else 520, height=240)
     facet = alt.Facet("model_title:N", sort=titles)
     return chart.facet(facet=facet, columns=2).resolve_scale(x="independent")
