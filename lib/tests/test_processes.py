@@ -382,6 +382,40 @@ def test_a_full_disk_stops_a_run_and_what_is_done_is_kept(request_for, alone, mo
     assert_identical(request.output, alone)
 
 
+def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for, alone, tmp_path):
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir(), kept.mkdir()
+    size = sum(path.stat().st_size for path in (folder / "alone").glob("*.nc")) // 2
+    # a mount of its own, which needs no rights where the kernel allows it; what it holds is gone at the end
+    script = f'mount -t tmpfs -o size={size} none "$1" && '
+    script += '{ "$2" -c "$3" "$4"; code=$?; cp -a "$1/." "$5"; exit $code; }'
+    program = """
+import json, sys
+from token_geometry import extraction, parameters
+from token_geometry.errors import InputError
+try:
+    extraction.extract(parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter"))
+except InputError as error:
+    sys.exit(f"error: {error}")
+"""
+    given = json.dumps(dataclasses.asdict(request_for(output=str(disk))))
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    try:
+        done = subprocess.run(
+            [*command, "sh", disk, sys.executable, program, given, kept], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode and "error:" not in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    assert done.returncode == 1 and "check the disk's space" in done.stderr.splitlines()[-1]
+    before = times(kept)
+    assert 0 < len(before) < 12 and not list(kept.glob(".*.partial"))
+    extraction.extract(request_for(output=str(kept)))
+    assert before.items() <= times(kept).items()
+    assert_identical(kept, alone)
+
+
 def test_damage_anywhere_in_a_shard_is_noticed(request_for, tmp_path):
     directory = extraction.extract(request_for(n_prompts=1, shuffle_levels=[0]))
     (path,) = directory.glob("*.nc")

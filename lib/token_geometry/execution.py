@@ -47,7 +47,8 @@ def execute(run: runs.Run) -> bool:
     ]
     at_a_time = _at_a_time(run)
     # before notebooks ask for them at the same time, and wait for one another
-    _for_each(_acquire, runs.model_names(run), at_a_time=at_a_time)
+    missing = [name for name in runs.model_names(run) if not models.is_dequantized(models.resolve(name))]
+    _for_each(_acquire, missing, at_a_time=at_a_time)
     for reduces in (False, True):
         chosen = [task for task in tasks if task[1].reduces is reduces]
         _for_each(_execute_one, chosen, at_a_time=at_a_time)

@@ -183,6 +183,13 @@ def local_directory(source: ModelSource) -> str:
     return source.location
 
 
+def is_dequantized(source: ModelSource) -> bool:
+    """Whether `local_directory` has nothing to do."""
+    if source.kind == "archives":
+        return dequantized.place(source.gguf_sha256).is_dir()
+    return source.kind != "gguf" or dequantized.place(_gguf_sha256(source)).is_dir()
+
+
 def load_config(source: ModelSource):
     """The model's configuration (a transformers `PreTrainedConfig`); no weights are read."""
     from transformers import AutoConfig
