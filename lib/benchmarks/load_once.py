@@ -16,7 +16,7 @@ import torch
 import transformers
 from common import added_memory, run_command
 
-from token_geometry import models
+from token_geometry import dequantized, models
 from token_geometry.states import LanguageModel
 
 
@@ -28,6 +28,7 @@ def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) ->
     of the file that were touched by then are part of the resident size.
     """
     source = models.resolve(model)
+    dequantized.read_tokenizer.cache_clear()  # a second load is that of a new process
     with added_memory() as added:
         started = time.perf_counter()
         if tokenizer:
