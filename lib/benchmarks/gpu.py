@@ -29,11 +29,14 @@ from common import (
     write_json,
 )
 
-from token_geometry import batches, extraction, models, prompts, store
-from token_geometry.errors import InputError
-from token_geometry.geometry import labelled
-from token_geometry.resources import peak_memory
-from token_geometry.states import LanguageModel
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
+from token_geometry.base.resources import peak_memory
+from token_geometry.extraction import batching, extraction
+from token_geometry.models import models
+from token_geometry.observables import labelled
+from token_geometry.states.states import LanguageModel
+from token_geometry.texts import prompts
 
 SHAPES = {
     "llama-3-8b": {
@@ -181,7 +184,7 @@ def benchmark(options: argparse.Namespace) -> None:
         print(f"no GPU is used: {shape} shapes on the CPU")
     with tempfile.TemporaryDirectory() as folder:
         model = _make_model(shape, dtype=dtype, device=device)
-        batch_size = options.batch_size or batches.fitting(model, options.n_tokens)
+        batch_size = options.batch_size or batching.fitting(model, options.n_tokens)
         request = extraction.Extraction(
             model=shape,
             corpus="",

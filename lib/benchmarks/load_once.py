@@ -16,8 +16,8 @@ import torch
 import transformers
 from common import added_memory, run_command
 
-from token_geometry import dequantized, models
-from token_geometry.states import LanguageModel
+from token_geometry.models import dequantized, models
+from token_geometry.states.states import LanguageModel
 
 
 def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) -> dict:

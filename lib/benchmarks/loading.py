@@ -17,8 +17,9 @@ from pathlib import Path
 
 from common import at_least, default_output, make_result, run_command, spread, write_json
 
-from token_geometry import models, project
-from token_geometry.errors import InputError
+from token_geometry.base import project
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
 
 
 def load_once(names: list[str], *options: object) -> list[dict]:

@@ -12,8 +12,8 @@ from contextlib import redirect_stdout
 
 from common import run_command
 
-from token_geometry import extraction
-from token_geometry.resources import peak_memory
+from token_geometry.base.resources import peak_memory
+from token_geometry.extraction import extraction
 
 
 def benchmark(options: argparse.Namespace) -> None:

@@ -31,10 +31,12 @@ from common import (
     write_json,
 )
 
-from token_geometry import extraction, models, prompts
-from token_geometry.errors import InputError
-from token_geometry.resources import peak_memory
-from token_geometry.states import LanguageModel
+from token_geometry.base.errors import InputError
+from token_geometry.base.resources import peak_memory
+from token_geometry.extraction import extraction
+from token_geometry.models import models
+from token_geometry.states.states import LanguageModel
+from token_geometry.texts import prompts
 
 DEFAULT_MODEL = "smollm2-135m"
 

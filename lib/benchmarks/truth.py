@@ -21,10 +21,12 @@ from common import (
     write_json,
 )
 
-from token_geometry import models, statements, truth
-from token_geometry.errors import InputError
-from token_geometry.resources import peak_memory
-from token_geometry.states import LanguageModel
+from token_geometry.base.errors import InputError
+from token_geometry.base.resources import peak_memory
+from token_geometry.models import models
+from token_geometry.states.states import LanguageModel
+from token_geometry.studies import truth
+from token_geometry.texts import statements
 
 PROCEDURES = {
     "library": "this library",

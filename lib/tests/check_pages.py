@@ -20,7 +20,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 LIMIT = 3_000_000
-OURS = "token_geometry.book"
+OURS = "token_geometry.renderer.book"
 UNRESOLVED = re.compile(r"\?@|@(fig|tbl|sec|eq)-|(?<!\S)\?\?(?!\S)|\{\{<|(?<!\S):::")
 # A canvas does not show in the page's markup, so the page itself says whether it has ink.
 PROBE = """<script>addEventListener("load", () => setTimeout(() => {

@@ -10,15 +10,17 @@ import pytest
 import torch
 import transformers
 import xarray as xr
-from dadapy import Data
-from sklearn.metrics import euclidean_distances
+from oracles import brute_force
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from token_geometry import extraction, models, observables, prompts
-from token_geometry.errors import InputError
-from token_geometry.states import LanguageModel
+from token_geometry.base.errors import InputError
+from token_geometry.extraction import extraction
+from token_geometry.models import models
+from token_geometry.states.states import LanguageModel
+from token_geometry.studies import reduction
+from token_geometry.texts import prompts
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def readings(tmp_path_factory, smollm2):
         device="cpu",
     )
     directory = extraction.extract(request)
-    observed = observables.compute(directory).sel(model="smollm2-135m", shuffle_level=0)
+    observed = reduction.compute(directory).sel(model="smollm2-135m", shuffle_level=0)
     result = []
     for shard in extraction.read_shards(directory):
         ids = torch.from_numpy(shard["token_id"].values.astype(np.int64))[None]
@@ -199,43 +201,7 @@ def readings(tmp_path_factory, smollm2):
     return result
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """What brute force and DADApy find for the tokens of one layer."""
-
-    nearest: np.ndarray
-    """The 32 nearest tokens; among equal distances the lower index first."""
-    tied: bool
-    """Whether equal distances decide anything among the 32."""
-    n_distinct: int
-    dimension: np.ndarray
-    error: np.ndarray
-    distance: np.ndarray
-    """DADApy's mean distance of the neighbors involved at each scale."""
-
-
 @pytest.fixture(scope="session")
 def clouds(readings):
     """For each prompt the clouds of its layers, from float64 distances of the distinct points."""
     return [[brute_force(points) for points in reading.hidden] for reading in readings]
-
-
-def brute_force(points):
-    distinct, place = np.unique(points.astype(np.float64), axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    distances = euclidean_distances(distinct)
-    # DADApy caps the range at its default of maxk = 100 and only warns
-    dadapy = Data(distances=distances, maxk=257)
-    dimension, error, distance = dadapy.return_id_scaling_gride(range_max=256)
-    of_tokens = distances[np.ix_(place, place)]  # repeated tokens tie exactly here
-    np.fill_diagonal(of_tokens, np.inf)
-    order = np.argsort(of_tokens, axis=1, kind="stable")
-    ranked = np.take_along_axis(of_tokens, order[:, :33], axis=1)
-    return Cloud(
-        nearest=order[:, :32],
-        tied=bool((np.diff(ranked, axis=1) == 0).any()),
-        n_distinct=len(distinct),
-        dimension=dimension,
-        error=error,
-        distance=distance,
-    )

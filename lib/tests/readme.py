@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from token_geometry import project
+from token_geometry.base import project
 
 
 def commands(*beginning: str) -> list[list[str]]:

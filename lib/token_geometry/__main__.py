@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import execution, project, runs
-from .errors import InputError
+from token_geometry.base import project
+from token_geometry.base.errors import InputError
+from token_geometry.runs import execution, runs
 
 OLDEST_QUARTO = (1, 6)
 """Quarto before this renders the book differently."""
@@ -78,7 +79,7 @@ def render(run: runs.Run, *, renderer: str) -> int:
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
-        from . import book
+        from token_geometry.renderer import book
 
         status = book.main(["--profile", run.name])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"

@@ -19,9 +19,12 @@ from pathlib import Path
 
 import yaml
 
-from . import extraction, parameters, passes, placement, runs
-from .errors import InputError
-from .launcher import MARK
+from token_geometry.base import parameters
+from token_geometry.base.errors import InputError
+from token_geometry.extraction import engine, extraction
+from token_geometry.extraction.launcher import MARK
+from token_geometry.models import placement
+from token_geometry.runs import runs
 
 _LONGEST = timedelta(days=30)
 """How long a process waits for the others: the first to start, and the last to end."""
@@ -83,7 +86,7 @@ def share(request: extraction.Extraction) -> None:
             print(f"{state.num_processes} processes")
             found = [stack.enter_context(extraction.begin(request, n_processes=state.num_processes))]
         (work,) = broadcast_object_list(found)
-        passes.make(
+        engine.make(
             request,
             work,
             work.missing[state.process_index :: state.num_processes],

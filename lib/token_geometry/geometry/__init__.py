@@ -1,5 +1,1 @@
-"""Observables of neighbor tables and hidden states: labelled wrappers over bare array kernels.
-
-The kernels (`gride`, `overlap`, `similarity`) take and return arrays; the functions of
-`labelled` take and return xarray objects with the names of the observables dataset.
-"""
+"""Geometry: kernels that take and return arrays."""

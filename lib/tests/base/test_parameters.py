@@ -1,0 +1,59 @@
+"""Parameters of notebooks: unknown, ill-typed and missing ones are refused by name."""
+
+import pytest
+
+from token_geometry.base import parameters
+from token_geometry.extraction.extraction import Extraction
+
+GIVEN = {"model": "smollm2-135m", "corpus": "sotu", "output": "out"}
+
+
+def test_the_names_of_a_notebook_become_a_request():
+    namespace = GIVEN | {
+        "n_prompts": 3,
+        "shuffle_levels": [0, 5],
+        "In": [""],
+        "_i1": "",
+        "parameters": parameters,
+        "Extraction": Extraction,
+        "__name__": "__main__",
+    }
+    expected = Extraction(**GIVEN, n_prompts=3, shuffle_levels=[0, 5])
+    assert parameters.collect(Extraction, namespace) == expected
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one(refused):
+    with refused("'n_promts'", "did you mean 'n_prompts'?", "7"):
+        parameters.collect(Extraction, GIVEN | {"n_promts": 7})
+
+
+@pytest.mark.parametrize(
+    "name, value, accepted",
+    [
+        ("n_tokens", "1024", "a whole number"),
+        ("n_tokens", 1024.0, "a whole number"),
+        ("n_tokens", True, "a whole number"),
+        ("n_tokens", None, "a whole number"),
+        ("n_prompts", "all", "a whole number or None"),
+        ("shuffle_levels", 5, "a list of a whole number"),
+        ("shuffle_levels", [0, "5"], "a list of a whole number"),
+        ("shuffle_levels", "05", "a list of a whole number"),
+        ("overwrite", "yes", "true or false"),
+        ("overwrite", 1, "true or false"),
+        ("model", 7, "a string"),
+        ("filter_models", "gemma3-270m", "a list of a string"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, accepted, refused):
+    with refused(f"'{name}'", repr(value), accepted):
+        parameters.collect(Extraction, GIVEN | {name: value})
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_missing_parameter_is_named(name, refused):
+    with refused(f"'{name}'", "missing"):
+        parameters.collect(Extraction, {key: value for key, value in GIVEN.items() if key != name})
+
+
+def test_none_stands_for_all_prompts():
+    assert parameters.collect(Extraction, GIVEN | {"n_prompts": None}).n_prompts is None

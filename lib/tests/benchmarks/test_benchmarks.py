@@ -1,0 +1,169 @@
+"""The benchmarks, at their smallest, and the chapter that reads what they leave."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import readme
+
+from token_geometry.base import project
+from token_geometry.chapters.performance import benchmarks
+
+
+def start(name, *arguments):
+    ((_, *command),) = readme.commands("python", f"lib/benchmarks/{name}.py")
+    line = [sys.executable, *command, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, cwd=project.root(), **pipes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with the results of both commands; they run at the same time, so their times mean nothing."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    small = {
+        "observables": ["--n-prompts", 1, "--n-tokens", 96, "--n-repeats", 1, "--n-jobs", 1]
+        + ["--memory-prompts", 1, "--memory-tokens", 64, "--output", folder / "observables-cpu.json"],
+        "gpu": ["--shape", "tiny", "--device", "cpu", "--n-tokens", 64, "--n-prompts", 2]
+        + ["--batch-size", 2]
+        + ["--output", folder / "observables-reduced.json"],
+    }
+    for process in [start(name, *arguments) for name, arguments in small.items()]:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors[-2000:]
+    return folder
+
+
+@pytest.fixture
+def cpu(folder):
+    return json.loads((folder / "observables-cpu.json").read_text())
+
+
+@pytest.fixture
+def reduced(folder):
+    return json.loads((folder / "observables-reduced.json").read_text())
+
+
+def test_a_result_says_on_what_device_with_what_versions_when_and_how_it_was_made(cpu, reduced):
+    for result in (cpu, reduced):
+        assert result["device"]["processor"] and result["device"]["cores"] >= 1
+        assert result["device"]["gpu"] is None
+        assert {"torch", "transformers", "python", "token_geometry"} <= set(result["versions"])
+        assert result["created"].startswith("20")
+    assert {"scikit-learn", "joblib", "dadapy"} <= set(cpu["versions"])
+    assert cpu["parameters"]["n_tokens"] == 96 and cpu["parameters"]["model"] == "smollm2-135m"
+    assert reduced["parameters"] == {
+        "shape": "tiny", "dtype": "float32", "n_prompts": 2, "n_tokens": 64, "batch_size": 2,
+    }  # fmt: skip
+
+
+def test_the_two_procedures_agree_on_the_same_hidden_states(cpu):
+    agreement = cpu["agreement"]
+    assert agreement["layers_compared"] + agreement["layers_left_out"] == 30
+    assert agreement["layers_compared"] >= 25
+    assert 0 < agreement["dimension_relative"] < 1e-4
+    assert 0 < agreement["dimension_error_relative"] < 1e-3
+    assert agreement["cosine"] < 1e-6
+    assert agreement["overlap"] < 5e-3  # what ties in single precision can make
+    assert agreement["layers_without_ties"] >= 10
+    for name in ("overlap", "reciprocity", "layer_overlap"):
+        assert agreement[f"{name}_without_ties"] < 1e-6
+    assert agreement["angle_without_ties"] < 1e-3
+    assert agreement["lists_without_ties"] > 2500
+    assert agreement["lists_without_ties_that_differ"] == 0
+
+
+def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
+    ours, theirs = cpu["seconds"]["library"], cpu["seconds"]["reference"]
+    assert set(ours) == {"forward", "head", "neighbors", "cosine", "writing", "observables"}
+    assert set(theirs) == {"distances", "dimension", "overlap", "cosine"}
+    assert all(0 < s["min"] <= s["median"] <= s["max"] for s in [*ours.values(), *theirs.values()])
+    forward, rest = (benchmarks.median(cpu, "library", forward=part) for part in (True, False))
+    reference = benchmarks.median(cpu, "reference", forward=False)
+    expected = {
+        "reference_to_library": reference / rest,
+        "library_to_forward": rest / forward,
+        "reference_to_library_with_forward": (forward + reference) / (forward + rest),
+    }
+    found = {name: ratio["median"] for name, ratio in cpu["ratios"].items()}
+    by_sets = found.pop("reference_by_sets_to_library")
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert 0 < by_sets < found["reference_to_library"]
+
+
+def test_the_bytes_are_those_of_matrices_of_distances_and_cosines_and_of_a_shard(cpu):
+    matrices = 2 * 31 * (96 * 96 * 4 + 128)  # numpy's header is 128 bytes
+    assert cpu["bytes_per_prompt"]["reference"] == matrices
+    assert 100_000 < cpu["bytes_per_prompt"]["library"] < matrices / 2
+
+
+def test_memory_is_measured_in_a_process_of_its_own(cpu):
+    (entry,) = cpu["memory_by_prompts"]
+    assert entry["n_prompts"] == 1
+    assert 2e8 < entry["peak_memory_bytes"] < 4e9
+    assert cpu["peak_memory_bytes"] > 2e8
+
+
+def test_the_shapes_benchmark_gives_rates_and_an_extrapolation(reduced):
+    rate = reduced["prompts_per_second"]
+    assert rate["forward"] > rate["whole"] > 0
+    assert 0 < reduced["share_outside_forward"] < 1
+    assert reduced["extrapolation"]["n_prompts"] == 2244
+    assert reduced["extrapolation"]["seconds"] == pytest.approx(2244 / rate["whole"], rel=1e-3)
+    assert reduced["peak_gpu_memory_bytes"] is None
+    assert reduced["model"]["layers"] == 2 and reduced["model"]["width"] == 64
+
+
+def chapter(measured):
+    """All that the chapter shows."""
+    cpu, shapes = measured.cpu, measured.shapes
+    shown = [benchmarks.availability(measured), benchmarks.run_cost(measured), benchmarks.throughput(shapes)]
+    shown += [part(cpu) for part in (benchmarks.stage_table, benchmarks.ratios, benchmarks.agreement)]
+    shown += [part(cpu) for part in (benchmarks.memory, benchmarks.bounds)]
+    shown.append(benchmarks.other_models(measured))
+    specs = [
+        benchmarks.time_chart(benchmarks.times(one), description=benchmarks.describe_times(one)).to_dict()
+        for one in (cpu, shapes)
+    ]
+    return "\n".join(part.data for part in shown), specs
+
+
+def test_the_chapter_reads_the_results(folder):
+    text, specs = chapter(benchmarks.open_benchmarks("demo", folder=folder))
+    assert "what they took this library" in text
+    assert "python lib/benchmarks/gpu.py` makes it. Figures at reduced shapes" in text
+    assert "No GPU was at hand" in text
+    assert "nan" not in text and "None" not in text
+    assert all("takes" in spec["description"] for spec in specs)
+
+
+def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(folder, cpu, tmp_path):
+    for name in ("observables-cpu", "observables-cpu-other"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(cpu))
+    measured = benchmarks.open_benchmarks("demo", folder=tmp_path)
+    shown = benchmarks.other_models(measured).data
+    assert cpu["model"]["title"] in shown
+    assert benchmarks.ratios(cpu).data in shown and benchmarks.agreement(cpu).data in shown
+
+
+def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path):
+    measured = benchmarks.open_benchmarks("demo", folder=tmp_path)
+    assert measured.missing == ("observables-cpu", "observables-gpu")
+    text, specs = chapter(measured)
+    assert "`python lib/benchmarks/observables.py`" in text and "`python lib/benchmarks/gpu.py`" in text
+    assert all("No data" in spec["description"] for spec in specs)
+
+
+def test_a_damaged_result_is_refused(tmp_path, refused):
+    (tmp_path / "observables-cpu.json").write_text('{"seconds": {}}')
+    with refused("observables-cpu.json", "python lib/benchmarks/observables.py"):
+        benchmarks.open_benchmarks("demo", folder=tmp_path)
+
+
+def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):
+    process = start("gpu", "--device", "cuda:7", "--output", tmp_path / "none.json")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("error: device 'cuda:7' does not exist here")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,249 @@
+"""Chapters on results made for the purpose: what is missing of a run is said, and nothing fails."""
+
+import ast
+import itertools
+import json
+
+import nbformat
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from IPython.display import Markdown
+
+from token_geometry.base import project
+from token_geometry.chapters import charts, frames
+from token_geometry.observables import labelled
+from token_geometry.runs import runs
+
+CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
+
+# What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
+COUNTERPARTS = {
+    "mean cosine, one prompt at S = 0 … 5": ["fig-shuffling-prompt"],
+    "ID, one prompt at S = 0 … 5": ["fig-shuffling-prompt"],
+    "NO (k = 2), one prompt at S = 0 … 5": ["fig-shuffling-prompt"],
+    "means of the three at S = 0 and 5": ["fig-shuffling-means", "fig-published-beside"],
+    "histogram of neighbor angles at layer 10": ["fig-shuffling-angles"],
+    "correlation of ID with loss, three models": ["fig-published-correlation", "fig-loss-id"],
+    "logit ID against contextual entropy, entropy against loss": ["fig-loss-logits"],
+    "six random prompts": ["fig-shuffling-prompts"],
+    "all models shuffled: ID": ["fig-shuffling-id", "fig-published-id"],
+    "all models shuffled: NO": ["fig-shuffling-no", "fig-published-no"],
+    "all models shuffled: mean cosine": ["fig-shuffling-cosine", "fig-published-cosine"],
+    "ID at scale 2, 4, 8": ["fig-shuffling-scales", "fig-published-id"],
+    "NO at k = 1 … 6": ["fig-shuffling-no", "fig-published-no"],
+    "ID of three models, structured": ["fig-comparison-id", "fig-published-beside"],
+    "NO of three models, structured": ["fig-comparison-no", "fig-published-beside"],
+    "ID against range scaling": ["fig-comparison-scale", "fig-comparison-scales", "fig-comparison-prompts"],
+    "NO at k = 2, 4, 8, structured": ["fig-comparison-no"],
+    "correlation at scale 2, 4, 8": ["fig-published-correlation", "fig-loss-id"],
+}
+
+
+def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
+    """Observables of models (name → number of blocks) with smooth, random values."""
+    random = np.random.default_rng(seed)
+    layers = np.arange(max(models.values()) + 1)
+    names = [f"prompt-{number}" for number in range(n_prompts)]
+    coords = {
+        "model": list(models),
+        "shuffle_level": list(levels),
+        "prompt": names,
+        "layer": layers,
+        "scale": labelled.SCALES,
+        "k": labelled.K,
+        "layer_other": layers,
+        "angle": np.arange(2.5, 180, 5),
+    }
+    outer = ("model", "shuffle_level", "prompt")
+    dims = {
+        "intrinsic_dimension": (*outer, "layer", "scale"),
+        "neighborhood_overlap": (*outer, "layer", "k"),
+        "reciprocity": (*outer, "layer", "k"),
+        "cosine_similarity": (*outer, "layer"),
+        "neighbor_angle": (*outer, "layer"),
+        "neighbor_angle_histogram": (*outer, "layer", "angle"),
+        "layer_overlap": (*outer, "layer", "layer_other"),
+        "n_points": (*outer, "layer"),
+        "loss": outer,
+        "entropy": outer,
+        "logit_intrinsic_dimension": (*outer, "scale"),
+    }
+    dataset = xr.Dataset(
+        {name: (d, 1 + random.random([len(coords[dim]) for dim in d])) for name, d in dims.items()}, coords=coords
+    )
+    depth = np.full((len(models), len(layers)), np.nan)
+    for row, n_blocks in enumerate(models.values()):
+        depth[row, : n_blocks + 1] = np.arange(n_blocks + 1) / n_blocks
+    dataset = dataset.assign_coords(
+        relative_depth=(("model", "layer"), depth), model_title=("model", [f"Model {name}" for name in models])
+    )
+    exists = dataset["relative_depth"].notnull()
+    for name in dataset.data_vars:
+        if "layer" in dataset[name].dims:
+            dataset[name] = dataset[name].where(exists)
+    other = exists.rename(layer="layer_other").drop_vars("relative_depth")
+    dataset["layer_overlap"] = dataset["layer_overlap"].where(other)
+    for name in dataset.data_vars:
+        for level in levels[1:]:
+            dataset[name].loc[{"shuffle_level": level, "prompt": names[n_shuffled:]}] = np.nan
+    for name in ("intrinsic_dimension", "logit_intrinsic_dimension"):
+        dataset[name] = dataset[name].where(dataset["scale"] <= 2**n_scales)
+    return dataset.assign_attrs(n_tokens=64, corpus="sotu", n_texts_too_short=1)
+
+
+def results_of(models=None, levels=(0, 1, 2), n_prompts=4, n_shuffled=3, control=True, n_scales=8):
+    models = models or {"one": 6, "two": 4}
+    name = next(iter(models))
+    declared = runs.Run(
+        name="made", title="made for a test", models=list(models), corpus="sotu", n_tokens=64, extractions={}
+    )
+    made = observed(models, levels, n_prompts, n_shuffled, n_scales=n_scales)
+    other = observed({f"{name}@random": models[name]}, levels[:: len(levels) - 1 or 1], 2, 2, seed=1)
+    return frames.Results(run=declared, observables=made, control=other if control else None)
+
+
+RUNS = {
+    "three prompts": lambda: results_of(n_prompts=3),
+    "one shuffle level": lambda: results_of(levels=(0,)),
+    "one short prompt of one model, no control": lambda: results_of({"a": 6}, (0, 1), 1, 1, False, n_scales=1),
+}
+
+
+def notebook(chapter):
+    return nbformat.read(project.root() / "notebooks" / f"{chapter}.ipynb", as_version=4)
+
+
+def outputs(chapter, results, monkeypatch):
+    """What every code cell of a chapter shows for these results, by its label or number."""
+    monkeypatch.setattr(frames, "open_results", lambda run="": results)
+    namespace, shown = {}, {}
+    for number, cell in enumerate(c for c in notebook(chapter).cells if c.cell_type == "code"):
+        *body, last = ast.parse(cell.source).body
+        is_value = isinstance(last, ast.Expr)
+        exec(compile(ast.Module(body if is_value else [*body, last], []), chapter, "exec"), namespace)
+        if is_value:
+            value = eval(compile(ast.Expression(last.value), chapter, "eval"), namespace)
+            shown[label(cell) or f"cell {number}"] = value
+    return shown
+
+
+def label(cell):
+    lines = [line for line in cell.source.splitlines() if line.startswith("#| label: ")]
+    return lines[0].removeprefix("#| label: ") if lines else None
+
+
+@pytest.mark.parametrize(("chapter", "run"), list(itertools.product(CHAPTERS, RUNS)))
+@pytest.mark.filterwarnings("error")
+def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, monkeypatch):
+    results = RUNS[run]()
+    shown = outputs(chapter, results, monkeypatch)
+    said = " ".join(value.data for value in shown.values() if isinstance(value, Markdown))
+    for name, value in shown.items():
+        if isinstance(value, Markdown):
+            assert value.data.strip(), name
+        else:
+            spec = value.to_dict()
+            assert len(spec["description"]) > 40, name
+            charts.chart_html(spec)
+    assert "Traceback" not in said and "None" not in said
+    missing = {
+        ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
+        ("shuffling", "one short prompt of one model, no control"): [
+            "prompts cannot be compared",
+            "one scale only",
+        ],
+        ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
+        ("loss", "three prompts"): ["(no interval from 3 prompts)"],
+        ("loss", "one shuffle level"): ["so there is nothing to pool"],
+        ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
+        ("published", "one shuffle level"): ["not in this run"],
+    }
+    for words in missing.get((chapter, run), []):
+        assert words in said
+
+
+def book_chapters():
+    parts = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]["chapters"]
+    entries = [entry for part in parts for entry in (part["chapters"] if "part" in part else [part])]
+    return [entry.removeprefix("notebooks/").removesuffix(".ipynb") for entry in entries if "notebooks/" in entry]
+
+
+def test_every_figure_of_the_paper_has_its_counterpart_in_the_book():
+    present = {}
+    for chapter in book_chapters():
+        for cell in notebook(chapter).cells:
+            if cell.cell_type == "code" and label(cell):
+                present[label(cell)] = cell.source
+    for figure, labels in COUNTERPARTS.items():
+        for name in labels:
+            assert name in present, f"{figure}: no figure {name}"
+            assert "#| fig-cap: " in present[name]
+
+
+@pytest.mark.parametrize("chapter", book_chapters())
+def test_every_figure_and_table_of_a_chapter_is_captioned_and_referred_to(chapter):
+    cells = notebook(chapter).cells
+    prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for cell in cells:
+        if cell.cell_type == "code" and label(cell):
+            assert f"@{label(cell)}" in prose, f"{label(cell)} is not referred to"
+            assert "#| fig-cap: " in cell.source or "#| tbl-cap: " in cell.source
+
+
+def rows(chart):
+    """Rows of the largest data set of a chart."""
+    return max(chart.to_dict()["datasets"].values(), key=len)
+
+
+def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_shows(monkeypatch):
+    results = results_of(n_prompts=10, n_shuffled=6)
+    shuffling = outputs("shuffling", results, monkeypatch)
+    assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-prompt"])} == {0, 1, 2}
+    assert len({row["prompt"] for row in rows(shuffling["fig-shuffling-prompts"])}) == 6
+    assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-means"])} == {0, 2}
+    assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == set(range(1, 17))
+    assert {row["scale"] for row in rows(shuffling["fig-shuffling-id"])} == set(labelled.SCALES.tolist())
+    assert {row["panel"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
+    comparison = outputs("model-comparison", results, monkeypatch)
+    assert {row["kind"] for row in all_rows(comparison["fig-comparison-control"])} == {
+        "Model one",
+        "Model one@random",
+    }
+    overlap = rows(comparison["fig-comparison-overlap"])
+    assert len(overlap) == 2 * (7 * 7 + 5 * 5)
+
+
+def all_rows(chart):
+    return [row for part in chart.to_dict()["datasets"].values() for row in part]
+
+
+def test_a_chart_keeps_its_values_when_its_data_become_csv():
+    frame = frames.summary(results_of().shuffled["cosine_similarity"])
+    frame["model_title"] = frame["model_title"].replace("Model one", 'Model "one", </script>')
+    spec = charts.layer_curves(frame, y_title="y", description="d").to_dict()
+    page = charts.chart_html(spec)
+    assert "</script>" not in page.removesuffix("</script>")
+    (text,) = charts._with_csv(spec)["datasets"].values()
+    lines = text.splitlines()
+    assert lines[0].split(",")[:2] == ["layer", "shuffle_level"]
+    assert len(lines) == len(frame) + 1
+    assert len(text) < len(json.dumps(*spec["datasets"].values())) / 2
+
+
+def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_through_names():
+    frame = frames.summary(results_of().shuffled["intrinsic_dimension"])
+
+    def control(values, **options):
+        chart = charts.curves(frame, y_title="y", keep=(values.name,))
+        spec = charts.chosen(chart, values, title="value", **options).to_dict()
+        return next(p for p in spec["params"] if p["name"].startswith("shown")), spec["transform"][0]["filter"]
+
+    by_scale, kept = control(frame["scale"], initial=64)
+    assert (by_scale["value"], by_scale["bind"]["min"], by_scale["bind"]["max"]) == (6, 1, 8)
+    assert kept == "datum['scale'] == pow(2, shown_scale)"
+    by_layer, kept = control(frame["layer"])
+    assert (by_layer["value"], by_layer["bind"]["input"], by_layer["bind"]["max"]) == (0, "range", 6)
+    by_name, kept = control(frame["model_title"])
+    assert by_name["bind"]["input"] == "select"

@@ -1,0 +1,62 @@
+"""Headers of GGUF files: what they say, and files that are not whole."""
+
+import gguf
+import numpy as np
+import pytest
+
+from token_geometry.extraction import extraction
+from token_geometry.models import gguf_header, models
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A GGUF file of a tiny model, as the package `gguf` writes it."""
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(32)
+    writer.add_float32("rope", 0.5)
+    writer.add_bool("yes", True)
+    writer.add_array("tokens", ["a", "bé", ""])
+    writer.add_array("scores", [0.5, 1.5])
+    writer.add_array("nested", [[1, 2], [3, 4]])
+    writer.add_string("last", "after the arrays")
+    writer.add_tensor("token_embd.weight", np.ones((7, 32), np.float32))
+    rows = np.arange(64, dtype=np.float32).reshape(2, 32)
+    quantized = gguf.quantize(rows, gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("blk.0.w", quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_header_says_what_the_package_gguf_reads(written):
+    header, expected = gguf_header.read(written), gguf.GGUFReader(written)
+    arrays = {"tokens", "scores", "nested"}
+    found = {key: field.contents() for key, field in expected.fields.items() if not key.startswith("GGUF.")}
+    assert header.metadata == {key: value for key, value in found.items() if key not in arrays}
+    assert arrays <= found.keys()
+    assert header.tensors == {t.name: tuple(t.shape.tolist()) for t in expected.tensors}
+    assert header.shape() == {"layers": 2, "width": 32, "vocabulary": 7, "parameters": 7 * 32 + 64}
+
+
+def test_a_file_of_which_any_part_is_missing_is_refused_before_anything_long_begins(written, tmp_path, refused):
+    whole = written.read_bytes()
+    gguf_header.read(written)
+    short = tmp_path / "short.gguf"
+    for n_bytes in [*range(0, len(whole), 97), len(whole) - 40]:  # the last 30 bytes fill up the file
+        short.write_bytes(whole[:n_bytes])
+        with refused("short.gguf", "cut short"):
+            gguf_header.read(short)
+    request = extraction.Extraction(model=str(short), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    with refused("short.gguf", "cut short", f"{len(whole) - 40} of"):
+        request.check()
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(60), b"GGUF" + bytes([9, 0, 0, 0]) + bytes(60)])
+def test_a_file_of_another_format_or_version_is_refused(content, tmp_path, refused):
+    (tmp_path / "other.gguf").write_bytes(content)
+    with refused("other.gguf", "another format"):
+        models.check_files(models.resolve(str(tmp_path / "other.gguf")))

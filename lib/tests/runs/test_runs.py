@@ -1,0 +1,281 @@
+"""Declared runs: what they hold, when they are stale, what a dry run says."""
+
+import multiprocessing
+import socket
+import time
+
+import gguf
+import nbformat
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from token_geometry.__main__ import main
+from token_geometry.base import project, store
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.runs import execution, runs
+
+CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
+
+
+@pytest.fixture
+def declared(tmp_path, monkeypatch):
+    """A project of its own with the real models, corpora and a run `small` that a test may change."""
+    for name in ("data/models.yml", "data/corpora.yml"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((project.root() / name).read_text())
+    (tmp_path / "notebooks").symlink_to(project.root() / "notebooks")
+    (tmp_path / "_quarto.yml").write_text("project: {type: book}\n")
+    (tmp_path / "data" / "runs").mkdir()
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(project.cache()))
+    monkeypatch.chdir(tmp_path)
+
+    def declare(**changes):
+        entries = {
+            "title": "small",
+            "models": ["smollm2-135m"],
+            "corpus": "sotu",
+            "n_tokens": 64,
+            "extractions": {"all": {"n_prompts": 2, "shuffle_levels": [0, 1]}},
+        }
+        (tmp_path / "data" / "runs" / "small.yml").write_text(yaml.safe_dump(entries | changes))
+        return runs.load("small")
+
+    return declare
+
+
+def test_every_committed_run_is_complete_and_can_be_planned():
+    assert set(runs.names()) >= {"ci", "demo", "paper"}
+    for name in runs.names():
+        run = runs.load(name)
+        n_calibrations = 0 if run.validation is None else 1
+        n_controls = 0 if run.controls is None else len(run.controls["models"]) + 1
+        n_truths = len((run.truth or {"models": ()})["models"])
+        n_extractions = len(run.models) * len(run.extractions)
+        assert len(runs.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
+
+
+def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
+    run = runs.load("demo")
+    assert run.models == ["smollm2-135m", "gemma3-270m"]
+    assert run.extractions["structured"] == {"n_prompts": 16, "shuffle_levels": [0]}
+    assert run.extractions["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4, 5]}
+
+
+def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
+    assert main(["run", "paper", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("notebooks/extraction.ipynb") == 9
+    assert printed.count("notebooks/observables.ipynb") == 2
+    assert printed.count("notebooks/calibration.ipynb") == 1
+    assert printed.count("notebooks/truth-pca.ipynb") == 2
+    assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
+    assert printed.count("of memory") == 12 and "in all about" in printed
+
+
+def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a dry run needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    names = [name + control for name in models.aliases() for control in ("", "@random", "@permuted-1")]
+    paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
+    assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
+    printed = runs.describe(declared(models=names))
+    assert all(f'model: "{name}"' in printed for name in names)
+    assert printed.count("of memory") == len(names)
+
+
+def test_a_gguf_file_can_be_planned_from_its_header_alone(declared, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(32)
+    writer.add_tensor("token_embd.weight", np.zeros((7, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "4 forward passes" in runs.describe(declared(models=[str(path)]))
+
+
+def test_a_run_may_ask_for_the_state_before_the_final_norm(declared):
+    (_, plain), (_, before) = (next(runs.requests(declared(**keys))) for keys in ({}, {"final_norm": False}))
+    assert plain.final_norm and not before.final_norm
+    assert store.digest(plain.recipe()) != store.digest(before.recipe())
+
+
+def test_a_run_may_name_its_prompts(declared):
+    block = {"prompt_ids": ["1961_Kennedy", 2], "shuffle_levels": [0, 1]}
+    run = declared(extractions={"single": block})
+    (_, request), *_ = runs.requests(run)
+    assert request.prompt_ids == ["1961_Kennedy", 2]
+    assert "4 forward passes" in runs.describe(run)
+
+
+def test_the_active_quarto_profile_chooses_the_run(monkeypatch):
+    monkeypatch.setenv("QUARTO_PROFILE", "paper")
+    assert runs.load().name == "paper"
+    monkeypatch.setenv("QUARTO_PROFILE", "print,ci")
+    assert runs.load().name == "ci"
+    monkeypatch.delenv("QUARTO_PROFILE")
+    assert runs.load().name == "demo"
+
+
+def test_a_profile_that_is_no_run_is_refused_and_not_taken_for_the_default(monkeypatch, capsys):
+    monkeypatch.setenv("QUARTO_PROFILE", "papr")
+    assert main(["run"]) == 1
+    assert "unknown run 'papr'; did you mean 'paper'" in capsys.readouterr().err
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
+    assert main(["run", "dmo"]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "'dmo'" in message and "did you mean 'demo'" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modles": []}, "unknown key 'modles'"),
+        ({"models": "smollm2-135m"}, "models"),
+        ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
+        ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
+        ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+        ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
+        ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
+        ({"controls": CONTROLS | {"n_prompts": "2"}}, "key 'n_prompts' is '2'"),
+        ({"validation": {"n_pionts": 64}}, "validation: key 'n_pionts'; did you mean 'n_points'"),
+        ({"validation": {"output": "elsewhere.nc"}}, "validation: key 'output'"),
+        ({"validation": {"n_points": "many"}}, "validation: key 'n_points' is 'many'"),
+        ({"validation": 3}, "key 'validation' is 3"),
+        ({"truth": {"layers": {}}}, "truth: key 'layers'"),
+        ({"truth": {"datasets": ["cities"]}}, "truth: key 'models' is {}"),
+        ({"truth": {"models": {"smollm2-135m": 12}}}, "truth: key 'smollm2-135m' is 12"),
+        ({"truth": {"datasets": ["cities"], "models": {"smollm2-135m": {"layer": "x"}}}}, "key 'layer' is 'x'"),
+    ],
+)
+def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
+    with pytest.raises(InputError, match=words) as error:
+        declared(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_shuffle_levels_that_do_not_divide_the_prompt_stop_a_run_before_it_starts(declared):
+    run = declared(extractions={"all": {"n_prompts": 2, "shuffle_levels": [0, 4]}})
+    with pytest.raises(InputError, match="4\\^4 = 256 blocks do not divide n_tokens = 64"):
+        execution.execute(run)
+    assert not project.results("small").exists()
+
+
+def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
+    run = declared()
+    assert execution.execute(run) is True
+    assert execution.execute(run) is False
+    records = project.results("small") / "records"
+    names = {path.name for path in records.glob("*.ipynb")}
+    assert names == {"extraction-smollm2-135m-all.ipynb", "observables.ipynb"}
+    shards = project.results("small") / "shards" / "smollm2-135m-all"
+    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
+
+    larger = declared(extractions={"all": {"n_prompts": 3, "shuffle_levels": [0, 1]}})
+    assert not runs.is_fresh(larger)
+    assert execution.execute(larger) is True
+    after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before, "shards that were there are kept"
+    assert store.read(runs.observables_path(larger)).sizes["prompt"] == 3
+
+
+def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch):
+    made = []
+
+    def make(notebook, parameters, *, record):
+        made.append(notebook)
+        for result in runs.results(runs.load("small")).values():
+            if notebook == result.steps[-1].notebook:
+                store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+
+    monkeypatch.setattr(execution, "execute_notebook", make)
+    assert execution.execute(declared()) is True
+    assert made == ["extraction", "observables"]
+    made.clear()
+    run = declared(validation={"n_points": 64})
+    assert not runs.is_fresh(run) and execution.execute(run) is True
+    assert made == ["calibration"]
+    assert runs.is_fresh(run) and execution.execute(run) is False
+    assert runs.is_fresh(declared(validation={"n_points": 64}, device="cpu"))
+    assert not runs.is_fresh(declared(validation={"n_points": 65}))
+
+
+def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
+    run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS)
+    assert execution.execute(run) is True
+    trained, control = runs.read(run, "observables"), runs.read(run, "control")
+    assert trained["model"].values.tolist() == run.models
+    assert control["model"].values.tolist() == ["smollm2-135m@random"]
+    assert control["prompt"].values.tolist() == trained["prompt"].values.tolist()
+    assert float(control["loss"].max()) > float(trained["loss"].max())
+    assert runs.read(declared(), "control") is None
+
+
+def test_a_step_that_fails_stops_those_beside_it(declared, refused, tmp_path):
+    parameters = nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})
+    cell = nbformat.v4.new_code_cell(
+        "import time\nif model.endswith('@random'): raise ValueError('no such thing')\ntime.sleep(300)"
+    )
+    (tmp_path / "notebooks").unlink()
+    (tmp_path / "notebooks").mkdir()
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[parameters, cell], metadata=python)
+    nbformat.write(notebook, tmp_path / "notebooks" / "extraction.ipynb")
+    run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS, device="cpu")
+    started = time.monotonic()
+    with refused("extraction.ipynb: no such thing"):
+        execution.execute(run)
+    assert time.monotonic() - started < 120
+    assert multiprocessing.active_children() == []
+
+
+def test_a_result_that_is_missing_or_stale_is_refused_with_the_command_that_makes_it(declared, refused):
+    with refused("'observables' of run 'small' is missing", "python -m token_geometry run small"):
+        runs.read(declared(), "observables")
+    store.write(xr.Dataset(attrs=store.make_attrs("", {})), runs.observables_path(declared()))
+    with refused("'observables' of run 'small' is stale or damaged"):
+        runs.read(declared(), "observables")
+
+
+def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declared, monkeypatch, tmp_path):
+    run = declared(validation={"n_points": 64})
+    for result in runs.results(run).values():
+        store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "nothing"))
+    monkeypatch.setattr(models, "check_files", lambda source: pytest.fail("nothing is to be computed"))
+    assert execution.execute(run) is False
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
+    run = declared(validation={"dimensions": [2, 33]})
+    with pytest.raises(
+        InputError, match="dimensions is \\[2, 33\\]; accepted: different whole numbers from 1 to 32"
+    ):
+        execution.execute(run)
+    assert not project.results("small").exists()
+
+
+def test_a_result_that_is_cut_short_is_stale(declared):
+    run = declared()
+    execution.execute(run)
+    path = runs.observables_path(run)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert not runs.is_fresh(run)
+
+
+def test_device_and_number_of_processes_leave_results_fresh(declared):
+    execution.execute(declared())
+    assert runs.is_fresh(declared(device="cpu"))
+    assert not runs.is_fresh(declared(seed=1))

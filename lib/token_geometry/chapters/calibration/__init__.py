@@ -1,0 +1,1 @@
+"""The chapter on how far the estimates can be trusted."""

@@ -1,0 +1,1 @@
+"""The chapter that sets models side by side."""

@@ -1,0 +1,75 @@
+"""Published numbers of other works, in the shapes that the charts of a run's own results take.
+
+`data/published/README.md` names their sources.
+"""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import special
+
+from token_geometry.base import project
+from token_geometry.chapters.frames import tidy
+from token_geometry.stats.statistics import CONFIDENCE
+
+
+@cache
+def tokens() -> xr.Dataset:
+    """Means and standard deviations over prompts that were published with *The Geometry of Tokens*.
+
+    Returns
+    -------
+    xarray.Dataset
+        `<observable>_mean` and `<observable>_std` (divisor n) over `model`, `shuffle_level` and the further
+        dimensions of the observable; `structured_…`, over all structured prompts; `pearson_id_loss` over
+        `model`, `layer` and `scale`. `relative_depth` is a coordinate. NaN where nothing was published.
+
+    References
+    ----------
+    Viswanathan et al., arXiv:2501.10573, and the arrays of its authors' public code.
+    """
+    path = project.root() / "data" / "published" / "geometry-of-tokens.nc"
+    with xr.open_dataset(path, engine="netcdf4") as dataset:
+        dataset = dataset.load().drop_vars("hub_id").astype(float)
+    return dataset.assign_coords(relative_depth=dataset["layer"] / dataset.attrs["n_blocks"])
+
+
+def read_off() -> pd.DataFrame:
+    """Numbers that were read off figures: columns `quantity`, `scale`, `model`, `value`, `layer`, `n_prompts`."""
+    return pd.read_csv(project.root() / "data" / "published" / "read-off-figures.csv")
+
+
+def summary(observable: str) -> pd.DataFrame:
+    """Mean and standard deviation over prompts as a tidy frame, with the columns of `frames.summary`.
+
+    Parameters
+    ----------
+    observable
+        `intrinsic_dimension`, `neighborhood_overlap`, `cosine_similarity` or `loss`.
+    """
+    dataset = tokens()
+    n_prompts = dataset.attrs["n_prompts"]
+    parts = {
+        "mean": dataset[f"{observable}_mean"],
+        # published with the divisor n
+        "std": dataset[f"{observable}_std"] * np.sqrt(n_prompts / (n_prompts - 1)),
+    }
+    return tidy(xr.Dataset(parts | {"n_prompts": parts["mean"].notnull() * n_prompts}))
+
+
+def correlation() -> xr.Dataset:
+    """Published Pearson correlation of ID and loss over structured prompts, with intervals.
+
+    Returns
+    -------
+    xarray.Dataset
+        `correlation`, `low`, `high` over `model`, `layer`, `scale`; the interval is Fisher's, by the number of
+        prompts, since the values of single prompts are not kept here.
+    """
+    dataset = tokens()
+    coefficient = dataset["pearson_id_loss"].astype(float)
+    half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(dataset.attrs["n_prompts"] - 3)
+    z = np.arctanh(coefficient)
+    return xr.Dataset({"correlation": coefficient, "low": np.tanh(z - half), "high": np.tanh(z + half)})

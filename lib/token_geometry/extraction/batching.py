@@ -1,0 +1,144 @@
+"""Batches: how many prompts go through a model at once."""
+
+from collections.abc import Callable, Sequence
+
+from token_geometry.base.errors import InputError
+
+LARGEST = 8
+"""Largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer."""
+
+SHARE = 0.8
+"""Share of the free memory that a batch may take: what the kernels need besides is not counted."""
+
+
+def fitting(model, n_tokens: int) -> int:
+    """Number of prompts that go through a loaded model at once.
+
+    On a CPU one: a core has enough to do with it, and a larger batch only leaves the caches. On GPUs as many
+    as the memory holds that is free beside the weights, up to `LARGEST`.
+
+    Parameters
+    ----------
+    model
+        A `states.LanguageModel`.
+    n_tokens
+        Tokens of each prompt.
+    """
+    import torch
+
+    gpus = [device for device in model.devices if torch.device(device).type == "cuda"]
+    if not gpus:
+        return 1
+    free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+    return within(free, _bytes_in(model, n_tokens), fixed=bytes_of_geometry(n_tokens))
+
+
+def side_by_side(model, n_tokens: int, size: int, *, n_processes: int) -> int:
+    """Number of batches of a loaded model that a CPU works on at a time: one a thread, or as memory has room.
+
+    Parameters
+    ----------
+    model
+        A `states.LanguageModel`.
+    n_tokens, size
+        Tokens of each prompt, prompts of a batch.
+    n_processes
+        Processes that share the memory.
+    """
+    import psutil
+    import torch
+
+    free = psutil.virtual_memory().available // n_processes
+    batch = size * _bytes_in(model, n_tokens) + bytes_of_geometry(n_tokens)
+    return as_many_as_fit(torch.get_num_threads(), batch, free=free)
+
+
+def as_many_as_fit(n: int, each: int, *, free: int) -> int:
+    """At most `n` things of so many bytes each, as free memory has room for, at least one."""
+    return max(1, min(n, int(SHARE * free // each)))
+
+
+def _bytes_in(model, n_tokens: int) -> int:
+    config = model.model.config.get_text_config()
+    item = next(model.model.parameters()).element_size()
+    return bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
+
+
+def within(free: int, prompt: int, *, fixed: int = 0) -> int:
+    """How many prompts of so many bytes each fit into the free ones, at least one, `LARGEST` at most."""
+    return max(1, min(LARGEST, int((SHARE * free - fixed) // prompt)))
+
+
+def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:
+    """Bytes of the states of one prompt: as the model gives them, stacked, and in float32.
+
+    Parameters
+    ----------
+    layers
+        Number of states, blocks and embeddings.
+    n_tokens, width
+        Shape of a state.
+    item
+        Bytes of a number in the forward pass.
+    """
+    # blocks hold about ten states' worth while they work: queries, keys, values and the wider inside
+    return n_tokens * width * (layers * (2 * item + 4) + 10 * item)
+
+
+def bytes_of_geometry(n_tokens: int) -> int:
+    """Bytes of the geometry of one layer at its worst: squared distances in float64, sums, a sorted copy."""
+    return 3 * 8 * n_tokens**2
+
+
+class Halving:
+    """Work in batches that become half as large where the memory is too small.
+
+    Parameters
+    ----------
+    size
+        How many items make a batch at first.
+    what
+        What one item is, for the error.
+    """
+
+    def __init__(self, size: int, *, what: str):
+        self.size, self._what = size, what
+
+    def __call__(self, work: Callable[[Sequence], list], items: Sequence) -> list:
+        """Results of `work`, which makes one of each item of a batch, for all items in order.
+
+        Raises
+        ------
+        InputError
+            If one item alone does not fit.
+        """
+        from accelerate.utils.memory import clear_device_cache
+
+        results: list = []
+        while len(results) < len(items):
+            batch = items[len(results) : len(results) + self.size]
+            done = _if_it_fits(work, batch)
+            if done is not None:
+                results += done
+                continue
+            if len(batch) == 1:
+                raise InputError(
+                    f"the memory is too small for {self._what}: lower n_tokens, take dtype bfloat16, or spread "
+                    "the model over more GPUs with gpus_per_model"
+                )
+            self.size = min(self.size, len(batch) // 2)
+            clear_device_cache(garbage_collection=True)
+            print(f"the memory is too small for {len(batch)} prompts at once: going on with {self.size}")
+        return results
+
+
+def _if_it_fits(work, batch) -> list | None:
+    # a function of its own: when it returns, the error that holds the tensors is gone
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    try:
+        return work(batch)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        return None

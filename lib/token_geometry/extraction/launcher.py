@@ -1,0 +1,110 @@
+"""Launcher: several processes of this machine on one extraction, through torch.distributed's own launcher."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+
+from token_geometry.base.errors import InputError
+
+MARK = "token_geometry: "
+"""What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
+
+_SECONDS_TO_END = 20
+
+
+def run(request) -> None:
+    """Start `request.num_processes` workers and wait for them.
+
+    Their lines go to standard output. They end when this process ends, however it ends: they watch their
+    standard input, a pipe of which this process holds the other end.
+
+    Parameters
+    ----------
+    request
+        An `extraction.Extraction`.
+
+    Raises
+    ------
+    InputError
+        With the line of the first worker that fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = Path(folder) / "parameters.json"
+        values = asdict(request) | {"shuffle_levels": list(request.shuffle_levels)}
+        values |= {"filter_models": list(request.filter_models), "prompt_ids": list(request.prompt_ids)}
+        parameters.write_text(json.dumps(values), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(request.num_processes), "-m", "token_geometry.worker"]
+        _follow([*command, "--parameters", str(parameters), "--ends-with-input"], request.num_processes)
+
+
+def _follow(command: list[str], num_processes: int) -> None:
+    process = subprocess.Popen(
+        command,
+        env=os.environ | _environment(num_processes),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # an interrupt comes to this process, which ends the others
+    )
+    refusals: list[str] = []
+    others: deque[str] = deque(maxlen=200)
+    try:
+        for line in process.stdout:
+            if not line.startswith(MARK):
+                others.append(line)
+                continue
+            line = line.removeprefix(MARK)
+            if line.startswith("error: "):
+                refusals.append(line.removeprefix("error: ").strip())
+            else:
+                print(line, end="", flush=True)
+        status = process.wait()
+    finally:
+        process.stdin.close()
+        _end(process)
+    if refusals:
+        raise InputError(refusals[0])
+    if status:
+        raise InputError(_reason("".join(others), num_processes))
+
+
+def _environment(num_processes: int) -> dict[str, str]:
+    import torch
+
+    environment = {"PYTHONUNBUFFERED": "1"}
+    # a process's threads are prompts that it works on at a time (see passes.make)
+    environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // num_processes))
+    if sys.platform == "linux":  # the name of this machine need not lead to an address
+        environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    return environment
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _reason(printed: str, num_processes: int) -> str:
+    code = re.search(r"exitcode\s*:\s*(-?\d+)", printed)
+    if code and code[1] == "-9":
+        return (
+            f"num_processes is {num_processes} and one of them was killed, most often for want of memory: run "
+            "fewer processes, a smaller model, or another dtype; what is done is kept"
+        )
+    errors = re.findall(r"^(?:\[rank\d+\]: )?([\w.]+Error\b.*)", printed, flags=re.MULTILINE)
+    last = errors[0].strip() if errors else f"exit status {code[1]}" if code else "it could not be started"
+    return f"num_processes is {num_processes} and one of them failed ({last}); what is done is kept"

@@ -1,0 +1,346 @@
+"""Checkpoints as Meta publishes LLaMA: `consolidated.*.pth`, `params.json`, `tokenizer.model`.
+
+The tensors stay in the files, which are mapped into memory, until transformers asks for one.
+"""
+
+import json
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+from token_geometry.base.errors import InputError, one_of
+
+_SIZES = {"dim", "n_layers", "n_heads"}
+_KNOWN = _SIZES | {
+    "n_kv_heads",
+    "multiple_of",
+    "ffn_dim_multiplier",
+    "norm_eps",
+    "rope_theta",
+    "vocab_size",
+    "use_scaled_rope",
+    # limits of Meta's own program, which decide no number
+    "max_batch_size",
+    "max_seq_len",
+}
+
+# Name of a tensor → its name in transformers, and the dimension along which the files split it;
+# None: every file holds all of it.
+_ENDS = {
+    "norm": ("model.norm", None),
+    "output": ("lm_head", 0),
+}
+_BLOCK = {
+    "attention_norm": ("input_layernorm", None),
+    "attention.wq": ("self_attn.q_proj", 0),
+    "attention.wk": ("self_attn.k_proj", 0),
+    "attention.wv": ("self_attn.v_proj", 0),
+    "attention.wo": ("self_attn.o_proj", 1),
+    "ffn_norm": ("post_attention_layernorm", None),
+    "feed_forward.w1": ("mlp.gate_proj", 0),
+    "feed_forward.w2": ("mlp.down_proj", 1),
+    "feed_forward.w3": ("mlp.up_proj", 0),
+}
+_EMBEDDINGS = "tok_embeddings.weight"
+
+# The 256 special tokens of Llama 3, in the order of their ids; `tokenizer.model` has no room for them.
+_LLAMA_3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
+_LLAMA_3_SPECIAL = 256
+
+
+class Joined:
+    """One tensor of a model, joined from its files at the moment it is asked for.
+
+    transformers takes it in place of a tensor, as it takes the slices of safetensors: it reads
+    `joined[...]` of those that the network has, and of no other.
+
+    Parameters
+    ----------
+    parts
+        The tensor's part in each file, in order.
+    dimension
+        Dimension along which they are split; None: the parts are equal.
+    heads
+        Number of attention heads of a projection whose rows are in Meta's rotary order.
+    """
+
+    def __init__(self, parts: list, dimension: int | None, heads: int | None = None):
+        self.parts = parts if dimension is not None else parts[:1]
+        self.dimension = dimension
+        self.heads = heads
+
+    def __getitem__(self, index):
+        import torch
+
+        whole = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, self.dimension)
+        return (whole if self.heads is None else _halves(whole, self.heads))[index]
+
+
+def is_meta(folder: Path) -> bool:
+    """Whether a directory holds weights as Meta publishes them."""
+    return any(folder.glob("consolidated.*.pth"))
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a directory that lacks one of Meta's files, without opening any.
+
+    Raises
+    ------
+    InputError
+        Naming the file that is missing.
+    """
+    numbers = sorted(int(path.suffixes[-2][1:]) for path in _paths(folder))
+    if not numbers:
+        raise InputError(f"{folder} holds no consolidated.*.pth: put the files that Meta released there")
+    missing = [f"consolidated.{n:02d}.pth" for n in range(numbers[-1]) if n not in numbers]
+    missing += [name for name in ("params.json", "tokenizer.model") if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} holds consolidated.*.pth but no {missing[0]}: put the file that Meta released "
+            "with them beside them"
+        )
+
+
+def open_shards(folder: Path) -> list[dict]:
+    """The tensors of each file by Meta's names, mapped into memory and not read.
+
+    Raises
+    ------
+    InputError
+        If a file holds another object than tensors, or is cut short.
+    """
+    return [_open(path) for path in _paths(folder)]
+
+
+def read_config(folder: Path):
+    """The configuration that `params.json` describes.
+
+    Returns
+    -------
+    transformers.LlamaConfig
+        Of the context length it says nothing, since Meta's files do not.
+
+    Raises
+    ------
+    InputError
+        If `params.json` lacks a size, or says something that is not known to be LLaMA's.
+    """
+    from transformers import LlamaConfig
+
+    params = _read_params(folder)
+    vocabulary = params.get("vocab_size", -1)
+    if vocabulary < 1:  # LLaMA 1 and 2 leave it to the tokenizer
+        vocabulary = _vocabulary(open_shards(folder), params["dim"])
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=vocabulary,
+        hidden_size=params["dim"],
+        intermediate_size=_feed_forward_width(params),
+        num_hidden_layers=params["n_layers"],
+        num_attention_heads=params["n_heads"],
+        num_key_value_heads=params.get("n_kv_heads") or params["n_heads"],
+        rms_norm_eps=params.get("norm_eps", 1e-5),
+        rope_parameters={"rope_type": "default", "rope_theta": params.get("rope_theta", 10000.0)},
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def tensors(folder: Path, config) -> dict[str, Joined]:
+    """The tensors of a model by transformers' names; a `Joined` is read when it is indexed.
+
+    Parameters
+    ----------
+    folder
+        The directory.
+    config
+        From `read_config`.
+
+    Raises
+    ------
+    InputError
+        If the files do not make up a model of this configuration.
+    """
+    shards = open_shards(folder)
+    _check_width(folder, shards, config)
+    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
+    named = {f"{meta}.weight": (f"{name}.weight", split, None) for meta, (name, split) in _ENDS.items()}
+    # up to LLaMA 2 each file has some columns of the embeddings, from Llama 3 on some rows
+    rows = shards[0][_EMBEDDINGS].shape[1] == config.hidden_size
+    named[_EMBEDDINGS] = ("model.embed_tokens.weight", 0 if rows else 1, None)
+    for layer in range(config.num_hidden_layers):
+        for meta, (name, split) in _BLOCK.items():
+            target = f"model.layers.{layer}.{name}.weight"
+            named[f"layers.{layer}.{meta}.weight"] = (target, split, heads.get(meta))
+    return {
+        name: Joined([shard[meta] for shard in shards], split, n_heads)
+        for meta, (name, split, n_heads) in named.items()
+        # what is missing is found when the network has been filled
+        if all(meta in shard for shard in shards)
+    }
+
+
+def read_tokenizer(folder: Path):
+    """The tokenizer in `tokenizer.model`: SentencePiece up to LLaMA 2, a list of ranks from Llama 3 on.
+
+    Returns
+    -------
+    transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    InputError
+        If the file is neither.
+    """
+    path = folder / "tokenizer.model"
+    return _llama_3_tokenizer(path) if _is_ranks(path) else _llama_tokenizer(path)
+
+
+def refuse_missing(report: dict, name: str) -> None:
+    """Refuse a model of which some weights were not in its files.
+
+    Parameters
+    ----------
+    report
+        What transformers says of the loading; it fills what is missing with random numbers
+        and goes on.
+    name
+        Name of the model.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
+            "the checkpoint is incomplete or of another architecture"
+        )
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("consolidated.*.pth") if path.suffixes[-2][1:].isdigit())
+
+
+def _open(path: Path) -> dict:
+    import torch
+
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is no archive of tensors: it is cut short, or a bare pickled object, which is "
+            "not opened since that could run code; take the file that Meta released"
+        )
+    try:
+        shard = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds a pickled object that is no tensor and is not opened, since that could run "
+            "code: take the file that Meta released"
+        ) from None
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} could not be read ({reason}): it is damaged; take the whole file") from None
+    if not isinstance(shard, dict) or not all(isinstance(value, torch.Tensor) for value in shard.values()):
+        raise InputError(f"{path} holds no tensors by name: take the file that Meta released")
+    return shard
+
+
+def _read_params(folder: Path) -> dict:
+    path = folder / "params.json"
+    try:
+        params = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path} is missing or no JSON: take the file that Meta released") from None
+    if not isinstance(params, dict) or not _SIZES <= params.keys():
+        raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
+    for name in params:
+        # what a key that is not known asks for would be left out of the network
+        if name not in _KNOWN:
+            raise InputError(f"{path}: {one_of('key', name, sorted(_KNOWN))}; or give it in transformers' format")
+    if params.get("use_scaled_rope"):
+        raise InputError(
+            f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: "
+            "give the model in transformers' format"
+        )
+    return params
+
+
+def _feed_forward_width(params: dict) -> int:
+    width = int(2 * 4 * params["dim"] / 3)
+    if params.get("ffn_dim_multiplier"):
+        width = int(params["ffn_dim_multiplier"] * width)
+    multiple = params.get("multiple_of", 256)
+    return -(-width // multiple) * multiple
+
+
+def _vocabulary(shards: list[dict], dim: int) -> int:
+    if _EMBEDDINGS not in shards[0]:
+        raise InputError(f"consolidated.00.pth holds no {_EMBEDDINGS}: it is no LLaMA as Meta released it")
+    rows, columns = shards[0][_EMBEDDINGS].shape
+    return rows * len(shards) if columns == dim else rows
+
+
+def _check_width(folder: Path, shards: list[dict], config) -> None:
+    name = "layers.0.attention.wq.weight"
+    for needed in (_EMBEDDINGS, name):
+        if any(needed not in shard for shard in shards):
+            raise InputError(f"{folder}: a consolidated.*.pth holds no {needed}: it is no LLaMA of Meta's")
+    rows = sum(shard[name].shape[0] for shard in shards)
+    if rows != config.hidden_size:
+        raise InputError(
+            f"{folder}: its {len(shards)} consolidated.*.pth hold {rows} of the {config.hidden_size} rows of "
+            f"{name}: a file is missing, or params.json is of another model"
+        )
+    vocabulary = _vocabulary(shards, config.hidden_size)
+    if vocabulary != config.vocab_size:
+        raise InputError(
+            f"{folder}: its embeddings have {vocabulary} entries and params.json says vocab_size = "
+            f"{config.vocab_size}: a file is missing, or params.json is of another model"
+        )
+
+
+def _halves(projection, heads: int):
+    # Meta turns pairs of neighboring rows of a head, transformers row i of the first half with
+    # row i of the second: so the even rows of each head go first, then the odd ones
+    rows, columns = projection.shape
+    pairs = projection.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.transpose(1, 2).reshape(rows, columns)
+
+
+def _is_ranks(path: Path) -> bool:
+    with path.open("rb") as file:
+        return re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip()) is not None
+
+
+def _llama_tokenizer(path: Path):
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import normalizers
+    from transformers import LlamaTokenizer
+
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError):
+        raise InputError(
+            f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
+        ) from None
+    tokenizer = LlamaTokenizer.from_pretrained(path.parent)
+    # SentencePiece puts a space before every text, transformers only where there is none
+    space = "\u2581"
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(space), normalizers.Replace(" ", space)]
+    )
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    return tokenizer
+
+
+def _llama_3_tokenizer(path: Path):
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    unnamed = iter(range(_LLAMA_3_SPECIAL))
+    special = [
+        f"<|{_LLAMA_3_NAMED[n]}|>" if n in _LLAMA_3_NAMED else f"<|reserved_special_token_{next(unnamed)}|>"
+        for n in range(_LLAMA_3_SPECIAL)
+    ]
+    # the converter's pattern of words is that of Llama 3
+    converted = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+    return PreTrainedTokenizerFast(tokenizer_object=converted, bos_token=special[0], eos_token=special[1])

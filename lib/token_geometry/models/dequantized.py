@@ -1,0 +1,160 @@
+"""GGUF files as transformers' own format: dequantized once, kept in the cache."""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from token_geometry.base import project
+from token_geometry.base.errors import InputError
+from token_geometry.models import checkpoints, gguf_header
+
+if TYPE_CHECKING:
+    import torch
+
+CONVERSION = 2
+"""Version of the dequantized copies in the cache; a new one makes them anew."""
+
+_LONG = 4096  # entries of an array that only a vocabulary has
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+def place(sha256: str) -> Path:
+    """Where the copy of the GGUF file with this checksum is kept, whether it is there or not."""
+    return project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
+
+
+def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
+    """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
+
+    Parameters
+    ----------
+    sha256
+        Checksum of the file.
+    fetch
+        Returns the path of the file; it may put the file into the folder that it is given.
+
+    Raises
+    ------
+    InputError
+        If the file is cut short, damaged or of an architecture that transformers does not read.
+    """
+    kept = place(sha256)
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(exist_ok=True)
+    with project.cache_lock(kept.name):
+        if kept.is_dir():  # another process was first
+            return kept
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{kept.name}-partial-"))
+        try:
+            _dequantize(fetch(partial), partial)
+            (partial / "model.gguf").unlink(missing_ok=True)
+            os.replace(partial, kept)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return kept
+
+
+@functools.lru_cache(maxsize=4)
+def read_tokenizer(kept: Path):
+    """The tokenizer of a directory that `folder` made, which belongs to a checksum and so never changes.
+
+    `AutoTokenizer` takes `tokenizer.json` apart and builds the tokenizer of the model's family from
+    its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a
+    tokenizer, so it holds all that decides a token id: it is read as it is.
+
+    Returns
+    -------
+    transformers.PreTrainedTokenizerFast
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    settings = json.loads((kept / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {name: token for name, token in settings.items() if name in _SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
+
+
+def _dequantize(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    arguments = {"gguf_file": gguf.name}
+    try:
+        with _header_read_once():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
+            )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
+            "architecture that transformers does not read from GGUF"
+        ) from None
+    checkpoints.refuse_missing(report, gguf.name)
+    tokenizer.save_pretrained(target)
+    # transformers refuses to save a model that came from GGUF, although its
+    # weights are plain float32 by now: so the two files are written here.
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    weights = {name: weight for name, weight in model.state_dict().items() if name not in tied}
+    _save(weights, target / "model.safetensors")
+
+
+def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+    """Write float32 tensors as safetensors, in the order of the network.
+
+    `safetensors` itself sorts them by name, so that block 10 lies before block 2: then a part of the model is
+    scattered over the file, and what a disk reads ahead is of other blocks.
+    """
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in weights.items():
+        start, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in weights.values():
+            file.write(tensor.float().numpy().astype("<f4", order="C", copy=False).data)
+
+
+@contextlib.contextmanager
+def _header_read_once() -> Iterator[None]:
+    """Keep what the `gguf` package finds in a header between the calls that ask for it, but no vocabulary.
+
+    transformers opens the file anew for the tokenizer, the configuration and the weights, and each time has
+    `gguf` make an array of every entry of the vocabulary, which takes tens of seconds for the 262,144 of
+    Gemma. It needs their number only: the tokenizer is made with another reader. It also builds the map of
+    the tensors' names once for every module of the model.
+    """
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):
+        def _get_field_parts(self, orig_offs, raw_type):
+            if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
+                kind, length, size = gguf_header.array(self.data, orig_offs)
+                if length > _LONG:
+                    types = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType(kind)]
+                    # the number of tokens is the size of the vocabulary; nobody asks for that of their scores
+                    n_kept = length if types[1] == gguf.GGUFValueType.STRING else 0
+                    return size, [np.zeros(1, np.uint8)], [0] * n_kept, types
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    originals = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(Reader), functools.cache(originals[1])
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = originals

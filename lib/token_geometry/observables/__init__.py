@@ -1,0 +1,1 @@
+"""Observables: labelled wrappers over the kernels of geometry."""

@@ -1,0 +1,1 @@
+"""Renderer: the book by pandoc, where Quarto cannot be had."""

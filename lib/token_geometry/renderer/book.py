@@ -1,0 +1,264 @@
+"""Render the Quarto book where Quarto is not installed.
+
+The same sources and the same ``_quarto.yml`` give the same pages: `cells` executes the chapters, pandoc does the
+typesetting, `crossref` numbers what Quarto numbers, ``book/assets`` holds the frame and the style of a page. What
+cannot be rendered is refused with one line, because a page that silently lacks something is worse than none.
+
+Run ``python -m token_geometry.renderer.book [--profile NAME]`` in the root of the project.
+"""
+
+import argparse
+import datetime
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import panflute as pf
+import pypandoc
+
+from token_geometry.renderer import cells, crossref
+from token_geometry.renderer.configuration import (
+    BookError,
+    Chapter,
+    as_list,
+    html_options,
+    list_chapters,
+    read_config,
+)
+
+TEMPLATE, STYLE = "book/assets/page.html", "book/assets/page.css"
+# Addresses in the header of a page that begin at the root of the book.
+ROOTED = re.compile(r"""((?:src|href)=["']?)/(?!/)([^"'\s>]+)""")
+
+
+def pandoc(text: str, *options: str, where: str, root: Path, strict: bool = True) -> str:
+    """Run pandoc; a warning of it is an error, since it means lost content."""
+    command = [pypandoc.get_pandoc_path(), *["--fail-if-warnings"] * strict, *options]
+    run = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", cwd=root)
+    if run.returncode:
+        message = run.stderr.replace("Failing because there were warnings.", "")
+        raise BookError(f"{where}: pandoc: {' '.join(message.split())}")
+    return run.stdout
+
+
+def dump(doc: pf.Doc) -> str:
+    return json.dumps(doc.to_json(), ensure_ascii=False)
+
+
+def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
+    """Read the chapters with pandoc, number them, resolve their references and citations."""
+
+    def parse(chapter: Chapter) -> None:
+        text = cells.markdown(chapter, site)
+        chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", where=chapter.source, root=root)))
+        crossref.normalize(chapter)
+
+    with ThreadPoolExecutor(cells.WORKERS) as pool:
+        list(pool.map(parse, chapters))
+    sections, labels, cited = html_options(config).get("number-sections", True), {}, {}
+    names = {False: map(str, itertools.count(1)), True: iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+    for chapter in chapters:
+        if sections and "unnumbered" not in chapter.doc.content[0].classes:
+            chapter.number = next(names[chapter.appendix])
+        crossref.number(chapter, labels)
+    for chapter in chapters:
+        cited = dict.fromkeys(crossref.resolve(chapter, labels), chapter.source) | cited
+    cite(chapters, config, cited, root)
+
+
+def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Path) -> None:
+    """Run citeproc once over the whole book, so that it has one list of references."""
+    files = [str(file) for file in as_list(config.get("bibliography"))]
+    meta = {"bibliography": files, "link-citations": True}
+    meta |= {"csl": str(config["csl"])} if config.get("csl") else {}
+    for file in [*files, meta.get("csl", "_quarto.yml")]:
+        if not (root / file).is_file():
+            raise BookError(f"_quarto.yml: {file} does not exist")
+    joined = dump(pf.Doc(*[pf.Div(*chapter.doc.content) for chapter in chapters], metadata=meta))
+    # Not strict: citeproc warns of an unknown key but cannot say in which chapter it is.
+    text = pandoc(joined, "-f", "json", "-t", "json", "--citeproc", where="citations", root=root, strict=False)
+    entries = {}
+    for chapter, div in zip(chapters, pf.load(io.StringIO(text)).content, strict=True):
+        chapter.doc.content = list(div.content)
+        names = [getattr(elem, "identifier", "") for elem in crossref.within(chapter.doc)]
+        entries |= {name: chapter for name in names if name.startswith("ref")}
+    for key, source in cited.items():
+        if "refs" not in entries:
+            raise BookError(f"{source}: cites @{key}, but no chapter holds the div '::: {{#refs}}'")
+        if f"ref-{key}" not in entries:
+            raise BookError(f"{source}: citation key @{key} is not in {files or 'any bibliography'}")
+    for chapter in chapters:
+        for elem in crossref.within(chapter.doc):
+            if isinstance(elem, pf.Link) and entries.get(elem.url[1:], chapter) is not chapter:
+                elem.url = f"/{entries[elem.url[1:]].source}{elem.url}"
+
+
+def copy_file(file: str, root: Path, site: Path, where: str) -> None:
+    if file.startswith("..") or not (root / file).is_file():
+        raise BookError(f"{where}: there is no file {file} in the project")
+    (site / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(root / file, site / file)
+
+
+def localize(chapter: Chapter, pages: dict[str, str], root: Path, site: Path) -> None:
+    """Point links at rendered pages and copy the local files that the page needs."""
+    for elem in crossref.within(chapter.doc):
+        url = getattr(elem, "url", "#")
+        if re.match(r"[a-z][a-z0-9+.-]*:|//", url, re.I):
+            if isinstance(elem, pf.Image) and not url.startswith("data:"):
+                raise BookError(f"{chapter.source}: image {url}: put a copy into the project")
+        elif not url.startswith("#"):
+            path, mark, anchor = url.partition("#")
+            path = path[1:] if path[0] == "/" else os.path.join(os.path.dirname(chapter.source), path)
+            path = pages.get(os.path.normpath(unquote(path)), os.path.normpath(unquote(path)))
+            if path not in pages.values() and not (site / path).is_file():
+                copy_file(path, root, site, f"{chapter.source}: {url}")
+            elem.url = quote(chapter.up + path) + mark + anchor
+
+
+def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
+    """Write one HTML page for each chapter through the template of the project."""
+    options, book = html_options(config), config.get("book") or {}
+    heads = as_list(options.get("include-in-header"))
+    if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
+        raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
+    top = "\n".join(entry["text"] for entry in heads)
+    files = [match[2] for match in ROOTED.finditer(top)]
+    styles = [STYLE, *as_list(options.get("css"))]
+    for file in files + styles:
+        copy_file(file, root, site, "_quarto.yml: format.html")
+    cover = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
+    if cover["date"] in ("today", "now"):
+        cover["date"] = str(datetime.date.today())
+    cover["author"] = [a["name"] if isinstance(a, dict) else a for a in as_list(book.get("author"))]
+    command = ["-f", "json", "-t", "html5", "--standalone", "--mathml", "--wrap=none", f"--template={TEMPLATE}"]
+    if options.get("toc", True):
+        command += ["--toc", f"--toc-depth={options.get('toc-depth', 3)}"]
+    titles = [chapter.doc.content.pop(0) for chapter in chapters]
+    nav = [
+        {
+            "page": chapter.page,
+            "part": "" if chapter.part == before else chapter.part,
+            "nested": bool(chapter.part),
+            "number": chapter.number and "Appendix " * chapter.appendix + chapter.number,
+            "heading": pf.MetaInlines(*title.content),
+        }
+        for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False)
+    ]
+
+    def write(place: int) -> None:
+        chapter, title = chapters[place], pf.stringify(titles[place])
+        head = ROOTED.sub(lambda match: match[1] + chapter.up + match[2], top)
+        chapter.doc.metadata = nav[place] | {
+            "pagetitle": " – ".join(dict.fromkeys([f"{chapter.number} {title}".strip(), cover["title"]])),
+            "anchor": titles[place].identifier,
+            "book": cover["title"],
+            "cover": cover if place == 0 else {},
+            "same": title == cover["title"],
+            "up": chapter.up,
+            "nav": [item | {"current": item is nav[place]} for item in nav],
+            "previous": nav[place - 1] if place else {},
+            "next": nav[place + 1] if place + 1 < len(nav) else {},
+            "styles": styles,
+            "head": pf.MetaBlocks(pf.RawBlock(head, format="html")),
+        }
+        file = site / chapter.page
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(pandoc(dump(chapter.doc), *command, where=chapter.source, root=root), "utf-8")
+
+    for chapter in chapters:
+        localize(chapter, {other.source: other.page for other in chapters}, root, site)
+    with ThreadPoolExecutor(cells.WORKERS) as pool:
+        list(pool.map(write, range(len(chapters))))
+
+
+def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
+    for script in as_list(config["project"].get("pre-render")):
+        words = shlex.split(script)
+        words = [sys.executable] * words[0].endswith(".py") + words
+        try:
+            code = subprocess.run(words, cwd=root, env=environment).returncode
+        except OSError as error:
+            raise BookError(f"project.pre-render: {script}: {error.strerror}") from None
+        if code:
+            error = BookError(f"project.pre-render: {script} ended with exit code {code}")
+            error.code = max(code, 1)
+            raise error
+
+
+def render(project: Path, *, profile: str | None = None) -> Path:
+    """Render the book of a project; what was rendered before stays if that fails.
+
+    Parameters
+    ----------
+    project : Path
+        The folder that holds ``_quarto.yml``.
+    profile : str, optional
+        The profile whose ``_quarto-<profile>.yml`` is merged in; by default that of the
+        environment variable ``QUARTO_PROFILE``, else ``profile.default``.
+
+    Returns
+    -------
+    Path
+        The first page, ``_book/index.html``.
+
+    Raises
+    ------
+    BookError
+        If the sources are wrong or hold something that cannot be rendered.
+    """
+    root = Path(project).resolve()
+    config, profile = read_config(root, profile)
+    environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
+    output = (root / config["project"].get("output-dir", "_book")).resolve()
+    pre_render(config, root, environment)
+    chapters = list_chapters(config, root)
+    # The output folder is replaced as a whole: it must be a folder of nothing but output.
+    if root not in output.parents or any(output in (root / c.source).parents for c in chapters):
+        raise BookError(f"_quarto.yml: project.output-dir: {output} must be a folder for output only")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    options = cells.DEFAULTS | {"code-fold": html_options(config).get("code-fold", False)}
+    options |= {k: v for k, v in (config.get("execute") or {}).items() if k in options}
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        site = Path(temporary, "site")
+        site.mkdir()
+        for pattern in as_list(config["project"].get("resources")):
+            found = [path.relative_to(root).as_posix() for path in root.glob(pattern.strip("/")) if path.is_file()]
+            for file in found or [pattern]:
+                copy_file(file, root, site, "_quarto.yml: project.resources")
+        for chapter in chapters:
+            cells.read(chapter, root, options)
+        cells.execute(chapters, root, environment)
+        typeset(chapters, config, root, site)
+        write_pages(chapters, config, root, site)
+        if output.exists():
+            output.rename(Path(temporary, "before"))
+        site.rename(output)
+    return output / "index.html"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Render the book of the current folder; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="token_geometry.renderer.book", description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", help="name of the _quarto-<profile>.yml to merge in")
+    arguments = parser.parse_args(argv)
+    try:
+        print(render(Path.cwd(), profile=arguments.profile))
+    except BookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

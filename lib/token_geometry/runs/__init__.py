@@ -1,0 +1,1 @@
+"""Runs: what is declared in data/runs, its results, and how they are made."""

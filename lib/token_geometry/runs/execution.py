@@ -1,0 +1,147 @@
+"""Execution of a run: its stale notebooks through papermill, two at a time where that saves time."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import psutil
+
+from token_geometry.base import project
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.runs import runs
+
+AT_A_TIME = 2
+"""Notebooks that run at a time on a CPU: starting, loading and writing use one core, and leave the others idle."""
+
+
+def execute(run: runs.Run) -> bool:
+    """Run the notebooks of a run whose results are missing or stale.
+
+    The executed notebooks stay beside the results as the record of the run.
+
+    Returns
+    -------
+    bool
+        Whether anything had to be run.
+
+    Raises
+    ------
+    InputError
+        If a notebook fails, with the notebook's own line.
+    """
+    stale = [result for result in runs.results(run).values() if not result.is_fresh()]
+    planned = [step for result in stale for step in result.steps]
+    if not planned:  # whoever only reads results needs neither models nor torch
+        return False
+    runs.check(run)
+    # the longest first: what is short fills the gaps at the end
+    work = runs.work_estimates(run)
+    planned.sort(key=lambda step: (step.reduces, -work.get(step.name, 0)))
+    folder = project.results(run.name) / "records"
+    tasks = [
+        (f"[{number}/{len(planned)}] {step.name}", step, folder / f"{step.name}.ipynb")
+        for number, step in enumerate(planned, start=1)
+    ]
+    at_a_time = _at_a_time(run)
+    # before notebooks ask for them at the same time, and wait for one another
+    missing = [name for name in runs.model_names(run) if not models.is_dequantized(models.resolve(name))]
+    _for_each(_acquire, missing, at_a_time=at_a_time)
+    for reduces in (False, True):
+        chosen = [task for task in tasks if task[1].reduces is reduces]
+        _for_each(_execute_one, chosen, at_a_time=at_a_time)
+    return True
+
+
+def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
+    """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
+
+    Raises
+    ------
+    InputError
+        With the notebook's own line, if a cell of it fails.
+    """
+    import nbclient
+    import papermill
+
+    record.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            project.root() / "notebooks" / f"{notebook}.ipynb",
+            record,
+            parameters=parameters,
+            cwd=str(project.root()),
+            kernel_name="python3",
+            progress_bar=False,
+            # kernels warn at every start that they listen on the loopback address without encryption
+            extra_arguments=["--IPKernelApp.log_level=50"],
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except nbclient.exceptions.DeadKernelError:
+        raise InputError(
+            f"{notebook}.ipynb: its kernel died, most often for want of memory: run a smaller model, fewer "
+            "tokens or another dtype"
+        ) from None
+    except papermill.PapermillExecutionError as error:
+        raise InputError(
+            f"{notebook}.ipynb: {error.evalue or error.ename} (executed notebook: {record})"
+        ) from None
+
+
+def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
+    at_a_time = min(at_a_time, len(tasks))
+    if at_a_time < 2:
+        for task in tasks:
+            work(task)
+        return
+    executor = concurrent.futures.ProcessPoolExecutor(
+        at_a_time,
+        # a fork would copy the threads' locks of what has been imported so far
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_share_cores,
+        initargs=(at_a_time,),
+    )
+    try:
+        for done in concurrent.futures.as_completed([executor.submit(work, task) for task in tasks]):
+            done.result()
+    except concurrent.futures.process.BrokenProcessPool:
+        raise InputError(
+            "a notebook's process was killed, most often for want of memory: run a smaller model or fewer tokens; "
+            "extractions go on where they stopped"
+        ) from None
+    except BaseException:
+        # what runs beside the step that failed would keep the reader of its line waiting;
+        # a kernel ends with the process that started it, and an extraction goes on where it was
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _acquire(model: str) -> None:
+    """Download and dequantize a model, where it is one of those that are."""
+    models.local_directory(models.resolve(model))
+
+
+def _execute_one(task: tuple[str, runs.Step, Path]) -> None:
+    title, step, record = task
+    print(title, flush=True)
+    execute_notebook(step.notebook, step.parameters, record=record)
+
+
+def _share_cores(at_a_time: int) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // at_a_time)))
+
+
+def _at_a_time(run: runs.Run) -> int:
+    """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
+    if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or models.choose_device(run.device) != "cpu":
+        return 1
+    largest = sorted(runs.memory_estimates(run))[-AT_A_TIME:]
+    return AT_A_TIME if sum(largest) < psutil.virtual_memory().available else 1

@@ -1,0 +1,1 @@
+"""States: a model's pass over prompts and statements."""

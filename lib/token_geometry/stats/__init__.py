@@ -1,0 +1,1 @@
+"""Statistics of curves over layers, and linear probes."""

@@ -1,0 +1,322 @@
+"""Statistics over prompts: correlations, paired differences and their intervals, false discoveries.
+
+Data come in and go out as xarray objects; the unit of observation is always the prompt. Everything is
+done at once for all layers, scales and models, and one resample of the prompts serves them all.
+
+Intervals of correlations are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (1996)], as
+of `scipy.stats.bootstrap`; those of means and of paired differences are Student's, which hold for the
+few prompts that are shuffled. Where nothing can be said (too few prompts, a constant), there is NaN.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from scipy import special
+
+from token_geometry.base.errors import one_of
+
+CONFIDENCE = 0.95
+"""Level of all intervals."""
+
+N_RESAMPLES = 1000
+"""Resamples of a bootstrap."""
+
+FEWEST_PROMPTS = 8
+"""Below this number of prompts a correlation gets no interval: resamples repeat too few of them."""
+
+METHODS = ("pearson", "spearman")
+
+# a spread of less than this share of the values is rounding
+_CONSTANT = 1e-12
+
+# entries of the largest array that is held at a time
+_AT_ONCE = 1 << 23
+
+# groups of prompts that the jackknife leaves out in turn: each prompt alone, unless there are more
+_N_GROUPS = 200
+
+
+def correlate(
+    x: xr.DataArray,
+    y: xr.DataArray,
+    *,
+    method: str = "pearson",
+    given: xr.DataArray | None = None,
+    pool: str | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Correlation of two quantities over prompts, with bootstrap intervals.
+
+    Parameters
+    ----------
+    x, y
+        With dimension `prompt` and any others; they are broadcast against one another. Prompts that
+        lack one of the values do not take part.
+    method
+        `pearson`, or `spearman` for ranks, which each resample takes anew.
+    given
+        A third quantity, which is held fixed: the result is the partial correlation.
+    pool
+        A dimension whose values count as further observations of the same prompt, as the shuffle
+        level. They are not independent: prompts are resampled whole, and there is no p-value.
+    n_resamples
+        Resamples of the bootstrap.
+    seed
+        Its seed.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa interval
+        at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
+        `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    """
+    if method not in METHODS:
+        raise one_of("method", method, METHODS)
+    sample = [pool, "prompt"] if pool else ["prompt"]
+    variables = xr.broadcast(*(v for v in (x, y, given) if v is not None))
+    variables = [v.transpose(*(d for d in v.dims if d not in sample), *sample) for v in variables]
+    shape, n_prompts = variables[0].shape[: -len(sample)], variables[0].sizes["prompt"]
+    n_values = n_prompts * (variables[0].sizes[pool] if pool else 1)
+    values = np.stack([v.values.astype(float).reshape(math.prod(shape), n_values) for v in variables])
+    prompt = np.tile(np.arange(n_prompts), n_values // max(n_prompts, 1))
+    found = np.full((5, values.shape[1]), np.nan)
+    present = np.isfinite(values).all(0)
+    # cells that lack the same prompts share their resamples
+    patterns, which = np.unique(present, axis=0, return_inverse=True)
+    for number, kept in enumerate(patterns):
+        cells = np.flatnonzero(which.ravel() == number)
+        n_kept = len(np.unique(prompt[kept]))
+        found[4, cells] = n_kept
+        freedom = n_kept - len(values)
+        if freedom < 1:
+            continue
+        size = max(1, _AT_ONCE // (max(n_resamples, _N_GROUPS) * int(kept.sum())))
+        for some in np.array_split(cells, -(-len(cells) // size)):
+            inside = values[:, some][:, :, kept]
+            found[:3, some] = _correlation_with_interval(inside, prompt[kept], method, n_resamples, seed)
+        if not pool:
+            found[3, cells] = _p_value(found[0, cells], freedom)
+    template = variables[0].sum(sample).drop_attrs()
+    names = ("correlation", "low", "high", "p_value", "n_prompts")
+    return xr.Dataset(
+        {name: template.copy(data=part.reshape(shape)) for name, part in zip(names, found, strict=True)},
+        attrs={"method": method, "confidence": CONFIDENCE, "n_resamples": n_resamples, "seed": seed},
+    )
+
+
+def mean_interval(values: xr.DataArray) -> xr.Dataset:
+    """Mean over prompts with Student's interval.
+
+    Parameters
+    ----------
+    values
+        With dimension `prompt` and any others; NaN where a prompt has no value.
+
+    Returns
+    -------
+    xarray.Dataset
+        `mean`; `low` and `high`, its interval at `CONFIDENCE`; `p_value` of a mean of zero, two-sided;
+        `n_prompts`; `n_same_sign`, how many prompts have the sign of the mean. NaN for no prompt; interval and
+        p-value need two.
+    """
+    n = values.count("prompt")
+    mean = values.mean("prompt")
+    freedom = (n - 1).where(n > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = values.std("prompt", ddof=1).where(n > 1) / np.sqrt(n)
+        half = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
+        p_value = 2 * special.stdtr(freedom, -abs(mean) / error)
+    return xr.Dataset(
+        {
+            "mean": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "p_value": p_value,
+            "n_prompts": n,
+            "n_same_sign": (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt"),
+        },
+        attrs={"confidence": CONFIDENCE},
+    ).drop_attrs(deep=True)
+
+
+def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
+    """How a quantity changes from one shuffle level to another, prompt by prompt.
+
+    Parameters
+    ----------
+    values
+        With dimensions `prompt`, `shuffle_level` and any others.
+    first, second
+        Shuffle levels.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `mean_interval`, of the second minus the first, over the prompts that have both.
+    """
+    levels = [values.sel(shuffle_level=level, drop=True) for level in (first, second)]
+    return mean_interval(levels[1] - levels[0])
+
+
+def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> xr.DataArray:
+    """Means over resamples of the prompts, for intervals of what is read off a mean curve.
+
+    So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
+    interval of the layer at which the mean is largest.
+
+    Parameters
+    ----------
+    values
+        With dimension `prompt`; prompts without any value are left out, and a value that another prompt
+        lacks makes the means NaN there.
+
+    Returns
+    -------
+    xarray.DataArray
+        With dimension `resample` in the place of `prompt`.
+    """
+    values = values.dropna("prompt", how="all")
+    n_prompts = values.sizes["prompt"]
+    weights = xr.DataArray(_weights(np.arange(n_prompts), n_resamples, seed), dims=("resample", "prompt"))
+    return xr.dot(values.drop_vars("prompt", errors="ignore"), weights, dim="prompt") / n_prompts
+
+
+def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:
+    """Benjamini and Hochberg's adjusted p-values: below q, a share of q at most is expected to be false.
+
+    Parameters
+    ----------
+    p_values
+        NaN where nothing was tested.
+    over
+        Dimensions that make one family of tests, as layer and scale; each entry of the other
+        dimensions is a family of its own.
+
+    Returns
+    -------
+    xarray.DataArray
+        Shape of `p_values`.
+
+    References
+    ----------
+    Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995); by `scipy.stats.false_discovery_control`.
+    """
+
+    from scipy import stats  # it takes a second to import, and most chapters need none of it
+
+    def family(p):
+        adjusted = np.full(p.shape, np.nan)
+        tested = np.isfinite(p)
+        if tested.any():
+            adjusted[tested] = stats.false_discovery_control(p[tested])
+        return adjusted
+
+    adjusted = xr.apply_ufunc(
+        family, p_values, input_core_dims=[list(over)], output_core_dims=[list(over)], vectorize=True
+    )
+    return adjusted.transpose(*p_values.dims)
+
+
+def _correlation_with_interval(values, prompt, method: str, n_resamples: int, seed: int) -> np.ndarray:
+    """Correlation and the ends of its interval, shape (3, cell), of values of shape (2 or 3, cell, n)."""
+    center = values.mean(-1, keepdims=True)
+    spread = values.std(-1, keepdims=True)
+    varies = spread > _CONSTANT * np.abs(values).max(-1, keepdims=True)
+    values = np.divide(values - center, spread, out=np.full(values.shape, np.nan), where=varies)
+    _, prompt = np.unique(prompt, return_inverse=True)
+    n_prompts = prompt.max() + 1
+    coefficient = _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
+    if n_prompts < FEWEST_PROMPTS:
+        return np.stack([coefficient, *np.full((2, len(coefficient)), np.nan)])
+    resampled = _coefficients(values, _weights(prompt, n_resamples, seed), method)
+    n_groups = min(n_prompts, _N_GROUPS)
+    left_out = _coefficients(values, (1 - np.eye(n_groups))[:, prompt % n_groups], method)
+    return np.stack([coefficient, *_bca(coefficient, resampled, left_out)])
+
+
+def _weights(prompt: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each observation stands in each resample, shape (resample, n); `prompt` counts from 0."""
+    n_prompts = int(prompt.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, n_prompts, (n_resamples, n_prompts))
+    rows = np.arange(n_resamples)[:, None] * n_prompts
+    counts = np.bincount((rows + drawn).ravel(), minlength=n_resamples * n_prompts)
+    return counts.reshape(n_resamples, n_prompts)[:, prompt].astype(float)
+
+
+def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.ndarray:
+    """Weighted correlation, partial where there are three variables, shape (cell, resample)."""
+    if method == "spearman":
+        values = np.stack([_ranks(variable, weights) for variable in values])
+    total = weights.sum(1)
+
+    def mean(variable):
+        # ranks are those of each resample, values are the same in all
+        if variable.ndim == 2:
+            return variable @ weights.T / total
+        return np.einsum("crn,rn->cr", variable, weights) / total
+
+    means = [mean(variable) for variable in values]
+    deviations = [
+        np.sqrt(np.where(variance > _CONSTANT, variance, np.nan))
+        for variance in (mean(v * v) - m * m for v, m in zip(values, means, strict=True))
+    ]
+
+    def pair(i, j):
+        covariance = mean(values[i] * values[j]) - means[i] * means[j]
+        return np.clip(covariance / (deviations[i] * deviations[j]), -1, 1)
+
+    if len(values) == 2:
+        return pair(0, 1)
+    with_x, with_y = pair(0, 2), pair(1, 2)
+    rest = (1 - with_x**2) * (1 - with_y**2)
+    return np.clip((pair(0, 1) - with_x * with_y) / np.sqrt(np.where(rest > _CONSTANT, rest, np.nan)), -1, 1)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rank of every value in every resample over its size, shape (cell, resample, n); ties share a rank."""
+    ranks = np.empty((len(values), *weights.shape))
+    for cell, row in enumerate(values):
+        order = row.argsort()
+        different, place = np.unique(row, return_inverse=True)
+        counts = weights[:, order]
+        if len(different) < len(row):
+            counts = np.add.reduceat(counts, np.searchsorted(row[order], different), axis=1)
+        ranks[cell] = (counts.cumsum(1) - counts / 2)[:, place] / len(row)
+        if np.isnan(row).any():
+            ranks[cell] = np.nan
+    return ranks
+
+
+def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Ends of the BCa interval, shape (2, cell)."""
+    known = np.isfinite(resampled)
+    center = coefficient[:, None]
+    below = ((resampled < center).sum(1) + (resampled <= center).sum(1)) / 2 / np.maximum(known.sum(1), 1)
+    bias = special.ndtri(below)
+    change = left_out.mean(1, keepdims=True) - left_out
+    with np.errstate(invalid="ignore", divide="ignore"):
+        acceleration = (change**3).sum(1) / (6 * (change**2).sum(1) ** 1.5)
+        ends = []
+        for z in special.ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]):
+            shifted = bias + z
+            ends.append(special.ndtr(bias + shifted / (1 - acceleration * shifted)))
+    interval = np.full((2, len(coefficient)), np.nan)
+    for cell in np.flatnonzero(np.isfinite(ends).all(0) & known.any(1)):
+        interval[:, cell] = np.quantile(resampled[cell][known[cell]], [ends[0][cell], ends[1][cell]])
+    return interval
+
+
+def _p_value(coefficient: np.ndarray, freedom: int) -> np.ndarray:
+    """Two-sided p-value of no correlation with n - 2 (partial: n - 3) degrees of freedom."""
+    with np.errstate(divide="ignore"):
+        t = coefficient * np.sqrt(freedom / (1 - coefficient**2))
+    return 2 * special.stdtr(freedom, -np.abs(t))

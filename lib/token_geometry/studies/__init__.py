@@ -1,0 +1,1 @@
+"""Studies: what notebooks compute beside or after an extraction."""

@@ -1,0 +1,520 @@
+"""Truth: the hidden states at the last token of statements, their principal components, and probes."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.observables import layer_index
+from token_geometry.stats import probes
+from token_geometry.texts import statements
+from token_geometry.texts.statements import Statements
+
+if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
+    import torch
+
+    from token_geometry.states.states import LanguageModel
+
+N_COMPONENTS = 3
+"""Components that are kept at every layer."""
+
+_NEGATION = "neg_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What to read. Field names are the parameters of `notebooks/truth-pca.ipynb`."""
+
+    model: str
+    """Alias, hub id, directory or GGUF file."""
+
+    layer: int
+    """Layer whose states are projected: their index in transformers' `hidden_states`."""
+
+    datasets: Sequence[str]
+    """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
+
+    output: str
+    """File of the dataset."""
+
+    n_statements: int | None = 400
+    """Largest number of statements of each data set; None for all."""
+
+    seed: int = 0
+    """Seed of the draw of statements, of the folds, and of what probes draw."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    last_layer: int | None = None
+    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks that the pass goes through."""
+        return self.layer if self.last_layer is None else self.last_layer
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any weights are loaded.
+
+        Raises
+        ------
+        InputError
+            Naming the parameter, its value and what is accepted.
+        """
+        if Path(self.output).suffix != ".nc":
+            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
+        if self.n_statements is not None and self.n_statements < 4:
+            raise InputError(f"n_statements is {self.n_statements}; accepted: 4 or more, or None for all")
+        if self.n_layers < self.layer:
+            raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
+        models.choose_device(self.device)
+        source = models.resolve(self.model)
+        if source.shape:  # known without the files
+            last = source.shape["layers"]
+        else:
+            models.check_files(source)
+            last = models.load_config(source).get_text_config().num_hidden_layers
+        for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
+            if not 0 <= value <= last:
+                raise InputError(
+                    f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
+                )
+        self.draw()
+
+    def draw(self) -> list[Statements]:
+        """The statements."""
+        return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]
+
+    def recipe(self) -> dict:
+        """What decides the numbers."""
+        return {
+            "model": models.resolve(self.model).identity(),
+            "layer": self.layer,
+            "last_layer": self.n_layers,
+            "statements": [drawn.identity() for drawn in self.draw()],
+            "seed": self.seed,
+            "probes": [*probes.FITS, *probes.PAIRED],
+        }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model made of statements."""
+
+    states: "torch.Tensor"
+    """Hidden states at the last token, float32, shape (layer, statement, width)."""
+
+    tokens: list[str]
+    """The token that was read, of each statement."""
+
+    bos: bool
+    """Whether BOS was fed first."""
+
+    title: str
+    """Name of the model."""
+
+
+def read(model: str, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
+    """Pass statements through the first blocks of a model, which are the only ones that are loaded.
+
+    BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it.
+
+    Parameters
+    ----------
+    model
+        As for `models.resolve`.
+    texts
+        The statements.
+    n_layers
+        Index of the last hidden state, as in transformers' `hidden_states`.
+    device
+        Torch device.
+    """
+    from token_geometry.states.states import LanguageModel
+
+    source = models.resolve(model)
+    language_model = LanguageModel(source, device=device, n_layers=n_layers)
+    tokenizer = language_model.tokenizer
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    bos = reads_bos(language_model)
+    states = language_model.last_token(ids, bos=bos)
+    return Reading(states, [tokenizer.decode([row[-1]]) for row in ids], bos, source.title)
+
+
+def reads_bos(model: "LanguageModel") -> bool:
+    """Whether BOS is fed before a statement."""
+    tokenizer = model.tokenizer
+    if model.prepend_bos or model.source.prepend_bos is not None or tokenizer.bos_token_id is None:
+        return model.prepend_bos
+    return model.source.kind == "meta" or tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+def measure(request: Truth) -> xr.Dataset:
+    """Read the statements, take components and probes, and write the dataset to a file.
+
+    Returns
+    -------
+    xarray.Dataset
+        `projection`, `explained_variance_ratio`, `separation`, `probe_accuracy`, `transfer_accuracy` and
+        what belongs to them.
+
+    Raises
+    ------
+    InputError
+        If the request cannot be carried out or the file cannot be written.
+    """
+    request.check()
+    recipe, sets = request.recipe(), request.draw()
+    started = time.perf_counter()
+    texts = [text for drawn in sets for text in drawn.texts]
+    reading = read(request.model, texts, n_layers=request.n_layers, device=request.device)
+    passed = time.perf_counter()
+    # many small problems: cores that share one of them would wait for one another
+    with threadpool_limits(1, user_api="blas"):
+        parts = [_statements(sets, reading), *_at_layer(sets, reading.states[request.layer], seed=request.seed)]
+        parts.append(_over_layers(sets, reading.states, seed=request.seed))
+        parts.append(_untrained(request, sets[0], len(sets)))
+    dataset = xr.merge(parts, join="exact", combine_attrs="override")
+    dataset = _with_transfer_diagonal(dataset, request.layer)
+    source = models.resolve(request.model)
+    dataset.attrs = store.make_attrs(
+        f"Truth at layer {request.layer}, {source.title}",
+        recipe,
+        model=request.model,
+        model_title=source.title,
+        layer=request.layer,
+        basis=sets[0].name,
+        datasets=", ".join(drawn.name for drawn in sets),
+        n_statements=len(texts),
+        seed=request.seed,
+        token_read=" ".join(sorted(set(reading.tokens))),
+        bos_prepended=int(reading.bos),
+        layer_index_map=layer_index.as_json(),
+        dtype="float32",
+        seconds_forward=passed - started,
+        seconds_probes=time.perf_counter() - passed,
+    )
+    store.write(dataset, Path(request.output))
+    return dataset
+
+
+def _statements(sets: Sequence[Statements], reading: Reading) -> xr.Dataset:
+    """What is known of each statement and data set before any geometry."""
+    one = "statement"
+    per_set = {
+        "n_repeated": ("rows left out since an earlier one is the same", [s.n_repeated for s in sets]),
+        "n_contradictory": ("rows left out since their labels differ", [s.n_contradictory for s in sets]),
+        "n_classes": ("number of classes", [len(s.classes) for s in sets]),
+        "chance": (
+            "share of the largest class",
+            [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets],
+        ),
+    }
+    return xr.Dataset(
+        {
+            "label": (one, np.concatenate([s.labels for s in sets]), _attrs("label; 1: true, 0: false")),
+            "label_name": (one, [name for s in sets for name in s.label_names], _attrs("label as spelled")),
+            "statement_text": (one, [text for s in sets for text in s.texts], _attrs("statement")),
+            "row": (one, np.concatenate([s.rows for s in sets]), _attrs("row of the file, from 0")),
+            "token_read": (one, reading.tokens, _attrs("token whose state was read")),
+        }
+        | {name: ("dataset", values, _attrs(title)) for name, (title, values) in per_set.items()},
+        coords={
+            "dataset": (one, [s.name for s in sets for _ in s.texts], _attrs("data set of the statement")),
+            "dataset_name": ("dataset", [s.name for s in sets], _attrs("name of the data set")),
+        },
+    )
+
+
+def _at_layer(sets: Sequence[Statements], states: "torch.Tensor", *, seed: int) -> list[xr.Dataset]:
+    """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
+    clouds = [_centred(points) for points in _split(states, sets)]
+    found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
+    basis = found[0]
+    projected = np.concatenate([basis.project(cloud) for cloud in clouds])
+    components = np.arange(1, len(basis.axes) + 1)
+    ratios = np.full((len(sets), max(len(own.axes) for own in found)), np.nan)
+    for row, own in zip(ratios, found, strict=True):
+        row[: len(own.axes)] = own.variance_ratio
+    projection = xr.Dataset(
+        {
+            "projection": (
+                ("statement", "component"),
+                projected.astype(np.float32),
+                _attrs("statement, its data set centred, along a component of the first data set"),
+            ),
+            "explained_variance_ratio": (
+                "component",
+                basis.variance_ratio,
+                _attrs("share of the variance of the first data set along a component"),
+            ),
+            "own_variance_ratio": (
+                ("dataset", "own_component"),
+                ratios,
+                _attrs("share of the variance of a data set along a component of its own"),
+            ),
+        },
+        coords={"component": components, "own_component": np.arange(1, ratios.shape[1] + 1)},
+    )
+    return [
+        projection,
+        _transfer(sets, clouds, [own.axes for own in found], seed=seed),
+        _truth_plane(sets, clouds),
+    ]
+
+
+def _transfer(
+    sets: Sequence[Statements], clouds: Sequence[np.ndarray], axes: Sequence[np.ndarray], *, seed: int
+) -> xr.Dataset:
+    """Accuracy of a probe of one data set on another; NaN where one of them is not of true and false."""
+    names = [s.name for s in sets]
+    opposite = statements.opposites(sets)
+    found = np.full((len(probes.TITLES), len(sets), len(sets)), np.nan)
+    for i, train in enumerate(sets):
+        if not train.is_binary:
+            continue
+        leading = axes[i][: probes.N_COMPONENTS]
+        learned = clouds[i] @ leading.T
+        weights = {probe: fit(learned, train.labels) for probe, fit in probes.FITS.items()}
+        shift = dict.fromkeys(weights, 0.0)
+        if train.name in opposite:
+            other = clouds[names.index(opposite[train.name])] @ leading.T
+            whole = np.ones((1, len(train.labels)), dtype=bool)
+            (pair,) = _ccs(learned, other, train.labels, whole, seed=seed)
+            weights["ccs"], shift["ccs"] = pair[None, :-1], pair[-1]
+            if _is_negation(train.name, opposite):
+                weights["truth_direction"] = probes.truth_direction(learned, other, train.labels)
+                shift["truth_direction"] = 0.0
+        for (j, test), (probe, weight) in itertools.product(enumerate(sets), weights.items()):
+            if test.is_binary and i != j and not (probe in probes.PAIRED and opposite[train.name] == test.name):
+                right = (clouds[j] @ leading.T @ weight[0] + shift[probe] > 0) == test.labels
+                found[list(probes.TITLES).index(probe), i, j] = right.mean()
+    return xr.Dataset(
+        {
+            "transfer_accuracy": (
+                ("probe", "train_dataset", "test_dataset"),
+                found,
+                _attrs("accuracy of a probe of one data set on another; on the same: cross-validated"),
+            )
+        },
+        coords={"probe": list(probes.TITLES), "train_dataset": names, "test_dataset": names},
+    )
+
+
+def _with_transfer_diagonal(dataset: xr.Dataset, layer: int) -> xr.Dataset:
+    """The transfer with the cross-validated accuracies of a data set, and of its opposite, on itself."""
+    accuracy = dataset["probe_accuracy"].sel(layer=layer).transpose("probe", "dataset").values
+    names = dataset["train_dataset"].values.tolist()
+    values = dataset["transfer_accuracy"].values.copy()
+    for i in range(len(names)):
+        values[:, i, i] = accuracy[:, i]
+    return dataset.assign(transfer_accuracy=dataset["transfer_accuracy"].copy(data=values))
+
+
+def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr.Dataset:
+    """All statements along the directions of truth and of polarity of the first negated pair."""
+    names = [s.name for s in sets]
+    opposite = statements.opposites(sets)
+    pairs = [(i, s) for i, s in enumerate(sets) if s.name in opposite and _is_negation(s.name, opposite)]
+    plane = np.full((sum(len(s.labels) for s in sets), 2), np.nan)
+    pair = ""
+    if pairs:
+        first = next(i for i, s in pairs if not s.name.startswith(_NEGATION))
+        second = names.index(opposite[names[first]])
+        directions = probes.truth_directions(
+            [(clouds[first], sets[first].labels, 1), (clouds[second], sets[second].labels, -1)]
+        )
+        lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+        plane = np.concatenate(clouds) @ (directions / np.where(lengths, lengths, 1)).T
+        pair = f"{names[first]}, {names[second]}"
+    attrs = _attrs("statement, its data set centred, along the directions of truth and of truth times polarity")
+    return xr.Dataset(
+        {"truth_plane": (("statement", "direction"), plane, attrs | {"learned_from": pair})},
+        coords={"direction": ["truth", "polarity"]},
+    )
+
+
+def _over_layers(sets: Sequence[Statements], states: "torch.Tensor", *, seed: int) -> xr.Dataset:
+    """Projection, separation and accuracy of the probes of every data set at every layer."""
+    from token_geometry.geometry import parallel
+
+    parts = [_folds(drawn, seed=seed) for drawn in sets]
+    found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
+    sizes = np.array([len(s.labels) for s in sets])[:, None]
+    separation = np.stack([one["separation"] for one in found], axis=-1)
+    accuracy = np.stack([one["accuracy"] for one in found], axis=-1)
+    shuffled = np.full(separation.shape, np.nan)
+    shuffled[0] = [one["shuffled"] for one in found]
+    by_layer, by_probe = ("dataset", "layer"), ("probe", "dataset", "layer")
+    separation_interval = probes.interval(separation * sizes, sizes)
+    accuracy_interval = probes.interval(accuracy * sizes, sizes)
+    return xr.Dataset(
+        {
+            "layer_projection": (
+                ("statement", "layer", "kept_component"),
+                np.stack([one["scores"] for one in found], axis=1).astype(np.float32),
+                _attrs("statement along a component that its data set has at this layer"),
+            ),
+            "separation": (
+                by_layer,
+                separation,
+                _attrs("5-fold accuracy of logistic regression on the first two components"),
+            ),
+            "separation_low": (by_layer, separation_interval[0], _attrs("lower end of its 95 % interval")),
+            "separation_high": (by_layer, separation_interval[1], _attrs("upper end of its 95 % interval")),
+            "variance_ratio": (
+                by_layer,
+                np.stack([one["variance_ratio"] for one in found], axis=-1),
+                _attrs("variance between classes over variance within, mean over coordinates"),
+            ),
+            "probe_accuracy": (by_probe, accuracy, _attrs("5-fold accuracy of a probe")),
+            "probe_accuracy_low": (by_probe, accuracy_interval[0], _attrs("lower end of its 95 % interval")),
+            "probe_accuracy_high": (by_probe, accuracy_interval[1], _attrs("upper end of its 95 % interval")),
+            "shuffled_accuracy": (
+                by_layer,
+                shuffled,
+                _attrs("5-fold accuracy of logistic regression with the labels shuffled"),
+            ),
+        },
+        coords={
+            "layer": np.arange(len(states)),
+            "probe": list(probes.TITLES),
+            "kept_component": np.arange(1, N_COMPONENTS + 1),
+        },
+    )
+
+
+def _one_layer(
+    sets: Sequence[Statements], clouds: Sequence[np.ndarray], parts: Sequence[probes.Folds], *, seed: int
+) -> dict:
+    names, opposite = [s.name for s in sets], statements.opposites(sets)
+    order = list(probes.TITLES)
+    accuracy = np.full((len(order), len(sets)), np.nan)
+    separation, ratio, kept, shuffled = [], [], [], np.nan
+    for i, (drawn, cloud, folds) in enumerate(zip(sets, clouds, parts, strict=True)):
+        labels = drawn.labels
+        components = probes.principal_components(cloud, labels)
+        scores, axes = (part[..., : probes.N_COMPONENTS] for part in (components.scores, components.axes.T))
+        separation.append(probes.separation(scores, labels, folds))
+        ratio.append(probes.variance_ratio(cloud, labels))
+        kept.append(np.pad(scores, ((0, 0), (0, N_COMPONENTS)))[:, :N_COMPONENTS])
+        for probe in probes.FITS if drawn.is_binary else ["logistic_regression"]:
+            accuracy[order.index(probe), i] = probes.cross_validate(probes.FITS[probe], scores, labels, folds)
+        if i == 0:
+            random = np.random.default_rng(seed).permutation(labels)
+            shuffled = probes.cross_validate(probes.logistic_regression, scores, random, folds)
+        if drawn.name in opposite and names.index(opposite[drawn.name]) > i:
+            j = names.index(opposite[drawn.name])
+            is_negation = _is_negation(drawn.name, opposite)
+            both = _paired(scores, clouds[j] @ axes, labels, folds, is_negation=is_negation, seed=seed)
+            for probe, pair in both.items():
+                accuracy[order.index(probe), [i, j]] = pair
+    return {
+        "accuracy": accuracy,
+        "separation": np.array(separation),
+        "variance_ratio": np.array(ratio),
+        "shuffled": shuffled,
+        "scores": np.concatenate(kept),
+    }
+
+
+def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
+    # files keep the true and the false statement on one thing side by side
+    return probes.folds(drawn.labels, drawn.rows // 2, seed=seed)
+
+
+def _paired(
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    parts: probes.Folds,
+    *,
+    is_negation: bool,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """Cross-validated accuracy of the paired probes on a data set and on its opposite."""
+    masks = np.zeros((len(parts), len(labels)), dtype=bool)
+    for mask, (train, _) in zip(masks, parts, strict=True):
+        mask[train] = True
+    found = {"ccs": _ccs(first, second, labels, masks, seed=seed)}
+    if is_negation:
+        directions = [
+            probes.truth_direction(_centred(first[train]), _centred(second[train]), labels[train])
+            for train, _ in parts
+        ]
+        found["truth_direction"] = np.array([np.append(direction, 0.0) for direction in directions])
+    accuracy = {}
+    for probe, weights in found.items():
+        right = [0, 0]
+        for weight, (train, test) in zip(weights, parts, strict=True):
+            for side, (points, truth) in enumerate(((first, labels), (second, 1 - labels))):
+                answer = (points[test] - points[train].mean(axis=0)) @ weight[:-1] + weight[-1] > 0
+                right[side] += int((answer == truth[test]).sum())
+        accuracy[probe] = right[0] / len(labels), right[1] / len(labels)
+    return accuracy
+
+
+def _ccs(first: np.ndarray, second: np.ndarray, labels: np.ndarray, masks: np.ndarray, *, seed: int) -> np.ndarray:
+    """Weights and shift of CCS for each fold, with the sign that agrees with the labels it trained on."""
+    weights = probes.contrast_consistent_search(first, second, masks, seed=seed)
+    for weight, mask in zip(weights, masks, strict=True):
+        right = 0.0
+        for points, truth in ((first, labels), (second, 1 - labels)):
+            answer = (points[mask] - points[mask].mean(axis=0)) @ weight[:-1] + weight[-1] > 0
+            right += (answer == truth[mask]).mean() / 2
+        if right < 0.5:
+            weight *= -1
+    return weights
+
+
+def _untrained(request: Truth, basis: Statements, n_sets: int) -> xr.Dataset:
+    """Accuracy of logistic regression on the first data set in the untrained model, up to the drawn layer."""
+    from token_geometry.geometry import parallel
+
+    found = np.full((n_sets, request.n_layers + 1), np.nan)
+    if not models.resolve(request.model).control:
+        folds = _folds(basis, seed=request.seed)
+        control = read(f"{request.model}@random", basis.texts, n_layers=request.layer, device=request.device)
+
+        def accuracy(points: "torch.Tensor") -> float:
+            (cloud,) = _split(points, [basis])
+            scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
+            return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
+
+        found[0, : request.layer + 1] = parallel.map_layers(accuracy, control.states)
+    attrs = _attrs("5-fold accuracy of logistic regression on the states of the untrained model")
+    return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found, attrs)})
+
+
+def _split(points: "torch.Tensor", sets: Sequence[Statements]) -> list[np.ndarray]:
+    """The points of each data set, float64, as seen from its first one.
+
+    So points that are equal, as all full stops are among the embeddings, are exactly zero, and no rounding
+    of their mean is taken for a cloud.
+    """
+    ends = np.cumsum([len(drawn.labels) for drawn in sets])[:-1]
+    return [cloud - cloud[0] for cloud in np.split(points.double().numpy(), ends)]
+
+
+def _centred(points: np.ndarray) -> np.ndarray:
+    return points - points.mean(axis=0)
+
+
+def _is_negation(name: str, opposite: dict[str, str]) -> bool:
+    return name.startswith(_NEGATION) or opposite[name].startswith(_NEGATION)
+
+
+def _attrs(long_name: str) -> dict[str, str]:
+    return {"long_name": long_name, "units": "1"}

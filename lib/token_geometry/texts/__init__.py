@@ -1,0 +1,1 @@
+"""Texts: corpora, prompts, block shuffles, true and false statements."""

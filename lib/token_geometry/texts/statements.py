@@ -1,0 +1,216 @@
+"""Statements with labels: CSV files read, checked, and drawn from."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from token_geometry.base import project, store
+from token_geometry.base.errors import InputError, one_of
+
+COLUMNS = ("statement", "label")
+"""Columns that a file must have; others are left alone."""
+
+N_CLASSES = 50
+"""Classes that a label may have; more are measurements and no classes."""
+
+OPPOSITES = {"smaller_than": "larger_than"}
+"""Data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it."""
+
+
+@dataclass(frozen=True)
+class Statements:
+    """A data set, or a draw from one, in the order of its file."""
+
+    name: str
+    """Name of the data set: that of the file without suffix."""
+
+    texts: tuple[str, ...]
+    """The statements, without surrounding white space."""
+
+    labels: np.ndarray
+    """Label of each statement, whole numbers, shape (n_statements,)."""
+
+    label_names: tuple[str, ...]
+    """The labels as the file spells them."""
+
+    rows: np.ndarray
+    """Row of each statement in the file, counted from 0, shape (n_statements,)."""
+
+    n_rows: int
+    """Rows of the file."""
+
+    n_repeated: int
+    """Rows that were left out since an earlier one has the same statement and label."""
+
+    n_contradictory: int
+    """Rows that were left out since their statements stand there with several labels."""
+
+    def identity(self) -> dict[str, str]:
+        """What decides the numbers: a checksum of statements and labels."""
+        content = [[text, int(label)] for text, label in zip(self.texts, self.labels, strict=True)]
+        return {"name": self.name, "digest": store.digest({"statements": content})}
+
+    @property
+    def classes(self) -> list[int]:
+        """The labels that occur."""
+        return sorted(set(self.labels.tolist()))
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the labels are 0 and 1, and so false and true."""
+        return self.classes == [0, 1]
+
+    def draw(self, n_statements: int | None, *, seed: int) -> "Statements":
+        """At most so many of the statements, each class in the proportion that it has.
+
+        A row of a file is drawn or not whatever its label, so that the same rows come from a data set and
+        from its negation.
+        """
+        if n_statements is None or n_statements >= len(self.texts):
+            return self
+        keys = np.random.default_rng(seed).random(self.n_rows)[self.rows]
+        order = np.argsort(keys, kind="stable")
+        # the classes in the order in which the file has them: the negation has the other labels there
+        share = n_statements / len(self.texts)
+        members = [order[self.labels[order] == label] for label in dict.fromkeys(self.labels.tolist())]
+        counts = [int(share * len(member)) for member in members]
+        rest = sorted(range(len(members)), key=lambda i: counts[i] - share * len(members[i]))
+        for i in rest[: n_statements - sum(counts)]:
+            counts[i] += 1
+        chosen = np.sort(np.concatenate([m[:count] for m, count in zip(members, counts, strict=True)]))
+        drawn = Statements(
+            name=self.name,
+            texts=tuple(self.texts[i] for i in chosen),
+            labels=self.labels[chosen],
+            label_names=tuple(self.label_names[i] for i in chosen),
+            rows=self.rows[chosen],
+            n_rows=self.n_rows,
+            n_repeated=self.n_repeated,
+            n_contradictory=self.n_contradictory,
+        )
+        _check_classes(drawn, f"{n_statements} statements drawn from data set {self.name!r}")
+        return drawn
+
+
+def names() -> list[str]:
+    """Names of the data sets of `data/statements`."""
+    return sorted(path.stem for path in (project.root() / "data" / "statements").glob("*.csv"))
+
+
+def load(dataset: str) -> Statements:
+    """Read a data set.
+
+    Parameters
+    ----------
+    dataset
+        Name of a file of `data/statements`, or the path of a CSV file with the columns `statement` and
+        `label`. A label that is no whole number is the name of a class; classes so named are counted from
+        0 in alphabetical order, false before true.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not of this form.
+    """
+    path = Path(dataset).expanduser()
+    if dataset in names():
+        path = project.root() / "data" / "statements" / f"{dataset}.csv"
+    elif path.suffix != ".csv":
+        raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
+    try:
+        with warnings.catch_warnings():
+            # a statement with a comma and without quotation marks would lose what is behind it
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"data set {dataset!r} cannot be read: {error.strerror or error}") from None
+    except (ValueError, pd.errors.ParserWarning) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"data set {dataset!r} is no CSV file in UTF-8 ({reason})") from None
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise InputError(
+            f"data set {dataset!r} has no column {missing[0]!r}, only {', '.join(map(repr, table)) or 'none'}: "
+            "its first line must name the columns statement and label"
+        )
+    return _checked(dataset, path.stem, table)
+
+
+def load_all(datasets: Sequence[str]) -> list[Statements]:
+    """Read several data sets, whose names must differ."""
+    if not datasets:
+        raise InputError("datasets is empty; accepted: at least one data set")
+    found = [load(dataset) for dataset in datasets]
+    for statements in found:
+        if [other.name for other in found].count(statements.name) > 1:
+            raise InputError(f"datasets holds two of the name {statements.name!r}; accepted: different names")
+    return found
+
+
+def opposites(sets: Sequence[Statements]) -> dict[str, str]:
+    """Names of the data sets that are the same statements turned into their opposite, both ways.
+
+    A pair is known by its names (`neg_x` and `x`; `OPPOSITES`), and counts if the rows are the same and
+    every label is the other one.
+    """
+    by_name = {statements.name: statements for statements in sets}
+    found = {}
+    for name, statements in by_name.items():
+        other = by_name.get(name.removeprefix("neg_") if name.startswith("neg_") else OPPOSITES.get(name, ""))
+        if other is None or not (statements.is_binary and other.is_binary):
+            continue
+        same_rows = np.array_equal(statements.rows, other.rows)
+        if same_rows and np.array_equal(statements.labels, 1 - other.labels):
+            found |= {name: other.name, other.name: name}
+    return found
+
+
+def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
+    texts = table["statement"].fillna("").str.strip()
+    spelled = table["label"].fillna("").str.strip()
+    for column, values in (("statement", texts), ("label", spelled)):
+        empty = np.flatnonzero((values == "").to_numpy())
+        if len(empty):
+            raise InputError(
+                f"data set {dataset!r}, row {empty[0] + 1} after the first line: the {column} is empty; "
+                f"{len(empty)} such rows: fill them in or take them out"
+            )
+    # a statement that is there twice would be one point of the cloud, and in train and test at a time
+    contradictory = spelled.groupby(texts).transform("nunique") > 1
+    repeated = texts.duplicated() & ~contradictory
+    kept = np.flatnonzero(~(contradictory | repeated).to_numpy())
+    result = Statements(
+        name=name,
+        texts=tuple(texts.iloc[kept]),
+        labels=_numbered(spelled.iloc[kept]),
+        label_names=tuple(spelled.iloc[kept]),
+        rows=kept,
+        n_rows=len(table),
+        n_repeated=int(repeated.sum()),
+        n_contradictory=int(contradictory.sum()),
+    )
+    _check_classes(result, f"data set {dataset!r}")
+    return result
+
+
+def _numbered(spelled: pd.Series) -> np.ndarray:
+    numbers = pd.to_numeric(spelled, errors="coerce")
+    if numbers.notna().all() and (numbers == numbers.round()).all():
+        return numbers.to_numpy(dtype=np.int64)
+    return spelled.str.lower().astype("category").cat.codes.to_numpy(dtype=np.int64)
+
+
+def _check_classes(statements: Statements, what: str) -> None:
+    labels, counts = np.unique(statements.labels, return_counts=True)
+    if len(labels) < 2:
+        only = f"the label {statements.label_names[0]!r} only" if len(labels) else "no statements"
+        raise InputError(f"{what}: {only}; accepted: statements of two classes or more")
+    if len(labels) > N_CLASSES:
+        raise InputError(f"{what}: {len(labels)} different labels; accepted: 2 to {N_CLASSES} classes")
+    if counts.min() < 2:
+        rare = statements.label_names[statements.labels.tolist().index(labels[counts.argmin()])]
+        raise InputError(f"{what}: one statement only has the label {rare!r}; accepted: two or more of each class")
