@@ -24,7 +24,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import processor, status
 from token_geometry.extraction import extraction
 from token_geometry.geometry import cosine, neighbors
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog
 from token_geometry.states.states import LanguageModel, States
 
 FORWARD = ("forward", "head")
@@ -137,7 +137,7 @@ def run_library(
         store.write(shard, path)
         shard = store.read(path)
     with watch.stage("observables"):
-        observed = labelled.observables(shard)
+        observed = catalog.observables(shard)
     (states,) = passed[0]
     return Passed(states, shard, observed, path.stat().st_size)
 

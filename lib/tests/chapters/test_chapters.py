@@ -12,8 +12,11 @@ import yaml
 from IPython.display import Markdown
 
 from token_geometry.base import project
-from token_geometry.chapters import charts, frames
-from token_geometry.observables import labelled
+from token_geometry.chapters import charts
+from token_geometry.chapters import results as results_module
+from token_geometry.chapters.curves import curves, layer_curves
+from token_geometry.chapters.frames import summary
+from token_geometry.observables import catalog, labelled
 from token_geometry.runs import runs
 
 CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
@@ -57,19 +60,7 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
         "angle": np.arange(2.5, 180, 5),
     }
     outer = ("model", "shuffle_level", "prompt")
-    dims = {
-        "intrinsic_dimension": (*outer, "layer", "scale"),
-        "neighborhood_overlap": (*outer, "layer", "k"),
-        "reciprocity": (*outer, "layer", "k"),
-        "cosine_similarity": (*outer, "layer"),
-        "neighbor_angle": (*outer, "layer"),
-        "neighbor_angle_histogram": (*outer, "layer", "angle"),
-        "layer_overlap": (*outer, "layer", "layer_other"),
-        "n_points": (*outer, "layer"),
-        "loss": outer,
-        "entropy": outer,
-        "logit_intrinsic_dimension": (*outer, "scale"),
-    }
+    dims = {name: (*outer, *entry.dims) for name, entry in catalog.CATALOG.items()}
     dataset = xr.Dataset(
         {name: (d, 1 + random.random([len(coords[dim]) for dim in d])) for name, d in dims.items()}, coords=coords
     )
@@ -101,7 +92,7 @@ def results_of(models=None, levels=(0, 1, 2), n_prompts=4, n_shuffled=3, control
     )
     made = observed(models, levels, n_prompts, n_shuffled, n_scales=n_scales)
     other = observed({f"{name}@random": models[name]}, levels[:: len(levels) - 1 or 1], 2, 2, seed=1)
-    return frames.Results(run=declared, observables=made, control=other if control else None)
+    return results_module.RunResults(run=declared, observables=made, control=other if control else None)
 
 
 RUNS = {
@@ -117,7 +108,7 @@ def notebook(chapter):
 
 def outputs(chapter, results, monkeypatch):
     """What every code cell of a chapter shows for these results, by its label or number."""
-    monkeypatch.setattr(frames, "open_results", lambda run="": results)
+    monkeypatch.setattr(results_module, "open_results", lambda run="": results)
     namespace, shown = {}, {}
     for number, cell in enumerate(c for c in notebook(chapter).cells if c.cell_type == "code"):
         *body, last = ast.parse(cell.source).body
@@ -220,9 +211,9 @@ def all_rows(chart):
 
 
 def test_a_chart_keeps_its_values_when_its_data_become_csv():
-    frame = frames.summary(results_of().shuffled["cosine_similarity"])
+    frame = summary(results_of().shuffled["cosine_similarity"])
     frame["model_title"] = frame["model_title"].replace("Model one", 'Model "one", </script>')
-    spec = charts.layer_curves(frame, y_title="y", description="d").to_dict()
+    spec = layer_curves(frame, y_title="y", description="d").to_dict()
     page = charts.chart_html(spec)
     assert "</script>" not in page.removesuffix("</script>")
     (text,) = charts._with_csv(spec)["datasets"].values()
@@ -233,10 +224,10 @@ def test_a_chart_keeps_its_values_when_its_data_become_csv():
 
 
 def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_through_names():
-    frame = frames.summary(results_of().shuffled["intrinsic_dimension"])
+    frame = summary(results_of().shuffled["intrinsic_dimension"])
 
     def control(values, **options):
-        chart = charts.curves(frame, y_title="y", keep=(values.name,))
+        chart = curves(frame, y_title="y", keep=(values.name,))
         spec = charts.chosen(chart, values, title="value", **options).to_dict()
         return next(p for p in spec["params"] if p["name"].startswith("shown")), spec["transform"][0]["filter"]
 

@@ -9,7 +9,8 @@ import torch
 
 from token_geometry.base import parameters, store
 from token_geometry.chapters.calibration import charts as validation_charts
-from token_geometry.chapters.calibration import report
+from token_geometry.chapters.calibration import frames as calibration_frames
+from token_geometry.chapters.calibration import prose
 from token_geometry.geometry import gride, manifolds, neighbors
 from token_geometry.geometry.manifolds import FAMILIES, N_COORDINATES
 from token_geometry.observables import labelled
@@ -197,7 +198,7 @@ def calibrated(tmp_path_factory):
 
 @pytest.fixture
 def results(calibrated):
-    return report.Calibrated(runs.load("ci"), calibrated[1])
+    return calibration_frames.CalibrationResults(runs.load("ci"), calibrated[1])
 
 
 def test_a_calibration_is_written_with_its_recipe(calibrated):
@@ -230,8 +231,8 @@ def test_the_device_is_not_part_of_the_recipe_and_everything_else_is(calibrated)
 
 
 def test_real_prompts_agree_with_dadapy_and_brute_force(results):
-    found = report.differences(results).max()
-    assert report.differences(results)["intrinsic dimension"].count() >= 31 * 5
+    found = calibration_frames.differences(results).max()
+    assert calibration_frames.differences(results)["intrinsic dimension"].count() >= 31 * 5
     assert found["intrinsic dimension"] < 1e-4
     assert found["error"] < 1e-3
     assert found["neighborhood_overlap"] < 1e-6
@@ -242,9 +243,9 @@ def test_a_wrong_value_would_show_in_the_differences(results):
     broken = results.dataset.copy(deep=True)
     broken["intrinsic_dimension"][0, 0, 5, 2] *= 1.01
     shown = dataclasses.replace(results, dataset=broken)
-    assert float(report.differences(shown)["intrinsic dimension"].max()) > 5e-3
-    assert "is broken" in report.agreement(shown).data
-    assert "broken" not in report.agreement(results).data
+    assert float(calibration_frames.differences(shown)["intrinsic dimension"].max()) > 5e-3
+    assert "is broken" in prose.agreement(shown).data
+    assert "broken" not in prose.agreement(results).data
 
 
 def test_fewer_bits_change_the_geometry_more(results):
@@ -269,10 +270,10 @@ def test_quantized_weights_take_sixteen_values_a_block(calibrated):
 @pytest.mark.parametrize("chart", ["manifolds", "scales", "differences", "precisions"])
 def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
     frames = {
-        "manifolds": report.manifold_frame,
-        "scales": report.manifold_frame,
-        "differences": report.difference_frame,
-        "precisions": report.precision_frame,
+        "manifolds": calibration_frames.manifold_frame,
+        "scales": calibration_frames.manifold_frame,
+        "differences": calibration_frames.difference_frame,
+        "precisions": calibration_frames.precision_frame,
     }
     frame = frames[chart](results)
     spec = getattr(validation_charts, chart)(frame, description="what it shows").to_dict()
@@ -281,21 +282,21 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
 
 
 def test_a_run_without_a_calibration_says_so_in_every_place():
-    nothing = report.Calibrated(runs.load("ci"), None)
+    nothing = calibration_frames.CalibrationResults(runs.load("ci"), None)
     for sentence in (
-        report.basis,
-        report.counts,
-        report.within_bars,
-        report.scale_findings,
-        report.agreement,
-        report.precision_findings,
+        prose.basis,
+        prose.counts,
+        prose.within_bars,
+        prose.scale_findings,
+        prose.agreement,
+        prose.precision_findings,
     ):
         assert "Run ci declares no calibration" in sentence(nothing).data
     for chart, frame, describe in (
-        (validation_charts.manifolds, report.manifold_frame, report.describe_manifolds),
-        (validation_charts.scales, report.manifold_frame, report.describe_scales),
-        (validation_charts.differences, report.difference_frame, report.describe_differences),
-        (validation_charts.precisions, report.precision_frame, report.describe_precisions),
+        (validation_charts.manifolds, calibration_frames.manifold_frame, prose.describe_manifolds),
+        (validation_charts.scales, calibration_frames.manifold_frame, prose.describe_scales),
+        (validation_charts.differences, calibration_frames.difference_frame, prose.describe_differences),
+        (validation_charts.precisions, calibration_frames.precision_frame, prose.describe_precisions),
     ):
         spec = chart(frame(nothing), description=describe(nothing)).to_dict()
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
@@ -303,10 +304,10 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
 
 def test_alt_texts_hold_the_findings_and_no_markup(results):
     for describe, words in (
-        (report.describe_manifolds, "error bars of the truth"),
-        (report.describe_scales, "Noisy torus of dimension 2"),
-        (report.describe_differences, "differs from DADApy's by at most"),
-        (report.describe_precisions, "With 4-bit weights (Q4_0)"),
+        (prose.describe_manifolds, "error bars of the truth"),
+        (prose.describe_scales, "Noisy torus of dimension 2"),
+        (prose.describe_differences, "differs from DADApy's by at most"),
+        (prose.describe_precisions, "With 4-bit weights (Q4_0)"),
     ):
         text = describe(results)
         assert words in text

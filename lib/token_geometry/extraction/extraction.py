@@ -18,7 +18,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.extraction import estimates, locks
 from token_geometry.geometry import table_format
 from token_geometry.models import models, placement
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog
 from token_geometry.texts import prompts
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
@@ -350,7 +350,7 @@ def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recip
 
 def reduced(shard: xr.Dataset) -> xr.Dataset:
     """The observables of a shard, which take its place where neighbor tables are not kept."""
-    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": _names_of_observables()})
+    return catalog.observables(shard).assign_attrs(shard.attrs | {"observables": _names_of_observables()})
 
 
 def is_reduced(shard: xr.Dataset) -> bool:
@@ -364,7 +364,7 @@ def has_all_observables(shard: xr.Dataset) -> bool:
 
 
 def _names_of_observables() -> str:
-    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
+    return json.dumps([observable.__name__ for observable in catalog.FUNCTIONS])
 
 
 def _shard(model, key: ShardKey, permutation, token_ids, states, recipe: dict) -> xr.Dataset:

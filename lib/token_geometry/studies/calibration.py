@@ -14,7 +14,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.extraction import extraction
 from token_geometry.geometry import gride, manifolds
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog, labelled
 from token_geometry.texts import prompts
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
@@ -314,7 +314,7 @@ def observe(model: "LanguageModel", prompt: prompts.Prompt, request: Calibration
         model=request.model, corpus=request.corpus, output=request.output, seed=request.seed
     )
     key = extraction.ShardKey(prompt, 0)
-    return labelled.observables(extraction.make_shard(model, key, plan, request.recipe()))
+    return catalog.observables(extraction.make_shard(model, key, plan, request.recipe()))
 
 
 def reference(hidden: np.ndarray) -> xr.Dataset:

@@ -12,7 +12,7 @@ from token_geometry.base import store
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.base.progress import Progress
 from token_geometry.extraction import extraction
-from token_geometry.observables import labelled, layer_index
+from token_geometry.observables import catalog, labelled, layer_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def recipe_of(plans: Sequence[dict], *, estimator: str = "gride") -> dict:
     """What decides an observables dataset: the plans that it is made from, what is taken, the estimator."""
     return {
         "extractions": sorted(plan["plan_digest"] for plan in plans),
-        "observables": [observable.__name__ for observable in labelled.OBSERVABLES],
+        "observables": [observable.__name__ for observable in catalog.FUNCTIONS],
         "estimator": estimator,
     }
 
@@ -108,7 +108,7 @@ def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = 
 
 def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
     if not extraction.is_reduced(shard):
-        return labelled.observables(shard, estimator=estimator)
+        return catalog.observables(shard, estimator=estimator)
     if not extraction.has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "

@@ -1,0 +1,208 @@
+"""What the chapter on validation says: sentences, a table, alt texts."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup, numbers
+from token_geometry.chapters.calibration.frames import (
+    LIMITS,
+    N_ERRORS,
+    OBSERVABLES,
+    SMALL,
+    CalibrationResults,
+    differences,
+    is_as_expected,
+    is_within,
+    manifold_frame,
+)
+from token_geometry.chapters.numbers import Number
+from token_geometry.geometry import manifolds
+
+
+def missing(results: CalibrationResults) -> str:
+    """Why there is nothing to show."""
+    return (
+        f"Run {results.run.name} declares no calibration, so this chapter has no results: add the key "
+        f"`validation` to data/runs/{results.run.name}.yml."
+    )
+
+
+def _if_any(say: Callable[[CalibrationResults], Markdown]) -> Callable[[CalibrationResults], Markdown]:
+    """The same function, which says what is missing where the run has no calibration."""
+
+    @wraps(say)
+    def said(results: CalibrationResults) -> Markdown:
+        return Markdown(missing(results)) if results.dataset is None else say(results)
+
+    return said
+
+
+@_if_any
+def basis(results: CalibrationResults) -> Markdown:
+    """What the calibration was made from."""
+    dataset = results.dataset
+    dimensions, n_prompts = dataset["dimension"].values, dataset.sizes["prompt"]
+    return Markdown(
+        f"Run {results.run.name}: {dataset.sizes['replicate']} samples of {dataset.attrs['n_points']} points of "
+        f"each of {dataset.sizes['manifold']} kinds of manifolds in dimensions {dimensions.min()} to "
+        f"{dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of {dataset.attrs['n_tokens']} tokens of "
+        f"the corpus {dataset.attrs['corpus']}, read by {dataset.attrs['model_title']}."
+    )
+
+
+def counts(results: CalibrationResults) -> Markdown:
+    """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
+    if results.dataset is None:
+        return markup.table(pd.DataFrame({"manifold": [missing(results)]}))
+    frame = manifold_frame(results).query("scale == 2")
+    rows = []
+    for title, part in frame.groupby("title", sort=False):
+        found, expected = {"manifold": title}, {"manifold": "expected"}
+        for one in part.itertuples():
+            found[f"{one.dimension}"] = f"{one.estimate:.1f} ({one.within}/{one.n_samples})"
+            expected[f"{one.dimension}"] = f"{one.expected:.1f} ({one.as_expected}/{one.n_samples})"
+        rows += [found, expected]
+    return markup.table(pd.DataFrame(rows))
+
+
+@_if_any
+def within_bars(results: CalibrationResults) -> Markdown:
+    """How many samples are within three error bars at scale 2, and the bias where they are not."""
+    at = results.dataset.sel(scale=2, manifold=_noiseless())
+    right = is_within(at)
+    low, high = (right.where(side, drop=True) for side in (at.dimension <= SMALL, at.dimension > SMALL))
+    lines = []
+    if low.size:
+        lines.append(
+            f"At scale 2, {int(low.sum())} of {low.size} samples of dimension at most {SMALL} without noise are "
+            f"within {N_ERRORS} error bars of the truth."
+        )
+    if high.size:
+        highest = int(at.dimension.max())
+        bias = at["manifold_id"].sel(dimension=highest).mean("replicate") / highest - 1
+        spelled = [f"{family.manifold_title.item()} {Number(family):+.0%}" for family in bias]
+        lines.append(
+            f"Above, {int(high.sum())} of {high.size} are. At dimension {highest} the estimate is off by: "
+            + ", ".join(spelled)
+            + "."
+        )
+    every, n_points = is_as_expected(results.dataset.sel(scale=2)), results.dataset.attrs["n_points"]
+    lines.append(
+        f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
+        f"{N_ERRORS} error bars of the value that the estimator has for {n_points} points."
+    )
+    return markup.bullets(lines)
+
+
+@_if_any
+def scale_findings(results: CalibrationResults) -> Markdown:
+    """What the scale does to the ID of the roll and of the noisy torus."""
+    dataset = results.dataset
+    dimension = _shown_dimension(dataset)
+    lines = []
+    for name in ("torus", "noisy_torus", "roll"):
+        curve = dataset["manifold_id"].sel(manifold=name, dimension=dimension).mean("replicate").dropna("scale")
+        top, bottom = curve.idxmax("scale"), curve.idxmin("scale")
+        lines.append(
+            f"{_capital(curve.manifold_title.item())} of dimension {dimension}: {float(curve[0]):.2f} at scale "
+            f"{int(curve.scale[0])} and {float(curve[-1]):.2f} at scale {int(curve.scale[-1])}, between "
+            f"{float(curve.min()):.2f} (scale {int(bottom)}) and {float(curve.max()):.2f} (scale {int(top)})."
+        )
+    return markup.bullets(lines)
+
+
+@_if_any
+def agreement(results: CalibrationResults) -> Markdown:
+    """Largest differences to DADApy and to brute force."""
+    found = differences(results)
+    lines = []
+    for title, limit in LIMITS.items():
+        largest, number = float(found[title].max()), int(found[title].count())
+        verdict = "kept" if largest <= limit else "broken"
+        lines.append(
+            f"The {title} differs from DADApy's by at most {Number(largest):.0e} (relative) over {number} "
+            f"combinations of prompt, layer and scale; the limit of {Number(limit):.0e} is {verdict}."
+        )
+    overlap, cosine = (Number(found[name].max()) for name in ("neighborhood_overlap", "cosine_similarity"))
+    lines.append(
+        f"The largest difference of the neighborhood overlap from a count of common neighbors is {overlap:.0e}, "
+        f"that of the mean cosine similarity from the mean of all pairs {cosine:.0e}."
+    )
+    return markup.bullets(lines)
+
+
+@_if_any
+def precision_findings(results: CalibrationResults) -> Markdown:
+    """How far the observables move in every precision, in units and in error bars."""
+    dataset = results.dataset.isel(layer=slice(1, None))
+    change = dataset.isel(precision=slice(1, None)) - dataset.isel(precision=0, drop=True)
+    size = abs(change).mean(["prompt", "layer"])
+    in_errors = abs(change["intrinsic_dimension"]) / dataset["intrinsic_dimension_error"].isel(precision=0)
+    in_errors = in_errors.mean(["prompt", "layer"])
+    lines = []
+    for precision in change["precision"].values:
+        moved = []
+        for observable, (name, at) in OBSERVABLES.items():
+            here = at | {"precision": precision}
+            text = f"{observable} by {Number(size[name].sel(here)):.2g}"
+            if name == "intrinsic_dimension":
+                text += f" ({Number(in_errors.sel(here)):.2g} error bars)"
+            moved.append(text)
+        title = str(dataset["precision_title"].sel(precision=precision).item())
+        loss = Number(change["loss"].sel(precision=precision).mean())
+        lines.append(
+            f"With {title}, the mean loss changes by {loss:+.3f} nats; on average over prompts and layers, "
+            + ", ".join(moved)
+            + "."
+        )
+    return markup.bullets(lines)
+
+
+def describe_manifolds(results: CalibrationResults) -> str:
+    """Alt text of the ID against the true dimension, with the finding."""
+    start = (
+        "Points with error bars, one panel per kind of manifold: estimated against true dimension, with the "
+        "diagonal where they are equal"
+    )
+    return markup.alt_text(start, within_bars(results))
+
+
+def describe_scales(results: CalibrationResults) -> str:
+    """Alt text of the ID against scale, with the finding."""
+    start = "Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold"
+    return markup.alt_text(start, scale_findings(results))
+
+
+def describe_differences(results: CalibrationResults) -> str:
+    """Alt text of the differences to DADApy, with the finding."""
+    start = (
+        "Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a "
+        "logarithmic axis against layer, one curve per scale"
+    )
+    return markup.alt_text(start, agreement(results))
+
+
+def describe_precisions(results: CalibrationResults) -> str:
+    """Alt text of the observables by precision, with the finding."""
+    start = (
+        "Two line charts, one above the other: an observable against layer, one curve per precision; "
+        "and its change from float32"
+    )
+    return markup.alt_text(start, precision_findings(results))
+
+
+def _noiseless() -> list[str]:
+    return [name for name, family in manifolds.FAMILIES.items() if not family.noisy]
+
+
+def _shown_dimension(dataset: xr.Dataset) -> int:
+    dimensions = dataset["dimension"].values
+    return 2 if 2 in dimensions else int(dimensions.min())
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
