@@ -123,9 +123,7 @@ def chapter(measured):
     shown += [part(cpu) for part in (prose.stage_table, prose.ratios, prose.agreement)]
     shown += [part(cpu) for part in (prose.memory, prose.bounds)]
     shown.append(prose.other_models(measured))
-    specs = [
-        charts.times(frames.times(one), description=prose.describe_times(one)).to_dict() for one in (cpu, shapes)
-    ]
+    specs = [charts.times(frames.times(one), finding=prose.longest(one)).to_dict() for one in (cpu, shapes)]
     return "\n".join(part.data for part in shown), specs
 
 

@@ -12,7 +12,7 @@ import yaml
 from IPython.display import Markdown
 
 from token_geometry.base import project
-from token_geometry.chapters import charts
+from token_geometry.chapters import charts, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
@@ -196,7 +196,7 @@ def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_sho
     assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-means"])} == {0, 2}
     assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == set(range(1, 17))
     assert {row["scale"] for row in rows(shuffling["fig-shuffling-id"])} == set(labelled.SCALES.tolist())
-    assert {row["panel"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
+    assert {row["scale"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
     comparison = outputs("model-comparison", results, monkeypatch)
     assert {row["kind"] for row in all_rows(comparison["fig-comparison-control"])} == {
         "Model one",
@@ -213,7 +213,7 @@ def all_rows(chart):
 def test_a_chart_keeps_its_values_when_its_data_become_csv():
     frame = summary(results_of().shuffled["cosine_similarity"])
     frame["model_title"] = frame["model_title"].replace("Model one", 'Model "one", </script>')
-    spec = layer_curves(frame, y_title="y", description="d").to_dict()
+    spec = layer_curves(frame, y_title="y", finding="d").to_dict()
     page = charts.chart_html(spec)
     assert "</script>" not in page.removesuffix("</script>")
     (text,) = charts._with_csv(spec)["datasets"].values()
@@ -238,3 +238,29 @@ def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_throug
     assert (by_layer["value"], by_layer["bind"]["input"], by_layer["bind"]["max"]) == (0, "range", 6)
     by_name, kept = control(frame["model_title"])
     assert by_name["bind"]["input"] == "select"
+
+
+def over_layers_names():
+    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims]
+
+
+@pytest.mark.parametrize("name", over_layers_names())
+def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_over_layers(name):
+    results, entry = results_of(), catalog.get(name)
+    if entry.choice:
+        values = results.observables[entry.choice].values
+        at = values[1].item()
+    else:
+        at = None
+    for make in (over_layers.by_level, over_layers.by_model):
+        found = make(results, name, at=at)
+        spec = found.chart.to_dict()
+        assert entry.axis_title in json.dumps(spec, ensure_ascii=False)
+        assert entry.title in spec["description"]
+        assert min(row["layer"] for row in rows(found.chart)) == entry.first_layer
+        assert all(title in found.sentence.data for title in results.titles)
+
+
+def test_an_observable_without_layers_is_refused_with_those_that_have_them(refused):
+    with refused("unknown observable over layers 'loss'", "; accepted: intrinsic_dimension, "):
+        over_layers.by_level(results_of(), "loss")

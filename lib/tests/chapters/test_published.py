@@ -40,7 +40,7 @@ def drawn(variable, **at):
     """Rows of the chart of a published observable, by model and shuffle level."""
     frame = published.summary(variable)
     column = next(iter(at), None)
-    chart = layer_curves(frame, y_title=variable, description="test", choose=column)
+    chart = layer_curves(frame, y_title=variable, finding="test", choose=column)
     (rows,) = chart.to_dict()["datasets"].values()
     found = {}
     for row in rows:
@@ -149,7 +149,7 @@ def test_the_published_side_of_a_difference_is_that_of_two_independent_samples()
 
 def test_all_published_models_and_claims_are_in_the_chart_of_claims():
     frame = claims.compare(made(3))
-    (rows,) = published_charts.effects(frame, description="test").to_dict()["datasets"].values()
+    (rows,) = published_charts.effects(frame, finding="test").to_dict()["datasets"].values()
     given = [(row["claim"], row["model_title"]) for row in rows if row["side"] == "published"]
     assert len(given) == len(set(given)) == 3 * len(claims.CLAIMS)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from token_geometry.base import parameters, store
+from token_geometry.chapters import markup
 from token_geometry.chapters.calibration import charts as validation_charts
 from token_geometry.chapters.calibration import frames as calibration_frames
 from token_geometry.chapters.calibration import prose
@@ -276,8 +277,8 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
         "precisions": calibration_frames.precision_frame,
     }
     frame = frames[chart](results)
-    spec = getattr(validation_charts, chart)(frame, description="what it shows").to_dict()
-    assert spec["description"] == "what it shows"
+    spec = getattr(validation_charts, chart)(frame, finding="what it shows").to_dict()
+    assert spec["description"].endswith(". what it shows")
     assert not frame.empty and "mark_text" not in spec
 
 
@@ -292,23 +293,23 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
         prose.precision_findings,
     ):
         assert "Run ci declares no calibration" in sentence(nothing).data
-    for chart, frame, describe in (
-        (validation_charts.manifolds, calibration_frames.manifold_frame, prose.describe_manifolds),
-        (validation_charts.scales, calibration_frames.manifold_frame, prose.describe_scales),
-        (validation_charts.differences, calibration_frames.difference_frame, prose.describe_differences),
-        (validation_charts.precisions, calibration_frames.precision_frame, prose.describe_precisions),
+    for chart, frame, finding in (
+        (validation_charts.manifolds, calibration_frames.manifold_frame, prose.within_bars),
+        (validation_charts.scales, calibration_frames.manifold_frame, prose.scale_findings),
+        (validation_charts.differences, calibration_frames.difference_frame, prose.agreement),
+        (validation_charts.precisions, calibration_frames.precision_frame, prose.precision_findings),
     ):
-        spec = chart(frame(nothing), description=describe(nothing)).to_dict()
+        spec = chart(frame(nothing), finding=finding(nothing)).to_dict()
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
 
 
 def test_alt_texts_hold_the_findings_and_no_markup(results):
-    for describe, words in (
-        (prose.describe_manifolds, "error bars of the truth"),
-        (prose.describe_scales, "Noisy torus of dimension 2"),
-        (prose.describe_differences, "differs from DADApy's by at most"),
-        (prose.describe_precisions, "With 4-bit weights (Q4_0)"),
+    for finding, words in (
+        (prose.within_bars, "error bars of the truth"),
+        (prose.scale_findings, "Noisy torus of dimension 2"),
+        (prose.agreement, "differs from DADApy's by at most"),
+        (prose.precision_findings, "With 4-bit weights (Q4_0)"),
     ):
-        text = describe(results)
+        text = markup.plain(finding(results))
         assert words in text
         assert "\n" not in text and "$" not in text and " - " not in text

@@ -337,7 +337,7 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     notebook, _ = executed
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     shown = json.dumps([cell["outputs"] for cell in cells])
-    assert "95 % interval" in shown and "tiny" in shown
+    assert "95% interval" in shown and "tiny" in shown
     assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 8
 
 
@@ -351,7 +351,7 @@ def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     results = truth_results.TruthResults(models=(dataset.assign(statement_text=("statement", texts)),), notes=())
     table = truth_prose.tokens(results).data
     assert "<" not in table and "\\@ref" in table and "\\$y" in table
-    chart = truth_charts.projection(truth_frames.projection_frame(results), description="d")
+    chart = truth_charts.projection(truth_frames.projection_frame(results), finding="d")
     page = charts.chart_html(chart.to_dict())
     assert "alert(1)" in page
     assert (
@@ -366,12 +366,12 @@ def test_every_chart_draws_and_says_what_it_shows(executed):
         results = truth_results.TruthResults(shown, notes)
         points, texts = truth_frames.emergence_frames(results)
         drawn = [
-            truth_charts.projection(truth_frames.projection_frame(results), description="d"),
-            truth_charts.emergence(points, texts, description="d", initial=2),
-            truth_charts.datasets(truth_frames.dataset_frame(results), description="d"),
-            truth_charts.variance(truth_frames.variance_frame(results), description="d"),
-            truth_charts.transfer(truth_frames.transfer_frame(results), description="d"),
-            truth_charts.plane(truth_frames.plane_frame(results), description="d"),
+            truth_charts.projection(truth_frames.projection_frame(results), finding="d"),
+            truth_charts.emergence(points, texts, finding="d", initial=2),
+            truth_charts.datasets(truth_frames.dataset_frame(results), finding="d"),
+            truth_charts.variance(truth_frames.variance_frame(results), finding="d"),
+            truth_charts.transfer(truth_frames.transfer_frame(results), finding="d"),
+            truth_charts.plane(truth_frames.plane_frame(results), finding="d"),
         ]
         curves = [
             ("dataset", truth_frames.separation_frame(results)),
@@ -379,12 +379,11 @@ def test_every_chart_draws_and_says_what_it_shows(executed):
         ]
         for color, frame in curves:
             names = {"color": color, "color_title": color, "y_title": "accuracy", "choose": "dataset"}
-            drawn.append(truth_charts.over_layers(frame, **names, description="d"))
-        assert all(chart.to_dict()["description"].startswith("d") for chart in drawn)
+            drawn.append(truth_charts.over_layers(frame, **names, finding="d"))
+        assert all(chart.to_dict()["description"].partition(". ")[2].startswith("d") for chart in drawn)
         sentences = [truth_prose.basis, truth_prose.separated, truth_prose.probed, truth_prose.transferred]
         text = "\n".join(sentence(results).data for sentence in sentences)
         assert ("tiny" in text) == bool(results.models) and "nan" not in text
-        assert all(truth_prose.describe(results, figure) for figure in truth_prose._FIGURES)
 
 
 def test_what_is_not_given_is_as_the_run_has_it():

@@ -6,6 +6,7 @@ A chart is a function of a tidy frame that bears `figure`. Importing this module
 import functools
 import hashlib
 import html
+import inspect
 import itertools
 import json
 import math
@@ -14,6 +15,9 @@ from collections.abc import Callable, Iterable
 
 import altair as alt
 import pandas as pd
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup
 
 MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Colors of models (Okabe and Ito's, readable with every kind of color vision)."""
@@ -130,20 +134,25 @@ SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale 
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(what: str) -> Callable:
-    """Decorator of functions that draw a frame: one that is empty makes a chart that says so.
+def figure(what: str, form: str) -> Callable:
+    """Decorator of functions that draw a frame: an empty one makes a chart that says so.
 
-    The function gets the option `description`, the alt text: chart type, axes, finding.
+    The function gets the option `finding`, a computed text, which with `form` makes the alt text.
 
     Parameters
     ----------
     what
         Name of the quantity, for the chart without data.
+    form
+        Chart type and axes, in which options of the function may stand by name; a call can give another.
     """
 
     def decorate(draw: Callable) -> Callable:
+        defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
+
         @functools.wraps(draw)
-        def drawn(frame: pd.DataFrame, *others, description: str, **options) -> alt.TopLevelMixin:
+        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = form, **options):
+            description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
                 return no_data(options.get("y_title") or what, description)
             return draw(frame, *others, **options).properties(description=description)

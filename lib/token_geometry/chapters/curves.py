@@ -6,7 +6,10 @@ import pandas as pd
 from token_geometry.chapters import charts
 
 
-@charts.figure("curves over layers")
+@charts.figure(
+    "curves over layers",
+    "Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level",
+)
 def layer_curves(
     frame: pd.DataFrame,
     *,
@@ -36,7 +39,10 @@ def layer_curves(
     return _chosen(chart, frame, choose, initial)
 
 
-@charts.figure("curves over layers")
+@charts.figure(
+    "curves over layers",
+    "Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per model",
+)
 def by_depth(
     frame: pd.DataFrame, *, y_title: str, choose: str | None = None, initial: int | None = None
 ) -> alt.TopLevelMixin:

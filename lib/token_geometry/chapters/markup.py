@@ -1,7 +1,9 @@
-"""Computed texts as Markdown: paragraphs, lists, tables, and alt texts made of them."""
+"""Computed texts as Markdown: paragraphs, lists, one sentence per model, tables."""
 
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
 
 import pandas as pd
 from IPython.display import Markdown
@@ -15,6 +17,33 @@ def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
     return Markdown("\n".join([start, ""] * bool(start) + [f"- {line}" for line in lines]))
 
 
+def per_model(*, unless: Callable | None = None, start: Callable | None = None) -> Callable:
+    """Decorator of functions that say something of one model: of all models of a run, it makes a list.
+
+    The function takes the results, the model, its title, and perhaps options; where it returns nothing, there
+    is no line.
+
+    Parameters
+    ----------
+    unless
+        Function of the results that returns a text to stand in place of the list, or nothing.
+    start
+        Function of the results that returns a line before the list.
+    """
+
+    def decorate(say: Callable[..., str | None]) -> Callable[..., Markdown]:
+        @wraps(say)
+        def said(results, **options) -> Markdown:
+            if unless and (instead := unless(results)):
+                return Markdown(instead)
+            lines = [say(results, model, title, **options) for model, title in results.models]
+            return bullets(filter(None, lines), start=start(results) if start else "")
+
+        return said
+
+    return decorate
+
+
 def table(frame: pd.DataFrame) -> Markdown:
     """A frame as a Markdown table: names in the first column, numbers as the frame spells them."""
     cells = [[str(value).replace("|", "\\|") for value in row] for row in frame.values.tolist()]
@@ -23,16 +52,11 @@ def table(frame: pd.DataFrame) -> Markdown:
     return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *cells]))
 
 
-def alt_text(chart: str, findings: Iterable[str] | Markdown, *, otherwise: str = "no data") -> str:
-    """Alt text of a figure: chart type and axes, and the findings, single ones or those of a computed text."""
-    if isinstance(findings, Markdown):
-        return f"{chart}. {plain(findings)}"
-    return f"{chart}; {'; '.join(findings) or otherwise}."
-
-
-def plain(text: Markdown) -> str:
-    """A computed text without its markup."""
-    return " ".join(text.data.replace("$", "").replace("\n- ", " ").removeprefix("- ").split())
+def plain(text: Markdown | str) -> str:
+    """A computed text without its markup, for an alt text."""
+    data = text if isinstance(text, str) else text.data
+    data = re.sub(r"(?<!\\)[$`]", "", data).replace("\n- ", " ").removeprefix("- ")
+    return " ".join(html.unescape(re.sub(r"\\([^\sA-Za-z0-9])", r"\1", data)).split())
 
 
 def escaped(text: str) -> str:

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 import altair as alt
+import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
+from token_geometry.base.errors import one_of
 from token_geometry.chapters import curves, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables import catalog
+from token_geometry.observables.catalog import CATALOG, UNITS, Observable
 from token_geometry.stats import intervals
 
 
@@ -46,63 +48,78 @@ def by_level(
     InputError
         If there is no such observable.
     """
-    entry = catalog.get(name)
-    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at}
-    what = f"{entry.title_at(at)} against layer, one curve per shuffle level"
-    start = f"Line chart with bands, one panel per model: {what}"
-    chart = curves.layer_curves(
-        _frame(results.shuffled, entry, shown),
-        **options,
-        description=markup.alt_text(start, _levels(results, entry, at)),
-    )
-    return Figure(chart, change(results, name, at=at))
+    entry = _entry(name)
+    finding = change(results, name=name, at=at)
+    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
+    return Figure(curves.layer_curves(_frame(results.shuffled, entry, shown), **options), finding)
 
 
 def by_model(
     results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
 ) -> Figure:
     """An observable of structured prompts over layers and relative depth by model; parameters as of `by_level`."""
-    entry = catalog.get(name)
-    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at}
-    findings, lines = [], []
-    for model, title in results.models:
-        values = results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0)
-        top = peak(values)
-        depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
-        findings.append(f"{title} is highest, {top.mean:.2f}, in layer {top.layer}")
-        lines.append(
-            f"{title}: the mean {entry.title_at(at, short=True)} is largest in layer {top.layer}, at {depth:.0%} "
-            f"of the depth, with {top.mean:.1f} ± {top.std:.1f}."
-        )
-    if len(lines) == 1:
-        lines.append("The run has one model only, so there is nothing to compare it with.")
-    what = f"{entry.title_at(at)} of structured prompts against layer and depth, one curve per model"
-    start = f"Line chart with bands: {what}"
-    chart = curves.by_depth(
-        _frame(results.structured, entry, shown), **options, description=markup.alt_text(start, findings)
+    entry = _entry(name)
+    finding = largest(results, name=name, at=at)
+    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
+    return Figure(curves.by_depth(_frame(results.structured, entry, shown), **options), finding)
+
+
+def _entry(name: str) -> Observable:
+    names = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
+    if name not in names:
+        raise one_of("observable over layers", name, names)
+    return CATALOG[name]
+
+
+def _frame(dataset: xr.Dataset, entry: Observable, shown: slice | list | None) -> pd.DataFrame:
+    kept = {} if shown is None else {entry.choice: shown}
+    return summary(dataset[entry.name].sel(layer=slice(entry.first_layer, None), **kept))
+
+
+def one_level(results: RunResults) -> str | None:
+    """What is said where there is nothing to compare shuffled prompts with."""
+    text = f"The run has one shuffle level only ($S = {results.extremes[0]}$), so there is nothing to compare."
+    return None if results.is_shuffled else text
+
+
+@markup.per_model(unless=one_level)
+def change(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+    """How full shuffling changes an observable in the middle layers."""
+    entry, (low, high) = CATALOG[name], results.extremes
+    what = entry.title_at(at, short=entry.choice is not None).replace(f"k = {at}", f"$k = {at}$")
+    if entry.unit != "1":
+        what += f" in {UNITS.get(entry.unit, entry.unit)}"
+    values = results.shuffled[name].sel(model=model, **entry.at(at))
+    if not bool(values.notnull().any()):
+        return f"{title}: no data for {what}."
+    layers = results.middle_layers(model)
+    before, after = level_means(results, model, name, **entry.at(at))
+    return (
+        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
+        f"layers {layers.start} to {layers.stop}. {change_by_prompt(values, results.extremes, layers)}"
     )
-    return Figure(chart, markup.bullets(lines))
 
 
-def change(results: RunResults, name: str, *, at: int | None = None) -> Markdown:
-    """For each model: how full shuffling changes an observable in the middle layers."""
-    entry = catalog.get(name)
-    what, (low, high) = _with_unit(entry, at), results.extremes
-    if not results.is_shuffled:
-        return Markdown(f"The run has one shuffle level only ($S = {low}$): no comparison of {what}.")
-    lines = []
-    for model, title in results.models:
-        values = results.shuffled[name].sel(model=model, **entry.at(at))
-        if not bool(values.notnull().any()):
-            lines.append(f"{title}: no data for {what}.")
-            continue
-        layers = results.middle_layers(model)
-        before, after = level_means(results, model, name, **entry.at(at))
-        lines.append(
-            f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
-            f"layers {layers.start} to {layers.stop}. {change_by_prompt(values, results.extremes, layers)}"
-        )
-    return markup.bullets(lines)
+def _one_model(results: RunResults) -> str:
+    alone = len(results.models) == 1
+    return "The run has one model only, so there is nothing to compare it with." if alone else ""
+
+
+@markup.per_model(start=_one_model)
+def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+    """Where the mean of an observable over structured prompts is largest."""
+    entry = CATALOG[name]
+    top = peak(results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0))
+    depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
+    what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
+    return (
+        f"{title}: the mean {what} is largest in layer {top.layer}, at {depth:.0%} of the depth, with "
+        f"{top.mean:{_spec(top.mean)}} ± {top.std:{_spec(top.mean)}}."
+    )
+
+
+def _spec(value: Number) -> str:
+    return ".1f" if value >= 2 else ".2f"
 
 
 def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
@@ -118,9 +135,8 @@ def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: sl
 
 def effect(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `intervals.mean_interval`."""
-    text = numbers.estimate(
-        *(float(found[name]) for name in ("mean", "low", "high")), sign="+", name="95% interval "
-    )
+    values = (float(found[name]) for name in ("mean", "low", "high"))
+    text = numbers.estimate(*values, sign="+", name="95% interval ")
     return text if bool(found["low"].notnull()) else f"{text} (one prompt, no interval)"
 
 
@@ -128,24 +144,3 @@ def level_means(results: RunResults, model: str, name: str, **at: int) -> list[N
     """Mean of an observable over prompts and middle layers, at the lowest and the highest shuffle level."""
     values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
     return [Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]
-
-
-def _frame(dataset: xr.Dataset, entry: catalog.Observable, shown: slice | list | None):
-    kept = {} if shown is None else {entry.choice: shown}
-    return summary(dataset[entry.name].sel(layer=slice(entry.first_layer, None), **kept))
-
-
-def _levels(results: RunResults, entry: catalog.Observable, at: int | None) -> list[str]:
-    low, high = results.extremes
-    findings = []
-    for model, title in results.models:
-        means = level_means(results, model, entry.name, **entry.at(at))
-        findings.append(
-            f"in the middle layers of {title} it is {means[0]:.2f} at S = {low} and {means[1]:.2f} at S = {high}"
-        )
-    return findings
-
-
-def _with_unit(entry: catalog.Observable, at: int | None) -> str:
-    title = entry.title_at(at, short=entry.choice is not None).replace(f"k = {at}", f"$k = {at}$")
-    return title if entry.unit == "1" else f"{title} in {catalog.UNITS.get(entry.unit, entry.unit)}"

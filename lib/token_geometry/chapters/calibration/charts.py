@@ -10,7 +10,11 @@ _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
 _PANEL = 225  # width in pixels of a panel of the differences
 
 
-@charts.figure("estimated dimension")
+@charts.figure(
+    "estimated dimension",
+    "Points with error bars, one panel per kind of manifold: estimated against true dimension, with the "
+    "diagonal where they are equal",
+)
 def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     """Estimated against true dimension, one panel per kind of manifold, at a scale that a slider chooses.
 
@@ -47,7 +51,10 @@ def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure("estimated dimension")
+@charts.figure(
+    "estimated dimension",
+    "Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold",
+)
 def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     """Estimated dimension against scale, one curve per manifold, at a true dimension that a menu chooses.
 
@@ -77,7 +84,11 @@ def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["dimension"], title="true dimension", initial=initial)
 
 
-@charts.figure("relative difference to DADApy")
+@charts.figure(
+    "relative difference to DADApy",
+    "Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a "
+    "logarithmic axis against layer, one curve per scale",
+)
 def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Relative difference to DADApy over layers, one panel per quantity, one curve per scale.
 
@@ -108,7 +119,11 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return panels.facet(facet=facet, columns=2, spacing=50)
 
 
-@charts.figure("observables by precision")
+@charts.figure(
+    "observables by precision",
+    "Two line charts, one above the other: an observable against layer, one curve per precision; and its "
+    "change from float32",
+)
 def precisions(frame: pd.DataFrame, *, initial: str = "ID at scale 64") -> alt.VConcatChart:
     """An observable over layers in every precision, and below it its change from the first precision.
 

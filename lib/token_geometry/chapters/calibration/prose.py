@@ -162,39 +162,6 @@ def precision_findings(results: CalibrationResults) -> Markdown:
     return markup.bullets(lines)
 
 
-def describe_manifolds(results: CalibrationResults) -> str:
-    """Alt text of the ID against the true dimension, with the finding."""
-    start = (
-        "Points with error bars, one panel per kind of manifold: estimated against true dimension, with the "
-        "diagonal where they are equal"
-    )
-    return markup.alt_text(start, within_bars(results))
-
-
-def describe_scales(results: CalibrationResults) -> str:
-    """Alt text of the ID against scale, with the finding."""
-    start = "Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold"
-    return markup.alt_text(start, scale_findings(results))
-
-
-def describe_differences(results: CalibrationResults) -> str:
-    """Alt text of the differences to DADApy, with the finding."""
-    start = (
-        "Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a "
-        "logarithmic axis against layer, one curve per scale"
-    )
-    return markup.alt_text(start, agreement(results))
-
-
-def describe_precisions(results: CalibrationResults) -> str:
-    """Alt text of the observables by precision, with the finding."""
-    start = (
-        "Two line charts, one above the other: an observable against layer, one curve per precision; "
-        "and its change from float32"
-    )
-    return markup.alt_text(start, precision_findings(results))
-
-
 def _noiseless() -> list[str]:
     return [name for name, family in manifolds.FAMILIES.items() if not family.noisy]
 

@@ -7,7 +7,11 @@ from token_geometry.chapters import charts
 from token_geometry.chapters.curves import curves
 
 
-@charts.figure("intrinsic dimension")
+@charts.figure(
+    "intrinsic dimension",
+    "Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the "
+    "slider chooses, one curve per model",
+)
 def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """Intrinsic dimension against scale at a layer that a slider chooses.
 
@@ -29,7 +33,11 @@ def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-@charts.figure("intrinsic dimension")
+@charts.figure(
+    "intrinsic dimension",
+    "Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve "
+    "per layer",
+)
 def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Intrinsic dimension against scale, one curve per layer; to point at a layer marks it in all panels.
 
@@ -48,7 +56,11 @@ def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-@charts.figure("intrinsic dimension")
+@charts.figure(
+    "intrinsic dimension",
+    "Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the "
+    "layer that the slider chooses, one curve per prompt, colored by its loss",
+)
 def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """Intrinsic dimension against scale at a layer that a slider chooses, one curve per prompt.
 
@@ -70,7 +82,11 @@ def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-@charts.figure("overlap of layers")
+@charts.figure(
+    "overlap of layers",
+    "Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle "
+    "level that the control chooses",
+)
 def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of the overlap of neighborhoods between any two layers; a slider chooses the shuffle level.
 
@@ -95,7 +111,11 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["shuffle_level"], title="S =")
 
 
-@charts.figure("untrained control")
+@charts.figure(
+    "untrained control",
+    "Line charts with bands, one row per observable, the trained model on the left and its control on the "
+    "right: observable against layer, one curve per shuffle level",
+)
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
     """Trained model and its control side by side: one row per observable, one curve per shuffle level.
 

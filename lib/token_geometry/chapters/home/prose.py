@@ -2,11 +2,13 @@
 
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup
 from token_geometry.chapters.frames import peak
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
+
+FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
+"""Chart type and axes of the figure on the first page."""
 
 
 def headline(results: RunResults) -> Markdown:
@@ -28,12 +30,3 @@ def headline(results: RunResults) -> Markdown:
         f"full shuffling ($S = {high}$) changes it by {effect(large)}; at scale 2 by "
         f"{effect(small)}. {reversal(small, large, between)}"
     )
-
-
-def describe_headline(results: RunResults) -> str:
-    """Alt text of the headline figure, with the finding."""
-    start = (
-        "Line chart with bands in two panels, one per scale: intrinsic dimension against layer, structured "
-        "against shuffled"
-    )
-    return markup.alt_text(start, headline(results))

@@ -9,7 +9,10 @@ _FULL = alt.Scale(domain=[-1, 1])
 _FIELDS = ("layer:Q", "scale:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g", "n_prompts:Q")
 
 
-@charts.figure("correlation with the loss")
+@charts.figure(
+    "correlation with the loss",
+    "Line chart with bands, one panel per model: correlation with the loss against layer, one curve per {color}",
+)
 def correlation_curves(
     frame: pd.DataFrame,
     *,
@@ -60,7 +63,10 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
     return charts.tooltip(*(field for field in _FIELDS if field.partition(":")[0] in frame))
 
 
-@charts.figure("correlation with the loss")
+@charts.figure(
+    "correlation with the loss",
+    "Heat map, one panel per model: correlation of ID and loss over layer and scale",
+)
 def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Correlation with the loss as a heat map of layer and scale, one panel per model; dots mark discoveries.
 
@@ -86,7 +92,10 @@ def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.panels(alt.layer(cells, dots), frame, width=255)
 
 
-@charts.figure("ID against loss")
+@charts.figure(
+    "ID against loss",
+    "Scatter plot, one point per prompt: {y_title} against loss",
+)
 def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
     """ID against loss, one point per prompt and one panel per model; pointing at a prompt shows it in all panels.
 
@@ -102,7 +111,10 @@ def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
     return charts.panels(chart, frame, "panel", width=260, independent=("x", "y"))
 
 
-@charts.figure("ID of the logits")
+@charts.figure(
+    "ID of the logits",
+    "Scatter plots, one point per prompt: ID of the logits against entropy, and entropy against loss",
+)
 def logit_scatter(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """ID of the logits against entropy, and entropy against loss; pointing at a prompt shows it in both.
 

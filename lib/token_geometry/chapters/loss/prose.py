@@ -1,7 +1,5 @@
 """What the chapter on geometry and loss says: sentences, a table, alt texts."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -41,12 +39,9 @@ def _enough(n_prompts: int) -> str:
     return f"Intervals are at {CONFIDENCE:.0%} confidence."
 
 
-def middle(results: RunResults) -> Markdown:
-    """For each model: how the mean ID of the middle layers correlates with the loss."""
-    return _of_each_model(results, _middle_line)
-
-
-def _middle_line(results: RunResults, model: str, title: str) -> str:
+@markup.per_model()
+def middle(results: RunResults, model: str, title: str) -> str:
+    """How the mean ID of the middle layers correlates with the loss."""
     layers = results.middle_layers(model)
     near, far = frames.scale(results), results.reference_scale
     found = {s: _of_middle(results, model, s) for s in (near, far)}
@@ -91,10 +86,6 @@ def _verdict(found: xr.Dataset) -> str:
     return "a negative correlation" if high < 0 else "an interval that includes zero"
 
 
-def _of_each_model(results: RunResults, line: Callable[[RunResults, str, str], str]) -> Markdown:
-    return markup.bullets(line(results, model, title) for model, title in results.models)
-
-
 def strongest_table(results: RunResults) -> Markdown:
     """Table: where each quantity correlates most with the loss, and in how many layers it does."""
     loss = frames.structured(results)["loss"]
@@ -123,14 +114,13 @@ def strongest_table(results: RunResults) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
-def levels(results: RunResults) -> Markdown:
-    """For each model: the correlation over all shuffle levels, of their means, and within them."""
-    if results.observables.sizes["shuffle_level"] == 1:
-        return Markdown("The run has one shuffle level only, so there is nothing to pool.")
-    return _of_each_model(results, _levels_line)
+def _one_level(results: RunResults) -> str:
+    return "" if results.is_shuffled else "The run has one shuffle level only, so there is nothing to pool."
 
 
-def _levels_line(results: RunResults, model: str, title: str) -> str:
+@markup.per_model(unless=_one_level)
+def levels(results: RunResults, model: str, title: str) -> str:
+    """The correlation over all shuffle levels, of their means, and within them."""
     dimension, loss = (values.sel(model=model) for values in frames.by_level(results))
     layers = results.middle_layers(model)
     dimension = dimension.sel(layer=layers).mean("layer")
@@ -148,12 +138,9 @@ def _levels_line(results: RunResults, model: str, title: str) -> str:
     )
 
 
-def partial(results: RunResults) -> Markdown:
-    """For each model: the strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
-    return _of_each_model(results, _partial_line)
-
-
-def _partial_line(results: RunResults, model: str, title: str) -> str:
+@markup.per_model()
+def partial(results: RunResults, model: str, title: str) -> str:
+    """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
     frame = frames.partial_frame(results).query("model_title == @title")
     plain, fixed = (
         frame[frame["measure"] == name].set_index("layer") for name in ("as it is", "at fixed cosine similarity")
@@ -170,12 +157,9 @@ def _partial_line(results: RunResults, model: str, title: str) -> str:
     )
 
 
-def logits(results: RunResults) -> Markdown:
-    """For each model: ID of the logits against entropy, and entropy against loss."""
-    return _of_each_model(results, _logits_line)
-
-
-def _logits_line(results: RunResults, model: str, title: str) -> str:
+@markup.per_model()
+def logits(results: RunResults, model: str, title: str) -> str:
+    """ID of the logits against entropy, and entropy against loss."""
     dataset = frames.structured(results).sel(model=model)
     entropy = correlate(dataset["entropy"], dataset["loss"])
     if not np.isfinite(entropy["correlation"]):
@@ -196,41 +180,26 @@ def _logits_line(results: RunResults, model: str, title: str) -> str:
     )
 
 
-# Alt texts
-
-
-def describe(results: RunResults, chart: str, frame: pd.DataFrame, *, measure: str | None = None) -> str:
-    """Alt text of curves of a correlation over layers, with the strongest of each model.
-
-    Parameters
-    ----------
-    chart
-        Chart type and axes.
-    frame
-        Of the chart.
-    measure
-        Value of `measure` or `quantity` that is looked at; by default all.
-    """
+def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None = None) -> Markdown:
+    """Where the correlation of each model in a frame is strongest, of one measure or of all."""
     named = next((name for name in ("measure", "quantity") if name in frame), None)
     kept = frame if measure is None else frame[frame[named] == measure]
     if "scale" in kept:
         kept = kept[kept["scale"] == frames.scale(results)]
-    findings = []
+    lines = []
     for title, part in kept.groupby("model_title", sort=False):
         row = part.loc[part["correlation"].abs().idxmax()]
         what = f" ({row[named]})" if named and measure is None else ""
-        findings.append(
-            f"in {title} it is strongest in layer {row['layer']}{what}, with r = {Number(row['correlation']):.2f}"
-        )
-    return markup.alt_text(chart, findings)
+        value = f"{Number(row['correlation']):.2f}"
+        lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value}.")
+    return markup.bullets(lines or ["No correlation."])
 
 
-def describe_scatter(frame: pd.DataFrame, x: str, y: str, what: str) -> str:
-    """Alt text of a scatter plot of prompts, with the correlation of each model."""
-    findings = [
-        f"{title}: r = {Number(np.corrcoef(part[x], part[y])[0, 1]):.2f}"
+def scatter(frame: pd.DataFrame, x: str, y: str) -> Markdown:
+    """Correlation of the points of each model."""
+    lines = [
+        f"{title}: $r$ = {Number(np.corrcoef(part[x], part[y])[0, 1]):.2f}."
         for title, part in frame.groupby("model_title", sort=False)
         if len(part) > 2
     ]
-    start = f"Scatter plot, one point per prompt: {what}"
-    return markup.alt_text(start, findings, otherwise="too few prompts")
+    return markup.bullets(lines or ["Too few prompts."])

@@ -9,7 +9,10 @@ from token_geometry.chapters.numbers import seconds
 _COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
 
 
-@charts.figure("seconds per prompt")
+@charts.figure(
+    "seconds per prompt",
+    "Bar chart: median seconds per prompt of each stage, one panel per procedure",
+)
 def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Bars of the median seconds of each stage, one panel per procedure, on one scale.
 

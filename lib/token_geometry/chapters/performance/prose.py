@@ -237,20 +237,17 @@ def _nothing(name: str) -> Markdown:
     return Markdown(f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json.")
 
 
-def describe_times(result: dict | None) -> str:
-    """Alt text of the bars of the stages, with the finding."""
-    text = "Bar chart: median seconds per prompt of each stage"
+def longest(result: dict | None) -> Markdown:
+    """Time of each procedure, and its longest stage."""
     if not result:
-        return f"{text}."
-    panels = ", one panel per procedure" if len(result["seconds"]) > 1 else ""
-    findings = []
+        return _nothing("observables-cpu")
+    frame, lines = times(result), []
     for procedure in result["seconds"]:
-        frame = times(result)
-        frame = frame[frame["procedure"] == PROCEDURES[procedure]]
-        longest = frame.loc[frame["median"].idxmax()]
-        findings.append(
-            f"{PROCEDURES[procedure]} takes {seconds(median(result, procedure))} s, of which "
+        part = frame[frame["procedure"] == PROCEDURES[procedure]]
+        stage = part.loc[part["median"].idxmax()]
+        lines.append(
+            f"{PROCEDURES[procedure].capitalize()} takes {seconds(median(result, procedure))} s, of which "
             f"{seconds(median(result, procedure, forward=False))} s after the forward pass; its longest stage is "
-            f"{longest['stage']} with {seconds(longest['median'])} s"
+            f"{stage['stage']} with {seconds(stage['median'])} s."
         )
-    return markup.alt_text(f"{text}{panels}", findings)
+    return markup.bullets(lines)

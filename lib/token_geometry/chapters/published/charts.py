@@ -14,7 +14,11 @@ _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domai
 _LEGEND = alt.Legend(columns=3)
 
 
-@charts.figure("claims")
+@charts.figure(
+    "claims",
+    "Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says "
+    "whether the interval agrees with the claim",
+)
 def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with intervals: the number of every claim for every model, one panel per claim.
 
@@ -45,7 +49,11 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return panel.facet(facet=facet, columns=1, spacing=6).resolve_scale(x="independent")
 
 
-@charts.figure("published and own curves")
+@charts.figure(
+    "published and own curves",
+    "Line charts, one row per observable, structured text on the left and shuffled on the right: mean "
+    "against relative depth, one curve per model, solid if published and dashed if of the run",
+)
 def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     """Published curves and those of the run on the axis of relative depth, structured and shuffled.
 
@@ -77,7 +85,11 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*rows)
 
 
-@charts.figure("correlation of ID and loss")
+@charts.figure(
+    "correlation of ID and loss",
+    "Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured "
+    "prompts against relative depth, at the scale that the slider chooses",
+)
 def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     """Correlation of ID and loss against relative depth with intervals, one panel per model; a slider for scales.
 
@@ -100,7 +112,10 @@ def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure("loss (nats)")
+@charts.figure(
+    "loss (nats)",
+    "Points with bars: mean loss in nats against shuffle level",
+)
 def losses(frame: pd.DataFrame) -> alt.LayerChart:
     """Mean loss against shuffle level with one standard deviation, published and of the run.
 

@@ -5,9 +5,9 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.numbers import Number
-from token_geometry.chapters.published import arrays, claims, evidence, frames
+from token_geometry.chapters.published import arrays, evidence
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables import catalog
+from token_geometry.observables.catalog import CATALOG
 
 
 def models() -> Markdown:
@@ -122,60 +122,35 @@ def read_off(results: RunResults) -> Markdown:
     )
 
 
-def describe_curves(variable: str, *, level_pair: tuple[int, int] = (0, 5), at: int | None = None) -> str:
-    """Alt text of published curves by shuffle level, with where they are largest."""
-    entry = catalog.get(variable)
-    findings = []
+def tops(variable: str, *, levels: tuple[int, int] = (0, 5), at: int | None = None) -> Markdown:
+    """Where the published curves are largest, structured and shuffled."""
+    entry = CATALOG[variable]
+    lines = []
     for model in evidence.published():
-        tops = []
-        for level in level_pair:
-            mean = model.mean(variable, level, **entry.at(at))
-            tops.append(f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at S = {level}")
-        findings.append(f"{model.title} is highest with {' and '.join(tops)}")
-    what = f"{entry.title_at(at)} against layer, one curve per shuffle level"
-    return markup.alt_text(f"Line chart with bands, one panel per published model: {what}", findings)
+        means = {level: model.mean(variable, level, **entry.at(at)) for level in levels}
+        spelled = [
+            f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at $S = {level}$"
+            for level, mean in means.items()
+        ]
+        lines.append(f"{model.title}: the mean {entry.title_at(at)} is largest with {' and '.join(spelled)}.")
+    return markup.bullets(lines)
 
 
-def describe_beside(results: RunResults) -> str:
-    """Alt text of published and own curves on one axis, with the finding."""
-    tops = [
-        f"{row.model_title} ({row.side}) {row.mean:.1f} at {row.relative_depth:.0%} of the depth for "
-        f"S = {row.shuffle_level}"
-        for row in claims.peaks(results).itertuples()
-    ]
-    return (
-        "Line charts, one row per observable, structured text on the left and shuffled on the right: mean against "
-        "relative depth, one curve per model, solid if published and dashed if of the run. The ID at scale 2 is "
-        "largest with: " + "; ".join(tops) + "."
+def peaks(frame: pd.DataFrame) -> Markdown:
+    """Where the ID of every model is largest, from `claims.peaks`."""
+    return markup.bullets(
+        f"{row.model_title} ({row.side}): the ID at scale 2 is largest, {row.mean:.1f}, at "
+        f"{row.relative_depth:.0%} of the depth for $S = {row.shuffle_level}$."
+        for row in frame.itertuples()
     )
 
 
-def describe_effects(frame: pd.DataFrame) -> str:
-    """Alt text of the chart of claims, with the verdicts."""
-    start = (
-        "Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether "
-        "the interval agrees with the claim"
-    )
-    return markup.alt_text(start, agreement(frame))
-
-
-def describe_correlations(results: RunResults) -> str:
-    """Alt text of the correlation of ID and loss, published and of the run."""
-    start = (
-        "Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts "
-        "against relative depth, at the scale that the slider chooses"
-    )
-    return markup.alt_text(start, read_off(results))
-
-
-def describe_losses(results: RunResults) -> str:
-    """Alt text of the losses by shuffle level, published and of the run."""
-    frame = frames.losses(results)
-    findings = []
+def losses(frame: pd.DataFrame) -> Markdown:
+    """Mean loss of every model, structured and shuffled, from `frames.losses`."""
+    lines = []
     for title, part in frame.groupby("model_title", sort=False):
-        first, last = part.iloc[0], part.iloc[-1]
-        findings.append(
-            f"{title} goes from {first['mean']:.2f} at S = {first['shuffle_level']} to {last['mean']:.2f} at "
-            f"S = {last['shuffle_level']}"
+        first, last = (
+            f"{row['mean']:.2f} at $S = {row['shuffle_level']}$" for _, row in part.iloc[[0, -1]].iterrows()
         )
-    return markup.alt_text("Points with bars: mean loss in nats against shuffle level", findings)
+        lines.append(f"{title}: the loss goes from {first} to {last}.")
+    return markup.bullets(lines)

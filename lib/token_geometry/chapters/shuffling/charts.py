@@ -10,7 +10,10 @@ from token_geometry.chapters.frames import BESIDE
 _WIDTH, _HEIGHT = 150, 140  # of a panel among three
 
 
-@charts.figure("loss (nats)")
+@charts.figure(
+    "loss (nats)",
+    "Line chart: loss in nats against shuffle level, thin lines for prompts and thick ones for their mean",
+)
 def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
     """Loss against shuffle level: one thin line per prompt, a thick one for their mean.
 
@@ -38,7 +41,11 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
     return alt.layer(single, mean).properties(width=520, height=230)
 
 
-@charts.figure("observables")
+@charts.figure(
+    "observables",
+    "Line charts with bands, one row per model and one column per {column}, against layer, one curve "
+    "per shuffle level",
+)
 def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt.FacetChart:
     """Mean over prompts against layer by shuffle level: one row per model, one column per value of `column`.
 
@@ -54,7 +61,10 @@ def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt
     return _grid(curves(frame, y_title=y_title, keep=("model_title", column)), frame, column)
 
 
-@charts.figure("observables of one prompt")
+@charts.figure(
+    "observables of one prompt",
+    "Line charts, one row per model and one column per observable, against layer, one curve per shuffle level",
+)
 def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Observables of one prompt against layer, one curve per shuffle level; a menu chooses the prompt.
 
@@ -70,7 +80,10 @@ def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(_grid_of_observables(panel.add_params(picked), frame), frame["prompt"], title="prompt")
 
 
-@charts.figure("observables by prompt")
+@charts.figure(
+    "observables by prompt",
+    "Line charts, one row per model and one column per observable, against layer, one curve per prompt",
+)
 def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Observables against layer, one curve per prompt; to point at one marks it in all panels.
 
@@ -90,7 +103,11 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-@charts.figure("effect of shuffling on the ID")
+@charts.figure(
+    "effect of shuffling on the ID",
+    "Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling "
+    "against layer, at the scale that the slider chooses, with zero as a dashed line",
+)
 def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """Change of the ID by full shuffling against layer with its interval, at a scale that a slider chooses.
 
@@ -112,7 +129,11 @@ def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(charts.panels(panel, frame, height=200), frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure("neighbor angle")
+@charts.figure(
+    "neighbor angle",
+    "Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per "
+    "shuffle level, at the layer that the slider chooses",
+)
 def angles(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """Distribution of the neighbor angle at a layer that a slider chooses, one curve per shuffle level.
 

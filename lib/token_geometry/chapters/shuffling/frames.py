@@ -24,9 +24,9 @@ def extremes(results: RunResults) -> pd.DataFrame:
 
 
 def scales(results: RunResults, *, scales: list[int]) -> pd.DataFrame:
-    """ID at some scales, named in the column `panel`, as of `frames.summary`."""
+    """ID at some scales, as of `frames.summary`; the column `scale` holds their names."""
     frame = summary(results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE, scale=scales))
-    return frame.assign(panel=[f"scale {scale}" for scale in frame["scale"]])
+    return frame.assign(scale=[f"scale {scale}" for scale in frame["scale"]])
 
 
 def single_prompts(results: RunResults) -> pd.DataFrame:

@@ -11,7 +11,10 @@ FALSE_TRUE = ("#d55e00", "#0072b2")
 _PAIRS = {"1 and 2": ("c1", "c2"), "1 and 3": ("c1", "c3"), "2 and 3": ("c2", "c3")}
 
 
-@charts.figure("projection")
+@charts.figure(
+    "projection",
+    "Scatter plot of statements on two principal components, colored by label, one panel per model",
+)
 def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Statements on two of their three leading components, which a menu chooses; one panel per model.
 
@@ -37,7 +40,10 @@ def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return _squares(frame, panel).add_params(pair)
 
 
-@charts.figure("projection over layers")
+@charts.figure(
+    "projection over layers",
+    "Scatter plot of statements on two principal components with a slider for the layer, one panel per model",
+)
 def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     """Statements on the two leading components of the layer that a slider chooses; one panel per model.
 
@@ -68,7 +74,10 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.
     return _squares(frame, panel).add_params(shown)
 
 
-@charts.figure("projection of all data sets")
+@charts.figure(
+    "projection of all data sets",
+    "Scatter plots of all data sets on the two first components of the first data set",
+)
 def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """All data sets in the basis of the first, one panel per data set, of the model that a menu chooses.
 
@@ -88,7 +97,10 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["model_title"], title="model")
 
 
-@charts.figure("explained variance")
+@charts.figure(
+    "explained variance",
+    "Line chart of cumulative explained variance against the number of components, one curve per data set",
+)
 def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Cumulative explained variance against the number of components, one curve per data set.
 
@@ -106,7 +118,10 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return _wide(base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18)), frame)
 
 
-@charts.figure("accuracy")
+@charts.figure(
+    "accuracy",
+    "Line chart with bands: {y_title} against layer, one curve per {color_title}",
+)
 def over_layers(
     frame: pd.DataFrame, *, color: str, color_title: str, y_title: str, choose: str | None = None
 ) -> alt.TopLevelMixin:
@@ -142,7 +157,10 @@ def over_layers(
     return charts.chosen(chart, frame[choose], title=charts.TITLES.get(choose, choose)) if choose else chart
 
 
-@charts.figure("transfer")
+@charts.figure(
+    "transfer",
+    "Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested on",
+)
 def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of accuracy by training and test data set, of the probe that a menu chooses.
 
@@ -171,7 +189,11 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["probe"], title="probe")
 
 
-@charts.figure("plane of truth and polarity")
+@charts.figure(
+    "plane of truth and polarity",
+    "Scatter plot of statements and their negations along the directions of truth and of truth times "
+    "polarity, one panel per model",
+)
 def plane(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Statements and their negations along the directions of truth and of polarity; one panel per model.
 

@@ -78,7 +78,7 @@ def test_the_scatter_is_at_the_layer_of_the_strongest_correlation():
     one = frame[frame["model_title"] == "Model one"]
     assert set(one["panel"]) == {"Model one, layer 3"} and len(one) == N_PROMPTS
     assert set(one["prompt"]) == set(results.observables["prompt"].values)
-    assert "Model one: r = −1.00" in loss_prose.describe_scatter(frame, "loss", "intrinsic_dimension", "x")
+    assert "Model one: $r$ = −1.00" in loss_prose.scatter(frame, "loss", "intrinsic_dimension").data
     table = loss_prose.strongest_table(results).data.splitlines()
     assert table[2].startswith("| Model one | ID at scale 4 | 3 | −1.00")
 
@@ -94,12 +94,12 @@ def test_every_layer_scale_and_method_is_in_the_charts():
     results = made(1.0)
     frame = loss_frames.dimension_frame(results)
     assert len(frame) == (6 + 4) * 8 * 3  # layers of both models, scales, measures
-    chart = loss_charts.correlation_curves(frame, choose="scale", initial=4, description="d").to_dict()
+    chart = loss_charts.correlation_curves(frame, choose="scale", initial=4, finding="d").to_dict()
     assert chart["params"][-1]["value"] == 2  # the slider moves the exponent
     assert {"Pearson", "Spearman"} == set(loss_frames.quantity_frame(results)["method"])
     logits = loss_frames.logit_frame(results)
     assert set(logits["scale"]) == {2, 4, 8}
-    spec = loss_charts.logit_scatter(logits, description="d", initial=4).to_dict()
+    spec = loss_charts.logit_scatter(logits, finding="d", initial=4).to_dict()
     assert {p["name"] for p in spec["params"]} >= {"hovered_left", "hovered_right"}
 
 
