@@ -3,6 +3,10 @@
 import ast
 import itertools
 import json
+import pkgutil
+import re
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -11,6 +15,7 @@ import xarray as xr
 import yaml
 from IPython.display import Markdown
 
+from token_geometry import chapters
 from token_geometry.base import project
 from token_geometry.chapters import charts, over_layers
 from token_geometry.chapters import results as results_module
@@ -19,7 +24,7 @@ from token_geometry.chapters.frames import summary
 from token_geometry.observables import catalog, labelled
 from token_geometry.runs import runs
 
-CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
+CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "published")
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -106,11 +111,20 @@ def notebook(chapter):
     return nbformat.read(project.root() / "notebooks" / f"{chapter}.ipynb", as_version=4)
 
 
+def code_cells(chapter):
+    if chapter == "index":
+        text = (project.root() / "index.qmd").read_text(encoding="utf-8")
+        return [
+            nbformat.v4.new_code_cell(code) for code in re.findall(r"```\{python\}\n(.*?)```", text, re.DOTALL)
+        ]
+    return [cell for cell in notebook(chapter).cells if cell.cell_type == "code"]
+
+
 def outputs(chapter, results, monkeypatch):
     """What every code cell of a chapter shows for these results, by its label or number."""
     monkeypatch.setattr(results_module, "open_results", lambda run="": results)
     namespace, shown = {}, {}
-    for number, cell in enumerate(c for c in notebook(chapter).cells if c.cell_type == "code"):
+    for number, cell in enumerate(code_cells(chapter)):
         *body, last = ast.parse(cell.source).body
         is_value = isinstance(last, ast.Expr)
         exec(compile(ast.Module(body if is_value else [*body, last], []), chapter, "exec"), namespace)
@@ -140,6 +154,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             charts.chart_html(spec)
     assert "Traceback" not in said and "None" not in said
     missing = {
+        ("index", "one shuffle level"): ["holds structured prompts only"],
+        ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
         ("shuffling", "one short prompt of one model, no control"): [
             "prompts cannot be compared",
@@ -264,3 +280,23 @@ def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_ov
 def test_an_observable_without_layers_is_refused_with_those_that_have_them(refused):
     with refused("unknown observable over layers 'loss'", "; accepted: intrinsic_dimension, "):
         over_layers.by_level(results_of(), "loss")
+
+
+def test_no_module_of_the_chapters_imports_torch():
+    names = [module.name for module in pkgutil.walk_packages(chapters.__path__, f"{chapters.__name__}.")]
+    assert len(names) > 30
+    script = (
+        f"import sys, {', '.join(names)}; print(sorted({{'torch', 'transformers', 'dadapy'}} & {{*sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_chapter_on_methods_includes_the_table_of_the_catalog_and_defines_all_that_it_names():
+    text = (project.root() / "book" / "methods.qmd").read_text(encoding="utf-8")
+    assert "{{< include _observables.md >}}" in text
+    header, _, *rows = catalog.as_table().splitlines()
+    assert header.startswith("| variable |") and len(rows) == len(catalog.CATALOG)
+    for row, entry in zip(rows, catalog.CATALOG.values(), strict=True):
+        assert row.startswith(f"| `{entry.name}` | ") and row.endswith(f"| @{entry.source} |")
+        assert f"{{#{entry.source}}}" in text
