@@ -343,12 +343,12 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
 
 def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     _, dataset = executed
-    results = truth_results.TruthResults(models=(dataset,), notes=())
+    results = truth_results.TruthResults(datasets=(dataset,), notes=())
     hostile = "<script>alert(1)</script> is <b>bold</b> <!-- @ref $y$ `x`."
     dataset = dataset.copy()
     texts = dataset["statement_text"].values.astype(object)
     texts[:4] = hostile
-    results = truth_results.TruthResults(models=(dataset.assign(statement_text=("statement", texts)),), notes=())
+    results = truth_results.TruthResults(datasets=(dataset.assign(statement_text=("statement", texts)),), notes=())
     table = truth_prose.tokens(results).data
     assert "<" not in table and "\\@ref" in table and "\\$y" in table
     chart = truth_charts.projection(truth_frames.projection_frame(results), finding="d")
@@ -383,7 +383,7 @@ def test_every_chart_draws_and_says_what_it_shows(executed):
         assert all(chart.to_dict()["description"].partition(". ")[2].startswith("d") for chart in drawn)
         sentences = [truth_prose.basis, truth_prose.separated, truth_prose.probed, truth_prose.transferred]
         text = "\n".join(sentence(results).data for sentence in sentences)
-        assert ("tiny" in text) == bool(results.models) and "nan" not in text
+        assert ("tiny" in text) == bool(results.datasets) and "nan" not in text
 
 
 def test_what_is_not_given_is_as_the_run_has_it():
@@ -429,7 +429,7 @@ def test_a_chapter_whose_results_are_missing_says_so(tmp_path, monkeypatch):
         project, "results", lambda run: project.root() / "data" / "results" / f"none-{tmp_path.name}"
     )
     results = truth_results.open_results(truth_results.TruthParameters(run="demo"))
-    assert results.models == () and len(results.notes) == 2
+    assert results.datasets == () and len(results.notes) == 2
     assert "missing: `python -m token_geometry run demo`" in truth_prose.basis(results).data
 
 

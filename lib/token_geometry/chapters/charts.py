@@ -1,6 +1,8 @@
 """What all charts share: one theme, one palette, one renderer, and the parts that they are made of.
 
-A chart is a function of a tidy frame that bears `figure`. Importing this module registers theme and renderer.
+A chart is a function that bears `figure`: a tidy frame in, an Altair chart out. The frames of a chapter's charts
+are made by its module `frames`, which says their columns; where a control chooses what is shown, `initial` is the
+value that it starts with. Importing this module registers theme and renderer.
 """
 
 import functools
@@ -134,24 +136,25 @@ SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale 
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(what: str, form: str) -> Callable:
+def figure(what: str) -> Callable:
     """Decorator of functions that draw a frame: an empty one makes a chart that says so.
 
-    The function gets the option `finding`, a computed text, which with `form` makes the alt text.
+    The function gets the option `finding`, a computed text. It makes the alt text together with the first paragraph
+    of the docstring, which says chart type and axes, and in which options may stand by name; the option `form` puts
+    something else in the docstring's place.
 
     Parameters
     ----------
     what
         Name of the quantity, for the chart without data.
-    form
-        Chart type and axes, in which options of the function may stand by name; a call can give another.
     """
 
     def decorate(draw: Callable) -> Callable:
+        beginning = " ".join(draw.__doc__.partition("\n\n")[0].split()).removesuffix(".")
         defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
 
         @functools.wraps(draw)
-        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = form, **options):
+        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = beginning, **options):
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
                 return no_data(options.get("y_title") or what, description)

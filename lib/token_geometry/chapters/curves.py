@@ -6,10 +6,7 @@ import pandas as pd
 from token_geometry.chapters import charts
 
 
-@charts.figure(
-    "curves over layers",
-    "Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level",
-)
+@charts.figure("curves over layers")
 def layer_curves(
     frame: pd.DataFrame,
     *,
@@ -18,7 +15,7 @@ def layer_curves(
     choose: str | None = None,
     initial: int | None = None,
 ) -> alt.TopLevelMixin:
-    """Mean over prompts against layer by shuffle level, one panel per model.
+    """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
     Only the lowest and the highest level have a band.
 
@@ -32,21 +29,18 @@ def layer_curves(
         Column of the panels.
     choose
         Column, of which a slider under the chart shows one value at a time.
-    initial
-        Value that the slider starts with.
     """
     chart = charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
     return _chosen(chart, frame, choose, initial)
 
 
-@charts.figure(
-    "curves over layers",
-    "Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per model",
-)
+@charts.figure("curves over layers")
 def by_depth(
     frame: pd.DataFrame, *, y_title: str, choose: str | None = None, initial: int | None = None
 ) -> alt.TopLevelMixin:
-    """Mean over prompts by model, against the layer and against the relative depth; options as above."""
+    """Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per
+    model.
+    """
     picked = charts.legend_choice("model_title")
     common = {"color": "model_title", "keep": (choose,), "picked": picked}
     left = curves(frame, y_title=y_title, **common).add_params(picked)

@@ -17,25 +17,30 @@ def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
     return Markdown("\n".join([start, ""] * bool(start) + [f"- {line}" for line in lines]))
 
 
-def per_model(*, unless: Callable | None = None, start: Callable | None = None) -> Callable:
+def unless(instead: Callable) -> Callable:
+    """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands."""
+
+    def decorate(say: Callable[..., Markdown]) -> Callable[..., Markdown]:
+        @wraps(say)
+        def said(results, **options) -> Markdown:
+            text = instead(results)
+            return Markdown(text) if text else say(results, **options)
+
+        return said
+
+    return decorate
+
+
+def per_model(*, start: Callable | None = None) -> Callable:
     """Decorator of functions that say something of one model: of all models of a run, it makes a list.
 
     The function takes the results, the model, its title, and perhaps options; where it returns nothing, there
-    is no line.
-
-    Parameters
-    ----------
-    unless
-        Function of the results that returns a text to stand in place of the list, or nothing.
-    start
-        Function of the results that returns a line before the list.
+    is no line. `start` makes of the results a line before the list.
     """
 
     def decorate(say: Callable[..., str | None]) -> Callable[..., Markdown]:
         @wraps(say)
         def said(results, **options) -> Markdown:
-            if unless and (instead := unless(results)):
-                return Markdown(instead)
             lines = [say(results, model, title, **options) for model, title in results.models]
             return bullets(filter(None, lines), start=start(results) if start else "")
 

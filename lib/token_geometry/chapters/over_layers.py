@@ -76,13 +76,14 @@ def _frame(dataset: xr.Dataset, entry: Observable, shown: slice | list | None) -
     return summary(dataset[entry.name].sel(layer=slice(entry.first_layer, None), **kept))
 
 
-def one_level(results: RunResults) -> str | None:
+def one_level(results: RunResults) -> str:
     """What is said where there is nothing to compare shuffled prompts with."""
     text = f"The run has one shuffle level only ($S = {results.extremes[0]}$), so there is nothing to compare."
-    return None if results.is_shuffled else text
+    return text * (not results.is_shuffled)
 
 
-@markup.per_model(unless=one_level)
+@markup.unless(one_level)
+@markup.per_model()
 def change(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
     """How full shuffling changes an observable in the middle layers."""
     entry, (low, high) = CATALOG[name], results.extremes

@@ -10,20 +10,10 @@ _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
 _PANEL = 225  # width in pixels of a panel of the differences
 
 
-@charts.figure(
-    "estimated dimension",
-    "Points with error bars, one panel per kind of manifold: estimated against true dimension, with the "
-    "diagonal where they are equal",
-)
+@charts.figure("estimated dimension")
 def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
-    """Estimated against true dimension, one panel per kind of manifold, at a scale that a slider chooses.
-
-    Parameters
-    ----------
-    frame
-        From `frames.manifold_frame`.
-    initial
-        Scale that the slider starts with.
+    """Points with error bars, one panel per kind of manifold: estimated against true dimension, with the
+    diagonal where they are equal.
     """
     top = float(frame["dimension"].max()) * 1.05
     base = alt.Chart(frame).encode(x=alt.X("dimension:Q", title="true dimension"))
@@ -51,20 +41,9 @@ def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure(
-    "estimated dimension",
-    "Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold",
-)
+@charts.figure("estimated dimension")
 def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
-    """Estimated dimension against scale, one curve per manifold, at a true dimension that a menu chooses.
-
-    Parameters
-    ----------
-    frame
-        From `frames.manifold_frame`.
-    initial
-        True dimension that the menu starts with.
-    """
+    """Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold."""
     base = alt.Chart(frame).encode(x=charts.SCALE_AXIS)
     truth = base.mark_line(**_DASHED).encode(y="dimension:Q")
     color = charts.color(frame, "title", "manifold")
@@ -84,18 +63,10 @@ def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["dimension"], title="true dimension", initial=initial)
 
 
-@charts.figure(
-    "relative difference to DADApy",
-    "Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a "
-    "logarithmic axis against layer, one curve per scale",
-)
+@charts.figure("relative difference to DADApy")
 def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Relative difference to DADApy over layers, one panel per quantity, one curve per scale.
-
-    Parameters
-    ----------
-    frame
-        From `frames.difference_frame`.
+    """Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a
+    logarithmic axis against layer, one curve per scale.
     """
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
     y = alt.Y(
@@ -119,20 +90,10 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return panels.facet(facet=facet, columns=2, spacing=50)
 
 
-@charts.figure(
-    "observables by precision",
-    "Two line charts, one above the other: an observable against layer, one curve per precision; and its "
-    "change from float32",
-)
+@charts.figure("observables by precision")
 def precisions(frame: pd.DataFrame, *, initial: str = "ID at scale 64") -> alt.VConcatChart:
-    """An observable over layers in every precision, and below it its change from the first precision.
-
-    Parameters
-    ----------
-    frame
-        From `frames.precision_frame`.
-    initial
-        Observable that the menu starts with.
+    """Two line charts, one above the other: an observable against layer, one curve per precision; and its
+    change from float32.
     """
     first = frame["title"].iloc[0]
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))

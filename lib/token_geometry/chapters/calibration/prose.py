@@ -1,8 +1,5 @@
 """What the chapter on validation says: sentences, a table, alt texts."""
 
-from collections.abc import Callable
-from functools import wraps
-
 import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
@@ -24,24 +21,16 @@ from token_geometry.geometry import manifolds
 
 
 def missing(results: CalibrationResults) -> str:
-    """Why there is nothing to show."""
-    return (
-        f"Run {results.run.name} declares no calibration, so this chapter has no results: add the key "
-        f"`validation` to data/runs/{results.run.name}.yml."
+    """Why there is nothing to show, if there is not."""
+    name = results.run.name
+    text = (
+        f"Run {name} declares no calibration, so this chapter has no results: add the key `validation` to "
+        f"data/runs/{name}.yml."
     )
+    return text * (results.dataset is None)
 
 
-def _if_any(say: Callable[[CalibrationResults], Markdown]) -> Callable[[CalibrationResults], Markdown]:
-    """The same function, which says what is missing where the run has no calibration."""
-
-    @wraps(say)
-    def said(results: CalibrationResults) -> Markdown:
-        return Markdown(missing(results)) if results.dataset is None else say(results)
-
-    return said
-
-
-@_if_any
+@markup.unless(missing)
 def basis(results: CalibrationResults) -> Markdown:
     """What the calibration was made from."""
     dataset = results.dataset
@@ -54,10 +43,9 @@ def basis(results: CalibrationResults) -> Markdown:
     )
 
 
+@markup.unless(missing)
 def counts(results: CalibrationResults) -> Markdown:
     """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
-    if results.dataset is None:
-        return markup.table(pd.DataFrame({"manifold": [missing(results)]}))
     frame = manifold_frame(results).query("scale == 2")
     rows = []
     for title, part in frame.groupby("title", sort=False):
@@ -69,7 +57,7 @@ def counts(results: CalibrationResults) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
-@_if_any
+@markup.unless(missing)
 def within_bars(results: CalibrationResults) -> Markdown:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
     at = results.dataset.sel(scale=2, manifold=_noiseless())
@@ -98,7 +86,7 @@ def within_bars(results: CalibrationResults) -> Markdown:
     return markup.bullets(lines)
 
 
-@_if_any
+@markup.unless(missing)
 def scale_findings(results: CalibrationResults) -> Markdown:
     """What the scale does to the ID of the roll and of the noisy torus."""
     dataset = results.dataset
@@ -115,7 +103,7 @@ def scale_findings(results: CalibrationResults) -> Markdown:
     return markup.bullets(lines)
 
 
-@_if_any
+@markup.unless(missing)
 def agreement(results: CalibrationResults) -> Markdown:
     """Largest differences to DADApy and to brute force."""
     found = differences(results)
@@ -135,7 +123,7 @@ def agreement(results: CalibrationResults) -> Markdown:
     return markup.bullets(lines)
 
 
-@_if_any
+@markup.unless(missing)
 def precision_findings(results: CalibrationResults) -> Markdown:
     """How far the observables move in every precision, in units and in error bars."""
     dataset = results.dataset.isel(layer=slice(1, None))

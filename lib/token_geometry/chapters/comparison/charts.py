@@ -7,20 +7,10 @@ from token_geometry.chapters import charts
 from token_geometry.chapters.curves import curves
 
 
-@charts.figure(
-    "intrinsic dimension",
-    "Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the "
-    "slider chooses, one curve per model",
-)
+@charts.figure("intrinsic dimension")
 def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """Intrinsic dimension against scale at a layer that a slider chooses.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `scale`, `mean`, `std`, `low`, `high`, `n_prompts`.
-    initial
-        Layer that the slider starts with.
+    """Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the
+    slider chooses, one curve per model.
     """
     columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
     base = alt.Chart(frame[columns]).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title"))
@@ -33,18 +23,10 @@ def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-@charts.figure(
-    "intrinsic dimension",
-    "Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve "
-    "per layer",
-)
+@charts.figure("intrinsic dimension")
 def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Intrinsic dimension against scale, one curve per layer; to point at a layer marks it in all panels.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `scale`, `mean`.
+    """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
+    layer.
     """
     return _by_scale(
         frame[["model_title", "layer", "scale", "mean"]],
@@ -56,20 +38,10 @@ def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-@charts.figure(
-    "intrinsic dimension",
-    "Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the "
-    "layer that the slider chooses, one curve per prompt, colored by its loss",
-)
+@charts.figure("intrinsic dimension")
 def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """Intrinsic dimension against scale at a layer that a slider chooses, one curve per prompt.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
-    initial
-        Layer that the slider starts with.
+    """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the layer
+    that the slider chooses, one curve per prompt, colored by its loss.
     """
     chart = _by_scale(
         frame,
@@ -82,18 +54,10 @@ def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-@charts.figure(
-    "overlap of layers",
-    "Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle "
-    "level that the control chooses",
-)
+@charts.figure("overlap of layers")
 def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Heat map of the overlap of neighborhoods between any two layers; a slider chooses the shuffle level.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
+    """Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle level
+    that the control chooses.
     """
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
     scale = alt.Scale(scheme="viridis", domain=[0, 1])
@@ -111,13 +75,10 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["shuffle_level"], title="S =")
 
 
-@charts.figure(
-    "untrained control",
-    "Line charts with bands, one row per observable, the trained model on the left and its control on the "
-    "right: observable against layer, one curve per shuffle level",
-)
+@charts.figure("untrained control")
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
-    """Trained model and its control side by side: one row per observable, one curve per shuffle level.
+    """Line charts with bands, one row per observable, the trained model on the left and its control on the
+    right: observable against layer, one curve per shuffle level.
 
     Parameters
     ----------

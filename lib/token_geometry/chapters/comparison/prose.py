@@ -72,7 +72,8 @@ def _of_order(results: RunResults) -> str:
     return f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
 
 
-@markup.per_model(unless=_few_prompts, start=_of_order)
+@markup.unless(_few_prompts)
+@markup.per_model(start=_of_order)
 def scale_order(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
     dimension = results.structured["intrinsic_dimension"].sel(model=model).isel(shuffle_level=0)

@@ -9,10 +9,7 @@ _FULL = alt.Scale(domain=[-1, 1])
 _FIELDS = ("layer:Q", "scale:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g", "n_prompts:Q")
 
 
-@charts.figure(
-    "correlation with the loss",
-    "Line chart with bands, one panel per model: correlation with the loss against layer, one curve per {color}",
-)
+@charts.figure("correlation with the loss")
 def correlation_curves(
     frame: pd.DataFrame,
     *,
@@ -21,7 +18,8 @@ def correlation_curves(
     choose: str | None = None,
     initial=None,
 ) -> alt.TopLevelMixin:
-    """Correlation with the loss against layer, one panel per model, with bootstrap bands.
+    """Line chart with bands, one panel per model: correlation with the loss against layer, one curve per
+    {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
     keeps one curve.
@@ -63,12 +61,9 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
     return charts.tooltip(*(field for field in _FIELDS if field.partition(":")[0] in frame))
 
 
-@charts.figure(
-    "correlation with the loss",
-    "Heat map, one panel per model: correlation of ID and loss over layer and scale",
-)
+@charts.figure("correlation with the loss")
 def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Correlation with the loss as a heat map of layer and scale, one panel per model; dots mark discoveries.
+    """Heat map, one panel per model: correlation of ID and loss over layer and scale.
 
     Parameters
     ----------
@@ -92,17 +87,12 @@ def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.panels(alt.layer(cells, dots), frame, width=255)
 
 
-@charts.figure(
-    "ID against loss",
-    "Scatter plot, one point per prompt: {y_title} against loss",
-)
+@charts.figure("ID against loss")
 def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
-    """ID against loss, one point per prompt and one panel per model; pointing at a prompt shows it in all panels.
+    """Scatter plot, one point per prompt: {y_title} against loss.
 
     Parameters
     ----------
-    frame
-        From `frames.scatter_frame`.
     y_title
         Title of the y axis.
     """
@@ -111,20 +101,9 @@ def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
     return charts.panels(chart, frame, "panel", width=260, independent=("x", "y"))
 
 
-@charts.figure(
-    "ID of the logits",
-    "Scatter plots, one point per prompt: ID of the logits against entropy, and entropy against loss",
-)
+@charts.figure("ID of the logits")
 def logit_scatter(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """ID of the logits against entropy, and entropy against loss; pointing at a prompt shows it in both.
-
-    Parameters
-    ----------
-    frame
-        From `frames.logit_frame`.
-    initial
-        Scale that the control starts with.
-    """
+    """Scatter plots, one point per prompt: ID of the logits against entropy, and entropy against loss."""
     entropy, loss = ({name: charts.TITLES[name]} for name in ("entropy", "loss"))
     names = ["hovered_left", "hovered_right"]
     left = _cloud(frame, entropy | {"logit_intrinsic_dimension": "ID of the logits"}, names=names)

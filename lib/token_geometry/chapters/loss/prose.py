@@ -8,6 +8,7 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.loss import frames
 from token_geometry.chapters.numbers import Number
+from token_geometry.chapters.over_layers import one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import FEWEST_PROMPTS, correlate
 from token_geometry.stats.intervals import CONFIDENCE
@@ -114,11 +115,8 @@ def strongest_table(results: RunResults) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
-def _one_level(results: RunResults) -> str:
-    return "" if results.is_shuffled else "The run has one shuffle level only, so there is nothing to pool."
-
-
-@markup.per_model(unless=_one_level)
+@markup.unless(one_level)
+@markup.per_model()
 def levels(results: RunResults, model: str, title: str) -> str:
     """The correlation over all shuffle levels, of their means, and within them."""
     dimension, loss = (values.sel(model=model) for values in frames.by_level(results))

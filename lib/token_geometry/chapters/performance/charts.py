@@ -9,18 +9,9 @@ from token_geometry.chapters.numbers import seconds
 _COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
 
 
-@charts.figure(
-    "seconds per prompt",
-    "Bar chart: median seconds per prompt of each stage, one panel per procedure",
-)
+@charts.figure("seconds per prompt")
 def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Bars of the median seconds of each stage, one panel per procedure, on one scale.
-
-    Parameters
-    ----------
-    frame
-        From `frames.times`.
-    """
+    """Bar chart: median seconds per prompt of each stage, one panel per procedure."""
     frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)

@@ -39,6 +39,10 @@ def _check(result: dict) -> None:
     table(result), findings(result), second_loads(result)
 
 
+def _missing(result: dict | None) -> str:
+    return "" if result else f"Not measured yet: `{COMMAND}` makes data/benchmarks/loading.json."
+
+
 def table(result: dict | None) -> Markdown:
     """Table of a whole and a partial load."""
     if not result:
@@ -56,10 +60,9 @@ def table(result: dict | None) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
+@markup.unless(_missing)
 def findings(result: dict | None) -> Markdown:
     """How a partial load compares with a whole one."""
-    if not result:
-        return _nothing()
     ratios = result["ratios"]
     lines = [
         f"{result['title']}, in {result['parameters']['dtype']}: "
@@ -76,10 +79,9 @@ def findings(result: dict | None) -> Markdown:
     return markup.bullets(lines)
 
 
+@markup.unless(_missing)
 def second_loads(result: dict | None) -> Markdown:
     """How long GGUF models take to load when their weights have been expanded before."""
-    if not result:
-        return _nothing()
     lines = []
     for load in result["second_loads"]:
         seconds = load["seconds"]["load"]
@@ -93,10 +95,9 @@ def second_loads(result: dict | None) -> Markdown:
     return markup.bullets(lines or ["The benchmark was run without GGUF models: no figures."])
 
 
+@markup.unless(_missing)
 def provenance(result: dict | None) -> Markdown:
     """On what machine, with what versions and when the loads were measured."""
-    if not result:
-        return _nothing()
     device, versions = result["device"], result["versions"]
     return Markdown(
         f"Measured on {device['processor']}, torch {versions['torch']}, transformers {versions['transformers']}; "
@@ -106,7 +107,3 @@ def provenance(result: dict | None) -> Markdown:
 
 def _megabytes(n_bytes: int | None) -> str:
     return "–" if n_bytes is None else f"{n_bytes / 1e6:.0f}"
-
-
-def _nothing() -> Markdown:
-    return Markdown(f"Not measured yet: `{COMMAND}` makes data/benchmarks/loading.json.")

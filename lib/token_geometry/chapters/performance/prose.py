@@ -1,5 +1,7 @@
 """What the performance chapter says of the observables: sentences, a table, alt texts."""
 
+from collections.abc import Callable
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -60,10 +62,14 @@ def stage_table(result: dict | None) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
+def _missing(name: str) -> Callable[[dict | None], str]:
+    text = f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json."
+    return lambda result: "" if result else text
+
+
+@markup.unless(_missing("observables-cpu"))
 def ratios(result: dict | None) -> Markdown:
     """How the times of both procedures compare (median; lowest to highest), and what they write and hold."""
-    if not result:
-        return _nothing("observables-cpu")
     ratio, n_bytes = result["ratios"], result["bytes_per_prompt"]
     lines = [
         f"The observables of a prompt took the reference procedure {_times(ratio['reference_to_library'])} "
@@ -100,10 +106,9 @@ def _times(spread: dict[str, float]) -> str:
     return f"{spread['median']:.3g} times ({interval(spread['min'], spread['max'], '.3g')})"
 
 
+@markup.unless(_missing("observables-cpu"))
 def memory(result: dict | None) -> Markdown:
     """How the peak memory of an extraction depends on the number of prompts."""
-    if not result:
-        return _nothing("observables-cpu")
     entries = result["memory_by_prompts"]
     if not entries:
         return Markdown("The benchmark was run without `--memory-prompts`: no figures.")
@@ -120,10 +125,9 @@ def memory(result: dict | None) -> Markdown:
     return Markdown(text + ".")
 
 
+@markup.unless(_missing("observables-cpu"))
 def agreement(result: dict | None) -> Markdown:
     """How far the numbers of the two procedures are apart."""
-    if not result:
-        return _nothing("observables-cpu")
     found = result["agreement"]
     small = {name: f"{Number(value):.1g}" for name, value in found.items()}
     left_out = found["layers_left_out"]
@@ -144,10 +148,9 @@ def agreement(result: dict | None) -> Markdown:
     return markup.bullets(lines)
 
 
+@markup.unless(_missing("observables-cpu"))
 def bounds(result: dict | None) -> Markdown:
     """What the operations of each stage are, against the time that it takes."""
-    if not result:
-        return _nothing("observables-cpu")
     model, n_tokens = result["model"], result["parameters"]["n_tokens"]
     took = {name: s["median"] for name, s in stage_seconds(result, "library").items()}
     forward, gram = forward_operations(model, n_tokens), gram_operations(model, n_tokens)
@@ -187,10 +190,9 @@ def gram_operations(model: dict, n_tokens: int) -> float:
     return n_tokens**2 * model["width"] * (model["layers"] + 1)
 
 
+@markup.unless(_missing("observables-gpu"))
 def throughput(result: dict | None) -> Markdown:
     """Prompts per second at the shapes of Llama-3-8B, and what that makes of the paper's prompts."""
-    if not result:
-        return _nothing("observables-gpu")
     rate, extrapolation = result["prompts_per_second"], result["extrapolation"]
     lines = []
     if not result["device"]["gpu"]:
@@ -217,7 +219,7 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
     """What the measured times make of the forward passes that the run declares."""
     result, run = benchmarks.cpu, benchmarks.run
     if not result:
-        return _nothing("observables-cpu")
+        return Markdown(_missing("observables-cpu")(result))
     measured = result["parameters"]["model"], result["parameters"]["n_tokens"]
     requests = [r for _, r in runs.requests(run) if (r.model, r.n_tokens) == measured]
     if not requests or any(r.n_prompts is None for r in requests):
@@ -233,14 +235,9 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
     )
 
 
-def _nothing(name: str) -> Markdown:
-    return Markdown(f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json.")
-
-
+@markup.unless(_missing("observables-cpu"))
 def longest(result: dict | None) -> Markdown:
     """Time of each procedure, and its longest stage."""
-    if not result:
-        return _nothing("observables-cpu")
     frame, lines = times(result), []
     for procedure in result["seconds"]:
         part = frame[frame["procedure"] == PROCEDURES[procedure]]

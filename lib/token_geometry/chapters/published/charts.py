@@ -14,18 +14,10 @@ _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domai
 _LEGEND = alt.Legend(columns=3)
 
 
-@charts.figure(
-    "claims",
-    "Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says "
-    "whether the interval agrees with the claim",
-)
+@charts.figure("claims")
 def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Points with intervals: the number of every claim for every model, one panel per claim.
-
-    Parameters
-    ----------
-    frame
-        From `claims.compare`, with at least one claim that is not missing.
+    """Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether
+    the interval agrees with the claim.
     """
     shown = frame[frame["verdict"] != "missing"]
     verdicts = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
@@ -49,18 +41,10 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return panel.facet(facet=facet, columns=1, spacing=6).resolve_scale(x="independent")
 
 
-@charts.figure(
-    "published and own curves",
-    "Line charts, one row per observable, structured text on the left and shuffled on the right: mean "
-    "against relative depth, one curve per model, solid if published and dashed if of the run",
-)
+@charts.figure("published and own curves")
 def beside(frame: pd.DataFrame) -> alt.VConcatChart:
-    """Published curves and those of the run on the axis of relative depth, structured and shuffled.
-
-    Parameters
-    ----------
-    frame
-        From `frames.beside`.
+    """Line charts, one row per observable, structured text on the left and shuffled on the right: mean against
+    relative depth, one curve per model, solid if published and dashed if of the run.
     """
     picked = charts.legend_choice("model_title")
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
@@ -85,20 +69,10 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*rows)
 
 
-@charts.figure(
-    "correlation of ID and loss",
-    "Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured "
-    "prompts against relative depth, at the scale that the slider chooses",
-)
+@charts.figure("correlation of ID and loss")
 def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
-    """Correlation of ID and loss against relative depth with intervals, one panel per model; a slider for scales.
-
-    Parameters
-    ----------
-    frame
-        From `frames.correlations`.
-    initial
-        Scale that the slider starts with.
+    """Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts
+    against relative depth, at the scale that the slider chooses.
     """
     base = alt.Chart(frame).encode(x=_DEPTH, color=charts.color(frame, "model_title", legend=None))
     y = alt.Y("low:Q", title="Pearson correlation", scale=alt.Scale(domain=[-1, 1]))
@@ -112,18 +86,9 @@ def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure(
-    "loss (nats)",
-    "Points with bars: mean loss in nats against shuffle level",
-)
+@charts.figure("loss (nats)")
 def losses(frame: pd.DataFrame) -> alt.LayerChart:
-    """Mean loss against shuffle level with one standard deviation, published and of the run.
-
-    Parameters
-    ----------
-    frame
-        From `frames.losses`.
-    """
+    """Points with bars: mean loss in nats against shuffle level."""
     base = alt.Chart(frame).encode(
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("model_title:N", sort=charts.unique(frame["model_title"])),

@@ -107,51 +107,39 @@ def _correlation_lead(scale: int):
 
 
 CLAIMS = (
-    Claim(
-        "Shuffling raises the peak of the ID at scale 2",
-        "ID",
-        1, "paper", True, _peak_height(2),
-    ),
+    Claim("Shuffling raises the peak of the ID at scale 2", "ID", 1, "paper", True, _peak_height(2)),
     Claim(
         "Shuffling moves that peak to an earlier layer",
-        "share of the depth",
-        -1, "arrays", True, lambda evidence: evidence.depth_change(2),
+        "share of the depth", -1, "arrays", True, lambda evidence: evidence.depth_change(2),
     ),
     Claim(
         "At scale 64, shuffling lowers the ID where structured text has its peak",
-        "ID",
-        -1, "arrays", True, _at_structured_peak("intrinsic_dimension", peak_scale=64, scale=64),
+        "ID", -1, "arrays", True, _at_structured_peak("intrinsic_dimension", peak_scale=64, scale=64),
     ),
     Claim(
         "Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-        "NO",
-        -1, "paper", True, _at_structured_peak("neighborhood_overlap", peak_scale=2, k=2),
+        "NO", -1, "paper", True, _at_structured_peak("neighborhood_overlap", peak_scale=2, k=2),
     ),
     Claim(
         "Shuffling raises the mean cosine similarity of the last layer",
-        "cosine",
-        1, "paper", True, _cosine_at_the_end,
+        "cosine", 1, "paper", True, _cosine_at_the_end,
     ),
     Claim("Shuffling raises the loss", "nats", 1, "paper", True, _loss),
     Claim(
         "The NO (k = 1) of structured text grows after the first layer",
-        "NO",
-        1, "arrays", False, _overlap_gain,
+        "NO", 1, "arrays", False, _overlap_gain,
     ),
     Claim(
         "Prompts with a higher loss have a higher ID at scale 2",
-        "Pearson’s r",
-        1, "paper", False, _largest_correlation(2),
+        "Pearson’s r", 1, "paper", False, _largest_correlation(2),
     ),
     Claim(
         "Prompts with a higher loss have a higher ID at scale 4",
-        "Pearson’s r",
-        1, "paper", False, _largest_correlation(4),
+        "Pearson’s r", 1, "paper", False, _largest_correlation(4),
     ),
     Claim(
         "The correlation at scale 2 is largest before the ID is",
-        "share of the depth",
-        -1, "arrays", False, _correlation_lead(2),
+        "share of the depth", -1, "arrays", False, _correlation_lead(2),
     ),
 )  # fmt: skip
 """What is compared, in the order of the table."""

@@ -3,9 +3,9 @@
 So a claim cannot be one thing for the paper and another for the run.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import xarray as xr
@@ -34,45 +34,63 @@ class Estimate:
         return int(low > 0) - int(high < 0)
 
 
-class Evidence(Protocol):
+class Evidence(ABC):
     """What is known of one model."""
 
     side: str
     """`published`, or `run`."""
 
-    title: str
-    """Name of the model."""
-
-    levels: tuple[int, int]
-    """The lowest and the highest shuffle level."""
+    dataset: xr.Dataset
+    """Its numbers at every shuffle level."""
 
     n_prompts: int
     """Prompts that were run at every level."""
 
+    n_blocks: int
+    """Depth of the model."""
+
     scales: list[int]
     """Scales that have data."""
 
-    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        """Mean over the prompts that were run at every level, over the layers from 1 that have data."""
+    @property
+    def title(self) -> str:
+        """Name of the model."""
+        return str(self.dataset["model_title"].item())
 
-    def at(self, observable: str, point: dict) -> Estimate:
-        """The observable at a shuffle level, layer, scale …, mean over prompts."""
-
-    def change(self, observable: str, points: list[dict]) -> Estimate:
-        """The observable at the second point minus that at the first, mean over prompts."""
-
-    def correlation(self, scale: int) -> xr.Dataset:
-        """Pearson correlation of ID and loss over structured prompts: `correlation`, `low`, `high` by layer."""
-
-    def depth_change(self, scale: int) -> Estimate:
-        """How much deeper, as a share of the depth, the ID peaks when text is shuffled."""
+    @property
+    def levels(self) -> tuple[int, int]:
+        """The lowest and the highest shuffle level."""
+        levels = self.dataset["shuffle_level"].values
+        return int(levels.min()), int(levels.max())
 
     def depth(self, layer: int) -> float:
         """Share of the depth at a layer."""
+        return layer / self.n_blocks
+
+    def depth_change(self, scale: int) -> Estimate:
+        """How much deeper, as a share of the depth, the ID peaks when text is shuffled."""
+        first, last = (peak_layer(self, level, scale) for level in self.levels)
+        return Estimate(self.depth(last) - self.depth(first))
+
+    @abstractmethod
+    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
+        """Mean over the prompts that were run at every level, over the layers from 1 that have data."""
+
+    @abstractmethod
+    def at(self, observable: str, point: dict) -> Estimate:
+        """The observable at a shuffle level, layer, scale …, mean over prompts."""
+
+    @abstractmethod
+    def change(self, observable: str, points: list[dict]) -> Estimate:
+        """The observable at the second point minus that at the first, mean over prompts."""
+
+    @abstractmethod
+    def correlation(self, scale: int) -> xr.Dataset:
+        """Pearson correlation of ID and loss over structured prompts: `correlation`, `low`, `high` by layer."""
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Evidence):
     """Published means and deviations of one model."""
 
     model: str
@@ -80,29 +98,28 @@ class Published:
 
     side = "published"
 
-    @property
-    def title(self) -> str:
-        return str(self._dataset["model_title"].item())
-
-    @property
-    def levels(self) -> tuple[int, int]:
-        levels = self._dataset["shuffle_level"].values
-        return int(levels.min()), int(levels.max())
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        return arrays.tokens().sel(model=self.model)
 
     @property
     def n_prompts(self) -> int:
-        return self._dataset.attrs["n_prompts"]
+        return self.dataset.attrs["n_prompts"]
+
+    @property
+    def n_blocks(self) -> int:
+        return int(self.dataset.attrs["n_blocks"])
 
     @property
     def scales(self) -> list[int]:
-        return self._dataset["scale"].values.tolist()
+        return self.dataset["scale"].values.tolist()
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self._dataset[f"{observable}_mean"].sel(shuffle_level=level, **at)
+        values = self.dataset[f"{observable}_mean"].sel(shuffle_level=level, **at)
         return values.sel(layer=FROM_ONE).dropna("layer").astype(float)
 
     def at(self, observable: str, point: dict) -> Estimate:
-        mean, deviation = (float(self._dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
+        mean, deviation = (float(self.dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
         # the published deviation has the divisor n
         half = special.stdtrit(self.n_prompts - 1, ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
         return Estimate(mean, mean - half, mean + half)
@@ -118,20 +135,9 @@ class Published:
     def correlation(self, scale: int) -> xr.Dataset:
         return arrays.correlation().sel(model=self.model, scale=scale).dropna("layer")
 
-    def depth_change(self, scale: int) -> Estimate:
-        first, last = (peak_layer(self, level, scale) for level in self.levels)
-        return Estimate(self.depth(last) - self.depth(first))
-
-    def depth(self, layer: int) -> float:
-        return layer / self._dataset.attrs["n_blocks"]
-
-    @cached_property
-    def _dataset(self) -> xr.Dataset:
-        return arrays.tokens().sel(model=self.model)
-
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Evidence):
     """One model of a run."""
 
     results: RunResults
@@ -142,32 +148,32 @@ class Measured:
 
     side = "run"
 
-    @property
-    def title(self) -> str:
-        return str(self._shuffled["model_title"].item())
-
-    @property
-    def levels(self) -> tuple[int, int]:
-        return self.results.extremes
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        return self.results.shuffled.sel(model=self.model)
 
     @property
     def n_prompts(self) -> int:
-        return self._shuffled.sizes["prompt"]
+        return self.dataset.sizes["prompt"]
+
+    @property
+    def n_blocks(self) -> int:
+        return self.results.last_layer(self.model)
 
     @property
     def scales(self) -> list[int]:
-        present = self._shuffled["intrinsic_dimension"].notnull()
+        present = self.dataset["intrinsic_dimension"].notnull()
         return present["scale"].values[present.any(["shuffle_level", "prompt", "layer"]).values].tolist()
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self._shuffled[observable].sel(shuffle_level=level, **at)
+        values = self.dataset[observable].sel(shuffle_level=level, **at)
         return values.sel(layer=FROM_ONE).mean("prompt").dropna("layer")
 
     def at(self, observable: str, point: dict) -> Estimate:
-        return _mean(self._shuffled[observable].sel(point))
+        return _mean(self.dataset[observable].sel(point))
 
     def change(self, observable: str, points: list[dict]) -> Estimate:
-        first, second = (self._shuffled[observable].sel(point).reset_coords(drop=True) for point in points)
+        first, second = (self.dataset[observable].sel(point).reset_coords(drop=True) for point in points)
         return _mean(second - first)
 
     def correlation(self, scale: int) -> xr.Dataset:
@@ -176,32 +182,20 @@ class Measured:
         return correlation.correlate(dimension, structured["loss"]).dropna("layer", subset=["correlation"])
 
     def depth_change(self, scale: int) -> Estimate:
-        first, last = (peak_layer(self, level, scale) for level in self.levels)
-        value = self.depth(last) - self.depth(first)
+        value = super().depth_change(scale).value
         if self.n_prompts < correlation.FEWEST_PROMPTS:
             return Estimate(value)
         # with one seed the resamples of both levels hold the same prompts
         layers = [
             intervals.resampled_means(
-                self._shuffled["intrinsic_dimension"]
+                self.dataset["intrinsic_dimension"]
                 .sel(shuffle_level=level, scale=scale, layer=FROM_ONE)
                 .dropna("layer")
             ).idxmax("layer")
             for level in self.levels
         ]
-        ends = ((layers[1] - layers[0]) / self._n_blocks).quantile(ENDS)
+        ends = ((layers[1] - layers[0]) / self.n_blocks).quantile(ENDS)
         return Estimate(value, *map(float, ends))
-
-    def depth(self, layer: int) -> float:
-        return layer / self._n_blocks
-
-    @property
-    def _n_blocks(self) -> int:
-        return int(self._shuffled["relative_depth"].count()) - 1
-
-    @cached_property
-    def _shuffled(self) -> xr.Dataset:
-        return self.results.shuffled.sel(model=self.model)
 
 
 def _mean(values: xr.DataArray) -> Estimate:

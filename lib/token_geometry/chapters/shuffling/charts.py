@@ -10,18 +10,9 @@ from token_geometry.chapters.frames import BESIDE
 _WIDTH, _HEIGHT = 150, 140  # of a panel among three
 
 
-@charts.figure(
-    "loss (nats)",
-    "Line chart: loss in nats against shuffle level, thin lines for prompts and thick ones for their mean",
-)
+@charts.figure("loss (nats)")
 def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
-    """Loss against shuffle level: one thin line per prompt, a thick one for their mean.
-
-    Parameters
-    ----------
-    frame
-        From `frames.losses`.
-    """
+    """Line chart: loss in nats against shuffle level, thin lines for prompts and thick ones for their mean."""
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", empty=False)
     base = alt.Chart(frame).encode(
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
@@ -41,13 +32,10 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
     return alt.layer(single, mean).properties(width=520, height=230)
 
 
-@charts.figure(
-    "observables",
-    "Line charts with bands, one row per model and one column per {column}, against layer, one curve "
-    "per shuffle level",
-)
+@charts.figure("observables")
 def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt.FacetChart:
-    """Mean over prompts against layer by shuffle level: one row per model, one column per value of `column`.
+    """Line charts with bands, one row per model and one column per {column}, against layer, one curve per
+    shuffle level.
 
     Parameters
     ----------
@@ -61,18 +49,9 @@ def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt
     return _grid(curves(frame, y_title=y_title, keep=("model_title", column)), frame, column)
 
 
-@charts.figure(
-    "observables of one prompt",
-    "Line charts, one row per model and one column per observable, against layer, one curve per shuffle level",
-)
+@charts.figure("observables of one prompt")
 def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Observables of one prompt against layer, one curve per shuffle level; a menu chooses the prompt.
-
-    Parameters
-    ----------
-    frame
-        From `frames.single_prompts`.
-    """
+    """Line charts, one row per model and one column per observable, against layer, one curve per shuffle level."""
     picked = charts.legend_choice("shuffle_level")
     panel = _lines(frame).encode(
         color=charts.level_color(sorted(frame["shuffle_level"].unique().tolist())), opacity=charts.shown(picked)
@@ -80,18 +59,9 @@ def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(_grid_of_observables(panel.add_params(picked), frame), frame["prompt"], title="prompt")
 
 
-@charts.figure(
-    "observables by prompt",
-    "Line charts, one row per model and one column per observable, against layer, one curve per prompt",
-)
+@charts.figure("observables by prompt")
 def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Observables against layer, one curve per prompt; to point at one marks it in all panels.
-
-    Parameters
-    ----------
-    frame
-        From `frames.single_prompts`.
-    """
+    """Line charts, one row per model and one column per observable, against layer, one curve per prompt."""
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", nearest=True, empty=True)
     scale = alt.Scale(domain=charts.unique(frame["prompt"]), scheme="tableau10")
     color = alt.Color("prompt:N", title="prompt", scale=scale, legend=alt.Legend(columns=3))
@@ -103,20 +73,10 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-@charts.figure(
-    "effect of shuffling on the ID",
-    "Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling "
-    "against layer, at the scale that the slider chooses, with zero as a dashed line",
-)
+@charts.figure("effect of shuffling on the ID")
 def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """Change of the ID by full shuffling against layer with its interval, at a scale that a slider chooses.
-
-    Parameters
-    ----------
-    frame
-        From `frames.shuffling_effect`.
-    initial
-        Scale that the slider starts with.
+    """Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling against
+    layer, at the scale that the slider chooses, with zero as a dashed line.
     """
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
     color = charts.LEVEL_COLORS[-1]
@@ -129,20 +89,10 @@ def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(charts.panels(panel, frame, height=200), frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure(
-    "neighbor angle",
-    "Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per "
-    "shuffle level, at the layer that the slider chooses",
-)
+@charts.figure("neighbor angle")
 def angles(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """Distribution of the neighbor angle at a layer that a slider chooses, one curve per shuffle level.
-
-    Parameters
-    ----------
-    frame
-        From `frames.angles`.
-    initial
-        Layer that the slider starts with.
+    """Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per shuffle
+    level, at the layer that the slider chooses.
     """
     names = [column for column in frame if column.startswith("S = ")]
     levels = [int(name.split()[-1]) for name in names]

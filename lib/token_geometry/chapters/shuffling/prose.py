@@ -43,7 +43,8 @@ def _one_scale(results: RunResults) -> str:
     )
 
 
-@markup.per_model(unless=_one_scale)
+@markup.unless(_one_scale)
+@markup.per_model()
 def scale_reversal(results: RunResults, model: str, title: str) -> str:
     """Whether the effect of full shuffling on the ID has one sign at the smallest and a larger scale."""
     layers, small, large, between = effects_by_scale(results, model)
@@ -91,7 +92,8 @@ def _of_spread(results: RunResults) -> str:
     return f"Standard deviation over {results.shuffled.sizes['prompt']} prompts at $S = {low}${shuffling}:"
 
 
-@markup.per_model(unless=_one_prompt, start=_of_spread)
+@markup.unless(_one_prompt)
+@markup.per_model(start=_of_spread)
 def prompt_spread(results: RunResults, model: str, title: str) -> str:
     """How much prompts differ in each observable, against how much shuffling changes it."""
     (low, high), layers = results.extremes, results.middle_layers(model)
@@ -116,7 +118,8 @@ def _of_effect(results: RunResults) -> str:
     )
 
 
-@markup.per_model(unless=one_level, start=_of_effect)
+@markup.unless(one_level)
+@markup.per_model(start=_of_effect)
 def effect_by_layer(results: RunResults, model: str, title: str) -> str:
     """In which layers full shuffling surely raises or lowers the ID, at the smallest and a larger scale."""
     low, high = results.extremes

@@ -11,18 +11,9 @@ FALSE_TRUE = ("#d55e00", "#0072b2")
 _PAIRS = {"1 and 2": ("c1", "c2"), "1 and 3": ("c1", "c3"), "2 and 3": ("c2", "c3")}
 
 
-@charts.figure(
-    "projection",
-    "Scatter plot of statements on two principal components, colored by label, one panel per model",
-)
+@charts.figure("projection")
 def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Statements on two of their three leading components, which a menu chooses; one panel per model.
-
-    Parameters
-    ----------
-    frame
-        From `frames.projection_frame`.
-    """
+    """Scatter plot of statements on two principal components, colored by label, one panel per model."""
     menu = alt.binding_select(options=list(_PAIRS), name="components ")
     pair = alt.param("components", value="1 and 2", bind=menu)
 
@@ -40,22 +31,9 @@ def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return _squares(frame, panel).add_params(pair)
 
 
-@charts.figure(
-    "projection over layers",
-    "Scatter plot of statements on two principal components with a slider for the layer, one panel per model",
-)
+@charts.figure("projection over layers")
 def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
-    """Statements on the two leading components of the layer that a slider chooses; one panel per model.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `statement_id`, `layer`, `x`, `y`.
-    texts
-        Columns `statement_id`, `statement`, `label`: looked up, so that the page has each text once.
-    initial
-        Layer that the slider starts with.
-    """
+    """Scatter plot of statements on two principal components with a slider for the layer, one panel per model."""
     slider = alt.binding_range(min=0, max=int(frame["layer"].max()), step=1, name="layer ")
     shown = alt.param("shown_layer", value=initial, bind=slider)
     lookup = alt.LookupData(texts, "statement_id", ["statement", "label"])
@@ -74,18 +52,9 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.
     return _squares(frame, panel).add_params(shown)
 
 
-@charts.figure(
-    "projection of all data sets",
-    "Scatter plots of all data sets on the two first components of the first data set",
-)
+@charts.figure("projection of all data sets")
 def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """All data sets in the basis of the first, one panel per data set, of the model that a menu chooses.
-
-    Parameters
-    ----------
-    frame
-        From `frames.dataset_frame`.
-    """
+    """Scatter plots of all data sets on the two first components of the first data set."""
     # in units of the widest component, so that one pair of axes serves every model
     widest = frame.groupby("model_title")[["c1", "c2"]].transform(lambda c: c.abs().max()).max(axis=1)
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
@@ -97,18 +66,9 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["model_title"], title="model")
 
 
-@charts.figure(
-    "explained variance",
-    "Line chart of cumulative explained variance against the number of components, one curve per data set",
-)
+@charts.figure("explained variance")
 def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Cumulative explained variance against the number of components, one curve per data set.
-
-    Parameters
-    ----------
-    frame
-        From `frames.variance_frame`.
-    """
+    """Line chart of cumulative explained variance against the number of components, one curve per data set."""
     base = alt.Chart(frame).encode(
         x=alt.X("n_components:Q", title="number of components", scale=alt.Scale(type="log")),
         y=alt.Y("explained:Q", title="cumulative explained variance", scale=alt.Scale(domain=[0, 1])),
@@ -118,14 +78,11 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return _wide(base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18)), frame)
 
 
-@charts.figure(
-    "accuracy",
-    "Line chart with bands: {y_title} against layer, one curve per {color_title}",
-)
+@charts.figure("accuracy")
 def over_layers(
     frame: pd.DataFrame, *, color: str, color_title: str, y_title: str, choose: str | None = None
 ) -> alt.TopLevelMixin:
-    """Accuracy over layers with 95% intervals and a rule at chance; one panel per model.
+    """Line chart with bands: {y_title} against layer, one curve per {color_title}.
 
     Parameters
     ----------
@@ -157,17 +114,10 @@ def over_layers(
     return charts.chosen(chart, frame[choose], title=charts.TITLES.get(choose, choose)) if choose else chart
 
 
-@charts.figure(
-    "transfer",
-    "Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested on",
-)
+@charts.figure("transfer")
 def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Heat map of accuracy by training and test data set, of the probe that a menu chooses.
-
-    Parameters
-    ----------
-    frame
-        From `frames.transfer_frame`.
+    """Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested
+    on.
     """
     order = charts.unique([*frame["train"], *frame["test"]])
     base = alt.Chart(frame).encode(
@@ -189,18 +139,10 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["probe"], title="probe")
 
 
-@charts.figure(
-    "plane of truth and polarity",
-    "Scatter plot of statements and their negations along the directions of truth and of truth times "
-    "polarity, one panel per model",
-)
+@charts.figure("plane of truth and polarity")
 def plane(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Statements and their negations along the directions of truth and of polarity; one panel per model.
-
-    Parameters
-    ----------
-    frame
-        From `frames.plane_frame`.
+    """Scatter plot of statements and their negations along the directions of truth and of truth times polarity,
+    one panel per model.
     """
 
     def panel(part: pd.DataFrame) -> alt.Chart:

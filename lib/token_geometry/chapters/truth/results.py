@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import xarray as xr
 
 from token_geometry.base import store
+from token_geometry.chapters.markup import escaped
 from token_geometry.models import models
 from token_geometry.runs import runs
 from token_geometry.studies import truth
@@ -82,16 +83,21 @@ class TruthParameters:
 class TruthResults:
     """What the chapter shows."""
 
-    models: tuple[xr.Dataset, ...]
+    datasets: tuple[xr.Dataset, ...]
     """One truth dataset per model."""
 
     notes: tuple[str, ...]
     """What is missing, and what to do about it."""
 
     @property
+    def models(self) -> list[tuple[xr.Dataset, str]]:
+        """The dataset and title, as Markdown, of each model."""
+        return [(dataset, escaped(dataset.attrs["model_title"])) for dataset in self.datasets]
+
+    @property
     def drawn_layer(self) -> int:
         """Layer of the projection of the first model."""
-        return int(self.models[0].attrs["layer"]) if self.models else 0
+        return int(self.datasets[0].attrs["layer"]) if self.datasets else 0
 
 
 def open_results(chosen: TruthParameters) -> TruthResults:
@@ -103,7 +109,7 @@ def open_results(chosen: TruthParameters) -> TruthResults:
         If there is no such run, or a request cannot be carried out.
     """
     if chosen.is_request:
-        return TruthResults(models=(truth.measure(chosen.request()),), notes=())
+        return TruthResults(datasets=(truth.measure(chosen.request()),), notes=())
     run = runs.load(chosen.run)
     found, notes = [], []
     for _, request in runs.truths(run):
@@ -120,7 +126,7 @@ def open_results(chosen: TruthParameters) -> TruthResults:
             f"Run {run.name} declares no statements, so this chapter has no results: add the key `truth` to "
             f"data/runs/{run.name}.yml."
         )
-    return TruthResults(models=tuple(found), notes=tuple(notes))
+    return TruthResults(datasets=tuple(found), notes=tuple(notes))
 
 
 def _depth(model: str) -> int:
