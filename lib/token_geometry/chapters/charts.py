@@ -136,11 +136,11 @@ SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale 
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(what: str) -> Callable:
+def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
     """Decorator of functions that draw a frame: an empty one makes a chart that says so.
 
-    The function gets the option `finding`, a computed text. It makes the alt text together with the first paragraph
-    of the docstring, which says chart type and axes, and in which options may stand by name; the option `form` puts
+    The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
+    the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
     something else in the docstring's place.
 
     Parameters

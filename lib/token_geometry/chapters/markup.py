@@ -17,7 +17,7 @@ def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
     return Markdown("\n".join([start, ""] * bool(start) + [f"- {line}" for line in lines]))
 
 
-def unless(instead: Callable) -> Callable:
+def unless(instead: Callable) -> Callable[[Callable[..., Markdown]], Callable[..., Markdown]]:
     """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands."""
 
     def decorate(say: Callable[..., Markdown]) -> Callable[..., Markdown]:
@@ -31,7 +31,7 @@ def unless(instead: Callable) -> Callable:
     return decorate
 
 
-def per_model(*, start: Callable | None = None) -> Callable:
+def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str | None]], Callable[..., Markdown]]:
     """Decorator of functions that say something of one model: of all models of a run, it makes a list.
 
     The function takes the results, the model, its title, and perhaps options; where it returns nothing, there

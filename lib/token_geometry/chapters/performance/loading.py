@@ -61,7 +61,7 @@ def table(result: dict | None) -> Markdown:
 
 
 @markup.unless(_missing)
-def findings(result: dict | None) -> Markdown:
+def findings(result: dict) -> Markdown:
     """How a partial load compares with a whole one."""
     ratios = result["ratios"]
     lines = [
@@ -80,7 +80,7 @@ def findings(result: dict | None) -> Markdown:
 
 
 @markup.unless(_missing)
-def second_loads(result: dict | None) -> Markdown:
+def second_loads(result: dict) -> Markdown:
     """How long GGUF models take to load when their weights have been expanded before."""
     lines = []
     for load in result["second_loads"]:
@@ -96,7 +96,7 @@ def second_loads(result: dict | None) -> Markdown:
 
 
 @markup.unless(_missing)
-def provenance(result: dict | None) -> Markdown:
+def provenance(result: dict) -> Markdown:
     """On what machine, with what versions and when the loads were measured."""
     device, versions = result["device"], result["versions"]
     return Markdown(

@@ -68,7 +68,7 @@ def _missing(name: str) -> Callable[[dict | None], str]:
 
 
 @markup.unless(_missing("observables-cpu"))
-def ratios(result: dict | None) -> Markdown:
+def ratios(result: dict) -> Markdown:
     """How the times of both procedures compare (median; lowest to highest), and what they write and hold."""
     ratio, n_bytes = result["ratios"], result["bytes_per_prompt"]
     lines = [
@@ -107,7 +107,7 @@ def _times(spread: dict[str, float]) -> str:
 
 
 @markup.unless(_missing("observables-cpu"))
-def memory(result: dict | None) -> Markdown:
+def memory(result: dict) -> Markdown:
     """How the peak memory of an extraction depends on the number of prompts."""
     entries = result["memory_by_prompts"]
     if not entries:
@@ -126,7 +126,7 @@ def memory(result: dict | None) -> Markdown:
 
 
 @markup.unless(_missing("observables-cpu"))
-def agreement(result: dict | None) -> Markdown:
+def agreement(result: dict) -> Markdown:
     """How far the numbers of the two procedures are apart."""
     found = result["agreement"]
     small = {name: f"{Number(value):.1g}" for name, value in found.items()}
@@ -149,7 +149,7 @@ def agreement(result: dict | None) -> Markdown:
 
 
 @markup.unless(_missing("observables-cpu"))
-def bounds(result: dict | None) -> Markdown:
+def bounds(result: dict) -> Markdown:
     """What the operations of each stage are, against the time that it takes."""
     model, n_tokens = result["model"], result["parameters"]["n_tokens"]
     took = {name: s["median"] for name, s in stage_seconds(result, "library").items()}
@@ -191,7 +191,7 @@ def gram_operations(model: dict, n_tokens: int) -> float:
 
 
 @markup.unless(_missing("observables-gpu"))
-def throughput(result: dict | None) -> Markdown:
+def throughput(result: dict) -> Markdown:
     """Prompts per second at the shapes of Llama-3-8B, and what that makes of the paper's prompts."""
     rate, extrapolation = result["prompts_per_second"], result["extrapolation"]
     lines = []
@@ -236,7 +236,7 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
 
 
 @markup.unless(_missing("observables-cpu"))
-def longest(result: dict | None) -> Markdown:
+def longest(result: dict) -> Markdown:
     """Time of each procedure, and its longest stage."""
     frame, lines = times(result), []
     for procedure in result["seconds"]:

@@ -18,12 +18,13 @@ _LARGEST = 600
 """Points of a panel that a page carries; of more, so many are shown."""
 
 
-def _of_all(*columns: str) -> Callable:
+_Parts = Callable[[xr.Dataset], Iterator[pd.DataFrame]]
+
+
+def _of_all(*columns: str) -> Callable[[_Parts], Callable[[TruthResults], pd.DataFrame]]:
     """Decorator of functions that yield frames of one dataset: of all models of the results, one frame."""
 
-    def decorate(
-        parts_of: Callable[[xr.Dataset], Iterator[pd.DataFrame]],
-    ) -> Callable[[TruthResults], pd.DataFrame]:
+    def decorate(parts_of: _Parts) -> Callable[[TruthResults], pd.DataFrame]:
         @wraps(parts_of)
         def frame(results: TruthResults) -> pd.DataFrame:
             parts = [
