@@ -163,7 +163,7 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
         ("loss", "three prompts"): ["(no interval from 3 prompts)"],
-        ("loss", "one shuffle level"): ["so there is nothing to pool"],
+        ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("published", "one shuffle level"): ["not in this run"],
     }
