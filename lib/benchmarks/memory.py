@@ -13,13 +13,14 @@ from contextlib import redirect_stdout
 from common import run_command
 
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import extraction
+from token_geometry.extraction import launcher
+from token_geometry.requests.extraction import Extraction
 
 
 def benchmark(options: argparse.Namespace) -> None:
     """Extract into a temporary folder and print the peak."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        request = extraction.Extraction(
+        request = Extraction(
             model=options.model,
             corpus=options.corpus,
             n_prompts=options.n_prompts,
@@ -27,7 +28,7 @@ def benchmark(options: argparse.Namespace) -> None:
             output=folder,
             device="cpu",
         )
-        extraction.extract(request)
+        launcher.extract(request)
     print(json.dumps({"n_prompts": options.n_prompts, "peak_memory_bytes": peak_memory()}))
 
 

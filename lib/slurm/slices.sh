@@ -17,4 +17,4 @@ set -euo pipefail
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 exec python -m token_geometry.worker \
-    -p shard "$SLURM_ARRAY_TASK_ID" -p n_shards "${N_SHARDS:-$SLURM_ARRAY_TASK_COUNT}" "$@"
+    -p part "$SLURM_ARRAY_TASK_ID" -p n_parts "${N_PARTS:-${N_SHARDS:-$SLURM_ARRAY_TASK_COUNT}}" "$@"

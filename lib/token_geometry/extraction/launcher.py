@@ -1,4 +1,4 @@
-"""Launcher: several processes of this machine on one extraction, through torch.distributed's own launcher."""
+"""Launcher: an extraction in this process, or in several through torch.distributed's own launcher."""
 
 import json
 import os
@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from token_geometry.base.errors import InputError
+from token_geometry.extraction import engine, plan
+from token_geometry.requests.extraction import Extraction
 
 MARK = "token_geometry: "
 """What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
@@ -18,16 +21,38 @@ MARK = "token_geometry: "
 _SECONDS_TO_END = 20
 
 
-def run(request) -> None:
+def extract(request: Extraction) -> Path:
+    """Run an extraction, or what is missing of it.
+
+    Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the
+    shards it had reached. With several processes `torch.distributed`'s launcher starts `worker` in each.
+
+    Returns
+    -------
+    pathlib.Path
+        The directory.
+
+    Raises
+    ------
+    InputError
+        If the request cannot be carried out, the directory holds another extraction and
+        `overwrite` is not set, or another run is working on it.
+    """
+    job = request.resolve()
+    if request.num_processes > 1:
+        plan.prepare(job)
+        run(request)
+    else:
+        with plan.begin(job) as work:
+            engine.make(request, work, work.missing, devices=job.devices)
+    return Path(request.output)
+
+
+def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
 
     Their lines go to standard output. They end when this process ends, however it ends: they watch their
     standard input, a pipe of which this process holds the other end.
-
-    Parameters
-    ----------
-    request
-        An `extraction.Extraction`.
 
     Raises
     ------
@@ -36,9 +61,7 @@ def run(request) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "parameters.json"
-        values = asdict(request) | {"shuffle_levels": list(request.shuffle_levels)}
-        values |= {"filter_models": list(request.filter_models), "prompt_ids": list(request.prompt_ids)}
-        parameters.write_text(json.dumps(values), encoding="utf-8")
+        parameters.write_text(json.dumps(request.parameters()), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(request.num_processes), "-m", "token_geometry.worker"]
         _follow([*command, "--parameters", str(parameters), "--ends-with-input"], request.num_processes)
@@ -78,10 +101,8 @@ def _follow(command: list[str], num_processes: int) -> None:
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    import torch
-
     environment = {"PYTHONUNBUFFERED": "1"}
-    # a process's threads are prompts that it works on at a time (see passes.make)
+    # a process's threads are prompts that it works on at a time (see engine.make)
     environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // num_processes))
     if sys.platform == "linux":  # the name of this machine need not lead to an address
         environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
