@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from common import run_command
 
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import launcher
+from token_geometry.extraction import extraction
 from token_geometry.requests.extraction import Extraction
 
 
@@ -28,7 +28,7 @@ def benchmark(options: argparse.Namespace) -> None:
             output=folder,
             device="cpu",
         )
-        launcher.extract(request)
+        extraction.extract(request)
     print(json.dumps({"n_prompts": options.n_prompts, "peak_memory_bytes": peak_memory()}))
 
 

@@ -23,6 +23,7 @@ from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import engine, plan
 from token_geometry.extraction.launcher import MARK
+from token_geometry.extraction.work import begin
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, results
 
@@ -57,7 +58,7 @@ def share(request: Extraction) -> None:
     Raises
     ------
     InputError
-        As `launcher.extract`, or if another number of processes came up than was asked for.
+        As `extraction.extract`, or if another number of processes came up than was asked for.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -77,7 +78,7 @@ def share(request: Extraction) -> None:
         found = [None]
         if state.is_main_process:
             print(f"{state.num_processes} processes")
-            found = [stack.enter_context(plan.begin(job, n_processes=state.num_processes))]
+            found = [stack.enter_context(begin(job, plan.prepare(job), n_processes=state.num_processes))]
         (work,) = broadcast_object_list(found)
         engine.make(
             request,

@@ -10,7 +10,7 @@ import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.chapters import frames, sentences
-from token_geometry.extraction import launcher, locks, reading
+from token_geometry.extraction import extraction, locks, plan
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
 from token_geometry.runs import declaration
@@ -56,13 +56,13 @@ def reduce_(directories, **options):
 @pytest.fixture(scope="module")
 def structured(tmp_path_factory):
     output = str(tmp_path_factory.mktemp("structured"))
-    return launcher.extract(dataclasses.replace(STRUCTURED, output=output))
+    return extraction.extract(dataclasses.replace(STRUCTURED, output=output))
 
 
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory):
     output = str(tmp_path_factory.mktemp("shuffled"))
-    return launcher.extract(dataclasses.replace(SHUFFLED, output=output))
+    return extraction.extract(dataclasses.replace(SHUFFLED, output=output))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def times(directory):
 
 def values(directory):
     """Shards without what differs from run to run."""
-    return [shard.drop_attrs() for shard in reading.read_shards(directory)]
+    return [shard.drop_attrs() for shard in plan.read_shards(directory)]
 
 
 # Shards
@@ -87,15 +87,15 @@ def values(directory):
 def test_a_directory_holds_a_shard_for_every_prompt_and_level_and_the_plan(structured, shuffled):
     assert len(times(structured)) == 3
     assert len(times(shuffled)) == 4
-    plan = reading.read_plan(shuffled)
-    names = times(shuffled).keys() | {reading.PLAN, locks.FOLDER}
+    planned = plan.read_plan(shuffled)
+    names = times(shuffled).keys() | {plan.PLAN, locks.FOLDER}
     assert {path.name for path in shuffled.iterdir()} == names
-    assert sorted(times(shuffled)) == sorted(entry["file"] for entry in plan["shards"])
-    assert plan["n_too_short"] == 0 and plan["n_examined"] == 2
+    assert sorted(times(shuffled)) == sorted(entry["file"] for entry in planned["shards"])
+    assert planned["n_too_short"] == 0 and planned["n_examined"] == 2
 
 
 def test_a_shard_says_what_made_it(structured):
-    for shard in reading.read_shards(structured):
+    for shard in plan.read_shards(structured):
         recipe = json.loads(shard.attrs["recipe"])
         assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
@@ -105,8 +105,8 @@ def test_a_shard_says_what_made_it(structured):
 
 
 def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in reading.read_shards(structured)}
-    for shard in reading.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
+    for shard in plan.read_shards(shuffled):
         permutation = shard["block_permutation"].values
         assert len(permutation) == 4 ** shard.attrs["shuffle_level"]
         expected = prompts.block_permutation(
@@ -120,8 +120,8 @@ def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuf
 
 
 def test_shuffled_prompts_are_harder_to_predict(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in reading.read_shards(structured)}
-    for shard in reading.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
+    for shard in plan.read_shards(shuffled):
         if shard.attrs["shuffle_level"] == 4:
             assert shard["loss"] > plain[shard.attrs["prompt"]]["loss"] + 1
 
@@ -136,7 +136,7 @@ def test_only_what_is_missing_or_damaged_is_computed_again(structured, copy):
     (output / deleted).unlink()
     content = (output / cut).read_bytes()
     (output / cut).write_bytes(content[: len(content) // 2])
-    launcher.extract(request)
+    extraction.extract(request)
     after = times(output)
     assert after.keys() == before.keys()
     assert after[kept] == before[kept]
@@ -148,14 +148,14 @@ def test_only_what_is_missing_or_damaged_is_computed_again(structured, copy):
 def test_a_complete_extraction_is_not_touched(copy):
     output, request = copy
     before = times(output)
-    launcher.extract(dataclasses.replace(request, device="auto"))
+    extraction.extract(dataclasses.replace(request, device="auto"))
     assert times(output) == before
 
 
 def test_more_prompts_keep_the_shards_that_are_there(copy):
     output, request = copy
     before = times(output)
-    launcher.extract(dataclasses.replace(request, n_prompts=4))
+    extraction.extract(dataclasses.replace(request, n_prompts=4))
     after = times(output)
     assert len(after) == 4
     assert before.items() <= after.items()
@@ -164,25 +164,25 @@ def test_more_prompts_keep_the_shards_that_are_there(copy):
 def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwritten(copy):
     output, request = copy
     before = times(output)
-    launcher.extract(dataclasses.replace(request, n_prompts=2))
+    extraction.extract(dataclasses.replace(request, n_prompts=2))
     assert times(output) == before
-    assert len(list(reading.read_shards(output))) == 2
-    launcher.extract(request)
-    launcher.extract(dataclasses.replace(request, n_prompts=2, overwrite=True))
+    assert len(list(plan.read_shards(output))) == 2
+    extraction.extract(request)
+    extraction.extract(dataclasses.replace(request, n_prompts=2, overwrite=True))
     after = times(output)
     assert len(after) == 2
     assert after.items() <= before.items()
 
 
 def test_prompts_may_be_named(structured, tmp_path):
-    drawn = {shard.attrs["prompt"]: shard for shard in reading.read_shards(structured)}
+    drawn = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
     wanted = list(drawn)[:0:-1]
     request = dataclasses.replace(STRUCTURED, output=str(tmp_path), prompt_ids=wanted)
-    named = list(reading.read_shards(launcher.extract(request)))
+    named = list(plan.read_shards(extraction.extract(request)))
     assert [shard.attrs["prompt"] for shard in named] == wanted
     for shard in named:
         xr.testing.assert_identical(shard.drop_attrs(), drawn[shard.attrs["prompt"]].drop_attrs())
-    assert reading.read_plan(tmp_path)["request"]["prompt_ids"] == wanted
+    assert plan.read_plan(tmp_path)["request"]["prompt_ids"] == wanted
     # the number that would have been drawn does not matter, the names do
     others = [dataclasses.replace(request, n_prompts=9), dataclasses.replace(request, prompt_ids=wanted[:1])]
     digests = [store.digest(other.plan_recipe()) for other in (request, *others)]
@@ -194,7 +194,7 @@ def test_a_corpus_by_alias_and_the_same_texts_in_a_file_are_one_corpus(structure
     rows = [json.dumps({"id": key, "text": text}) for key, text in reversed(sotu.texts.items())]
     path.write_text("\n".join(rows), encoding="utf-8")
     request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
-    found, expected = (reduce_(d) for d in (launcher.extract(request), structured))
+    found, expected = (reduce_(d) for d in (extraction.extract(request), structured))
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["recipe"] == expected.attrs["recipe"]
 
@@ -203,18 +203,18 @@ def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured
     request = dataclasses.replace(
         STRUCTURED, model="smollm2-135m@random", n_prompts=1, output=str(tmp_path / "control")
     )
-    (control,) = reading.read_shards(launcher.extract(request))
-    trained = next(iter(reading.read_shards(structured)))
+    (control,) = plan.read_shards(extraction.extract(request))
+    trained = next(iter(plan.read_shards(structured)))
     np.testing.assert_array_equal(control["token_id"], trained["token_id"])
     assert control["loss"] > trained["loss"] + 5
     assert json.loads(control.attrs["recipe"])["model"]["weights"] == "random, seed 0"
-    assert reading.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
+    assert plan.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
 
 
 def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(structured, tmp_path, refused):
-    expected = next(iter(reading.read_shards(structured)))
+    expected = next(iter(plan.read_shards(structured)))
     before = dataclasses.replace(STRUCTURED, n_prompts=1, output=str(tmp_path / "before"), final_norm=False)
-    (found,) = reading.read_shards(launcher.extract(before))
+    (found,) = plan.read_shards(extraction.extract(before))
     last = expected.sizes["layer"] - 1
     np.testing.assert_array_equal(
         found["neighbor_distance"].sel(layer=slice(0, last - 1)),
@@ -227,7 +227,7 @@ def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(str
     assert "before the final norm" in dataset["layer"].attrs["long_name"]
     assert "before the norm" in json.loads(dataset.attrs["layer_index_map"])["layer L"]
     with refused("another final_norm"):
-        launcher.extract(dataclasses.replace(before, final_norm=True))
+        extraction.extract(dataclasses.replace(before, final_norm=True))
     with refused("final_norm"):
         reduce_([structured, tmp_path / "before"])
 
@@ -237,12 +237,12 @@ def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, ref
     before = times(output)
     other = dataclasses.replace(request, seed=1)
     with refused(output, "another seed", "0", "1", "overwrite"):
-        launcher.extract(other)
+        extraction.extract(other)
     assert times(output) == before
-    launcher.extract(dataclasses.replace(other, overwrite=True))
+    extraction.extract(dataclasses.replace(other, overwrite=True))
     assert len(times(output)) == 3
     assert not times(output).items() & before.items()
-    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in reading.read_shards(output))
+    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in plan.read_shards(output))
 
 
 def test_device_and_processes_do_not_make_results_stale():
@@ -283,7 +283,7 @@ def test_a_request_that_cannot_be_carried_out_is_refused(change, words, tmp_path
     output = tmp_path / "out"
     request = dataclasses.replace(STRUCTURED, **({"output": str(output)} | change))
     with refused(*words):
-        launcher.extract(request)
+        extraction.extract(request)
     assert not output.exists()
 
 
@@ -293,20 +293,20 @@ def test_more_prompts_than_the_corpus_has_are_refused(tmp_path, sotu, refused):
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
     request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
     with refused("2 of its 3 texts", "n_tokens = 256", "1 are shorter", "n_prompts = 3"):
-        launcher.extract(request)
+        extraction.extract(request)
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, refused):
     (tmp_path / "file").write_text("")
     with refused("output", tmp_path / "file"):
-        launcher.extract(dataclasses.replace(STRUCTURED, output=str(tmp_path / "file")))
+        extraction.extract(dataclasses.replace(STRUCTURED, output=str(tmp_path / "file")))
 
 
 def test_an_incomplete_extraction_gives_no_observables(copy, refused):
     output, _ = copy
     next(output.glob("*.nc")).unlink()
     with refused(output, "1 of 3 shards are missing"):
-        list(reading.read_shards(output))
+        list(plan.read_shards(output))
     with refused(output, "incomplete"):
         reduce_(output)
 
@@ -317,8 +317,8 @@ def test_a_damaged_extraction_gives_no_observables(copy, refused):
     shard.write_bytes(shard.read_bytes()[:-100])
     with refused(shard, "damaged"):
         reduce_(output)
-    (output / reading.PLAN).write_text('{"recipe": ')
-    with refused(reading.PLAN, "damaged"):
+    (output / plan.PLAN).write_text('{"recipe": ')
+    with refused(plan.PLAN, "damaged"):
         reduce_(output)
 
 
@@ -328,11 +328,11 @@ def test_a_shard_of_another_recipe_gives_no_observables(copy, refused):
     shard = store.read(path)
     store.write(shard.assign_attrs(store.make_attrs("x", {"seed": 1})), path)
     with refused(path, "another recipe"):
-        list(reading.read_shards(output))
+        list(plan.read_shards(output))
 
 
 def test_a_folder_without_extraction_gives_no_observables(tmp_path, refused):
-    with refused(tmp_path, reading.PLAN):
+    with refused(tmp_path, plan.PLAN):
         reduce_(tmp_path)
     with refused("extraction", "empty"):
         reduce_([])
@@ -341,9 +341,9 @@ def test_a_folder_without_extraction_gives_no_observables(tmp_path, refused):
 def test_extractions_that_do_not_fit_together_are_refused(structured, shuffled, tmp_path, refused):
     other = tmp_path / "other"
     shutil.copytree(shuffled, other)
-    plan = reading.read_plan(other)
-    plan["recipe"]["seed"] = plan["request"]["seed"] = 1
-    (other / reading.PLAN).write_text(json.dumps(plan))
+    planned = plan.read_plan(other)
+    planned["recipe"]["seed"] = planned["request"]["seed"] = 1
+    (other / plan.PLAN).write_text(json.dumps(planned))
     with refused("seed", "0", "1"):
         reduce_([structured, other])
 
@@ -429,22 +429,22 @@ def test_shares_lie_between_zero_and_one(observed):
 
 def test_files_that_no_extraction_has_written_are_left_alone(tmp_path):
     request = {"model": "smollm2-135m", "corpus": "sotu", "n_tokens": 64, "output": str(tmp_path)}
-    launcher.extract(Extraction(n_prompts=2, **request))
+    extraction.extract(Extraction(n_prompts=2, **request))
     (tmp_path / "mine.nc").write_bytes(b"mine")
     two = {path.name for path in tmp_path.glob("*.nc")}
-    launcher.extract(Extraction(n_prompts=1, **request))
+    extraction.extract(Extraction(n_prompts=1, **request))
     assert {path.name for path in tmp_path.glob("*.nc")} == two
-    launcher.extract(Extraction(n_prompts=1, overwrite=True, **request))
-    launcher.extract(Extraction(n_prompts=1, seed=1, overwrite=True, **request))
+    extraction.extract(Extraction(n_prompts=1, overwrite=True, **request))
+    extraction.extract(Extraction(n_prompts=1, seed=1, overwrite=True, **request))
     assert (tmp_path / "mine.nc").read_bytes() == b"mine"
 
 
 def test_a_plan_that_is_damaged_says_how_to_go_on(tmp_path, refused):
-    (tmp_path / reading.PLAN).write_text("{}")
+    (tmp_path / plan.PLAN).write_text("{}")
     with refused("is damaged: delete it"):
-        reading.read_plan(tmp_path)
+        plan.read_plan(tmp_path)
 
 
 def test_a_negative_seed_is_refused_before_anything_is_loaded(tmp_path, refused):
     with refused("seed is -1; accepted: 0 or more"):
-        launcher.extract(Extraction(model="smollm2-135m", corpus="sotu", output=str(tmp_path / "x"), seed=-1))
+        extraction.extract(Extraction(model="smollm2-135m", corpus="sotu", output=str(tmp_path / "x"), seed=-1))

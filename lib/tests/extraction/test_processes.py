@@ -22,7 +22,7 @@ import xarray as xr
 from token_geometry import worker
 from token_geometry.base import progress, store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import batching, launcher, locks, reading
+from token_geometry.extraction import batching, extraction, launcher, locks, plan
 from token_geometry.models import models, placement
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
@@ -79,7 +79,7 @@ def alone(folder):
         device="cpu",
         output=str(folder / "alone"),
     )
-    return observed(launcher.extract(request))
+    return observed(extraction.extract(request))
 
 
 def observed(directory, **options):
@@ -101,12 +101,12 @@ def times(directory):
 
 def test_three_processes_make_what_one_makes(request_for, alone, capfd):
     request = request_for(num_processes=3)
-    assert_identical(launcher.extract(request), alone)
+    assert_identical(extraction.extract(request), alone)
     printed = capfd.readouterr().out
     assert "3 processes" in printed and "12/12 prompts" in printed
     assert "12 forward passes: about" in printed and "of memory in each process" in printed
     assert len(printed.splitlines()) < 10, "the launcher's own lines are kept back"
-    launcher.extract(dataclasses.replace(request, num_processes=1))
+    extraction.extract(dataclasses.replace(request, num_processes=1))
     assert "12 of 12 shards are there already" in capfd.readouterr().out
 
 
@@ -191,8 +191,8 @@ def test_slices_by_independent_jobs_make_what_one_makes(request_for, alone, refu
     for part in (2, 0, 1):
         with refused("is incomplete") if part != 2 else refused("extraction.json"):
             observed(request.output)
-        launcher.extract(dataclasses.replace(request, part=part))
-        assert len(reading.cost_table(Path(request.output))) == len(times(request.output))
+        extraction.extract(dataclasses.replace(request, part=part))
+        assert len(plan.cost_table(Path(request.output))) == len(times(request.output))
     assert_identical(request.output, alone)
 
 
@@ -203,16 +203,16 @@ def test_two_runs_on_one_directory_exclude_each_other_and_slices_of_one_run_do_n
     digest = store.digest(request.plan_recipe())
     with locks.held(directory, part=0, n_parts=1, plan_digest=digest):
         with refused(directory, "is being filled", f"process {os.getpid()}", "wait for it"):
-            launcher.extract(request)
+            extraction.extract(request)
         with refused("is being filled by another run"):
-            launcher.extract(dataclasses.replace(request, n_parts=2))
+            extraction.extract(dataclasses.replace(request, n_parts=2))
     with locks.held(directory, part=0, n_parts=2, plan_digest=digest):
         with refused("is being filled by part 0-of-2 of this run"):
-            launcher.extract(dataclasses.replace(request, n_parts=2))
+            extraction.extract(dataclasses.replace(request, n_parts=2))
         with refused("is being filled by another run"):
-            launcher.extract(dataclasses.replace(request, n_parts=2, part=1, n_prompts=4))
-        launcher.extract(dataclasses.replace(request, n_parts=2, part=1))
-    launcher.extract(dataclasses.replace(request, n_parts=2))
+            extraction.extract(dataclasses.replace(request, n_parts=2, part=1, n_prompts=4))
+        extraction.extract(dataclasses.replace(request, n_parts=2, part=1))
+    extraction.extract(dataclasses.replace(request, n_parts=2))
     assert len(times(directory)) == 2 * N_PROMPTS
 
 
@@ -221,7 +221,7 @@ def test_two_runs_on_one_directory_exclude_each_other_and_slices_of_one_run_do_n
 
 @pytest.mark.parametrize("batch_size", [2, 5, 12])
 def test_the_size_of_the_batch_changes_nothing(request_for, alone, batch_size):
-    assert_identical(launcher.extract(request_for(batch_size=batch_size)), alone)
+    assert_identical(extraction.extract(request_for(batch_size=batch_size)), alone)
 
 
 def test_the_batch_of_a_real_model_changes_no_bit_of_its_states(smollm2, sotu):
@@ -244,13 +244,13 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(request_for, alone, mon
 
     monkeypatch.setattr(LanguageModel, "forward_batch", forward_if_it_fits)
     request = request_for(batch_size=8)
-    assert_identical(launcher.extract(request), alone)
+    assert_identical(extraction.extract(request), alone)
     printed = capsys.readouterr().out
     # threads halve a common size: which of them names which step is theirs
     assert "too small for 8 prompts at once: going on with" in printed and "going on with 2" in printed
     largest = 0
     with refused("memory is too small for one prompt of 64 tokens", "lower n_tokens", "gpus_per_model"):
-        launcher.extract(request_for(output=request.output + "2"))
+        extraction.extract(request_for(output=request.output + "2"))
 
 
 def test_the_batch_is_as_large_as_the_free_memory_allows():
@@ -328,15 +328,15 @@ def test_a_model_in_parts_has_the_states_of_the_whole(folder):
 def test_what_cannot_be_shared_out_is_refused_at_once(request_for, change, words, refused, monkeypatch):
     monkeypatch.setattr(launcher, "run", lambda request: pytest.fail("processes were started"))
     with refused(*words):
-        launcher.extract(request_for(**change))
+        extraction.extract(request_for(**change))
 
 
 def test_a_directory_of_another_recipe_is_refused_before_processes_start(request_for, refused, monkeypatch):
     request = request_for(n_prompts=2)
-    launcher.extract(request)
+    extraction.extract(request)
     monkeypatch.setattr(launcher, "run", lambda request: pytest.fail("processes were started"))
     with refused("another seed", "set overwrite"):
-        launcher.extract(dataclasses.replace(request, seed=1, num_processes=2))
+        extraction.extract(dataclasses.replace(request, seed=1, num_processes=2))
 
 
 # Shards without neighbors
@@ -344,17 +344,17 @@ def test_a_directory_of_another_recipe_is_refused_before_processes_start(request
 
 def test_observables_alone_take_less_and_are_the_same_to_the_last_bit(request_for, alone, refused):
     request = request_for(keep_neighbors=False)
-    directory = launcher.extract(request)
+    directory = extraction.extract(request)
     assert_identical(directory, alone)
     with refused("keeps no neighbors", "dadapy"):
         observed(directory, estimator="dadapy")
     before = times(directory)
-    launcher.extract(request)
+    extraction.extract(request)
     assert times(directory) == before
-    launcher.extract(dataclasses.replace(request, keep_neighbors=True))
+    extraction.extract(dataclasses.replace(request, keep_neighbors=True))
     assert not times(directory).items() & before.items(), "tables cannot be had from observables"
     tables = times(directory)
-    launcher.extract(request)
+    extraction.extract(request)
     assert times(directory) == tables, "observables can be had from tables"
 
 
@@ -374,10 +374,10 @@ def test_a_full_disk_stops_a_run_and_what_is_done_is_kept(request_for, alone, mo
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", write_until_full)
         with refused("No space left"):
-            launcher.extract(request)
+            extraction.extract(request)
     before = times(request.output)
     assert len(before) == 4
-    launcher.extract(request)
+    extraction.extract(request)
     assert before.items() <= times(request.output).items()
     assert_identical(request.output, alone)
 
@@ -393,10 +393,10 @@ def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for
 import json, sys
 from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import launcher
+from token_geometry.extraction import extraction
 from token_geometry.requests.extraction import Extraction
 try:
-    launcher.extract(parameters.build(Extraction, json.loads(sys.argv[1]), noun="parameter"))
+    extraction.extract(parameters.build(Extraction, json.loads(sys.argv[1]), noun="parameter"))
 except InputError as error:
     sys.exit(f"error: {error}")
 """
@@ -413,13 +413,13 @@ except InputError as error:
     assert done.returncode == 1 and "check the disk's space" in done.stderr.splitlines()[-1]
     before = times(kept)
     assert 0 < len(before) < 12 and not list(kept.glob(".*.partial"))
-    launcher.extract(request_for(output=str(kept)))
+    extraction.extract(request_for(output=str(kept)))
     assert before.items() <= times(kept).items()
     assert_identical(kept, alone)
 
 
 def test_damage_anywhere_in_a_shard_is_noticed(request_for, tmp_path):
-    directory = launcher.extract(request_for(n_prompts=1, shuffle_levels=[0]))
+    directory = extraction.extract(request_for(n_prompts=1, shuffle_levels=[0]))
     (path,) = directory.glob("*.nc")
     whole, expected = path.read_bytes(), store.read(path)
     copy = tmp_path / "copy.nc"
@@ -439,13 +439,13 @@ def test_damage_anywhere_in_a_shard_is_noticed(request_for, tmp_path):
 
 def test_a_shard_that_is_cut_zeroed_or_of_another_recipe_is_made_again(request_for, alone):
     request = request_for()
-    directory = launcher.extract(request)
+    directory = extraction.extract(request)
     cut, zeroed, other, *kept = sorted(directory.glob("*.nc"))
     before = times(directory)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     zeroed.write_bytes(bytes(zeroed.stat().st_size))
     store.write(store.read(other).assign_attrs(store.make_attrs("x", {"seed": 1})), other)
-    launcher.extract(request)
+    extraction.extract(request)
     after = times(directory)
     assert {name for name in before if after[name] != before[name]} == {cut.name, zeroed.name, other.name}
     assert_identical(directory, alone)
@@ -458,7 +458,7 @@ import os, random, signal, sys, time
 import torch
 import json, accelerate.utils.memory
 from token_geometry.base import parameters
-from token_geometry.extraction import launcher
+from token_geometry.extraction import extraction
 from token_geometry.requests.extraction import Extraction
 torch.set_num_threads(1)
 request = parameters.build(Extraction, json.loads(sys.argv[1]), noun="parameter")
@@ -469,7 +469,7 @@ def child():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         try:
-            launcher.extract(request)
+            extraction.extract(request)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -502,7 +502,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_dataset_of_an_unint
     assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr[-2000:]}"
     counts = json.loads(re.match(r"\[.*?\]", done.stdout).group())
     assert counts == sorted(counts), "a restart goes on where the last one stopped"
-    expected = observed(launcher.extract(dataclasses.replace(request, output=str(folder / "long"))))
+    expected = observed(extraction.extract(dataclasses.replace(request, output=str(folder / "long"))))
     assert_identical(request.output, expected)
     left = [path.name for path in Path(request.output).iterdir() if path.name.endswith(".partial")]
     assert not left, "what a killed process left half written is removed"
@@ -524,7 +524,7 @@ def test_a_log_of_ten_hours_has_few_lines(monkeypatch, capsys):
 
 
 def test_shards_say_what_they_cost(request_for):
-    table = reading.cost_table(launcher.extract(request_for(batch_size=4)))
+    table = plan.cost_table(extraction.extract(request_for(batch_size=4)))
     assert set(table["batch"]) == {4} and table["device"].str.len().min() > 0
     assert (table[["forward (s)", "geometry (s)"]] >= 0).all(axis=None)
     assert (table["peak memory (GB)"] > 0.1).all()

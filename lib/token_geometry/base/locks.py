@@ -47,6 +47,15 @@ def acquire(path: Path, *, seconds: float) -> FileLock | None:
     return lock
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextlib.contextmanager
 def waiting(path: Path) -> Iterator[None]:
     """Hold a lock while the context lasts; whoever has to wait for it says so.

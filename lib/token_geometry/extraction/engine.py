@@ -7,14 +7,16 @@ from pathlib import Path
 
 from token_geometry.base import resources, store
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import batching, plan, shards
+from token_geometry.extraction import batching, shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.extraction.work import Work
 from token_geometry.requests.extraction import Extraction
 
 
 def make(
     request: Extraction,
-    work: plan.Work,
-    keys: Sequence[plan.ShardKey],
+    work: Work,
+    keys: Sequence[ShardKey],
     *,
     devices: Sequence[str],
     n_processes: int = 1,
@@ -33,7 +35,7 @@ def make(
     request
         The extraction.
     work
-        From `plan.begin`.
+        From `work.begin`.
     keys
         Those of `work.missing` that this process makes.
     devices

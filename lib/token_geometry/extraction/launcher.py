@@ -1,4 +1,4 @@
-"""Launcher: an extraction in this process, or in several through torch.distributed's own launcher."""
+"""Launcher: several processes of this machine on one extraction, through torch.distributed's own launcher."""
 
 import json
 import os
@@ -12,40 +12,12 @@ from pathlib import Path
 import torch
 
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import engine, plan
 from token_geometry.requests.extraction import Extraction
 
 MARK = "token_geometry: "
 """What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
 
 _SECONDS_TO_END = 20
-
-
-def extract(request: Extraction) -> Path:
-    """Run an extraction, or what is missing of it.
-
-    Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the
-    shards it had reached. With several processes `torch.distributed`'s launcher starts `worker` in each.
-
-    Returns
-    -------
-    pathlib.Path
-        The directory.
-
-    Raises
-    ------
-    InputError
-        If the request cannot be carried out, the directory holds another extraction and
-        `overwrite` is not set, or another run is working on it.
-    """
-    job = request.resolve()
-    if request.num_processes > 1:
-        plan.prepare(job)
-        run(request)
-    else:
-        with plan.begin(job) as work:
-            engine.make(request, work, work.missing, devices=job.devices)
-    return Path(request.output)
 
 
 def run(request: Extraction) -> None:

@@ -66,34 +66,23 @@ def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
         return None
     try:
         for other in folder.glob("*-of-*"):
-            if _is_held(other):
-                _refuse_unless_parts_of_one(directory, other, name, plan_digest)
+            if not locks.is_held(other):
+                continue
+            try:
+                note = json.loads(other.read_text())
+            except (OSError, ValueError):
+                note = {}
+            is_same_run = note.get("plan_digest") == plan_digest and other.name.split("-")[2] == name.split("-")[2]
+            if is_same_run and other.name != name:
+                continue
+            what = f"part {other.name} of this run" if is_same_run else "another run"
+            raise InputError(
+                f"output {str(directory)!r} is being filled by {what} (process {note.get('process', 'unknown')} "
+                f"on {note.get('host', 'an unknown host')}): wait for it, stop it, or choose another output"
+            )
         own = locks.acquire(folder / name, seconds=0)
         note = {"process": os.getpid(), "host": socket.gethostname(), "plan_digest": plan_digest}
         (folder / name).write_text(json.dumps(note))
         return own
     finally:
         gate.release()
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def _refuse_unless_parts_of_one(directory: Path, other: Path, own: str, plan_digest: str) -> None:
-    try:
-        note = json.loads(other.read_text())
-    except (OSError, ValueError):
-        note = {}
-    same_run = note.get("plan_digest") == plan_digest and other.name.split("-of-")[1] == own.split("-of-")[1]
-    if same_run and other.name != own:
-        return
-    what = f"part {other.name} of this run" if same_run else "another run"
-    raise InputError(
-        f"output {str(directory)!r} is being filled by {what} (process {note.get('process', 'unknown')} on "
-        f"{note.get('host', 'an unknown host')}): wait for it, stop it, or choose another output"
-    )

@@ -8,8 +8,7 @@ import xarray as xr
 
 from token_geometry.base import resources, store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction.plan import ShardKey
-from token_geometry.extraction.reading import names_of_observables
+from token_geometry.extraction.plan import ShardKey, names_of_observables
 from token_geometry.geometry import cosine, neighbors, table_format
 from token_geometry.observables import labelled
 from token_geometry.requests.extraction import Extraction

@@ -92,7 +92,7 @@ class Extraction(Request):
         n_prompts = len(self.prompt_ids) or self.n_prompts
         return None if n_prompts is None else n_prompts * len(self.shuffle_levels)
 
-    def resolve(self, *, n_models: int | None = None, place: int = 0) -> "Job":
+    def resolve(self, *, n_models: int | None = None, place: int = 0, dry: bool = False) -> "Job":
         """Check the request and find out what its names stand for; weights and tokenizers are not loaded.
 
         Parameters
@@ -101,6 +101,8 @@ class Extraction(Request):
             How many of the processes are on this machine; None: all.
         place
             Number of this process among them.
+        dry
+            Whether to leave out what needs a download or a model's dequantization: the check of its length.
 
         Raises
         ------
@@ -114,15 +116,15 @@ class Extraction(Request):
             n_models=self.num_processes if n_models is None else n_models,
             place=place,
         )
-        source, *filters = (models.resolve(name) for name in self.models)
-        for one in (source, *filters):
-            models.check_files(one)
-        return Job(self, source, tuple(filters), tuple(devices))
+        sources = [models.resolve(name) for name in self.models]
+        for source in sources:
+            models.check_files(source)
+            if not dry or (source.kind != "hub" and models.is_dequantized(source)):
+                models.check_length(source, models.load_config(source), self.n_tokens)
+        return Job(self, sources[0], tuple(sources[1:]), tuple(devices))
 
     def check(self) -> None:
-        job = self.resolve()
-        if all(one.kind != "hub" and models.is_dequantized(one) for one in (job.source, *job.filters)):
-            job.check_length()
+        self.resolve(dry=True)
         check_corpus(self.corpus, None if self.prompt_ids else self.n_prompts)
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
@@ -274,17 +276,6 @@ class Job:
     def plan_digest(self) -> str:
         """Digest of `plan_recipe`."""
         return store.digest(self.plan_recipe)
-
-    def check_length(self) -> None:
-        """Refuse prompts that are longer than a model reads; needs the models' configurations.
-
-        Raises
-        ------
-        InputError
-            Naming the model and its longest prompt.
-        """
-        for source in (self.source, *self.filters):
-            models.check_length(source, models.load_config(source), self.request.n_tokens)
 
 
 def check_corpus(corpus: str, n_prompts: int | None) -> None:

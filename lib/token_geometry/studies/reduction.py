@@ -10,7 +10,7 @@ import xarray as xr
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import reading
+from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shards
 from token_geometry.observables import labelled, layer_index
 from token_geometry.requests.reduction import Reduction
 
@@ -51,7 +51,7 @@ def compute(request: Reduction) -> xr.Dataset:
         If there is no extraction, or one is incomplete, damaged, or disagrees with another.
     """
     request.check()
-    plans = [reading.read_plan(directory) for directory in request.directories]
+    plans = [read_plan(directory) for directory in request.directories]
     _check_compatible(plans)
     pieces: dict[tuple[str, int, str], xr.Dataset] = {}
     identities: dict[str, dict] = {}
@@ -61,7 +61,7 @@ def compute(request: Reduction) -> xr.Dataset:
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
         with Progress(len(plan["shards"]), f"Observables {name}", unit="shard") as progress:
-            for shard in reading.read_shards(directory):
+            for shard in read_shards(directory):
                 key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
                 pieces[key] = _observables(directory, shard, request.estimator)
                 progress.advance()
@@ -70,9 +70,9 @@ def compute(request: Reduction) -> xr.Dataset:
 
 
 def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
-    if not reading.is_reduced(shard):
+    if not is_reduced(shard):
         return labelled.observables(shard, estimator=estimator)
-    if not reading.has_all_observables(shard) or estimator != "gride":
+    if not has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
             f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
