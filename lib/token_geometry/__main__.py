@@ -12,6 +12,7 @@ from pathlib import Path
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
+from token_geometry.renderer import book
 from token_geometry.runs import declaration, execution, forecast
 from token_geometry.runs.declaration import Run
 
@@ -26,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run what is missing or stale of a declared run")
     run.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
     run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
-    book = commands.add_parser("book", help="render the book of a declared run")
-    book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
-    book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
+    of_book = commands.add_parser("book", help="render the book of a declared run")
+    of_book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    of_book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
     options = parser.parse_args(argv)
     try:
         declared = declaration.load(options.name)
@@ -83,8 +84,6 @@ def render(run: Run, *, renderer: str) -> int:
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
-        from token_geometry.renderer import book
-
         status = book.main(["--profile", run.name])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
     if status == 0:
