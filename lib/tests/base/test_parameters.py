@@ -57,3 +57,41 @@ def test_a_missing_parameter_is_named(name, refused):
 
 def test_none_stands_for_all_prompts():
     assert parameters.collect(Extraction, GIVEN | {"n_prompts": None}).n_prompts is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("overwrite", "true", True),
+        ("final_norm", "FALSE", False),
+        ("batch_size", "null", None),
+        ("n_prompts", "none", None),
+        ("shuffle_levels", "[0, 2]", [0, 2]),
+        ("prompt_ids", "['a', 'b']", ["a", "b"]),
+        ("prompt_ids", '[1, "b"]', [1, "b"]),
+        ("model", "true", "true"),
+        ("model", "none", "none"),
+    ],
+)
+def test_what_a_command_line_can_only_spell_as_a_string_is_taken_for_what_it_says(name, value, expected):
+    assert getattr(parameters.collect(Extraction, GIVEN | {name: value}), name) == expected
+
+
+def test_a_number_where_a_string_belongs_is_refused_with_papermills_way_out(refused):
+    with refused("'output' is 1, of type int", "a string", "-r output"):
+        parameters.collect(Extraction, GIVEN | {"output": 1})
+
+
+def test_old_names_are_taken_for_the_new_ones_and_said_to_be_old_in_one_line(capsys):
+    # the notebook's own defaults stand beside what papermill hands over
+    request = parameters.collect(Extraction, GIVEN | {"part": 0, "n_parts": 1, "shard": 2, "n_shards": 3})
+    assert (request.part, request.n_parts) == (2, 3)
+    assert capsys.readouterr().out.splitlines() == [
+        "parameter 'shard' is an old name, and is taken for 'part': write part = 2",
+        "parameter 'n_shards' is an old name, and is taken for 'n_parts': write n_parts = 3",
+    ]
+
+
+def test_an_old_name_beside_another_value_of_the_new_one_is_refused(refused):
+    with refused("'shard' is the old name of 'part', and both are given"):
+        parameters.collect(Extraction, GIVEN | {"part": 1, "shard": 2})

@@ -170,6 +170,41 @@ def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
     assert "\n" not in str(error.value)
 
 
+def test_the_old_key_of_the_calibration_is_accepted_and_said_to_be_old(declared, capsys):
+    run = declared(validation={"n_points": 64})
+    assert run.sections["calibration"] == {"n_points": 64}
+    assert results.results(run)["calibration"].path.name == "validation.nc"
+    main(["run", "small", "--dry-run"])
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "small.yml: key 'validation' is an old name, and is taken for 'calibration'"
+    )
+    with pytest.raises(InputError, match="'validation' is the old name of 'calibration', and both are given"):
+        declared(validation={}, calibration={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"corpus": "nowhere.jsonl"}, "unknown corpus 'nowhere.jsonl'"),
+        (
+            {"extractions": {"all": {"n_prompts": 250, "shuffle_levels": [0]}}},
+            "n_prompts is 250, and corpus 'sotu'",
+        ),
+        ({"n_tokens": 16384}, "n_tokens is 16384"),
+        ({"truth": {"datasets": ["cities"], "models": {"smollm2-135m": {"layer": 31}}}}, "layer is 31"),
+        ({"truth": {"datasets": ["citys"], "models": {"smollm2-135m": {"layer": 3}}}}, "data set 'citys'"),
+        ({"calibration": {"dimensions": [33]}}, "dimensions is [33]"),
+        ({"models": ["smollm"]}, "unknown model 'smollm'"),
+    ],
+)
+def test_a_dry_run_says_of_each_notebook_why_it_cannot_work(declared, changes, words, capsys):
+    declared(**changes)
+    assert main(["run", "small", "--dry-run"]) == 1
+    printed = capsys.readouterr().out
+    (problem, *_) = [line for line in printed.splitlines() if line.startswith("    ! ")]
+    assert words in problem and "cannot work: see the lines that begin with !" in printed.splitlines()[-1]
+
+
 def test_shuffle_levels_that_do_not_divide_the_prompt_stop_a_run_before_it_starts(declared):
     run = declared(extractions={"all": {"n_prompts": 2, "shuffle_levels": [0, 4]}})
     with pytest.raises(InputError, match="4\\^4 = 256 blocks do not divide n_tokens = 64"):

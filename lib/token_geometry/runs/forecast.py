@@ -52,8 +52,11 @@ def describe(run: Run, found: list[Forecast]) -> str:
 def _forecast(step: Step) -> Forecast:
     problem, estimate = "", Estimate()
     try:
-        estimate = step.request.estimate()
         step.request.check()
     except InputError as error:
         problem = str(error)
+    try:
+        estimate = step.request.estimate()
+    except InputError as error:
+        problem = problem or str(error)
     return Forecast(step, estimate, problem)
