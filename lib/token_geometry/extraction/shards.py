@@ -15,6 +15,36 @@ from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel, States
 from token_geometry.texts import prompts
 
+_LAYER, _TOKEN = ("layer",), ("token",)
+
+VARIABLES = {
+    "neighbor_distance": (
+        ("layer", "token", "rank"),
+        np.float32,
+        "distance to the neighbor of this rank, distinct points",
+        "1",
+    ),
+    "neighbor_index": (("layer", "token", "neighbor"), None, "index of the nearest points, nearest first", "1"),
+    "distinct": (("layer", "token"), np.int8, "1 where a point is the first of its value", "1"),
+    "n_float64": (_LAYER, np.int32, "number of points whose neighbors float32 could not decide", "1"),
+    "neighbor_angle": (("layer", "token"), np.float32, "angle between first and second neighbor", "degree"),
+    "cosine_similarity": (_LAYER, None, "mean cosine similarity of all pairs of tokens", "1"),
+    "cosine_similarity_std": (_LAYER, None, "standard deviation of the cosine similarity", "1"),
+    "loss": ((), None, "mean cross-entropy of the next token", "nat"),
+    "token_loss": (_TOKEN, np.float32, "cross-entropy of this token given those before", "nat"),
+    "entropy": ((), None, "mean entropy of the next token", "nat"),
+    "token_entropy": (_TOKEN, np.float32, "entropy of the prediction of this token", "nat"),
+    "logit_neighbor_distance": (
+        ("token", "rank"),
+        np.float32,
+        "distance to the neighbor of this rank in the cloud of the logits",
+        "1",
+    ),
+    "token_id": (_TOKEN, None, "token id", "1"),
+    "block_permutation": (("block",), None, "order of the blocks of the shuffle", "1"),
+}
+"""Variables of a shard: dimensions, type where it is not that of the values, `long_name`, `units`."""
+
 
 def make_shards(
     model: LanguageModel, keys: Sequence[ShardKey], request: Extraction, recipe: dict
@@ -65,76 +95,26 @@ def _shard(
     index_type = np.uint16 if len(token_ids) < 2**16 - 1 else np.uint32
     if (table.index < 0).any():
         index_type = np.int32
-    per_token = ("layer", "token")
-    units = {"units": "1"}
+    values = {
+        "neighbor_distance": table.distance,
+        "neighbor_index": table.index.astype(index_type),
+        "distinct": table.distinct,
+        "n_float64": table.redone,
+        "neighbor_angle": table.angle,
+        "cosine_similarity": mean,
+        "cosine_similarity_std": deviation,
+        "loss": states.loss,
+        "token_loss": states.token_loss,
+        "entropy": states.entropy,
+        "token_entropy": states.token_entropy,
+        "logit_neighbor_distance": of_logits.distance[0],
+        "token_id": token_ids,
+        "block_permutation": permutation,
+    }
     return xr.Dataset(
         {
-            "neighbor_distance": (
-                (*per_token, "rank"),
-                table.distance.astype(np.float32),
-                {"long_name": "distance to the neighbor of this rank, distinct points", **units},
-            ),
-            "neighbor_index": (
-                (*per_token, "neighbor"),
-                table.index.astype(index_type),
-                {"long_name": "index of the nearest points, nearest first", **units},
-            ),
-            "distinct": (
-                per_token,
-                table.distinct.astype(np.int8),
-                {"long_name": "1 where a point is the first of its value", **units},
-            ),
-            "n_float64": (
-                "layer",
-                table.redone.astype(np.int32),
-                {"long_name": "number of points whose neighbors float32 could not decide", **units},
-            ),
-            "neighbor_angle": (
-                per_token,
-                table.angle.astype(np.float32),
-                {"long_name": "angle between first and second neighbor", "units": "degree"},
-            ),
-            "cosine_similarity": (
-                "layer",
-                mean,
-                {"long_name": "mean cosine similarity of all pairs of tokens", **units},
-            ),
-            "cosine_similarity_std": (
-                "layer",
-                deviation,
-                {"long_name": "standard deviation of the cosine similarity", **units},
-            ),
-            "loss": (
-                (),
-                states.loss,
-                {"long_name": "mean cross-entropy of the next token", "units": "nat"},
-            ),
-            "token_loss": (
-                "token",
-                states.token_loss.astype(np.float32),
-                {"long_name": "cross-entropy of this token given those before", "units": "nat"},
-            ),
-            "entropy": (
-                (),
-                states.entropy,
-                {"long_name": "mean entropy of the next token", "units": "nat"},
-            ),
-            "token_entropy": (
-                "token",
-                states.token_entropy.astype(np.float32),
-                {"long_name": "entropy of the prediction of this token", "units": "nat"},
-            ),
-            "logit_neighbor_distance": (
-                ("token", "rank"),
-                of_logits.distance[0].astype(np.float32),
-                {"long_name": "distance to the neighbor of this rank in the cloud of the logits", **units},
-            ),
-            "token_id": ("token", token_ids, {"long_name": "token id", **units}),
-            "block_permutation": (
-                "block",
-                permutation,
-                {"long_name": "order of the blocks of the shuffle", **units},
-            ),
+            name: (dims, np.asarray(values[name], dtype=dtype), {"long_name": long_name, "units": units})
+            for name, (dims, dtype, long_name, units) in VARIABLES.items()
         },
         coords={
             "layer": np.arange(model.n_layers + 1),

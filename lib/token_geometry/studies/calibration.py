@@ -200,7 +200,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """
     from gguf import GGMLQuantizationType, quants
 
-    kind = GGMLQuantizationType[kind]
+    quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
     weights = [module.weight for module in modules if isinstance(module, torch.nn.Linear)]
     if not weights:
@@ -209,10 +209,10 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
         if weight.shape[1] % _BLOCK:
             raise InputError(
                 f"model {model.source.name!r} has weights with rows of {weight.shape[1]} values, no multiple "
-                f"of the {_BLOCK} that a block of {kind.name} holds: choose another model"
+                f"of the {_BLOCK} that a block of {kind} holds: choose another model"
             )
         with torch.inference_mode():
-            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), kind), kind)
+            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), quantization), quantization)
             weight.copy_(torch.from_numpy(rounded))
 
 
