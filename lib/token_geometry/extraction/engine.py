@@ -7,13 +7,16 @@ from pathlib import Path
 
 from token_geometry.base import resources, store
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import batching, extraction
+from token_geometry.extraction import batching, shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.extraction.work import Work
+from token_geometry.requests.extraction import Extraction
 
 
 def make(
-    request: extraction.Extraction,
-    work: extraction.Work,
-    keys: Sequence[extraction.ShardKey],
+    request: Extraction,
+    work: Work,
+    keys: Sequence[ShardKey],
     *,
     devices: Sequence[str],
     n_processes: int = 1,
@@ -32,7 +35,7 @@ def make(
     request
         The extraction.
     work
-        From `extraction.begin`.
+        From `work.begin`.
     keys
         Those of `work.missing` that this process makes.
     devices
@@ -62,7 +65,7 @@ def make(
     halving = batching.Halving(size, what=what)
 
     def pass_through(chunk) -> list:
-        return halving(lambda part: list(extraction.make_shards(model, part, request, work.recipe)), chunk)
+        return halving(lambda part: list(shards.make_shards(model, part, request, work.recipe)), chunk)
 
     n_threads = torch.get_num_threads()
     n_workers = 1
@@ -73,8 +76,8 @@ def make(
         # the number of threads belongs to the thread that sets it, and is the default of later ones
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
         with pool, progress or contextlib.nullcontext():
-            for chunk, shards in zip(chunks, pool.map(pass_through, chunks), strict=True):
-                for key, shard in zip(chunk, shards, strict=True):
+            for chunk, made in zip(chunks, pool.map(pass_through, chunks), strict=True):
+                for key, shard in zip(chunk, made, strict=True):
                     store.write(shard, directory / key.file_name())
                 if progress:
                     progress.advance(len(chunk) * n_processes)
