@@ -1,5 +1,6 @@
 """NetCDF files that know what made them: the one place that writes and checks them."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -78,7 +79,8 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or nothing can be
+            partial.unlink()
 
 
 def read(path: Path) -> xr.Dataset:

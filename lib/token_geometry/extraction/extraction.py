@@ -440,8 +440,8 @@ def read_plan(directory: Path) -> dict:
         raise InputError(f"{path} is damaged: delete it and run notebooks/extraction.ipynb again") from None
 
 
-def read_shards(directory: Path):
-    """Iterate over the shards of a complete extraction, as xarray datasets.
+def read_shards(directory: Path) -> Iterator[xr.Dataset]:
+    """Iterate over the shards of a complete extraction.
 
     Raises
     ------
@@ -449,6 +449,11 @@ def read_shards(directory: Path):
         If a shard is missing, damaged or of another recipe.
     """
     plan = read_plan(directory)
+    return (read_shard(path, plan["recipe_digest"]) for path in shard_files(directory, plan))
+
+
+def shard_files(directory: Path, plan: dict) -> list[Path]:
+    """Files of an extraction's shards, in the order of its plan; `InputError` if one is missing."""
     paths = [directory / entry["file"] for entry in plan["shards"]]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -456,11 +461,15 @@ def read_shards(directory: Path):
             f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing; "
             "run notebooks/extraction.ipynb again, it goes on where it stopped"
         )
-    for path in paths:
-        shard = store.read(path)
-        if shard.attrs["recipe_digest"] != plan["recipe_digest"]:
-            raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
-        yield shard
+    return paths
+
+
+def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
+    """A shard; `InputError` if it is damaged or of another recipe than the one with this digest."""
+    shard = store.read(path)
+    if shard.attrs["recipe_digest"] != recipe_digest:
+        raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
+    return shard
 
 
 def cost_table(directory: Path) -> pd.DataFrame:

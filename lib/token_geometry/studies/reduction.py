@@ -1,18 +1,22 @@
 """Observables: the shards of one or more extractions, reduced to one dataset with fixed names."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import store
+from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.base.progress import Progress
 from token_geometry.extraction import extraction
 from token_geometry.observables import labelled, layer_index
+
+SHARDS_PER_PROCESS = 8
+"""With fewer shards for each, starting processes takes longer than they save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +101,30 @@ def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = 
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        shards = extraction.read_shards(directory)
-        with Progress(len(plan["shards"]), f"Observables {name}", unit="shard") as progress:
-            for shard in shards:
-                key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
-                pieces[key] = _observables(directory, shard, estimator)
+        files = extraction.shard_files(directory, plan)
+        reduce_one = partial(_observables, directory, plan["recipe_digest"], estimator)
+        with Progress(len(files), f"Observables {name}", unit="shard") as progress:
+            for piece in _on_all_cores(reduce_one, files, estimator):
+                pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
                 progress.advance()
     return _assemble(pieces, plans, identities, recipe_of(plans, estimator=estimator))
 
 
-def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
+def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> Iterator[xr.Dataset]:
+    # a process takes half a second to start, and DADApy's own is started by one process at a time
+    n_processes = min(processes.cores(), len(files) // SHARDS_PER_PROCESS)
+    if n_processes < 2 or estimator == "dadapy":
+        yield from map(function, files)
+        return
+    with processes.pool(n_processes, what="reduces shards") as pool:
+        yield from processes.in_order(pool, function, files, ahead=4 * n_processes)
+
+
+def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path) -> xr.Dataset:
+    """Observables of a shard, with its attributes."""
+    shard = extraction.read_shard(path, recipe_digest)
     if not extraction.is_reduced(shard):
-        return labelled.observables(shard, estimator=estimator)
+        return labelled.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
     if not extraction.has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
