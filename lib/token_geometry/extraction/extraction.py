@@ -17,7 +17,6 @@ from token_geometry.base import resources, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import estimates, locks, tables
 from token_geometry.models import models, placement
-from token_geometry.observables import labelled
 from token_geometry.texts import prompts
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
@@ -348,18 +347,13 @@ def make_shards(
 ) -> Iterator[xr.Dataset]:
     """One forward pass of prompts, all of `n_tokens` tokens, and what is kept of each."""
     for made in make_tables(model, keys, request, recipe):
-        yield made.label() if request.keep_neighbors else reduced(made.label())
+        yield made.label() if request.keep_neighbors else tables.reduced(made.label())
 
 
 def make_shard(model: "LanguageModel", key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
     """One forward pass of one prompt and what is kept of it."""
     (shard,) = make_shards(model, [key], request, recipe)
     return shard
-
-
-def reduced(shard: xr.Dataset) -> xr.Dataset:
-    """The observables of a shard, which take its place where neighbor tables are not kept."""
-    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": _names_of_observables()})
 
 
 def is_reduced(shard: xr.Dataset) -> bool:
@@ -369,11 +363,7 @@ def is_reduced(shard: xr.Dataset) -> bool:
 
 def has_all_observables(shard: xr.Dataset) -> bool:
     """Whether a reduced shard holds every observable that there is by now."""
-    return shard.attrs["observables"] == _names_of_observables()
-
-
-def _names_of_observables() -> str:
-    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
+    return shard.attrs["observables"] == tables.names_of_observables()
 
 
 def _measure(key: ShardKey, states) -> dict:

@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from token_geometry.base import processes, store
-from token_geometry.extraction import extraction
-from token_geometry.extraction.tables import Tables
+from token_geometry.extraction.tables import Tables, reduced
 
 
 def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
@@ -17,9 +16,9 @@ def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
     InputError
         If it cannot be written.
     """
-    tables, path = made
-    shard = tables.label()
-    store.write(shard if keep_neighbors else extraction.reduced(shard), path)
+    table, path = made
+    shard = table.label()
+    store.write(shard if keep_neighbors else reduced(shard), path)
 
 
 def behind(
