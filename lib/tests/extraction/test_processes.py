@@ -158,7 +158,7 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
         "_end_with_parent(True); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
     )
     starter = (
-        "import sys; from token_geometry.extraction import launcher;"
+        "import sys; from token_geometry import launcher;"
         f"launcher._follow([sys.executable, '-c', {program!r}, sys.argv[1]], 1)"
     )
     note = tmp_path / "pid"
@@ -385,8 +385,8 @@ def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for
     program = """
 import json, sys
 from token_geometry.base import parameters
-from token_geometry.extraction import extraction
 from token_geometry.base.errors import InputError
+from token_geometry.extraction import extraction
 try:
     extraction.extract(parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter"))
 except InputError as error:
@@ -451,6 +451,7 @@ import torch
 from token_geometry.base import parameters
 from token_geometry.extraction import engine, extraction  # noqa: F401
 from token_geometry.states import states  # noqa: F401
+from token_geometry.studies import reduction  # noqa: F401
 import json, accelerate.utils.memory
 torch.set_num_threads(1)
 request = parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter")
