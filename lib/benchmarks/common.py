@@ -22,9 +22,11 @@ import xarray as xr
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import processor, status
-from token_geometry.extraction import extraction
+from token_geometry.extraction import shards
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import cosine, neighbors
 from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel, States
 
 FORWARD = ("forward", "head")
@@ -108,8 +110,8 @@ class Passed:
 
 def run_library(
     model: LanguageModel,
-    key: extraction.ShardKey,
-    request: extraction.Extraction,
+    key: ShardKey,
+    request: Extraction,
     recipe: dict,
     *,
     path: Path,
@@ -120,7 +122,7 @@ def run_library(
     Parameters
     ----------
     model, key, request, recipe
-        As for `extraction.make_shard`.
+        As for `shards.make_shard`.
     path
         File of the shard.
     watch
@@ -133,7 +135,7 @@ def run_library(
         stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
         stack.enter_context(watch.around(cosine, "cosine_similarity", "cosine"))
         stack.enter_context(watch.stage("writing"))
-        shard = extraction.make_shard(model, key, request, recipe)
+        shard = shards.make_shard(model, key, request, recipe)
         store.write(shard, path)
         shard = store.read(path)
     with watch.stage("observables"):

@@ -32,9 +32,11 @@ from common import (
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import batching, extraction
+from token_geometry.extraction import batching, shards
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
 from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import prompts
 
@@ -121,12 +123,12 @@ def random_prompts(n_prompts: int, n_tokens: int, *, n_vocabulary: int) -> list[
 class Pipeline:
     """Prompts through one model, in a temporary folder."""
 
-    def __init__(self, model: LanguageModel, request: extraction.Extraction, folder: Path):
+    def __init__(self, model: LanguageModel, request: Extraction, folder: Path):
         self.model, self.request, self.folder = model, request, folder
 
     def by_stage(self, prompt: prompts.Prompt) -> Stopwatch:
         """One prompt with a wait for the device at every change of stage."""
-        watch, key = Stopwatch(self.model.device), extraction.ShardKey(prompt, 0)
+        watch, key = Stopwatch(self.model.device), ShardKey(prompt, 0)
         run_library(self.model, key, self.request, {}, path=self.folder / key.file_name(), watch=watch)
         return watch
 
@@ -136,8 +138,8 @@ class Pipeline:
 
     def whole(self, batch: list[prompts.Prompt]) -> None:
         """As an extraction and the reduction to observables run it, without a stopwatch."""
-        keys = [extraction.ShardKey(prompt, 0) for prompt in batch]
-        for key, shard in zip(keys, extraction.make_shards(self.model, keys, self.request, {}), strict=True):
+        keys = [ShardKey(prompt, 0) for prompt in batch]
+        for key, shard in zip(keys, shards.make_shards(self.model, keys, self.request, {}), strict=True):
             path = self.folder / key.file_name()
             store.write(shard, path)
             labelled.observables(store.read(path))
@@ -194,7 +196,7 @@ def benchmark(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(shape, dtype=dtype, device=device)
         batch_size = options.batch_size or batching.fitting(model, options.n_tokens)
-        request = extraction.Extraction(
+        request = Extraction(
             model=shape,
             corpus="",
             output=folder,

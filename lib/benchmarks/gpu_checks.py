@@ -30,9 +30,11 @@ from common import (
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import is_gpu, peak_gpu_memory, peak_memory, status
-from token_geometry.extraction import batching, extraction, pipeline, tables
+from token_geometry.extraction import batching, pipeline, shards
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import labelled, transfer
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 
 BOUNDS = {
@@ -52,15 +54,15 @@ class Bench:
 
     def __init__(self, shape: str, *, dtype: str, device: str, n_prompts: int, n_tokens: int):
         self.model = gpu.make_model(shape, dtype=dtype, device=device)
-        self.request = extraction.Extraction(
+        self.request = Extraction(
             model=shape, corpus="", output="-", n_tokens=n_tokens, dtype=dtype, device=device
         )
         chosen = gpu.random_prompts(n_prompts, n_tokens, n_vocabulary=gpu.SHAPES[shape]["vocab_size"])
-        self.keys = [extraction.ShardKey(prompt, 0) for prompt in chosen]
+        self.keys = [ShardKey(prompt, 0) for prompt in chosen]
 
-    def tables(self, keys: Sequence[extraction.ShardKey]) -> list[tables.Tables]:
+    def tables(self, keys: Sequence[ShardKey]) -> list[transfer.Tables]:
         """One pass of some prompts, and the tables of each."""
-        return list(extraction.make_tables(self.model, keys, self.request, {}))
+        return list(shards.make_tables(self.model, keys, self.request, {}))
 
     def wait(self) -> None:
         """Wait for the device."""
@@ -77,15 +79,15 @@ def correctness(device: str, *, n_prompts: int, n_tokens: int, shape: str) -> di
     By SmolLM2 where its weights can be had, else by random weights of the same configuration.
     """
     here, there, ids, weights = _two_models(device, shape, n_prompts, n_tokens)
-    request = extraction.Extraction(model="-", corpus="-", output="-", n_tokens=n_tokens)
+    request = Extraction(model="-", corpus="-", output="-", n_tokens=n_tokens)
     found: dict[str, list[dict]] = {"geometry": [], "passes": []}
     for prompt in ids:
-        keys = [extraction.ShardKey(prompt, 0)]
-        expected, passed = (extraction.make_shard(model, keys[0], request, {}) for model in (there, here))
+        keys = [ShardKey(prompt, 0)]
+        expected, passed = (shards.make_shard(model, keys[0], request, {}) for model in (there, here))
         found["passes"].append(_differences(passed, expected))
         states = there.forward_batch(np.stack([prompt.token_ids]), logits=True)
         moved = _with_states_of(here, states)
-        found["geometry"].append(_differences(extraction.make_shard(moved, keys[0], request, {}), expected))
+        found["geometry"].append(_differences(shards.make_shard(moved, keys[0], request, {}), expected))
     largest = {name: {k: max(one[k] for one in each) for k in each[0]} for name, each in found.items()}
     exceeded = [
         f"{name} {k}: {largest[name][k]:.2g} over {bound:.2g}"
@@ -235,7 +237,7 @@ def stages(bench: Bench, folder: Path) -> dict:
         watch = Stopwatch(bench.model.device)
         with (
             watch.around(type(bench.model), "forward_batch", "forward"),
-            watch.around(tables, "leave", "transfer"),
+            watch.around(transfer, "leave", "transfer"),
             watch.stage("geometry"),
         ):
             (made,) = bench.tables([key])

@@ -33,8 +33,9 @@ from common import (
 
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import extraction
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import prompts
 
@@ -53,7 +54,7 @@ COUNTED_K, OVERLAP_K = (1, 4, 16, 31), 16
 class SideBySide:
     """Both procedures on the same prompts, with what each of them took and found."""
 
-    def __init__(self, model: LanguageModel, request: extraction.Extraction, *, folder: Path, n_jobs: int):
+    def __init__(self, model: LanguageModel, request: Extraction, *, folder: Path, n_jobs: int):
         self.model, self.request, self.folder = model, request, folder
         self.parallel = joblib.Parallel(n_jobs=n_jobs)
         self.library: list[Stopwatch] = []
@@ -66,7 +67,7 @@ class SideBySide:
     def run(self, prompt: prompts.Prompt) -> tuple[Passed, reference.Measured]:
         """Take a prompt through the library, then its hidden states through the reference procedure."""
         ours, theirs = Stopwatch(), Stopwatch()
-        key = extraction.ShardKey(prompt, 0)
+        key = ShardKey(prompt, 0)
         with added_memory() as added:
             passed = run_library(self.model, key, self.request, {}, path=self.folder / key.file_name(), watch=ours)
         measured = reference.measure(
@@ -246,7 +247,7 @@ def benchmark(options: argparse.Namespace) -> None:
     # first, while this process is small and the machine has its memory for them
     by_prompts = memory_by_prompts(options)
     with tempfile.TemporaryDirectory() as folder:
-        request = extraction.Extraction(
+        request = Extraction(
             model=options.model,
             corpus=options.corpus,
             n_prompts=options.n_prompts,

@@ -23,7 +23,10 @@ from common import at_least, default_output, make_result, run_command, write_jso
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import extraction, pipeline, tables
+from token_geometry.extraction import pipeline
+from token_geometry.extraction.plan import PLAN
+from token_geometry.observables import transfer
+from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
 
 N_LAYERS, N_TOKENS, WIDTH = 33, 1024, 64
@@ -35,7 +38,7 @@ N_DIFFERENT = 4
 RECIPE = {"model": {"random": "Llama-3-8B"}, "seed": 0}
 
 
-def ready_made(n_layers: int, n_tokens: int) -> list[tables.Tables]:
+def ready_made(n_layers: int, n_tokens: int) -> list[transfer.Tables]:
     """Tables of clouds that change a little from layer to layer, on the host in the types of a shard."""
     import numpy as np
     import torch
@@ -68,7 +71,7 @@ def ready_made(n_layers: int, n_tokens: int) -> list[tables.Tables]:
             "token_id": np.arange(n_tokens),
             "block_permutation": np.arange(1),
         }
-        made.append(tables.leave(arrays, store.make_attrs("Ready-made tables", RECIPE), device="cpu"))
+        made.append(transfer.leave(arrays, store.make_attrs("Ready-made tables", RECIPE), device="cpu"))
     return made
 
 
@@ -110,17 +113,17 @@ class Run:
         """Shards to observables, as the notebook does it."""
         self._write_plan()
         clock = Clock()
-        found = reduction.compute(self.folder)
+        found = reduction.compute(Reduction(extraction=str(self.folder), output="observables.nc"))
         result = clock.read()
         if found.sizes["prompt"] != self.n_prompts:
             raise RuntimeError("not all shards were reduced")
         return result
 
-    def _made(self) -> Iterator[tuple[tables.Tables, Path]]:
+    def _made(self) -> Iterator[tuple[transfer.Tables, Path]]:
         for number in range(self.n_prompts):
             one = self.tables[number % len(self.tables)]
             attrs = one.attrs | {"prompt": str(number), "shuffle_level": 0}
-            yield tables.Tables(one.arrays, attrs), self.folder / f"{number}.nc"
+            yield transfer.Tables(one.arrays, attrs), self.folder / f"{number}.nc"
 
     def _write_plan(self) -> None:
         names = [str(number) for number in range(self.n_prompts)]
@@ -135,7 +138,7 @@ class Run:
             "n_too_short": 0,
             "shards": [{"prompt": name, "shuffle_level": 0, "file": f"{name}.nc"} for name in names],
         }
-        (self.folder / extraction.PLAN).write_text(json.dumps(plan), encoding="utf-8")
+        (self.folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
 
 
 def _peak_of_all() -> dict[str, int]:

@@ -16,10 +16,11 @@ import torch
 import xarray as xr
 
 from token_geometry.base import processes, store
-from token_geometry.extraction import extraction, pipeline, tables
+from token_geometry.extraction import pipeline, plan
 from token_geometry.geometry import neighbors
 from token_geometry.geometry.table_format import N_NEIGHBORS
-from token_geometry.observables import labelled
+from token_geometry.observables import labelled, transfer
+from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
 
 N_LAYERS, N_TOKENS = 4, 48
@@ -48,7 +49,7 @@ def tables_of(number, *, n_tokens=N_TOKENS):
         "block_permutation": np.arange(1),
     }
     attrs = store.make_attrs("Tables", {"seed": 0}, prompt=str(number), shuffle_level=0)
-    return tables.leave(arrays, attrs, device="cpu")
+    return transfer.leave(arrays, attrs, device="cpu")
 
 
 def written(directory):
@@ -222,7 +223,7 @@ def forty_shards(tmp_path):
         pipeline.finish((tables_of(number), directory / name), keep_neighbors=number % 3 > 0)
     recipe = {"seed": 0, "model": {"sha256": "ab"}}
     request = {"model": "random", "corpus": "texts", "n_tokens": N_TOKENS, "seed": 0, "dtype": "float32"}
-    plan = {
+    found = {
         "recipe": recipe,
         "recipe_digest": store.digest({"seed": 0}),
         "plan_digest": "cd",
@@ -232,20 +233,20 @@ def forty_shards(tmp_path):
         "n_too_short": 0,
         "shards": [{"prompt": str(n), "shuffle_level": 0, "file": name} for n, name in enumerate(names)],
     }
-    (directory / extraction.PLAN).write_text(json.dumps(plan))
+    (directory / plan.PLAN).write_text(json.dumps(found))
     return directory
 
 
 def test_observables_are_the_same_on_one_core_and_on_all(forty_shards, monkeypatch, refused):
     monkeypatch.setattr(processes, "cores", lambda: 1)
-    alone = reduction.compute(forty_shards)
+    alone = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
     monkeypatch.setattr(processes, "cores", lambda: 3)
     monkeypatch.setattr(labelled, "observables", lambda *_, **__: pytest.fail("this process reduces"))
-    together = reduction.compute(forty_shards)
+    together = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
     monkeypatch.undo()
     xr.testing.assert_identical(together.drop_attrs(), alone.drop_attrs())
     assert together["prompt"].values.tolist() == [str(number) for number in range(40)]
     damaged = forty_shards / "17.nc"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with refused(damaged, "damaged", "delete it"):
-        reduction.compute(forty_shards)
+        reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))

@@ -25,6 +25,10 @@ _CHECKSUM = "checksum"
 # the libraries below are not made for threads, and xarray's own lock leaves a part of the work out
 _NETCDF = threading.Lock()
 
+# A file system that knows no locks would make HDF5 refuse whole files. Nobody needs its locks: a file is written
+# under another name and renamed when it is whole. It must be set before HDF5 is loaded.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
 _RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 
 from token_geometry.base import processes, resources
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import batching, extraction, pipeline, tables
+from token_geometry.extraction import batching, pipeline, shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.extraction.work import Work
+from token_geometry.observables.transfer import Tables
+from token_geometry.requests.extraction import Extraction
 
 
 def make(
-    request: extraction.Extraction,
-    work: extraction.Work,
-    keys: Sequence[extraction.ShardKey],
+    request: Extraction,
+    work: Work,
+    keys: Sequence[ShardKey],
     *,
     devices: Sequence[str],
     n_processes: int = 1,
@@ -26,7 +30,7 @@ def make(
     threads, or fewer where the memory has no room for them. A team of threads inside a matrix product would
     be no faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64
     to 100 tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number
-    depends on cores, processes or slices. Behind a GPU other processes reduce and write, while it works on
+    depends on cores, processes or parts. Behind a GPU other processes reduce and write, while it works on
     the prompts that follow.
 
     Parameters
@@ -34,7 +38,7 @@ def make(
     request
         The extraction.
     work
-        From `extraction.begin`.
+        From `work.begin`.
     keys
         Those of `work.missing` that this process makes.
     devices
@@ -61,8 +65,8 @@ def make(
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")
 
-    def pass_through(chunk) -> list[tuple[tables.Tables, Path]]:
-        made = halving(lambda part: list(extraction.make_tables(model, part, request, work.recipe)), chunk)
+    def pass_through(chunk) -> list[tuple[Tables, Path]]:
+        made = halving(lambda part: list(shards.make_tables(model, part, request, work.recipe)), chunk)
         return [(one, directory / key.file_name()) for key, one in zip(chunk, made, strict=True)]
 
     def on_one_core(chunk) -> int:

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from token_geometry.base import processes, store
-from token_geometry.extraction.tables import Tables, reduced
+from token_geometry.extraction.plan import reduced
+from token_geometry.observables.transfer import Tables
 
 
 def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
-from token_geometry.observables import labelled
 
 if TYPE_CHECKING:  # processes that reduce and write do without torch
     import torch
@@ -98,16 +96,6 @@ def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: 
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(device))
     return Tables(sent, attrs, arrived)
-
-
-def reduced(shard: xr.Dataset) -> xr.Dataset:
-    """The observables of a shard, which take its place where neighbor tables are not kept."""
-    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
-
-
-def names_of_observables() -> str:
-    """What a reduced shard says of the observables that it holds."""
-    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
 
 
 def _sent(array, dtype: str | None):
