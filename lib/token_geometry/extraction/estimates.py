@@ -100,7 +100,7 @@ def seconds_of_pass(request, device: str) -> float:
     """
     import torch
 
-    from token_geometry.geometry import cosine, neighbors
+    from token_geometry.geometry import neighbors
 
     shape = shape_of(models.resolve(request.model))
     n_tokens, width = request.n_tokens, shape["width"]
@@ -116,7 +116,7 @@ def seconds_of_pass(request, device: str) -> float:
         right = torch.randn(inner, 4 * inner, generator=generator).to(device, dtype)
         product = _seconds(lambda: left @ right, device)
         cloud = torch.randn(1, n_tokens, width, generator=generator).to(device)
-        layer = _seconds(lambda: (neighbors.neighbor_table(cloud), cosine.cosine_similarity(cloud)), device)
+        layer = _seconds(lambda: neighbors.neighbor_table(cloud), device)
     finally:
         torch.set_num_threads(n_threads)
     # the embeddings are looked up, the head is a product as large

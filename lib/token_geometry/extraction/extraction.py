@@ -16,7 +16,6 @@ import xarray as xr
 from token_geometry.base import resources, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import estimates, locks
-from token_geometry.geometry import table_format
 from token_geometry.models import models, placement
 from token_geometry.observables import labelled
 from token_geometry.texts import prompts
@@ -368,59 +367,19 @@ def _names_of_observables() -> str:
 
 
 def _shard(model, key: ShardKey, permutation, token_ids, states, recipe: dict) -> xr.Dataset:
-    from token_geometry.geometry import cosine, neighbors
+    from token_geometry.geometry import neighbors
+    from token_geometry.observables import tables
 
     started = time.perf_counter()
     try:
-        table = neighbors.neighbor_table(states.hidden)
+        of_states = tables.tables(states.hidden)
         of_logits = neighbors.neighbor_table(states.logits[None])
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
-    mean, deviation = cosine.cosine_similarity(states.hidden)
-    mean, deviation = mean.cpu().numpy(), deviation.cpu().numpy()
     seconds_geometry = time.perf_counter() - started
-    index_type = np.uint16 if len(token_ids) < 2**16 - 1 else np.uint32
-    if (table.index < 0).any():
-        index_type = np.int32
-    per_token = ("layer", "token")
     units = {"units": "1"}
-    return xr.Dataset(
+    of_head = xr.Dataset(
         {
-            "neighbor_distance": (
-                (*per_token, "rank"),
-                table.distance.astype(np.float32),
-                {"long_name": "distance to the neighbor of this rank, distinct points", **units},
-            ),
-            "neighbor_index": (
-                (*per_token, "neighbor"),
-                table.index.astype(index_type),
-                {"long_name": "index of the nearest points, nearest first", **units},
-            ),
-            "distinct": (
-                per_token,
-                table.distinct.astype(np.int8),
-                {"long_name": "1 where a point is the first of its value", **units},
-            ),
-            "n_float64": (
-                "layer",
-                table.redone.astype(np.int32),
-                {"long_name": "number of points whose neighbors float32 could not decide", **units},
-            ),
-            "neighbor_angle": (
-                per_token,
-                table.angle.astype(np.float32),
-                {"long_name": "angle between first and second neighbor", "units": "degree"},
-            ),
-            "cosine_similarity": (
-                "layer",
-                mean,
-                {"long_name": "mean cosine similarity of all pairs of tokens", **units},
-            ),
-            "cosine_similarity_std": (
-                "layer",
-                deviation,
-                {"long_name": "standard deviation of the cosine similarity", **units},
-            ),
             "loss": (
                 (),
                 states.loss,
@@ -453,11 +412,9 @@ def _shard(model, key: ShardKey, permutation, token_ids, states, recipe: dict) -
                 {"long_name": "order of the blocks of the shuffle", **units},
             ),
         },
-        coords={
-            "layer": np.arange(model.n_layers + 1),
-            "rank": np.array(table_format.RANKS),
-        },
-        attrs=store.make_attrs(
+    )
+    return of_states.merge(of_head).assign_attrs(
+        store.make_attrs(
             f"Neighbor tables of one prompt, {model.source.title}",
             recipe,
             prompt=key.prompt.id,
