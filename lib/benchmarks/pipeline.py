@@ -43,7 +43,7 @@ def ready_made(n_layers: int, n_tokens: int) -> list[transfer.Tables]:
     import numpy as np
     import torch
 
-    from token_geometry.geometry import cosine, neighbors
+    from token_geometry.observables import tables
 
     torch.set_num_threads(1)
     made = []
@@ -52,22 +52,14 @@ def ready_made(n_layers: int, n_tokens: int) -> list[transfer.Tables]:
         steps = torch.randn(n_layers, n_tokens, WIDTH, generator=generator)
         steps[1:] *= 0.3
         hidden = steps.cumsum(0)
-        table = neighbors.neighbor_table(hidden)
-        mean, deviation = cosine.cosine_similarity(hidden)
+        of_states = tables.arrays(hidden)
         of_token = torch.rand(n_tokens, generator=generator, dtype=torch.float64).numpy()
-        arrays = {
-            "neighbor_distance": table.distance,
-            "neighbor_index": table.index,
-            "distinct": table.distinct,
-            "n_float64": table.redone,
-            "neighbor_angle": table.angle,
-            "cosine_similarity": mean,
-            "cosine_similarity_std": deviation,
+        arrays = of_states | {
             "loss": of_token.mean(),
             "token_loss": of_token,
             "entropy": of_token.mean(),
             "token_entropy": of_token,
-            "logit_neighbor_distance": table.distance[-1],
+            "logit_neighbor_distance": of_states["neighbor_distance"][-1],
             "token_id": np.arange(n_tokens),
             "block_permutation": np.arange(1),
         }

@@ -17,9 +17,8 @@ import xarray as xr
 
 from token_geometry.base import processes, store
 from token_geometry.extraction import pipeline, plan
-from token_geometry.geometry import neighbors
 from token_geometry.geometry.table_format import N_NEIGHBORS
-from token_geometry.observables import labelled, transfer
+from token_geometry.observables import labelled, tables, transfer
 from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
 
@@ -30,21 +29,14 @@ def tables_of(number, *, n_tokens=N_TOKENS):
     """Tables of a random cloud, as a pass leaves them."""
     generator = torch.Generator().manual_seed(number)
     hidden = torch.randn(N_LAYERS, n_tokens, 16, generator=generator)
-    table = neighbors.neighbor_table(hidden)
+    of_states = tables.arrays(hidden)
     of_token = torch.rand(n_tokens, generator=generator, dtype=torch.float64).numpy()
-    arrays = {
-        "neighbor_distance": table.distance,
-        "neighbor_index": torch.from_numpy(table.index),
-        "distinct": torch.from_numpy(table.distinct),
-        "n_float64": table.redone,
-        "neighbor_angle": table.angle,
-        "cosine_similarity": hidden.double().mean((1, 2)),
-        "cosine_similarity_std": hidden.double().std((1, 2)),
+    arrays = of_states | {
         "loss": 1.5,
         "token_loss": of_token,
         "entropy": 2.5,
         "token_entropy": of_token,
-        "logit_neighbor_distance": table.distance[0],
+        "logit_neighbor_distance": of_states["neighbor_distance"][0],
         "token_id": np.arange(n_tokens),
         "block_permutation": np.arange(1),
     }

@@ -9,8 +9,8 @@ import xarray as xr
 from token_geometry.base import resources, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction.plan import ShardKey, reduced
-from token_geometry.geometry import cosine, neighbors
-from token_geometry.observables import transfer
+from token_geometry.geometry import neighbors
+from token_geometry.observables import tables, transfer
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel, States
 from token_geometry.texts import prompts
@@ -53,24 +53,16 @@ def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe:
 def _measure(key: ShardKey, states: States) -> dict:
     """Arrays of a shard by name, the geometry's on the device of the states."""
     try:
-        table = neighbors.neighbor_table(states.hidden)
-        of_logits = neighbors.neighbor_table(states.logits[None])
+        of_states = tables.arrays(states.hidden)
+        of_logits = neighbors.neighbor_tensors(states.logits[None])
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
-    mean, deviation = cosine.cosine_similarity(states.hidden)
-    return {
-        "neighbor_distance": table.distance,
-        "neighbor_index": table.index,
-        "distinct": table.distinct,
-        "n_float64": table.redone,
-        "neighbor_angle": table.angle,
-        "cosine_similarity": mean,
-        "cosine_similarity_std": deviation,
+    return of_states | {
         "loss": states.loss,
         "token_loss": states.token_loss,
         "entropy": states.entropy,
         "token_entropy": states.token_entropy,
-        "logit_neighbor_distance": of_logits.distance[0],
+        "logit_neighbor_distance": of_logits["distance"][0],
     }
 
 

@@ -48,7 +48,7 @@ class Tables:
     """
 
     arrays: dict[str, np.ndarray | torch.Tensor]
-    """By the names of `VARIABLES`, in memory of the host."""
+    """By names of `VARIABLES`, in memory of the host."""
 
     attrs: dict
     """Attributes of the shard."""
@@ -62,6 +62,7 @@ class Tables:
         variables = {
             name: (dims, arrays[name], {"long_name": long_name, "units": unit})
             for name, (dims, long_name, unit) in VARIABLES.items()
+            if name in arrays
         }
         layers = np.arange(len(arrays["cosine_similarity"]))
         return xr.Dataset(variables, coords={"layer": layers, "rank": np.array(RANKS)}, attrs=self.attrs)
@@ -81,7 +82,7 @@ def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: 
     Parameters
     ----------
     arrays
-        By the names of `VARIABLES`; on the device or the host.
+        By names of `VARIABLES`; on the device or the host.
     attrs
         Attributes of the shard.
     device
