@@ -146,7 +146,7 @@ def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) ->
     norms = _squared_norms(centered)
     chosen = torch.arange(len(points), device=points.device) if rows is None else rows
     result = norms.new_empty(len(chosen), len(points))
-    blocks = _gram_rows(centered, out=result) if rows is None else [(0, centered[rows] @ centered.T)]
+    blocks = _gram_rows(centered, out=result) if rows is None else [(0, torch.mm(centered[rows], centered.T))]
     for start, gram in blocks:
         first_rows = chosen[start : start + len(gram)]
         sums = norms[first_rows, None] + norms

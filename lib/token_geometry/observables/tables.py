@@ -66,7 +66,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     points
         Points of a cloud at every layer, shape (layer, token, width), or at a single one, shape (token, width): a
         NumPy array or a torch tensor of any floating type on any device, in any unit. A layer is whatever the
-        first axis counts; token i is the same in all layers. Half precision is taken to float32; float64 stays.
+        first axis counts; token i is the same one in all layers. Half precision becomes float32; float64 stays.
     layers
         Coordinates of the layers, numbers or names, all different; by default 0, 1, 2 …
 
