@@ -205,6 +205,21 @@ def test_ids_that_are_null_are_none(tmp_path, rows):
     assert list(texts(parquet(tmp_path / "corpus.parquet", rows))) == ["0", "1"]
 
 
+def test_a_number_of_a_text_without_id_that_is_the_id_of_another_is_refused(tmp_path, refused):
+    with refused("'1'", "twice", "has its number"):
+        texts(jsonl(tmp_path / "corpus.jsonl", [{"id": "1", "text": "one"}, {"text": "two"}]))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path, refused):
+    import pyarrow
+
+    rows = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    (tmp_path / "corpus.csv").write_text("text,text\na,b\n")
+    for path in (parquet(tmp_path / "corpus.parquet", rows), tmp_path / "corpus.csv"):
+        with refused("two columns 'text'"):
+            texts(path)
+
+
 def test_an_id_that_is_no_string_or_number_is_refused(tmp_path, refused):
     for key in ({"a": 1}, [1]):
         with refused("row 1", "the id is a"):

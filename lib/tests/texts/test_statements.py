@@ -288,6 +288,8 @@ def test_a_data_set_that_does_not_exist_is_refused_with_the_nearest_one(refused,
         statements.load("citys")
     with refused("nothing.csv", "No such file"):
         statements.load(str(tmp_path / "nothing.csv"))
+    with refused("no-such-user", "No such file"):
+        statements.load("~no-such-user/x.csv")
     with refused("datasets is empty"):
         statements.load_all([])
 

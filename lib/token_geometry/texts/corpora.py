@@ -98,7 +98,10 @@ class Texts(Mapping[str, str]):
         self.has_text, self.checksums, self.held, n_held = False, {}, {}, 0
         for key, text in self._checked():
             if key in self.checksums:
-                raise InputError(f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique")
+                raise InputError(
+                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without one has its "
+                    "number)"
+                )
             self.checksums[key] = sha256(text)
             self.has_text |= bool(text)
             if self.held is not None:
@@ -118,11 +121,8 @@ class Texts(Mapping[str, str]):
             _check_characters(text, f"corpus {self._name!r}, text {key!r}", "remove it")
             yield key, text.strip()
 
-    def items(self) -> Iterator[tuple[str, str]]:
+    def items(self) -> Iterator[tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._checked()
-
-    def values(self) -> Iterator[str]:
-        return (text for _, text in self._checked())
 
     def __getitem__(self, key: str) -> str:
         if key not in self.checksums:
@@ -164,7 +164,7 @@ def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
     path = project.root() / "data" / "corpora.yml"
     with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path))
+        return yaml.safe_load(reading.decode(path)) or {}
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
@@ -300,7 +300,7 @@ def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _raise(error: OSError) -> None:
-    raise error
+    raise InputError(f"{reading.spelled(error.filename)} cannot be read: {error.strerror}")
 
 
 def _one_kind(corpus: str, files: list[Path]) -> list[Path]:

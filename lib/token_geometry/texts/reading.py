@@ -40,6 +40,8 @@ def door(what: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         utf16 = " (it begins as UTF-16 does)" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise InputError(f"{what} is not UTF-8 (byte {error.start}){utf16}: convert it to UTF-8") from None
+    except KeyError as error:
+        raise InputError(f"{what} lacks {error}") from None
     except RecursionError:
         raise InputError(f"{what} is nested too deeply: leave out all but id and text") from None
     except Exception as error:  # readers raise many kinds, all of which mean: not to be read
@@ -97,7 +99,10 @@ def csv_table(path: Path, what: str = "") -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
             table = table.fillna("")  # of rows that are too short
-    except (ValueError, csv.Error, pd.errors.ParserWarning) as error:
+    except pd.errors.ParserWarning:
+        reason = "a row has more fields than the first line: a text with a comma needs quotation marks"
+        raise InputError(f"{what} is no CSV file ({reason})") from None
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{what} is no CSV file ({str(error).strip().splitlines()[0]})") from None
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{what} has two columns {twice[0]!r}: rename one of them")
@@ -135,6 +140,8 @@ def batch(what: str, start: int, keys: Sequence, texts: Sequence, column: str, t
 def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]:
     """The columns of a table that are read: the text's, and `id` where there is one."""
     names = list(names or ())
+    if names.count(column) > 1:
+        raise InputError(f"{what} has two columns {column!r}: rename one of them")
     if column not in names:
         batch(what, 0, [None], [None], column, names)
     return [column] if "id" not in names or column == "id" else ["id", column]

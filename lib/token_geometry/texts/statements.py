@@ -1,5 +1,6 @@
 """Statements with labels: CSV files read, checked, and drawn from."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def load(dataset: str) -> Statements:
     InputError
         If there is no such file, or it is not of this form.
     """
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     if dataset in names():
         path = project.root() / "data" / "statements" / f"{dataset}.csv"
     elif path.suffix.lower() != ".csv":
