@@ -206,7 +206,7 @@ def test_ids_that_are_null_are_none(tmp_path, rows):
 
 
 def test_a_number_of_a_text_without_id_that_is_the_id_of_another_is_refused(tmp_path, refused):
-    with refused("'1'", "twice", "has its number"):
+    with refused("'1'", "twice", "one has its number"):
         texts(jsonl(tmp_path / "corpus.jsonl", [{"id": "1", "text": "one"}, {"text": "two"}]))
 
 

@@ -99,8 +99,8 @@ class Texts(Mapping[str, str]):
         for key, text in self._checked():
             if key in self.checksums:
                 raise InputError(
-                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without one has its "
-                    "number)"
+                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without "
+                    "one has its number)"
                 )
             self.checksums[key] = sha256(text)
             self.has_text |= bool(text)
