@@ -140,6 +140,7 @@ def test_a_corpus_that_memory_does_not_hold_gives_the_same_draw(sotu, tokenizers
     streamed = corpora.Corpus("c", "C", read)
     assert isinstance(streamed.texts, corpora.Texts) and streamed.texts == held.texts
     assert streamed.identity() == held.identity()
+    assert 1 < streamed.n_at_a_time < 64 and held.n_at_a_time > 440
     for n_prompts in (3, None):  # of so many short ones the draw needs several goes
         expected, found = (draw(corpus, tokenizers[:1], n_prompts) for corpus in (held, streamed))
         assert ids(found) == ids(expected) and found.n_too_short == expected.n_too_short

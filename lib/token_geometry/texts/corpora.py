@@ -58,7 +58,7 @@ class Corpus:
         if isinstance(self.source, Mapping):
             return self.source
         texts = Texts(self.name, self.source)
-        if not texts.has_text:
+        if not texts.n_characters:
             raise InputError(f"corpus {self.name!r} holds no text")
         if self.checksum and identity(texts) != self.checksum:
             raise InputError(
@@ -73,6 +73,12 @@ class Corpus:
         So whoever has results can tell whether they are fresh without the texts that they were made from.
         """
         return self.checksum or identity(self.texts)
+
+    @property
+    def n_at_a_time(self) -> int:
+        """How many of the texts memory holds, as long as they are on average."""
+        n_characters = self.texts.n_characters if isinstance(self.texts, Texts) else 0
+        return len(self.texts) * HELD // max(n_characters, HELD) + 1
 
     def some(self, ids: Sequence[str]) -> dict[str, str]:
         """Several of the texts by id, in one go."""
@@ -95,7 +101,7 @@ class Texts(Mapping[str, str]):
 
     def __init__(self, name: str, read: Read) -> None:
         self._name, self._read = name, read
-        self.has_text, self.checksums, self.held, n_held = False, {}, {}, 0
+        self.checksums, self.held, self.n_characters = {}, {}, 0
         for key, text in self._checked():
             if key in self.checksums:
                 raise InputError(
@@ -103,12 +109,11 @@ class Texts(Mapping[str, str]):
                     "one has its number)"
                 )
             self.checksums[key] = sha256(text)
-            self.has_text |= bool(text)
-            if self.held is not None:
+            self.n_characters += len(text)
+            if self.n_characters > HELD:
+                self.held = None
+            elif self.held is not None:
                 self.held[key] = text
-                n_held += len(text)
-                if n_held > HELD:
-                    self.held = None
 
     def _checked(self) -> Iterator[tuple[str, str]]:
         for number, (key, text) in enumerate(self._read()):

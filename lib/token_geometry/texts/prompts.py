@@ -110,7 +110,8 @@ def _drawn(corpus: Corpus, seed: int, n_prompts: int | None) -> Iterator[tuple[s
     order = sorted(
         (hashlib.sha256(f"{seed}\0{text}".encode()).digest(), key) for key, text in corpus.texts.items()
     )
-    size = 2 * (n_prompts or len(order)) + 64  # a corpus that is not held in memory is read once for each so many
+    # a corpus that is not held in memory is read once for each so many
+    size = min(2 * (n_prompts or len(order)) + 64, corpus.n_at_a_time)
     for start in range(0, len(order), size):
         keys = [key for _, key in order[start : start + size]]
         texts = corpus.some(keys)
