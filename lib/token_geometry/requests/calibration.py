@@ -41,6 +41,9 @@ class Calibration(Request):
     output: str
     """File of the dataset."""
 
+    column: str = "text"
+    """Column of the texts, where the corpus has columns."""
+
     n_prompts: int = 2
     """How many prompts to compare on."""
 
@@ -64,7 +67,7 @@ class Calibration(Request):
 
     def check(self) -> None:
         models.check_files(self.resolve())
-        check_corpus(self.corpus, self.n_prompts)
+        check_corpus(self.corpus, self.n_prompts, column=self.column)
 
     def resolve(self) -> models.ModelSource:
         """Check the request and find out what its model is.
@@ -94,7 +97,7 @@ class Calibration(Request):
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
             "model": models.resolve(self.model).identity(),
-            "corpus": corpora.corpus_identity(self.corpus),
+            "corpus": corpora.corpus_identity(self.corpus, column=self.column),
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
             "seed": self.seed,

@@ -42,7 +42,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     source, recipe = request.resolve(), request.recipe()
     models.check_length(source, models.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
-        corpora.load_corpus(request.corpus),
+        corpora.load_corpus(request.corpus, column=request.column),
         [models.load_tokenizer(source)],
         n_prompts=request.n_prompts,
         n_tokens=request.n_tokens,
