@@ -10,8 +10,7 @@ import numpy as np
 
 from token_geometry.base.errors import InputError
 from token_geometry.texts import corpora, tokens
-from token_geometry.texts.corpora import Corpus, aliases, corpus_identity, load_corpus  # noqa: F401
-from token_geometry.texts.shuffling import block_permutation, check_shuffle_levels, shuffle_blocks  # noqa: F401
+from token_geometry.texts.corpora import Corpus
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
 """Ids that stand in the names of files as they are."""
