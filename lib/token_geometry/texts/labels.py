@@ -1,5 +1,7 @@
 """Labels of statements: which are false and true, which are names of classes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -30,12 +32,12 @@ LARGEST = 2**53
 """Whole numbers below it are told apart as floating-point numbers."""
 
 
-def missing(spelled: pd.Series) -> np.ndarray:
+def missing(spelled: Sequence[str]) -> np.ndarray:
     """Which labels are not there, shape (n_statements,)."""
-    return spelled.str.lower().isin(MISSING).to_numpy()
+    return np.array([label.lower() in MISSING for label in spelled], dtype=bool)
 
 
-def numbered(spelled: pd.Series, what: str) -> tuple[np.ndarray, pd.Series]:
+def numbered(spelled: Sequence[str], what: str) -> tuple[np.ndarray, list[str]]:
     """Labels as whole numbers, and as a reader sees them.
 
     The labels 0 and 1, -1 and 1, and the words of `TRUTH` become 0 (false) and 1 (true). Other whole numbers stay.
@@ -53,24 +55,23 @@ def numbered(spelled: pd.Series, what: str) -> tuple[np.ndarray, pd.Series]:
     InputError
         If numbers and words are mixed, or a number is not finite or too large to be a label.
     """
-    words = spelled.str.lower()
-    numbers = pd.to_numeric(words, errors="coerce").astype(float)
-    is_number = numbers.notna()
-    if is_number.any() and not is_number.all():
-        pair = [spelled[is_number].iloc[0], spelled[~is_number].iloc[0]]
-        raise InputError(f"{what} has numbers and words as labels ({pair[0]!r}, {pair[1]!r}): spell them alike")
-    if not is_number.all():
+    spelled, words = list(spelled), [label.lower() for label in spelled]
+    numbers = np.asarray(pd.to_numeric(pd.Series(words, dtype=object), errors="coerce"), dtype=np.float64)
+    is_word = np.isnan(numbers)
+    if is_word.any() and not is_word.all():
+        number, word = spelled[is_word.argmin()], spelled[is_word.argmax()]
+        raise InputError(f"{what} has numbers and words as labels ({number!r}, {word!r}): spell them alike")
+    if is_word.any():
         for false, true in TRUTH:
             if {*words} <= {false, true}:
-                return (words == true).to_numpy(dtype=np.int64), spelled
-    elif (outside := ~(numbers.abs() < LARGEST)).any():
-        large = spelled[outside].iloc[0]
-        raise InputError(f"{what} has the label {large!r}; accepted: words, and numbers below 2^53")
+                return np.array([word == true for word in words], dtype=np.int64), spelled
+    elif (outside := ~(np.abs(numbers) < LARGEST)).any():
+        raise InputError(
+            f"{what} has the label {spelled[outside.argmax()]!r}; accepted: words, and numbers below 2^53"
+        )
     elif (numbers == numbers.round()).all():
-        values = numbers.to_numpy(dtype=np.int64)
-        if {*values} == {-1, 1}:
+        values = numbers.astype(np.int64)
+        if {*values.tolist()} == {-1, 1}:
             values = (values + 1) // 2
-        if {*values} == {0, 1}:
-            spelled = pd.Series(values.astype(str), index=spelled.index)
-        return values, spelled
-    return words.astype("category").cat.codes.to_numpy(dtype=np.int64) + 1, spelled
+        return values, [str(value) for value in values] if {*values.tolist()} == {0, 1} else spelled
+    return np.unique(words, return_inverse=True)[1].astype(np.int64) + 1, spelled

@@ -162,24 +162,24 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
 
 def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
     what, texts, spelled = f"data set {dataset!r}", table["statement"], table["label"].str.strip()
-    for column, empty in (("statement", texts.str.strip() == ""), ("label", labels.missing(spelled))):
+    for column, empty in (("statement", texts.str.strip() == ""), ("label", labels.missing(list(spelled)))):
         if empty.any():
             row = int(np.argmax(empty))
-            value = table[column][row].strip()
+            value = str(table[column].iloc[row]).strip()
             raise InputError(
                 f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
                 f"{empty.sum()} such rows: fill them in or take them out"
             )
-    values, shown = labels.numbered(spelled, what)
+    values, shown = labels.numbered(list(spelled), what)
     # a statement that is there twice would be one point of the cloud, and in train and test at a time
-    contradictory = pd.Series(values).groupby(texts).transform("nunique") > 1
+    contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
     repeated = texts.duplicated() & ~contradictory
     kept = np.flatnonzero(~(contradictory | repeated).to_numpy())
     result = Statements(
         name=name,
         texts=tuple(texts.iloc[kept]),
         labels=values[kept],
-        label_names=tuple(shown.iloc[kept]),
+        label_names=tuple(shown[i] for i in kept),
         rows=kept,
         n_rows=len(table),
         n_repeated=int(repeated.sum()),
