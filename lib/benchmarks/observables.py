@@ -38,7 +38,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, prompts
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -259,7 +259,7 @@ def benchmark(options: argparse.Namespace) -> None:
         request.check()
         model = LanguageModel(models.resolve(request.model), dtype=request.dtype, device="cpu")
         selection = prompts.select_prompts(
-            prompts.load_corpus(request.corpus),
+            corpora.load_corpus(request.corpus),
             [model.tokenizer],
             n_prompts=request.n_prompts,
             n_tokens=request.n_tokens,

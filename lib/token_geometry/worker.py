@@ -75,7 +75,7 @@ def share(request: Extraction) -> None:
             "launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
         )
     with contextlib.ExitStack() as stack:
-        found = [None]
+        found: list = [None]
         if state.is_main_process:
             print(f"{state.num_processes} processes")
             found = [stack.enter_context(begin(job, plan.prepare(job), n_processes=state.num_processes))]
@@ -92,7 +92,9 @@ def share(request: Extraction) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m token_geometry.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m token_geometry.worker", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="values",
                         help="a parameter of notebooks/extraction.ipynb, as for papermill")  # fmt: skip
     parser.add_argument("--parameters", type=Path, help="a YAML file of parameters")

@@ -35,13 +35,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(refused):
         ("n_tokens", True, "a whole number"),
         ("n_tokens", None, "a whole number"),
         ("n_prompts", "all", "a whole number or None"),
-        ("shuffle_levels", 5, "a list of whole numbers, such as '[0, 1]'"),
+        ("shuffle_levels", 5, "a list of whole numbers, such as '[5]'"),
         ("shuffle_levels", [0, "5"], "a list of whole numbers, such as '[0, 1]'"),
         ("shuffle_levels", "05", "a list of whole numbers, such as '[0, 1]'"),
         ("overwrite", "yes", "true or false"),
         ("overwrite", 1, "true or false"),
         ("model", 7, "a string"),
-        ("filter_models", "gemma3-270m", 'a list of strings, such as \'["a"'),
+        ("filter_models", "gemma3-270m", 'a list of strings, such as \'["gemma3-270m"]'),
     ],
 )
 def test_a_value_of_another_type_is_refused(name, value, accepted, refused):

@@ -4,6 +4,7 @@ papermill hands over any name with a mere warning, so a notebook checks its para
 """
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Iterable
@@ -71,7 +72,8 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     for name, value in values.items():
         if not _fits(value, hints[name]):
             raise InputError(
-                f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; accepted: {_spell(hints[name])}"
+                f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; "
+                f"accepted: {_spell(hints[name], value)}"
                 f"{_way_out(name, value, hints[name])}"
             )
     for name, field in fields.items():
@@ -142,13 +144,15 @@ def _fits(value, hint) -> bool:
     return isinstance(value, origin or hint)
 
 
-def _spell(hint, *, many: bool = False) -> str:
+def _spell(hint, value, *, many: bool = False) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_spell(argument, many=many) for argument in arguments)
+        return " or ".join(_spell(argument, value, many=many) for argument in arguments)
     if _is_list(hint):
-        example = "[0, 1]" if int in (arguments[0], *typing.get_args(arguments[0])) else '["a", "b"]'
-        return f"a list of {_spell(arguments[0], many=True)}, such as '{example}'"
+        example = json.dumps(
+            [value] if _fits(value, arguments[0]) else [0, 1] if _fits(0, arguments[0]) else ["a"]
+        )
+        return f"a list of {_spell(arguments[0], value, many=True)}, such as '{example}'"
     one, several = {
         int: ("a whole number", "whole numbers"),
         str: ("a string", "strings"),

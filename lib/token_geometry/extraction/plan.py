@@ -31,9 +31,8 @@ class ShardKey:
     """Shuffle level S."""
 
     def file_name(self) -> str:
-        """Name of the shard; the checksum keeps ids apart that differ in odd characters only."""
-        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.prompt.id)[:80]
-        return f"{plain}-{self.prompt.text_sha256[:8]}-s{self.shuffle_level}.nc"
+        """Name of the shard, which no other prompt's has."""
+        return f"{self.prompt.file_stem()}-s{self.shuffle_level}.nc"
 
 
 def prepare(job: Job) -> Path:

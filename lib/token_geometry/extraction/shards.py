@@ -13,7 +13,7 @@ from token_geometry.geometry import neighbors
 from token_geometry.observables import tables, transfer
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel, States
-from token_geometry.texts import prompts
+from token_geometry.texts import shuffling
 
 
 def make_tables(
@@ -22,10 +22,10 @@ def make_tables(
     """One forward pass of prompts, all of `n_tokens` tokens, and the tables of each."""
     started = time.perf_counter()
     permutations = [
-        prompts.block_permutation(key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256)
+        shuffling.block_permutation(key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256)
         for key in keys
     ]
-    token_ids = [prompts.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]
+    token_ids = [shuffling.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]
     passed = model.forward_batch(np.stack(token_ids), final_norm=request.final_norm, logits=True)
     seconds = (time.perf_counter() - started) / len(keys)
     for key, permutation, ids, states in zip(keys, permutations, token_ids, passed, strict=True):

@@ -10,7 +10,7 @@ from token_geometry.models import models
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
 from token_geometry.requests.protocol import Declaration, Estimate, Request, Step
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 N_CLOUDS = 16
 """Clouds over which the expected dimension of a manifold is taken; its error is then a quarter of a sample's."""
@@ -94,7 +94,7 @@ class Calibration(Request):
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
             "model": models.resolve(self.model).identity(),
-            "corpus": prompts.corpus_identity(self.corpus),
+            "corpus": corpora.corpus_identity(self.corpus),
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
             "seed": self.seed,

@@ -9,7 +9,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.models import models, placement
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, shuffling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Extraction(Request):
         shape = sizes.shape_of(models.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
-            n_passes = len(prompts.load_corpus(self.corpus).texts) * len(self.shuffle_levels)
+            n_passes = len(corpora.load_corpus(self.corpus).texts) * len(self.shuffle_levels)
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
@@ -197,7 +197,7 @@ class Extraction(Request):
             raise InputError(
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
             )
-        prompts.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
+        shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in models.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(models.DTYPES)}")
         twice = [key for key in self.ids if self.ids.count(key) > 1]
@@ -231,9 +231,9 @@ class Job:
     """Devices of this process."""
 
     @cached_property
-    def corpus(self) -> prompts.Corpus:
+    def corpus(self) -> corpora.Corpus:
         """The texts."""
-        return prompts.load_corpus(self.request.corpus)
+        return corpora.load_corpus(self.request.corpus)
 
     @cached_property
     def shape(self) -> dict[str, int]:
@@ -245,7 +245,7 @@ class Job:
         """What decides the numbers of every shard."""
         request = self.request
         # whoever has results can tell whether they are fresh without the texts that they were made from
-        known = prompts.aliases().get(request.corpus, {}).get("texts_sha256", "")
+        known = corpora.aliases().get(request.corpus, {}).get("texts_sha256", "")
         recipe = {
             "model": self.source.identity(),
             "corpus": known or self.corpus.identity(),
@@ -286,7 +286,7 @@ def check_corpus(corpus: str, n_prompts: int | None) -> None:
     InputError
         Naming the corpus.
     """
-    n_texts = len(prompts.load_corpus(corpus).texts) if _is_at_hand(corpus) else None
+    n_texts = len(corpora.load_corpus(corpus).texts) if _is_at_hand(corpus) else None
     if n_prompts is not None and n_texts is not None and n_texts < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
@@ -295,7 +295,7 @@ def check_corpus(corpus: str, n_prompts: int | None) -> None:
 
 def _is_at_hand(corpus: str) -> bool:
     """Whether a corpus is on this machine: a dry run downloads nothing."""
-    entry = prompts.aliases().get(corpus)
+    entry = corpora.aliases().get(corpus)
     if entry is None or "module" in entry:
         return True
     package = entry.get("archive", {}).get("package", "")

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from token_geometry.base import parameters, project, store
 
@@ -28,25 +28,19 @@ class Estimate:
 
 
 class Declaration(Protocol):
-    """What a request is to know of the run that declares it."""
+    """What a request is to know of the run that declares it; see `runs.declaration.Run`."""
 
     @property
-    def name(self) -> str:
-        """Name of the run."""
-
+    def name(self) -> str: ...
     @property
-    def models(self) -> list[str]:
-        """Models, in the order of the charts."""
-
+    def models(self) -> list[str]: ...
     @property
-    def shared(self) -> dict:
-        """Values that all requests of the run have in common, by name of the parameter."""
-
+    def shared(self) -> dict: ...
     @property
-    def sections(self) -> dict[str, dict]:
-        """What the run declares beside them, by key; of every kind of request under its own keys."""
+    def sections(self) -> dict[str, dict]: ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Parameters of a notebook that computes: a frozen dataclass of them, with what a run asks about them.
 
@@ -115,14 +109,14 @@ class Request:
                 yield Step(key, cls.from_run(run, run.sections[key], noun=key, output=f"{key}.nc"))
 
     @classmethod
-    def from_run(cls, run: Declaration, given: Mapping, *, noun: str, output: str, **more) -> "Request":
-        """A request with the parameters `given`, those in `more`, and the shared ones of a run."""
-        known = {"model": run.models[0], **run.shared, "output": output_of(run.name, output)} | more
+    def from_run(cls, run: Declaration, given: dict, *, noun: str, output: str) -> Self:
+        """A request with the parameters `given`; those left out are as the run has them."""
+        known = {"model": run.models[0], **run.shared, "output": output_of(run.name, output)}
         chosen = {field.name: known[field.name] for field in fields(cls) if field.name in known}
         accepted = [field.name for field in fields(cls) if field.name not in ("output", "device")]
         noun = f"{run.name}.yml: {noun}: key"
         parameters.refuse_unknown(given, accepted, noun=noun)
-        return parameters.build(cls, chosen | dict(given), noun=noun)
+        return parameters.build(cls, chosen | given, noun=noun)
 
 
 @dataclass(frozen=True)

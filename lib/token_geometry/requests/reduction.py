@@ -47,8 +47,8 @@ class Reduction(Request):
         if not self.directories:
             raise InputError("extraction is an empty list: give at least one directory")
 
-    def recipe(self, reads: Sequence[Extraction] = ()) -> dict:
-        return self.recipe_of([store.digest(extraction.plan_recipe()) for extraction in reads])
+    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+        return self.recipe_of([store.digest(one.plan_recipe()) for one in reads if isinstance(one, Extraction)])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""

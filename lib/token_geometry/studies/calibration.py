@@ -18,7 +18,7 @@ from token_geometry.observables import labelled
 from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, prompts
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
@@ -42,7 +42,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     source, recipe = request.resolve(), request.recipe()
     models.check_length(source, models.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
-        prompts.load_corpus(request.corpus),
+        corpora.load_corpus(request.corpus),
         [models.load_tokenizer(source)],
         n_prompts=request.n_prompts,
         n_tokens=request.n_tokens,
@@ -200,7 +200,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """
     from gguf import GGMLQuantizationType, quants
 
-    kind = GGMLQuantizationType[kind]
+    quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
     weights = [module.weight for module in modules if isinstance(module, torch.nn.Linear)]
     if not weights:
@@ -209,10 +209,10 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
         if weight.shape[1] % _BLOCK:
             raise InputError(
                 f"model {model.source.name!r} has weights with rows of {weight.shape[1]} values, no multiple "
-                f"of the {_BLOCK} that a block of {kind.name} holds: choose another model"
+                f"of the {_BLOCK} that a block of {kind} holds: choose another model"
             )
         with torch.inference_mode():
-            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), kind), kind)
+            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), quantization), quantization)
             weight.copy_(torch.from_numpy(rounded))
 
 

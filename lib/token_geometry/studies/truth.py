@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from token_geometry.geometry import parallel
 from token_geometry.models import models
 from token_geometry.observables import layer_index
 from token_geometry.requests.truth import Job, Truth
-from token_geometry.states.states import LanguageModel
 from token_geometry.stats import probes
+from token_geometry.studies.reading import Reading, read
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
@@ -25,55 +24,6 @@ N_COMPONENTS = 3
 """Components that are kept at every layer."""
 
 _NEGATION = "neg_"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a model made of statements."""
-
-    states: torch.Tensor
-    """Hidden states at the last token, float32, shape (layer, statement, width)."""
-
-    tokens: list[str]
-    """The token that was read, of each statement."""
-
-    bos: bool
-    """Whether BOS was fed first."""
-
-    title: str
-    """Name of the model."""
-
-
-def read(source: models.ModelSource, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
-    """Pass statements through the first blocks of a model, which are the only ones that are loaded.
-
-    BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it.
-
-    Parameters
-    ----------
-    source
-        From `models.resolve`.
-    texts
-        The statements.
-    n_layers
-        Index of the last hidden state, as in transformers' `hidden_states`.
-    device
-        Torch device.
-    """
-    language_model = LanguageModel(source, device=device, n_layers=n_layers)
-    tokenizer = language_model.tokenizer
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    bos = reads_bos(language_model)
-    states = language_model.last_token(ids, bos=bos)
-    return Reading(states, [tokenizer.decode([row[-1]]) for row in ids], bos, source.title)
-
-
-def reads_bos(model: LanguageModel) -> bool:
-    """Whether BOS is fed before a statement."""
-    tokenizer = model.tokenizer
-    if model.prepend_bos or model.source.prepend_bos is not None or tokenizer.bos_token_id is None:
-        return model.prepend_bos
-    return model.source.kind == "meta" or tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 
 
 def measure(request: Truth) -> xr.Dataset:
