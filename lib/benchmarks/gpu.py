@@ -57,6 +57,14 @@ SHAPES = {
         "num_key_value_heads": 2,
         "vocab_size": 32000,
     },
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+    },
     "tiny": {
         "hidden_size": 64,
         "intermediate_size": 224,
@@ -90,6 +98,7 @@ class RandomModel(LanguageModel):
     def __init__(self, shape: str, *, dtype: str, device: str):
         from transformers import AutoModelForCausalLM, LlamaConfig
 
+        torch.manual_seed(0)
         config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
         title = f"Random weights, shapes {shape}"
         # LanguageModel's own beginning would load a tokenizer and weights: so it is not called
@@ -185,7 +194,7 @@ def benchmark(options: argparse.Namespace) -> None:
     if not on_gpu:
         print(f"no GPU is used: {shape} shapes on the CPU")
     with tempfile.TemporaryDirectory() as folder:
-        model = _make_model(shape, dtype=dtype, device=device)
+        model = make_model(shape, dtype=dtype, device=device)
         batch_size = options.batch_size or batching.fitting(model, options.n_tokens)
         request = Extraction(
             model=shape,
@@ -209,7 +218,8 @@ def benchmark(options: argparse.Namespace) -> None:
     write_json(make_result("observables-gpu", parameters, results, device=device), output)
 
 
-def _make_model(shape: str, *, dtype: str, device: str) -> RandomModel:
+def make_model(shape: str, *, dtype: str, device: str) -> RandomModel:
+    """A model of these shapes with random weights, the same ones on every CPU."""
     try:
         return RandomModel(shape, dtype=dtype, device=device)
     except torch.OutOfMemoryError:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import joblib
+import kernels
 import numpy as np
 import reference
 from common import (
@@ -37,7 +38,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, prompts
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -258,7 +259,7 @@ def benchmark(options: argparse.Namespace) -> None:
         request.check()
         model = LanguageModel(models.resolve(request.model), dtype=request.dtype, device="cpu")
         selection = prompts.select_prompts(
-            prompts.load_corpus(request.corpus),
+            corpora.load_corpus(request.corpus),
             [model.tokenizer],
             n_prompts=request.n_prompts,
             n_tokens=request.n_tokens,
@@ -271,8 +272,10 @@ def benchmark(options: argparse.Namespace) -> None:
                 passed, measured = both.run(prompt)
                 if repeat == 0:
                     both.agreements.append(compare(passed, measured))
+        geometry = kernels.geometry(passed.states.hidden)
     results = both.results() | {
         "memory_by_prompts": by_prompts,
+        "geometry": geometry,
         "model": describe_shape(model),
     }
     parameters = {name: value for name, value in vars(options).items() if name != "output"}
@@ -296,6 +299,10 @@ def report(results: dict) -> None:
         for procedure, n_bytes in results[name].items():
             size = "unknown" if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
             print(f"{name.replace('_bytes', '').replace('_', ' ')}, {procedure}: {size}")
+    for stage, seconds in results["geometry"]["core_seconds"].items():
+        rates = [results["geometry"][name].get(stage) for name in ("gigaflops", "peak_gigaflops")]
+        rate = "" if rates[0] is None else f", {rates[0]:.0f} of at most {rates[1]:.0f} GFLOP/s"
+        print(f"geometry on one core, {stage.replace('_', ' ')}: {seconds:.3f} s{rate}")
     for entry in results["memory_by_prompts"]:
         print(f"peak memory of {entry['n_prompts']} prompts: {entry['peak_memory_bytes'] / 1e6:.0f} MB")
     for name, value in results["agreement"].items():

@@ -22,7 +22,7 @@ from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
 from token_geometry.states.states import LanguageModel
 from token_geometry.studies import reduction
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def refused():
 
 @pytest.fixture(scope="session")
 def sotu():
-    return prompts.load_corpus("sotu")
+    return corpora.load_corpus("sotu")
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ def sentencepiece_model():
     """Contents of a `tokenizer.model` made as LLaMA's was: BPE of 512 pieces, with single bytes."""
     from sentencepiece import SentencePieceTrainer  # here, so that it can fail these tests alone
 
-    texts = list(prompts.load_corpus("python-docs").texts.values())
+    texts = list(corpora.load_corpus("python-docs").texts.values())
     out = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(line for text in texts for line in text.splitlines()),

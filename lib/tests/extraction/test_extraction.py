@@ -15,7 +15,7 @@ from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
 from token_geometry.runs import declaration
 from token_geometry.studies import reduction
-from token_geometry.texts import prompts
+from token_geometry.texts import shuffling
 
 STRUCTURED = Extraction(
     model="smollm2-135m",
@@ -109,13 +109,13 @@ def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuf
     for shard in plan.read_shards(shuffled):
         permutation = shard["block_permutation"].values
         assert len(permutation) == 4 ** shard.attrs["shuffle_level"]
-        expected = prompts.block_permutation(
+        expected = shuffling.block_permutation(
             shard.attrs["shuffle_level"], seed=0, text_sha256=shard.attrs["text_sha256"]
         )
         assert permutation.tolist() == expected.tolist()
         tokens = plain[shard.attrs["prompt"]]["token_id"].values
         found = shard["token_id"].values
-        assert found.tolist() == prompts.shuffle_blocks(tokens, permutation).tolist()
+        assert found.tolist() == shuffling.shuffle_blocks(tokens, permutation).tolist()
         assert found.tolist() != tokens.tolist()
 
 

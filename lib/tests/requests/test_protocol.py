@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from token_geometry.base.errors import InputError
 from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Lengths(Request):
             raise InputError(f"unit is {self.unit!r}; accepted: characters, words")
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return {"corpus": prompts.corpus_identity(self.corpus), "unit": self.unit}
+        return {"corpus": corpora.corpus_identity(self.corpus), "unit": self.unit}
 
     def estimate(self) -> Estimate:
         return Estimate(memory=12_000_000)
@@ -55,7 +55,7 @@ CELLS = [
     "from pathlib import Path\n\nimport xarray as xr\n\nfrom token_geometry.base import parameters, store\n"
     "from token_geometry.requests.lengths import Lengths\nfrom token_geometry.texts import prompts\n\n"
     "request = parameters.collect(Lengths, globals())",
-    "texts = prompts.load_corpus(request.corpus).texts\n"
+    "texts = corpora.load_corpus(request.corpus).texts\n"
     "found = [len(text if request.unit == 'characters' else text.split()) for text in texts.values()]\n"
     "attrs = store.make_attrs('Lengths', request.recipe())\n"
     "store.write(xr.Dataset({'length': ('text', found)}, attrs=attrs), Path(request.output))",

@@ -31,9 +31,8 @@ class ShardKey:
     """Shuffle level S."""
 
     def file_name(self) -> str:
-        """Name of the shard; the checksum keeps ids apart that differ in odd characters only."""
-        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.prompt.id)[:80]
-        return f"{plain}-{self.prompt.text_sha256[:8]}-s{self.shuffle_level}.nc"
+        """Name of the shard, which no other prompt's has."""
+        return f"{self.prompt.file_stem()}-s{self.shuffle_level}.nc"
 
 
 def prepare(job: Job) -> Path:
@@ -130,6 +129,11 @@ def read_shards(directory: Path) -> Iterator[xr.Dataset]:
         If shards are missing, damaged or of another recipe.
     """
     plan = read_plan(directory)
+    return (read_shard(path, plan["recipe_digest"]) for path in shard_files(directory, plan))
+
+
+def shard_files(directory: Path, plan: dict) -> list[Path]:
+    """Files of an extraction's shards, in the order of its plan; `InputError` if one is missing."""
     paths = [directory / entry["file"] for entry in plan["shards"]]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -137,11 +141,15 @@ def read_shards(directory: Path) -> Iterator[xr.Dataset]:
             f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing; "
             "run notebooks/extraction.ipynb again, it goes on where it stopped"
         )
-    for path in paths:
-        shard = store.read(path)
-        if shard.attrs["recipe_digest"] != plan["recipe_digest"]:
-            raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
-        yield shard
+    return paths
+
+
+def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
+    """A shard; `InputError` if it is damaged or of another recipe than the one with this digest."""
+    shard = store.read(path)
+    if shard.attrs["recipe_digest"] != recipe_digest:
+        raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
+    return shard
 
 
 def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) -> None:
@@ -176,6 +184,11 @@ def is_reduced(shard: xr.Dataset) -> bool:
 def has_all_observables(shard: xr.Dataset) -> bool:
     """Whether a reduced shard holds every observable that there is by now."""
     return shard.attrs["observables"] == names_of_observables()
+
+
+def reduced(shard: xr.Dataset) -> xr.Dataset:
+    """The observables of a shard, which take its place where neighbor tables are not kept."""
+    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
 
 
 def names_of_observables() -> str:

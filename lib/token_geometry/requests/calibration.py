@@ -10,7 +10,7 @@ from token_geometry.models import models
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
 from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 N_CLOUDS = 16
 """Clouds over which the expected dimension of a manifold is taken; its error is then a quarter of a sample's."""
@@ -42,6 +42,9 @@ class Calibration(Request):
     output: str
     """File of the dataset."""
 
+    column: str = "text"
+    """Column of the texts, where the corpus has columns."""
+
     n_prompts: int = 2
     """How many prompts to compare on."""
 
@@ -65,7 +68,7 @@ class Calibration(Request):
 
     def check(self) -> None:
         models.check_files(self.resolve())
-        check_corpus(self.corpus, self.n_prompts)
+        check_corpus(self.corpus, self.n_prompts, column=self.column)
 
     def resolve(self) -> models.ModelSource:
         """Check the request and find out what its model is.
@@ -95,7 +98,7 @@ class Calibration(Request):
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
             "model": models.resolve(self.model).identity(),
-            "corpus": prompts.corpus_identity(self.corpus),
+            "corpus": corpora.corpus_identity(self.corpus, column=self.column),
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
             "seed": self.seed,

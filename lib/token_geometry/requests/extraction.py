@@ -1,15 +1,17 @@
 """The request of an extraction, and the job that it becomes when it is resolved."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.models import models, placement
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, shuffling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,9 @@ class Extraction(Request):
 
     output: str
     """Directory of the shards."""
+
+    column: str = "text"
+    """Column of the texts, where the corpus has columns."""
 
     n_prompts: int | None = 16
     """How many prompts to draw; None for all that are long enough."""
@@ -125,7 +130,7 @@ class Extraction(Request):
 
     def check(self) -> None:
         self.resolve(dry=True)
-        check_corpus(self.corpus, None if self.prompt_ids else self.n_prompts)
+        check_corpus(self.corpus, None if self.prompt_ids else self.n_prompts, column=self.column)
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         """What decides the numbers of every shard."""
@@ -139,7 +144,7 @@ class Extraction(Request):
         shape = sizes.shape_of(models.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
-            n_passes = len(prompts.load_corpus(self.corpus).texts) * len(self.shuffle_levels)
+            n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.shuffle_levels)
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
@@ -197,7 +202,7 @@ class Extraction(Request):
             raise InputError(
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
             )
-        prompts.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
+        shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in models.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(models.DTYPES)}")
         twice = [key for key in self.ids if self.ids.count(key) > 1]
@@ -231,9 +236,9 @@ class Job:
     """Devices of this process."""
 
     @cached_property
-    def corpus(self) -> prompts.Corpus:
-        """The texts."""
-        return prompts.load_corpus(self.request.corpus)
+    def corpus(self) -> corpora.Corpus:
+        """The texts, which are read when they are asked for."""
+        return corpora.find_corpus(self.request.corpus, column=self.request.column)
 
     @cached_property
     def shape(self) -> dict[str, int]:
@@ -244,11 +249,9 @@ class Job:
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
         request = self.request
-        # whoever has results can tell whether they are fresh without the texts that they were made from
-        known = prompts.aliases().get(request.corpus, {}).get("texts_sha256", "")
         recipe = {
             "model": self.source.identity(),
-            "corpus": known or self.corpus.identity(),
+            "corpus": self.corpus.identity(),
             "n_tokens": request.n_tokens,
             "seed": request.seed,
             "dtype": request.dtype,
@@ -278,7 +281,7 @@ class Job:
         return store.digest(self.plan_recipe)
 
 
-def check_corpus(corpus: str, n_prompts: int | None) -> None:
+def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than prompts are asked for, without a download.
 
     Raises
@@ -286,8 +289,11 @@ def check_corpus(corpus: str, n_prompts: int | None) -> None:
     InputError
         Naming the corpus.
     """
-    n_texts = len(prompts.load_corpus(corpus).texts) if _is_at_hand(corpus) else None
-    if n_prompts is not None and n_texts is not None and n_texts < n_prompts:
+    found = corpora.find_corpus(corpus, column=column)
+    if n_prompts is None or not _is_at_hand(corpus):
+        return
+    n_texts = sum(1 for _ in itertools.islice(found.texts, n_prompts))
+    if n_texts < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
         )
@@ -295,8 +301,10 @@ def check_corpus(corpus: str, n_prompts: int | None) -> None:
 
 def _is_at_hand(corpus: str) -> bool:
     """Whether a corpus is on this machine: a dry run downloads nothing."""
-    entry = prompts.aliases().get(corpus)
-    if entry is None or "module" in entry:
+    entry = corpora.aliases().get(corpus)
+    if entry is None:  # a pattern of paths leads to files of this machine, as a path does
+        return "*" in corpus or Path(corpus).exists()
+    if "module" in entry:
         return True
     package = entry.get("archive", {}).get("package", "")
     return bool(package) and any((project.cache() / "archives").glob(f"{package.replace('-', '_')}-*.whl"))

@@ -29,6 +29,9 @@ class Run:
     corpus: str
     """Corpus of the prompts."""
 
+    column: str = "text"
+    """Column of the texts, where the corpus has columns."""
+
     n_tokens: int
     """Tokens of each prompt."""
 

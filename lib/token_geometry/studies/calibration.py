@@ -18,7 +18,7 @@ from token_geometry.observables import labelled
 from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora, prompts
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
@@ -42,7 +42,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     source, recipe = request.resolve(), request.recipe()
     models.check_length(source, models.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
-        prompts.load_corpus(request.corpus),
+        corpora.load_corpus(request.corpus, column=request.column),
         [models.load_tokenizer(source)],
         n_prompts=request.n_prompts,
         n_tokens=request.n_tokens,

@@ -1,18 +1,22 @@
 """Reduction: the shards of one or more extractions, reduced to one dataset with fixed names."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import store
+from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
-from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shards
+from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shard, shard_files
 from token_geometry.observables import labelled, layer_index
 from token_geometry.requests.reduction import Reduction
+
+SHARDS_PER_PROCESS = 8
+"""With fewer shards for each, starting processes takes longer than they save."""
 
 Pieces = Mapping[tuple[str, int, str], xr.Dataset]
 """Observables of a shard by model, shuffle level and prompt."""
@@ -60,18 +64,31 @@ def compute(request: Reduction) -> xr.Dataset:
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        with Progress(len(plan["shards"]), f"Observables {name}", unit="shard") as progress:
-            for shard in read_shards(directory):
-                key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
-                pieces[key] = _observables(directory, shard, request.estimator)
+        files = shard_files(directory, plan)
+        reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
+        with Progress(len(files), f"Observables {name}", unit="shard") as progress:
+            for piece in _on_all_cores(reduce_one, files, request.estimator):
+                pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
                 progress.advance()
     recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
     return _assemble(pieces, plans, identities, recipe)
 
 
-def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
+def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> Iterator[xr.Dataset]:
+    # a process takes half a second to start, and DADApy's own is started by one process at a time
+    n_processes = min(processes.cores(), len(files) // SHARDS_PER_PROCESS)
+    if n_processes < 2 or estimator == "dadapy":
+        yield from map(function, files)
+        return
+    with processes.pool(n_processes, what="reduces shards") as pool:
+        yield from processes.in_order(pool, function, files, ahead=4 * n_processes)
+
+
+def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path) -> xr.Dataset:
+    """Observables of a shard, with its attributes."""
+    shard = read_shard(path, recipe_digest)
     if not is_reduced(shard):
-        return labelled.observables(shard, estimator=estimator)
+        return labelled.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
     if not has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
