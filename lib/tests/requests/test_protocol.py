@@ -92,6 +92,14 @@ def test_what_a_run_gives_a_notebook_is_what_the_notebook_reads_back():
             assert isinstance(step.request, Request) and not step.path.is_relative_to("/proc")
 
 
+def test_a_step_that_two_results_read_is_made_once_and_before_both():
+    first = results.results(declaration.load("ci"))["observables"]
+    second = dataclasses.replace(first, name="other", reads=(first, *first.reads))
+    names = [step.name for step in results.in_order([second, first])]
+    assert names == [*(step.name for step in first.reads), "observables", "other"]
+    assert (first.depth, second.depth) == (1, 2)
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory, save_tiny):
     """A copy of the project with a kind of request that it does not know: one module and one notebook."""

@@ -1,6 +1,6 @@
 """The request of a calibration: the measurements against known shapes, other code and other precisions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from token_geometry.geometry import manifolds
 from token_geometry.models import models
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
-from token_geometry.requests.protocol import Declaration, Estimate, Request, Step
+from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.texts import corpora
 
 N_CLOUDS = 16
@@ -30,6 +30,7 @@ class Calibration(Request):
 
     notebook = "calibration"
     keys = ("calibration",)
+    file = "validation.nc"  # as before its key was renamed, so that results that are there are found
     old_keys = {"validation": "calibration"}
 
     model: str
@@ -115,10 +116,3 @@ class Calibration(Request):
         shape = sizes.shape_of(models.resolve(self.model))
         states = 2 * (shape["layers"] + 1) * self.n_tokens * shape["width"]
         return Estimate(memory=4 * (shape["parameters"] + states))
-
-    @classmethod
-    def declared(cls, run: Declaration) -> Iterator[Step]:
-        """The one calibration of a run, in the file that it had before its key was renamed."""
-        if "calibration" in run.sections:
-            given = run.sections["calibration"]
-            yield Step("calibration", cls.from_run(run, given, noun="calibration", output="validation.nc"))

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol
 
 from token_geometry.base import parameters, project, store
 
@@ -54,6 +54,9 @@ class Request:
     keys: ClassVar[tuple[str, ...]] = ()
     """Keys of a run that declare such requests."""
 
+    file: ClassVar[str] = ""
+    """Name of the file among the results of a run; empty: that of the key."""
+
     old_keys: ClassVar[Mapping[str, str]] = {}
     """Names that keys had before, and their names now."""
 
@@ -94,29 +97,25 @@ class Request:
 
     @classmethod
     def declared(cls, run: Declaration) -> Iterator["Step"]:
-        """What a run declares of this kind: here one request a key, whose parameters stand under the key.
+        """What a run declares of this kind: here one request per key, whose parameters stand under the key.
 
-        Those left out are as the run has them, `model` is its first model, `output` a file of the run's
-        results that bears the name of the key.
+        Those left out are as the run has them, `model` is its first model, `output` is `file`.
 
         Raises
         ------
         InputError
             If a parameter is unknown or ill-typed.
         """
+        names = [field.name for field in fields(cls)]
         for key in cls.keys:
-            if key in run.sections:
-                yield Step(key, cls.from_run(run, run.sections[key], noun=key, output=f"{key}.nc"))
-
-    @classmethod
-    def from_run(cls, run: Declaration, given: dict, *, noun: str, output: str) -> Self:
-        """A request with the parameters `given`; those left out are as the run has them."""
-        known = {"model": run.models[0], **run.shared, "output": output_of(run.name, output)}
-        chosen = {field.name: known[field.name] for field in fields(cls) if field.name in known}
-        accepted = [field.name for field in fields(cls) if field.name not in ("output", "device")]
-        noun = f"{run.name}.yml: {noun}: key"
-        parameters.refuse_unknown(given, accepted, noun=noun)
-        return parameters.build(cls, chosen | given, noun=noun)
+            if key not in run.sections:
+                continue
+            noun, given = f"{run.name}.yml: {key}: key", run.sections[key]
+            parameters.refuse_unknown(given, [n for n in names if n not in ("output", "device")], noun=noun)
+            known = {"model": run.models[0], **run.shared}
+            known["output"] = output_of(run.name, cls.file or f"{key}.nc")
+            chosen = {name: value for name, value in known.items() if name in names}
+            yield Step(key, parameters.build(cls, chosen | given, noun=noun))
 
 
 @dataclass(frozen=True)

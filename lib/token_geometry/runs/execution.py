@@ -37,8 +37,7 @@ def execute(run: Run) -> bool:
     InputError
         If a request cannot work, or a notebook fails, with the notebook's own line.
     """
-    stale = [result for result in results.results(run).values() if not result.is_fresh()]
-    planned = [step for result in stale for step in results.in_order(result)]
+    planned = results.in_order(result for result in results.results(run).values() if not result.is_fresh())
     if not planned:  # whoever only reads results needs neither models nor torch
         return False
     for step in planned:

@@ -1,6 +1,6 @@
 """Results: the files of a run, whether they are fresh, and the requests that make them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 import xarray as xr
@@ -20,14 +20,15 @@ def results(run: Run) -> dict[str, Step]:
 
 def steps(run: Run) -> list[Step]:
     """Every notebook of a run with its parameters, each after those whose output it reads."""
-    return [step for result in results(run).values() for step in in_order(result)]
+    return in_order(results(run).values())
 
 
-def in_order(result: Step) -> Iterator[Step]:
-    """The steps that make a result, itself the last."""
-    for step in result.reads:
-        yield from in_order(step)
-    yield result
+def in_order(chosen: Iterable[Step]) -> list[Step]:
+    """The steps that make some results, each once and after those whose output it reads."""
+    found = {}
+    for step in chosen:
+        found |= {one.name: one for one in (*in_order(step.reads), step)}
+    return list(found.values())
 
 
 def requests(run: Run, kind: type[Kind]) -> list[Kind]:

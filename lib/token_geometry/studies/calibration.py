@@ -219,7 +219,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
 def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
     """Observables of one prompt, through the shard that an extraction would store."""
     plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
-    return labelled.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, request.recipe()))
+    return labelled.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
 
 
 def reference(hidden: np.ndarray) -> xr.Dataset:
