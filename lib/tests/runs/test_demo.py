@@ -8,14 +8,15 @@ from token_geometry.chapters.loss.prose import middle
 from token_geometry.chapters.published import claims
 from token_geometry.chapters.results import open_results
 from token_geometry.chapters.shuffling.prose import scale_reversal
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
+from token_geometry.runs import results as results_of_runs
 from token_geometry.stats.correlation import correlate
 from token_geometry.stats.intervals import paired_difference
 
 
 @pytest.fixture(scope="module")
 def results():
-    if not runs.is_fresh(runs.load("demo")):
+    if not results_of_runs.is_fresh(declaration.load("demo")):
         pytest.skip("the demo run has no fresh results here; `make book` computes them")
     return open_results("demo")
 

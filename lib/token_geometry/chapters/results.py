@@ -5,7 +5,8 @@ from functools import cached_property
 
 import xarray as xr
 
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
+from token_geometry.runs import results as made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class RunParameters:
 class RunResults:
     """A run and its observables."""
 
-    run: runs.Run
+    run: declaration.Run
     """What was declared."""
 
     observables: xr.Dataset
@@ -97,7 +98,7 @@ def open_results(run: str = "") -> RunResults:
     InputError
         If there is no such run, or its results are missing or stale.
     """
-    declared = runs.load(run)
+    declared = declaration.load(run)
     return RunResults(
-        run=declared, observables=runs.read(declared, "observables"), control=runs.read(declared, "control")
+        run=declared, observables=made.read(declared, "observables"), control=made.read(declared, "control")
     )

@@ -4,7 +4,7 @@ The attributes of the dataset, the table of the chapter on methods, the titles o
 come from here. A new observable is one entry here and the function that it names in `labelled`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import xarray as xr
@@ -221,6 +221,7 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 """The functions that make them; their names are part of the recipe of an observables dataset."""
 
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
+_OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy)
 
 
 def get(name: str) -> Observable:
@@ -246,13 +247,22 @@ def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
     """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions."""
-    found = [
+    found = (
         function(shard, estimator=estimator) if function in _ESTIMATED else function(shard)
         for function in FUNCTIONS
-    ]
-    dataset = xr.merge(found, combine_attrs="override")
-    for name, entry in CATALOG.items():
-        dataset[name].attrs = {"long_name": entry.title, "units": entry.unit}
+    )
+    return _described(found)
+
+
+def without_model(tables: xr.Dataset) -> xr.Dataset:
+    """All observables that follow from the tables of hidden states alone."""
+    return _described(function(tables) for function in FUNCTIONS if function not in _OF_A_MODEL)
+
+
+def _described(found: Iterable[xr.Dataset]) -> xr.Dataset:
+    dataset = xr.merge(list(found), combine_attrs="override")
+    for name, variable in dataset.data_vars.items():
+        variable.attrs = {"long_name": CATALOG[name].title, "units": CATALOG[name].unit}
     return dataset
 
 

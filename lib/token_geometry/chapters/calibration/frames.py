@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from token_geometry.observables import catalog
-from token_geometry.runs import runs
+from token_geometry.runs import declaration, results
 
 LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}
 """Largest relative difference to DADApy that this project allows itself."""
@@ -31,7 +31,7 @@ OBSERVABLES = catalog.selections(
 class CalibrationResults:
     """A run and its calibration."""
 
-    run: runs.Run
+    run: declaration.Run
     """What was declared."""
 
     dataset: xr.Dataset | None
@@ -51,8 +51,8 @@ def open_results(run: str = "") -> CalibrationResults:
     InputError
         If there is no such run, or it declares a calibration that is missing or stale.
     """
-    declared = runs.load(run)
-    return CalibrationResults(declared, runs.read(declared, "validation"))
+    declared = declaration.load(run)
+    return CalibrationResults(declared, results.read(declared, "calibration"))
 
 
 def manifold_frame(results: CalibrationResults) -> pd.DataFrame:

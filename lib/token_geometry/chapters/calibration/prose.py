@@ -24,7 +24,7 @@ def missing(results: CalibrationResults) -> str:
     """Why there is nothing to show, if there is not."""
     name = results.run.name
     text = (
-        f"Run {name} declares no calibration, so this chapter has no results: add the key `validation` to "
+        f"Run {name} declares no calibration, so this chapter has no results: add the key `calibration` to "
         f"data/runs/{name}.yml."
     )
     return text * (results.dataset is None)

@@ -9,7 +9,8 @@ from token_geometry.chapters import markup
 from token_geometry.chapters.numbers import Number, count, interval, large, seconds
 from token_geometry.chapters.performance.frames import times
 from token_geometry.chapters.performance.results import COMMANDS, PROCEDURES, Benchmarks, median, stage_seconds
-from token_geometry.runs import runs
+from token_geometry.requests.extraction import Extraction
+from token_geometry.runs import results
 
 N_SELECTED = 257
 """Neighbors of a token that are looked for: the 256 of the largest scale, and itself."""
@@ -221,7 +222,7 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
     if not result:
         return Markdown(_missing("observables-cpu")(result))
     measured = result["parameters"]["model"], result["parameters"]["n_tokens"]
-    requests = [r for _, r in runs.requests(run) if (r.model, r.n_tokens) == measured]
+    requests = [r for r in results.requests(run, Extraction) if (r.model, r.n_tokens) == measured]
     if not requests or any(r.n_prompts is None for r in requests):
         return Markdown(
             f"The run {run.name} has no model and prompt length of this benchmark, so its cost does not follow "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
 
 COMMANDS = {
     "observables-cpu": "python lib/benchmarks/observables.py",
@@ -50,7 +50,7 @@ FORWARD = ("forward", "head")
 class Benchmarks:
     """The benchmark results that are there."""
 
-    run: runs.Run
+    run: declaration.Run
     """Run whose cost is estimated from them."""
 
     cpu: dict | None
@@ -86,7 +86,8 @@ def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
     missing = [name for name, found in zip(COMMANDS, (cpu, gpu), strict=False) if found is None]
     paths = sorted(folder.glob("observables-cpu-*.json"))
     others = tuple(_read(path.stem, f"{COMMANDS['observables-cpu']} --model", folder) for path in paths)
-    return Benchmarks(run=runs.load(run), cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
+    declared = declaration.load(run)
+    return Benchmarks(run=declared, cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
 
 
 def _read(name: str, command: str, folder: Path) -> dict | None:

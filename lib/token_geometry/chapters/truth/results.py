@@ -8,8 +8,8 @@ import xarray as xr
 from token_geometry.base import store
 from token_geometry.chapters.markup import escaped
 from token_geometry.models import models
-from token_geometry.runs import runs
-from token_geometry.studies import truth
+from token_geometry.requests.truth import Truth
+from token_geometry.runs import declaration, results
 
 OUTPUT = "data/results/truth.nc"
 """File of the dataset where a request names none."""
@@ -57,17 +57,17 @@ class TruthParameters:
             getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("run", "datasets")
         ) or (len(self.datasets) > 0)
 
-    def request(self) -> truth.Truth:
+    def request(self) -> Truth:
         """What to compute."""
-        run = runs.load(self.run)
-        declared = {one.model: one for _, one in runs.truths(run)}
+        run = declaration.load(self.run)
+        declared = {one.model: one for one in results.requests(run, Truth)}
         model = self.model or next(iter(declared), run.models[0])
         same = declared.get(model)
         layer = self.layer
         if layer is None:
             layer = same.layer if same else _depth(model) // 2
         some = same or next(iter(declared.values()), None)
-        return truth.Truth(
+        return Truth(
             model=model,
             layer=layer,
             last_layer=self.last_layer,
@@ -109,17 +109,22 @@ def open_results(chosen: TruthParameters) -> TruthResults:
         If there is no such run, or a request cannot be carried out.
     """
     if chosen.is_request:
+        # only whoever computes needs torch, which takes seconds to import
+        from token_geometry.studies import truth
+
         return TruthResults(datasets=(truth.measure(chosen.request()),), notes=())
-    run = runs.load(chosen.run)
+    run = declaration.load(chosen.run)
     found, notes = [], []
-    for _, request in runs.truths(run):
-        result = runs.truth_result(run, request)
+    for result in results.steps(run):
+        if not isinstance(result.request, Truth):
+            continue
         if result.is_fresh():
             found.append(store.read(result.path))
         else:
             state = "stale or damaged" if result.path.is_file() else "missing"
             notes.append(
-                f"The truth results of {request.model} are {state}: `python -m token_geometry run {run.name}`."
+                f"The truth results of {result.request.model} are {state}: "
+                f"`python -m token_geometry run {run.name}`."
             )
     if not found and not notes:
         notes.append(
