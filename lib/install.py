@@ -1,0 +1,316 @@
+"""Make the environment `.venv` of the report, or do nothing where it is whole. The Makefile calls this.
+
+Runs on any Python 3 and with nothing installed, so that it can refuse a wrong Python in one line. uv installs
+where it is there or can be had from the package index, else pip.
+"""
+
+import argparse
+import ast
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+
+OLDEST, NEWEST = (3, 11), (3, 14)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+READY = os.path.join(VENV, "ready")
+"""Written last: an environment without it is not whole."""
+CONSTRAINTS = os.path.join(ROOT, "lib", "constraints.txt")
+EXTRAS = "[report,test]"
+
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
+"""PyTorch's index of builds without CUDA."""
+
+GB = {"cpu": 3, "cuda": 9}
+"""Space that an installation takes, for either build of torch."""
+
+
+class Refused(Exception):
+    """One line for the user, with the way out."""
+
+
+def main():
+    """Make what is asked for; what goes wrong is one line and exit status 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--active", metavar="PREFIX", help="only check the environment that is active")
+    parser.add_argument("--any-python", action="store_true", help="keep a whole .venv, of whatever Python it is")
+    options = parser.parse_args()
+    try:
+        if options.active:
+            check_active(options.active)
+        else:
+            make_venv(options.any_python)
+    except Refused as refused:
+        print("error: {}".format(refused), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print("error: {} cannot be made ({}): {}".format(VENV, error, way_out(str(error))), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the next make starts the environment anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+def check_active(prefix):
+    """Refuse an active environment that lacks something: nothing is installed into it without being asked."""
+    needed = ("token_geometry", "papermill", "altair", "pytest")
+    find = "import importlib.util as u; print(*(n for n in {!r} if u.find_spec(n) is None))".format(needed)
+    done = run([os.path.join(prefix, "bin", "python"), "-c", find])
+    missing = done.stdout.split() if done and done.returncode == 0 else ["a working Python"]
+    if missing:
+        raise Refused(
+            "the active environment {} lacks {}: deactivate it, and make uses one of its own; or "
+            "pip install -c lib/constraints.txt -e 'lib{}'".format(prefix, ", ".join(missing), EXTRAS)
+        )
+
+
+def make_venv(any_python):
+    """Make `.venv` unless it is whole, of this Python, and of today's requirements."""
+    version = "{}.{}".format(*sys.version_info[:2])
+    wanted = wanted_digest()
+    found = read_ready()
+    same_python = bool(found) and (any_python or found[0] == version)
+    if same_python and found[1] == wanted:
+        return
+    if not same_python:
+        check_python(version)
+        # what is left of an interrupted installation, or of another Python, helps nobody
+        if os.path.lexists(VENV):
+            print("{} is not whole or of another Python: it is made anew".format(VENV), flush=True)
+            remove(VENV)
+        check_space("cpu")
+        create()
+    else:
+        os.remove(READY)
+    uv = find_uv()
+    settings = uv_settings() if uv else {}
+    install(uv, settings)
+    with open(READY + ".partial", "w") as file:
+        file.write("{} {}\n".format(found[0] if same_python else version, wanted))
+    os.replace(READY + ".partial", READY)
+    print("{} is ready".format(VENV), flush=True)
+
+
+def wanted_digest():
+    """Hash of what decides the content of the environment."""
+    digest = hashlib.sha256(ROOT.encode())
+    for path in (CONSTRAINTS, os.path.join(ROOT, "lib", "pyproject.toml")):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def read_ready():
+    """Python version and digest of a whole `.venv` whose Python still runs, or None."""
+    try:
+        with open(READY) as file:
+            version, digest = file.read().split()
+    except (OSError, ValueError):
+        return None
+    done = run([PYTHON, "-c", "import sys; print('{}.{}'.format(*sys.version_info[:2]))"])
+    return (version, digest) if done and done.stdout.strip() == version else None
+
+
+def check_python(version):
+    """Refuse a Python that the requirements have no wheels for, with the way to one."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
+        return
+    names = ["python3.{}".format(minor) for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    there = [name for name in names if works(name)]
+    way = "make book PYTHON={}".format(there[0]) if there else (
+        "install one (Debian, Ubuntu: apt-get install python3.12 python3.12-venv; Homebrew: brew install "
+        "python@3.12; elsewhere: pip install uv && uv python install 3.12) and give it as make book PYTHON=…"
+    )  # fmt: skip
+    raise Refused(
+        "Python {} ({}) cannot run this; it takes one from {}.{} to {}.{}: {}".format(
+            version, sys.executable, *(OLDEST + NEWEST + (way,))
+        )
+    )
+
+
+def works(name):
+    """Whether a Python on the PATH runs; a version manager may have a mere placeholder for it."""
+    done = run([name, "-c", "print(1)"]) if shutil.which(name) else None
+    return bool(done) and done.returncode == 0
+
+
+def check_space(build):
+    """Refuse before anything is downloaded where the disk is too full."""
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < GB[build]:
+        raise Refused(
+            "{} needs about {} GB and its disk has {:.1f} GB free: make space, or clone to another disk".format(
+                VENV, GB[build], free
+            )
+        )
+
+
+def create():
+    """Make an empty environment with pip, which the library also uses to fetch models from the index."""
+    uv = shutil.which("uv")
+    command = [uv, "venv", "--quiet", "--seed", "--python", sys.executable, VENV] if uv else None
+    done = run(command or [sys.executable, "-m", "venv", VENV])
+    if done is None or done.returncode:
+        reason = last_line(done.stdout + done.stderr) if done else "it does not start"
+        raise Refused(
+            "{} cannot make environments ({}): install its module venv with pip in it (Debian, Ubuntu: "
+            "apt-get install python3-venv), or uv".format(sys.executable, reason)
+        )
+
+
+def find_uv():
+    """Path of uv: where it is there, or out of the index into `.venv`; None where it cannot be had."""
+    there = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(PYTHON))
+    if there:
+        return there
+    with open(CONSTRAINTS) as file:
+        pin = re.search(r"^uv==\S+", file.read(), re.MULTILINE).group()
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    done = run([*command, "--only-binary", ":all:", "--retries", "1", "--timeout", "30", pin])
+    if done is None or done.returncode:
+        print("{} cannot be had here; pip installs instead, which takes longer".format(pin), flush=True)
+        return None
+    return shutil.which("uv", path=os.path.dirname(PYTHON))
+
+
+def uv_settings():
+    """What pip is told about indexes on this machine, as environment variables for uv, which reads no pip.conf.
+
+    A variable that the user has set for uv is left alone.
+    """
+    done = run([PYTHON, "-m", "pip", "config", "list"])
+    options = {}
+    for line in done.stdout.splitlines() if done else ():
+        key, _, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if section in ("global", "install", ":env:"):
+            try:
+                options[name] = str(ast.literal_eval(value)).split()
+            except (ValueError, SyntaxError):
+                continue
+    found = {}
+    for name, variable, separator in (
+        ("index-url", "UV_DEFAULT_INDEX", " "),
+        ("extra-index-url", "UV_INDEX", " "),
+        ("find-links", "UV_FIND_LINKS", ","),
+        ("constraint", "UV_CONSTRAINT", " "),
+        ("trusted-host", "UV_INSECURE_HOST", " "),
+        ("no-index", "UV_NO_INDEX", " "),
+        ("cert", "SSL_CERT_FILE", " "),
+        ("proxy", "ALL_PROXY", " "),
+    ):
+        if options.get(name) and variable not in os.environ:
+            found[variable] = separator.join(options[name])
+    # pip takes the best version of all its indexes
+    if "UV_INDEX" in found and "UV_INDEX_STRATEGY" not in os.environ:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    return found
+
+
+def install(uv, settings):
+    """Install the package with what the report needs, and show what is downloaded."""
+    environment = dict(os.environ, **settings)
+    environment.pop("VIRTUAL_ENV", None)
+    command = [uv, "pip", "install", "--python", PYTHON, "--no-progress"] if uv else [
+        PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"
+    ]  # fmt: skip
+    command += ["--constraint", CONSTRAINTS, *cpu_options(uv, environment)]
+    requirement = ["--editable", os.path.join(ROOT, "lib") + EXTRAS]
+    with open(CONSTRAINTS) as file:
+        torch = re.search(r"^torch==[^\s;]+", file.read(), re.MULTILINE).group()
+    # torch alone shows which build it is
+    planned = run([*command, "--dry-run", "--no-deps", torch], environment)
+    cuda = sys.platform == "linux" and planned and not planned.returncode and "+cpu" not in (
+        planned.stdout + planned.stderr
+    )  # fmt: skip
+    if cuda:
+        print("torch comes with CUDA here: about 3 GB to download, 8 GB on the disk", flush=True)
+        check_space("cuda")
+    else:
+        print("Installing what the report needs with {}: about 0.8 GB".format("uv" if uv else "pip"), flush=True)
+    stream(command + requirement, environment)
+
+
+def cpu_options(uv, environment):
+    """Options that bring torch without CUDA where there is no NVIDIA GPU and PyTorch's index answers."""
+    if sys.platform != "linux" or has_gpu() or "UV_NO_INDEX" in environment or "PIP_NO_INDEX" in environment:
+        return []
+    try:
+        urllib.request.urlopen(CPU_BUILDS + "/torch/", timeout=5).close()
+    except (OSError, ValueError):  # there may be another source: what pip takes by its own settings
+        return []
+    return ["--torch-backend", "cpu"] if uv else ["--extra-index-url", CPU_BUILDS]
+
+
+def has_gpu():
+    """Whether the driver of NVIDIA knows a GPU."""
+    done = run(["nvidia-smi", "--list-gpus"]) if shutil.which("nvidia-smi") else None
+    return bool(done) and done.returncode == 0 and "GPU" in done.stdout
+
+
+def stream(command, environment):
+    """Run an installer and show its lines about what is downloaded or built; refuse with its last one."""
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True, cwd=ROOT,
+    )  # fmt: skip
+    tail = []
+    try:
+        for line in process.stdout:
+            tail = [*tail[-30:], line]
+            if re.match(r"\s*(Downloading|Building|Prepared|Installed|Processing|Installing|warning|WARNING)", line):
+                print("  " + line.strip()[:110], flush=True)
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if status:
+        text = "".join(tail)
+        raise Refused("the installation stopped ({}): {}".format(last_line(text), way_out(text)))
+
+
+def way_out(text):
+    """What to do about an installer's words."""
+    if "No space left" in text or "Disk quota" in text:
+        return "the disk is full: make space, and run make again"
+    if re.search(r"(?i)connect|network|dns|resolve host|timed out|fetch", text):
+        return "connect to a network, or set pip's index-url to a mirror, and run make again"
+    return "run make again; {} is made anew then".format(VENV)
+
+
+def last_line(text):
+    """The line that says what went wrong: the last of those that call themselves an error, else the last."""
+    lines = [line.strip(" ×╰─▶├│\t") for line in text.splitlines() if line.strip(" ×╰─▶├│\t")]
+    errors = [line for line in lines if re.match(r"(?i)(error|fatal)|.*(No space left|os error)", line)]
+    return ([""] + lines + errors)[-1][:300]
+
+
+def remove(path):
+    """Delete a folder, or a link or file in its place."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def run(command, environment=None):
+    """Output of a command, or None where it cannot be started."""
+    try:
+        return subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )  # fmt: skip
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
