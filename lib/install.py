@@ -8,7 +8,6 @@ import argparse
 import ast
 import hashlib
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -39,18 +38,22 @@ def main():
     """Make what is asked for; what goes wrong is one line and exit status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--active", metavar="PREFIX", help="only check the environment that is active")
+    parser.add_argument("--dadapy", metavar="FOLDER", help="only make the environment of DADApy in this folder")
     parser.add_argument("--any-python", action="store_true", help="keep a whole .venv, of whatever Python it is")
     options = parser.parse_args()
     try:
         if options.active:
             check_active(options.active)
+        elif options.dadapy:
+            make_dadapy(options.dadapy)
         else:
             make_venv(options.any_python)
     except Refused as refused:
-        print("error: {}".format(refused), file=sys.stderr)
+        print(f"error: {refused}", file=sys.stderr)
         return 1
     except OSError as error:
-        print("error: {} cannot be made ({}): {}".format(VENV, error, way_out(str(error))), file=sys.stderr)
+        way = way_out(str(error)) or "check the folder's permissions"
+        print(f"error: {VENV} cannot be made ({error}): {way}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the next make starts the environment anew", file=sys.stderr)
@@ -61,7 +64,7 @@ def main():
 def check_active(prefix):
     """Refuse an active environment that lacks something: nothing is installed into it without being asked."""
     needed = ("token_geometry", "papermill", "altair", "pytest")
-    find = "import importlib.util as u; print(*(n for n in {!r} if u.find_spec(n) is None))".format(needed)
+    find = f"import importlib.util as u; print(*(n for n in {needed!r} if u.find_spec(n) is None))"
     done = run([os.path.join(prefix, "bin", "python"), "-c", find])
     missing = done.stdout.split() if done and done.returncode == 0 else ["a working Python"]
     if missing:
@@ -83,19 +86,41 @@ def make_venv(any_python):
         check_python(version)
         # what is left of an interrupted installation, or of another Python, helps nobody
         if os.path.lexists(VENV):
-            print("{} is not whole or of another Python: it is made anew".format(VENV), flush=True)
+            print(f"{VENV} is not whole or of another Python: it is made anew", flush=True)
             remove(VENV)
         check_space("cpu")
         create()
     else:
         os.remove(READY)
     uv = find_uv()
-    settings = uv_settings() if uv else {}
-    install(uv, settings)
+    install(uv, uv_settings(PYTHON) if uv else {})
     with open(READY + ".partial", "w") as file:
-        file.write("{} {}\n".format(found[0] if same_python else version, wanted))
+        file.write(f"{found[0] if same_python else version} {wanted}\n")
     os.replace(READY + ".partial", READY)
-    print("{} is ready".format(VENV), flush=True)
+    print(f"{VENV} is ready", flush=True)
+
+
+def make_dadapy(folder):
+    """Make the environment that `dadapy_gride.py` declares, whole or not at all; uv finds a Python for it."""
+    uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+    if not uv:
+        raise Refused("uv, which makes its environment, is not there: pip install uv")
+    environment = dict(os.environ, **uv_settings(sys.executable))
+    environment.pop("VIRTUAL_ENV", None)
+    partial = folder + ".partial"
+    if os.path.lexists(partial):
+        remove(partial)
+    script = os.path.join(ROOT, "lib", "dadapy_gride.py")
+    with open(script) as file:
+        python = re.search('requires-python = "(.*)"', file.read()).group(1)
+    otherwise = "it takes Python 3.11 or 3.12, a C compiler and the package index"
+    install = [uv, "pip", "install", "--no-progress", "--python", os.path.join(partial, "bin", "python")]
+    try:
+        stream([uv, "venv", "--no-project", "--python", python, partial], environment, otherwise)
+        stream([*install, "--requirements", script], environment, otherwise)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def wanted_digest():
@@ -122,9 +147,9 @@ def check_python(version):
     """Refuse a Python that the requirements have no wheels for, with the way to one."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return
-    names = ["python3.{}".format(minor) for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    names = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
     there = [name for name in names if works(name)]
-    way = "make book PYTHON={}".format(there[0]) if there else (
+    way = f"make book PYTHON={there[0]}" if there else (
         "install one (Debian, Ubuntu: apt-get install python3.12 python3.12-venv; Homebrew: brew install "
         "python@3.12; elsewhere: pip install uv && uv python install 3.12) and give it as make book PYTHON=…"
     )  # fmt: skip
@@ -146,9 +171,8 @@ def check_space(build):
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < GB[build]:
         raise Refused(
-            "{} needs about {} GB and its disk has {:.1f} GB free: make space, or clone to another disk".format(
-                VENV, GB[build], free
-            )
+            f"{VENV} needs about {GB[build]} GB and its disk has {free:.1f} GB free: make space, or clone to "
+            "another disk"
         )
 
 
@@ -160,8 +184,8 @@ def create():
     if done is None or done.returncode:
         reason = last_line(done.stdout + done.stderr) if done else "it does not start"
         raise Refused(
-            "{} cannot make environments ({}): install its module venv with pip in it (Debian, Ubuntu: "
-            "apt-get install python3-venv), or uv".format(sys.executable, reason)
+            f"{sys.executable} cannot make environments ({reason}): install its module venv with pip in it "
+            "(Debian, Ubuntu: apt-get install python3-venv), or uv"
         )
 
 
@@ -175,17 +199,17 @@ def find_uv():
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     done = run([*command, "--only-binary", ":all:", "--retries", "1", "--timeout", "30", pin])
     if done is None or done.returncode:
-        print("{} cannot be had here; pip installs instead, which takes longer".format(pin), flush=True)
+        print(f"{pin} cannot be had here; pip installs instead, which takes longer", flush=True)
         return None
     return shutil.which("uv", path=os.path.dirname(PYTHON))
 
 
-def uv_settings():
+def uv_settings(python):
     """What pip is told about indexes on this machine, as environment variables for uv, which reads no pip.conf.
 
     A variable that the user has set for uv is left alone.
     """
-    done = run([PYTHON, "-m", "pip", "config", "list"])
+    done = run([python, "-m", "pip", "config", "list"])
     options = {}
     for line in done.stdout.splitlines() if done else ():
         key, _, value = line.partition("=")
@@ -235,7 +259,7 @@ def install(uv, settings):
         check_space("cuda")
     else:
         print("Installing what the report needs with {}: about 0.8 GB".format("uv" if uv else "pip"), flush=True)
-    stream(command + requirement, environment)
+    stream(command + requirement, environment, f"run make again; {VENV} is made anew then")
 
 
 def cpu_options(uv, environment):
@@ -255,8 +279,11 @@ def has_gpu():
     return bool(done) and done.returncode == 0 and "GPU" in done.stdout
 
 
-def stream(command, environment):
-    """Run an installer and show its lines about what is downloaded or built; refuse with its last one."""
+def stream(command, environment, otherwise):
+    """Run an installer and show its lines about what is downloaded or built.
+
+    What went wrong is refused with its way out: `otherwise`, where its words do not say one.
+    """
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         universal_newlines=True, cwd=ROOT,
@@ -265,7 +292,9 @@ def stream(command, environment):
     try:
         for line in process.stdout:
             tail = [*tail[-30:], line]
-            if re.match(r"\s*(Downloading|Building|Prepared|Installed|Processing|Installing|warning|WARNING)", line):
+            if re.match(
+                r"\s*(Downloading|Building|Prepared|Installed|Processing|Installing|warning|WARNING)", line
+            ):
                 print("  " + line.strip()[:110], flush=True)
         status = process.wait()
     except BaseException:
@@ -274,16 +303,16 @@ def stream(command, environment):
         raise
     if status:
         text = "".join(tail)
-        raise Refused("the installation stopped ({}): {}".format(last_line(text), way_out(text)))
+        raise Refused(f"the installation stopped ({last_line(text)}): {way_out(text) or otherwise}")
 
 
 def way_out(text):
-    """What to do about an installer's words."""
+    """What to do about an installer's words; empty where they do not say it."""
     if "No space left" in text or "Disk quota" in text:
         return "the disk is full: make space, and run make again"
     if re.search(r"(?i)connect|network|dns|resolve host|timed out|fetch", text):
         return "connect to a network, or set pip's index-url to a mirror, and run make again"
-    return "run make again; {} is made anew then".format(VENV)
+    return ""
 
 
 def last_line(text):
@@ -304,10 +333,7 @@ def remove(path):
 def run(command, environment=None):
     """Output of a command, or None where it cannot be started."""
     try:
-        return subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True,
-        )  # fmt: skip
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except OSError:
         return None
 

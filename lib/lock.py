@@ -38,7 +38,9 @@ def targets() -> dict[tuple[str, str], tuple[list[tags.Tag], dict[str, str]]]:
         for machine, system in (("x86_64", "linux"), ("aarch64", "linux"), ("arm64", "darwin")):
             if system == "linux":
                 platforms = [f"manylinux_2_{glibc}_{machine}" for glibc in range(GLIBC, 4, -1)]
-                platforms += [f"{name}_{machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+                platforms += [
+                    f"{name}_{machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+                ]
             else:
                 platforms = list(tags.mac_platforms(MACOS, machine))
             version = (3, minor)

@@ -19,7 +19,7 @@ FORMAT = 4
 
 _CHECKSUM = "checksum"
 
-_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
+_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy", "xarray")
 
 
 def digest(recipe: dict) -> str:
