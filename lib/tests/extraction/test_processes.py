@@ -384,8 +384,9 @@ def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for
     script += '{ "$2" -c "$3" "$4"; code=$?; cp -a "$1/." "$5"; exit $code; }'
     program = """
 import json, sys
-from token_geometry import extraction, parameters
-from token_geometry.errors import InputError
+from token_geometry.base import parameters
+from token_geometry.base.errors import InputError
+from token_geometry.extraction import extraction
 try:
     extraction.extract(parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter"))
 except InputError as error:
@@ -447,7 +448,10 @@ def test_a_shard_that_is_cut_zeroed_or_of_another_recipe_is_made_again(request_f
 KILL = """
 import os, random, signal, sys, time
 import torch
-from token_geometry import extraction, observables, parameters, passes, states  # noqa: F401
+from token_geometry.base import parameters
+from token_geometry.extraction import engine, extraction  # noqa: F401
+from token_geometry.states import states  # noqa: F401
+from token_geometry.studies import reduction  # noqa: F401
 import json, accelerate.utils.memory
 torch.set_num_threads(1)
 request = parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter")
