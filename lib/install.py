@@ -178,11 +178,11 @@ def check_space(build):
 
 def create():
     """Make an empty environment with pip, which the library also uses to fetch models from the index."""
-    uv = shutil.which("uv")
-    command = [uv, "venv", "--quiet", "--seed", "--python", sys.executable, VENV] if uv else None
-    done = run(command or [sys.executable, "-m", "venv", VENV])
-    if done is None or done.returncode:
-        reason = last_line(done.stdout + done.stderr) if done else "it does not start"
+    done = run([sys.executable, "-m", "venv", VENV])
+    reason = reason_of(done.stdout + done.stderr) if done else "it does not start"
+    if (not done or done.returncode) and shutil.which("uv"):
+        done = run(["uv", "venv", "--clear", "--seed", "--python", sys.executable, VENV])
+    if not done or done.returncode:
         raise Refused(
             f"{sys.executable} cannot make environments ({reason}): install its module venv with pip in it "
             "(Debian, Ubuntu: apt-get install python3-venv), or uv"
@@ -303,7 +303,7 @@ def stream(command, environment, otherwise):
         raise
     if status:
         text = "".join(tail)
-        raise Refused(f"the installation stopped ({last_line(text)}): {way_out(text) or otherwise}")
+        raise Refused(f"the installation stopped ({reason_of(text)}): {way_out(text) or otherwise}")
 
 
 def way_out(text):
@@ -315,11 +315,11 @@ def way_out(text):
     return ""
 
 
-def last_line(text):
-    """The line that says what went wrong: the last of those that call themselves an error, else the last."""
+def reason_of(text):
+    """What an installer says went wrong, in one line: from its first word of an error on."""
     lines = [line.strip(" ×╰─▶├│\t") for line in text.splitlines() if line.strip(" ×╰─▶├│\t")]
-    errors = [line for line in lines if re.match(r"(?i)(error|fatal)|.*(No space left|os error)", line)]
-    return ([""] + lines + errors)[-1][:300]
+    first = [place for place, line in enumerate(lines) if re.match(r"(?i)(error|fatal)\b", line)]
+    return " ".join(lines[first[0] if first else -3 :])[:300]
 
 
 def remove(path):

@@ -2,8 +2,9 @@
 
 Matrices of distances and of cosines of whole layers go to disk; scikit-learn takes both, DADApy the
 intrinsic dimension (in an environment of its own, whose start is not counted), a loop over the tokens the
-neighborhood overlap; the layers are spread over the cores. The published loop marks neighbors in arrays whose length it looks up in the whole matrix for every
-token, which is most of its time; so the loop is also timed with sets in place of arrays.
+neighborhood overlap; the layers are spread over the cores. The published loop marks neighbors in arrays whose
+length it looks up in the whole matrix for every token, which is most of its time; so the loop is also timed with
+sets in place of arrays.
 """
 
 import os
