@@ -26,7 +26,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         info = "token_geometry-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: token_geometry\\nVersion: 1.0\\n"
             "Provides-Extra: report\\nProvides-Extra: test\\nRequires-Dist: torch\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(f"{info}/RECORD", "")
         wheel.writestr("token_geometry.pth", str(pathlib.Path.cwd()))
     return name
@@ -56,9 +56,7 @@ def add_wheel(index, name, version, content="value = 1\n"):
     with zipfile.ZipFile(index / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{name}.py", content)
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -96,12 +94,8 @@ def imports(folder) -> bool:
     return not subprocess.run([folder / ".venv" / "bin" / "python", "-c", "import torch"]).returncode
 
 
-needs_uv = pytest.param(
-    True,
-    marks=pytest.mark.skipif(
-        not (Path(sys.executable).parent / "uv").exists(), reason="no uv in this environment"
-    ),
-)
+no_uv = not (Path(sys.executable).parent / "uv").exists()
+needs_uv = pytest.param(True, marks=pytest.mark.skipif(no_uv, reason="no uv in this environment"))
 
 
 @pytest.mark.parametrize("uv", [False, needs_uv])
