@@ -114,7 +114,7 @@ def make_dadapy(folder):
     with open(script) as file:
         python = re.search('requires-python = "(.*)"', file.read()).group(1)
     otherwise = "it takes Python 3.11 or 3.12, a C compiler and the package index"
-    install = [uv, "pip", "install", "--no-progress", "--python", os.path.join(partial, "bin", "python")]
+    install = uv_install(uv, os.path.join(partial, "bin", "python"), environment)
     try:
         stream([uv, "venv", "--no-project", "--python", python, partial], environment, otherwise)
         stream([*install, "--requirements", script], environment, otherwise)
@@ -238,27 +238,35 @@ def uv_settings(python):
     return found
 
 
+def uv_install(uv, python, environment):
+    """The command to which requirements are added; uv has no variable for pip's no-index."""
+    index = ["--no-index"] if environment.get("UV_NO_INDEX") else []
+    return [uv, "pip", "install", "--no-progress", *index, "--python", python]
+
+
 def install(uv, settings):
     """Install the package with what the report needs, and show what is downloaded."""
     environment = dict(os.environ, **settings)
     environment.pop("VIRTUAL_ENV", None)
-    command = [uv, "pip", "install", "--python", PYTHON, "--no-progress"] if uv else [
-        PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"
-    ]  # fmt: skip
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    command = uv_install(uv, PYTHON, environment) if uv else pip
     command += ["--constraint", CONSTRAINTS, *cpu_options(uv, environment)]
     requirement = ["--editable", os.path.join(ROOT, "lib") + EXTRAS]
     with open(CONSTRAINTS) as file:
         torch = re.search(r"^torch==[^\s;]+", file.read(), re.MULTILINE).group()
     # torch alone shows which build it is
     planned = run([*command, "--dry-run", "--no-deps", torch], environment)
-    cuda = sys.platform == "linux" and planned and not planned.returncode and "+cpu" not in (
-        planned.stdout + planned.stderr
-    )  # fmt: skip
+    output = planned.stdout + planned.stderr if planned else ""
+    build = re.search(r"[+~] torch==(\S+)|Would install .*\btorch-(\S+)", output)
+    cuda = sys.platform == "linux" and build and "+cpu" not in build.group()
     if cuda:
         print("torch comes with CUDA here: about 3 GB to download, 8 GB on the disk", flush=True)
         check_space("cuda")
     else:
-        print("Installing what the report needs with {}: about 0.8 GB".format("uv" if uv else "pip"), flush=True)
+        print(
+            "Installing what the report needs with {} (1.8 GB on the disk)".format("uv" if uv else "pip"),
+            flush=True,
+        )
     stream(command + requirement, environment, f"run make again; {VENV} is made anew then")
 
 
