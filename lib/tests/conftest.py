@@ -16,12 +16,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import extraction
+from token_geometry.extraction import extraction, plan
 from token_geometry.geometry import dadapy
 from token_geometry.models import models
+from token_geometry.requests.reduction import Reduction
 from token_geometry.states.states import LanguageModel
 from token_geometry.studies import reduction
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def refused():
 
 @pytest.fixture(scope="session")
 def sotu():
-    return prompts.load_corpus("sotu")
+    return corpora.load_corpus("sotu")
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +80,7 @@ def sentencepiece_model():
     """Contents of a `tokenizer.model` made as LLaMA's was: BPE of 512 pieces, with single bytes."""
     from sentencepiece import SentencePieceTrainer  # here, so that it can fail these tests alone
 
-    texts = list(prompts.load_corpus("python-docs").texts.values())
+    texts = list(corpora.load_corpus("python-docs").texts.values())
     out = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(line for text in texts for line in text.splitlines()),
@@ -176,9 +177,11 @@ class Reading:
 def readings(tmp_path_factory, smollm2):
     """Two addresses of 1024 tokens, through the whole library and through transformers alone."""
     directory = extraction.extract(two_prompts(tmp_path_factory.mktemp("two-prompts")))
-    observed = reduction.compute(directory).sel(model="smollm2-135m", shuffle_level=0)
+    observed = reduction.compute(Reduction(extraction=str(directory), output="observables.nc")).sel(
+        model="smollm2-135m", shuffle_level=0
+    )
     result = []
-    for shard in extraction.read_shards(directory):
+    for shard in plan.read_shards(directory):
         ids = torch.from_numpy(shard["token_id"].values.astype(np.int64))[None]
         with torch.inference_mode():
             output = smollm2.model(ids, labels=ids, output_hidden_states=True)
@@ -205,4 +208,4 @@ def live_dadapy():
 @pytest.fixture(scope="session")
 def clouds(readings):
     """For each prompt the clouds of its layers, from float64 distances of the distinct points."""
-    return [[brute_force(points) for points in reading.hidden] for reading in readings]
+    return [[brute_force(points) for points in plan.hidden] for reading in readings]

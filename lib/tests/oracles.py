@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import euclidean_distances
 
-from token_geometry.extraction import extraction
+from token_geometry.extraction import extraction, plan
 from token_geometry.geometry import dadapy
 from token_geometry.geometry.table_format import RANKS
+from token_geometry.requests.extraction import Extraction
 
 PINNED = Path(__file__).with_name("dadapy.npz")
 
@@ -89,7 +90,7 @@ def of_points(points):
 
 def two_prompts(folder):
     """Two addresses of 1024 tokens."""
-    return extraction.Extraction(
+    return Extraction(
         model="smollm2-135m",
         corpus="sotu",
         output=str(folder),
@@ -104,7 +105,7 @@ def pin():
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder:
         directory = extraction.extract(two_prompts(folder))
-        shard = next(iter(extraction.read_shards(directory)))
+        shard = next(iter(plan.read_shards(directory)))
     tables = shard["neighbor_distance"].values[list(LAYERS)]
     found = {name: of_points(points) for name, points in clouds().items()}
     found |= {"tables": tables, "layers": np.stack(dadapy.estimate(tables))}

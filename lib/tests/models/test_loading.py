@@ -11,10 +11,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from token_geometry.extraction import extraction
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -287,7 +287,7 @@ def test_a_control_of_a_control_is_refused(refused):
 
 def test_a_configuration_without_weights_is_refused_before_anything_is_loaded(llama, tmp_path, refused):
     (Path(llama) / "model.safetensors").unlink()
-    request = extraction.Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     with refused(llama, "without weights"):
         request.check()
 
@@ -316,7 +316,7 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
     source = models.resolve(alias)
     found = models.load_tokenizer(source)
     expected = transformers.AutoTokenizer.from_pretrained(models.local_directory(source))
-    texts = [*ODD, *(text[:20_000] for text in list(prompts.load_corpus("sotu").texts.values())[:10])]
+    texts = [*ODD, *(text[:20_000] for text in list(corpora.load_corpus("sotu").texts.values())[:10])]
     for text in texts:
         assert found(text)["input_ids"] == expected(text)["input_ids"]
         plain = {"add_special_tokens": False}
