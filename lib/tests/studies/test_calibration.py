@@ -252,7 +252,7 @@ def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(
     words = report.agreement(shown).data
     assert "was not run where this was computed. DADApy cannot be had here: no network." in words
     assert "neighborhood overlap from a count" in words and "nan" not in words
-    spec = validation_charts.differences(report.difference_frame(shown), description="what it shows").to_dict()
+    spec = calibration_charts.differences(report.difference_frame(shown), description="what it shows").to_dict()
     assert spec["mark"]["type"] == "text"
 
 
