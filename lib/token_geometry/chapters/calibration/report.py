@@ -258,8 +258,10 @@ def agreement(results: Calibrated) -> Markdown:
     if results.dataset is None:
         return Markdown(missing(results))
     found = differences(results)
-    lines = []
-    for title, limit in LIMITS.items():
+    missing_dadapy, lines = results.dataset.attrs.get("dadapy_missing"), []
+    if missing_dadapy:
+        lines.append(f"The comparison with DADApy was not run where this was computed. {missing_dadapy}.")
+    for title, limit in () if missing_dadapy else LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
         verdict = "kept" if largest <= limit else "broken"
         lines.append(
