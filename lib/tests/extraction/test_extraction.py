@@ -100,7 +100,7 @@ def test_a_shard_says_what_made_it(structured):
         recipe = json.loads(shard.attrs["recipe"])
         assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
-        assert {"torch", "transformers", "dadapy"} <= json.loads(shard.attrs["versions"]).keys()
+        assert {"torch", "transformers", "numpy"} <= json.loads(shard.attrs["versions"]).keys()
         for variable in shard.data_vars.values():
             assert {"long_name", "units"} <= variable.attrs.keys()
 

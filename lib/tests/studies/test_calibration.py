@@ -231,7 +231,8 @@ def test_the_device_is_not_part_of_the_recipe_and_everything_else_is(calibrated)
         assert dataclasses.replace(request, **{name: value}).recipe() != request.recipe(), name
 
 
-def test_real_prompts_agree_with_dadapy_and_brute_force(results):
+def test_real_prompts_agree_with_dadapy_and_brute_force(results, live_dadapy):
+    assert results.dataset.attrs["dadapy_version"] == live_dadapy["dadapy"]
     found = calibration_frames.differences(results).max()
     assert calibration_frames.differences(results)["intrinsic dimension"].count() >= 31 * 5
     assert found["intrinsic dimension"] < 1e-4
@@ -240,7 +241,24 @@ def test_real_prompts_agree_with_dadapy_and_brute_force(results):
     assert found["cosine_similarity"] < 1e-6
 
 
-def test_a_wrong_value_would_show_in_the_differences(results):
+def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(results):
+    hidden = np.random.default_rng(0).normal(size=(3, 40, 8))
+    alone = calibration.reference(hidden, with_dadapy=False)
+    assert alone["reference_intrinsic_dimension"].isnull().all()
+    assert alone["reference_neighborhood_overlap"].notnull().any() and alone["reference_cosine_similarity"].all()
+    dataset = results.dataset.copy()
+    for name in ("reference_intrinsic_dimension", "reference_intrinsic_dimension_error"):
+        dataset[name] = dataset[name] * np.nan
+    dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: no network"
+    shown = dataclasses.replace(results, dataset=dataset)
+    words = report.agreement(shown).data
+    assert "was not run where this was computed. DADApy cannot be had here: no network." in words
+    assert "neighborhood overlap from a count" in words and "nan" not in words
+    spec = calibration_charts.differences(report.difference_frame(shown), description="what it shows").to_dict()
+    assert spec["mark"]["type"] == "text"
+
+
+def test_a_wrong_value_would_show_in_the_differences(results, live_dadapy):
     broken = results.dataset.copy(deep=True)
     broken["intrinsic_dimension"][0, 0, 5, 2] *= 1.01
     shown = dataclasses.replace(results, dataset=broken)
@@ -271,7 +289,9 @@ def test_quantized_weights_take_sixteen_values_per_block(smollm2):
 
 
 @pytest.mark.parametrize("chart", ["manifolds", "scales", "differences", "precisions"])
-def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
+def test_every_chart_draws_its_data_and_carries_its_description(results, chart, request):
+    if chart == "differences":
+        request.getfixturevalue("live_dadapy")
     frames = {
         "manifolds": calibration_frames.manifold_frame,
         "scales": calibration_frames.manifold_frame,
@@ -305,7 +325,7 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
 
 
-def test_alt_texts_hold_the_findings_and_no_markup(results):
+def test_alt_texts_hold_the_findings_and_no_markup(results, live_dadapy):
     for finding, words in (
         (prose.within_bars, "error bars of the truth"),
         (prose.scale_findings, "Noisy torus of dimension 2"),

@@ -7,7 +7,7 @@ of the observables dataset that it is named for; `catalog` lists them all, with 
 import numpy as np
 import xarray as xr
 
-from token_geometry.geometry import gride, overlap
+from token_geometry.geometry import dadapy, gride, overlap
 from token_geometry.geometry.table_format import RANKS
 
 SCALES = np.array(RANKS[1:])
@@ -31,7 +31,7 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     """GRIDE estimate and its Fisher error, over layer and scale.
 
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
-    `dadapy` asks DADApy for each layer.
+    `dadapy` asks DADApy itself, and is refused where that cannot be had.
     """
     dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
     dims = ("layer", "scale")
@@ -53,8 +53,7 @@ def logit_intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") ->
 def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
     distance = distance.astype(np.float64)
     if estimator == "dadapy":
-        results = [gride.estimate_by_dadapy(layer)[:2] for layer in distance]
-        return tuple(np.stack(parts) for parts in zip(*results, strict=True))
+        return dadapy.estimate(distance)[:2]
     return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
 
 
