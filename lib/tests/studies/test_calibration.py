@@ -9,7 +9,7 @@ import torch
 
 from token_geometry.base import parameters, store
 from token_geometry.chapters import markup
-from token_geometry.chapters.calibration import charts as validation_charts
+from token_geometry.chapters.calibration import charts as calibration_charts
 from token_geometry.chapters.calibration import frames as calibration_frames
 from token_geometry.chapters.calibration import prose
 from token_geometry.geometry import gride, manifolds, neighbors
@@ -251,10 +251,10 @@ def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(
         dataset[name] = dataset[name] * np.nan
     dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: no network"
     shown = dataclasses.replace(results, dataset=dataset)
-    words = report.agreement(shown).data
+    words = prose.agreement(shown).data
     assert "was not run where this was computed. DADApy cannot be had here: no network." in words
     assert "neighborhood overlap from a count" in words and "nan" not in words
-    spec = calibration_charts.differences(report.difference_frame(shown), description="what it shows").to_dict()
+    spec = calibration_charts.differences(calibration_frames.difference_frame(shown), finding="d").to_dict()
     assert spec["mark"]["type"] == "text"
 
 
@@ -299,7 +299,7 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart, 
         "precisions": calibration_frames.precision_frame,
     }
     frame = frames[chart](results)
-    spec = getattr(validation_charts, chart)(frame, finding="what it shows").to_dict()
+    spec = getattr(calibration_charts, chart)(frame, finding="what it shows").to_dict()
     assert spec["description"].endswith(". what it shows")
     assert not frame.empty and "mark_text" not in spec
 
@@ -316,10 +316,10 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
     ):
         assert "Run ci declares no calibration" in sentence(nothing).data
     for chart, frame, finding in (
-        (validation_charts.manifolds, calibration_frames.manifold_frame, prose.within_bars),
-        (validation_charts.scales, calibration_frames.manifold_frame, prose.scale_findings),
-        (validation_charts.differences, calibration_frames.difference_frame, prose.agreement),
-        (validation_charts.precisions, calibration_frames.precision_frame, prose.precision_findings),
+        (calibration_charts.manifolds, calibration_frames.manifold_frame, prose.within_bars),
+        (calibration_charts.scales, calibration_frames.manifold_frame, prose.scale_findings),
+        (calibration_charts.differences, calibration_frames.difference_frame, prose.agreement),
+        (calibration_charts.precisions, calibration_frames.precision_frame, prose.precision_findings),
     ):
         spec = chart(frame(nothing), finding=finding(nothing)).to_dict()
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
