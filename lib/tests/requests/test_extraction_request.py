@@ -10,7 +10,7 @@ from token_geometry.models import models
 from token_geometry.requests.calibration import Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.truth import Truth
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +35,22 @@ def request_for(tmp_path_factory, save_tiny):
 def test_the_model_and_the_corpus_of_an_extraction_are_resolved_once(request_for, monkeypatch, tmp_path):
     from token_geometry.extraction import extraction
 
-    counts = {"resolve": 0, "load_corpus": 0}
+    counts = {"resolve": 0, "find_corpus": 0}
 
     def counted(module, name):
         original = getattr(module, name)
 
-        def count(*arguments):
+        def count(*arguments, **options):
             counts[name] += 1
-            return original(*arguments)
+            return original(*arguments, **options)
 
         monkeypatch.setattr(module, name, count)
 
     counted(models, "resolve")
-    counted(prompts, "load_corpus")
+    counted(corpora, "find_corpus")
     directory = extraction.extract(request_for(output=str(tmp_path / "out")))
     assert len(list(directory.glob("*.nc"))) == 4
-    assert counts == {"resolve": 1, "load_corpus": 1}
+    assert counts == {"resolve": 1, "find_corpus": 1}
 
 
 @pytest.mark.parametrize(

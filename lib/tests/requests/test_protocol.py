@@ -53,7 +53,7 @@ class Lengths(Request):
 CELLS = [
     'corpus = "sotu"\nunit = "characters"\noutput = "data/results/lengths.nc"',
     "from pathlib import Path\n\nimport xarray as xr\n\nfrom token_geometry.base import parameters, store\n"
-    "from token_geometry.requests.lengths import Lengths\nfrom token_geometry.texts import prompts\n\n"
+    "from token_geometry.requests.lengths import Lengths\nfrom token_geometry.texts import corpora\n\n"
     "request = parameters.collect(Lengths, globals())",
     "texts = corpora.load_corpus(request.corpus).texts\n"
     "found = [len(text if request.unit == 'characters' else text.split()) for text in texts.values()]\n"
