@@ -45,7 +45,7 @@ BOUNDS = {
 
 N_WARM_UP = 2
 
-ROOMS = (4.5, 2.5, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25)
+ROOMS = (4.5, 2.5, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 """Memory left in the check of too little memory, in prompts."""
 
 
