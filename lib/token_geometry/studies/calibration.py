@@ -15,7 +15,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import dadapy, gride, manifolds, neighbors
 from token_geometry.geometry.table_format import RANKS
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog, labelled
 from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
@@ -230,7 +230,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
 def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
     """Observables of one prompt, through the shard that an extraction would store."""
     plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
-    return labelled.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
+    return catalog.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
 
 
 def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
