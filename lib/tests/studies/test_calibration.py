@@ -251,10 +251,10 @@ def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(
         dataset[name] = dataset[name] * np.nan
     dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: no network"
     shown = dataclasses.replace(results, dataset=dataset)
-    words = report.agreement(shown).data
+    words = prose.agreement(shown).data
     assert "was not run where this was computed. DADApy cannot be had here: no network." in words
     assert "neighborhood overlap from a count" in words and "nan" not in words
-    spec = calibration_charts.differences(report.difference_frame(shown), description="what it shows").to_dict()
+    spec = validation_charts.differences(calibration_frames.difference_frame(shown)).to_dict()
     assert spec["mark"]["type"] == "text"
 
 
