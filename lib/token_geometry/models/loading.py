@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.models import blocks, checkpoints, controls
+from token_geometry.models import blocks, checkpoints, controls, families
 from token_geometry.models import devices as placement
 from token_geometry.models.sources import ModelSource
 
@@ -14,14 +14,19 @@ PADDING = 0.1
 """Largest share of a model's vocabulary that a tokenizer may lack. Embeddings are padded to a round
 number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
 
-# Families that were trained with BOS on every document and are another model without it.
-_NEEDS_BOS = ("gemma", "gemma2", "gemma3", "gemma3_text")
-
 
 def load_config(source: ModelSource):
-    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read."""
+    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or is not that of a causal language model.
+    """
     with source.readable_errors():
-        return source.config()
+        config = source.config()
+    families.refuse_other_kinds(config, source.name)
+    return config
 
 
 def load_tokenizer(source: ModelSource):
@@ -148,7 +153,7 @@ def check_length(source: ModelSource, config, n_tokens: int) -> None:
     InputError
         Naming the length and the model's context.
     """
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = families.context_length(config)
     bos = int(needs_bos(source, config.model_type))
     if source.kind != "meta" and context and n_tokens + bos > context:
         raise InputError(
@@ -159,7 +164,7 @@ def check_length(source: ModelSource, config, n_tokens: int) -> None:
 
 def needs_bos(source: ModelSource, model_type: str) -> bool:
     """Whether BOS is fed before the prompt (and its position dropped from the cloud)."""
-    return model_type in _NEEDS_BOS if source.prepend_bos is None else source.prepend_bos
+    return families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
 
 
 def _network(config, n_blocks: int | None):

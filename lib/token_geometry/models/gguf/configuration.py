@@ -10,12 +10,14 @@ import math
 from pathlib import Path
 
 from token_geometry.base.errors import InputError
+from token_geometry.models import families
 from token_geometry.models.gguf.header import Header
 
 _NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")
 """Beginnings of keys that decide no number of the network."""
 
 _ATTRIBUTES = {
+    "attention.head_count_kv": ("num_kv_heads",),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps"),
     "attention.sliding_window": ("sliding_window",),
@@ -31,10 +33,17 @@ _ATTRIBUTES = {
 """Keys that some attribute of a configuration says as well; the first one that the configuration has."""
 
 _HARMLESS = {
-    "attention.causal": lambda value: value is True,
-    "rope.scaling.finetuned": lambda value: True,
-    "tensor_data_layout": lambda value: True,
+    "attention.causal": lambda value, config: value is True,
+    "attention.head_count_kv": lambda value, config: value == config.num_attention_heads,
+    "context_length": lambda value, config: True,
+    "feed_forward_length": lambda value, config: value == 4 * config.hidden_size,
+    "rope.scaling.finetuned": lambda value, config: True,
+    "tensor_data_layout": lambda value, config: True,
 }
+"""Keys that change nothing, if they have such a value."""
+
+_CHECKED_HERE = {"rope.dimension_count", "rope.freq_base"}
+"""Keys that transformers takes for what they are not in every family."""
 
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
 _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
@@ -58,6 +67,7 @@ def read(path: Path, head: Header):
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    families.refuse_other_kinds(config, path.name)
     _Keys(path, head, config).apply()
     _refuse_unused_tensors(path, head, config)
     return config
@@ -75,12 +85,16 @@ class _Keys:
             for key, value in head.metadata.items()
             if not key.startswith(_NO_NUMBERS)
         }
-        for key in _read_by_transformers(self.architecture, head):
+        for key in _read_by_transformers(self.architecture, head, config) - _CHECKED_HERE:
             self.values.pop(key, None)
 
     def apply(self) -> None:
         """Apply what is left to the configuration, and refuse the rest."""
-        self._heads()
+        for attribute, name in (("attention_bias", "attn_output"), ("mlp_bias", "ffn_up")):
+            if hasattr(self.config, attribute) and f"blk.0.{name}.bias" in self.tensors:
+                setattr(self.config, attribute, True)
+        if hasattr(self.config, "num_attention_heads"):
+            self._heads()
         self._layer_types()
         if hasattr(self.config, "rope_parameters"):
             self._rope()
@@ -109,7 +123,7 @@ class _Keys:
 
     def _changes_nothing(self, key: str, value) -> bool:
         if key in _HARMLESS:
-            return _HARMLESS[key](value)
+            return _HARMLESS[key](value, self.config)
         return value is not None and not value or key.endswith("_scale") and value == 1.0
 
     def _heads(self) -> None:
@@ -222,7 +236,7 @@ _SCALING = {
 }
 
 
-def _read_by_transformers(architecture: str, head: Header) -> set[str]:
+def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
     """Keys, without the architecture before them, that transformers takes into a configuration."""
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
     from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
@@ -233,7 +247,9 @@ def _read_by_transformers(architecture: str, head: Header) -> set[str]:
         return {key.removeprefix(f"{architecture}.") for key in seen.keys_read}
     names = {architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")}
     mapping = next((GGUF_CONFIG_MAPPING[name] for name in names if name in GGUF_CONFIG_MAPPING), {})
-    return {key for key, attribute in mapping.items() if attribute is not None}
+    # others become attributes that nobody asks for
+    known = type(config)().to_dict().keys() | config.attribute_map.keys()
+    return {key for key, attribute in mapping.items() if attribute in known}
 
 
 class _Seen(dict):
