@@ -102,7 +102,7 @@ def load_model(
         spread = len(devices) > 1
         parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name) if spread else {}
         if source.control == "random":
-            model = controls.untrained(kind, options, source.control_seed)
+            model = controls.untrained(kind, options, source.control_seed, sketch=sketch, name=source.name)
             if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
                 model = accelerate.dispatch_model(model, parts)
         else:
