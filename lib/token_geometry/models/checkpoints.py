@@ -198,25 +198,6 @@ def read_tokenizer(folder: Path):
     return _llama_3_tokenizer(path) if _is_ranks(path) else _llama_tokenizer(path)
 
 
-def refuse_missing(report: dict, name: str) -> None:
-    """Refuse a model of which some weights were not in its files.
-
-    Parameters
-    ----------
-    report
-        What transformers says of the loading; it fills what is missing with random numbers
-        and goes on.
-    name
-        Name of the model.
-    """
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture"
-        )
-
-
 def _paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("consolidated.*.pth") if path.suffixes[-2][1:].isdigit())
 

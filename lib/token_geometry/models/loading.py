@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.models import blocks, checkpoints, controls, families
+from token_geometry.models import blocks, controls, families
 from token_geometry.models import devices as placement
 from token_geometry.models.sources import ModelSource
 
@@ -13,6 +13,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 PADDING = 0.1
 """Largest share of a model's vocabulary that a tokenizer may lack. Embeddings are padded to a round
 number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
+
+BOS_GAIN = 0.5
+"""Nats per token by which a sentence is predicted worse without BOS, where a model needs it."""
+
+_SENTENCE = "The city of Trieste lies in the north of Italy, and the river that flows through Paris is the Seine."
 
 
 def load_config(source: ModelSource):
@@ -101,6 +106,8 @@ def load_model(
         options = {"config": config, "dtype": getattr(torch, dtype)}
         spread = len(devices) > 1
         parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name) if spread else {}
+        if source.control != "random":
+            families.refuse_uneven_scales(config, sketch, source.name)
         if source.control == "random":
             model = controls.untrained(kind, options, source.control_seed, sketch=sketch, name=source.name)
             if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
@@ -111,7 +118,7 @@ def load_model(
             on_gpu = {"device_map": parts or {"": place.index or 0}} if place.type == "cuda" else {}
             files = source.weights(config)
             model, report = kind.from_pretrained(output_loading_info=True, **files, **options, **on_gpu)
-            checkpoints.refuse_missing(report, source.name)
+            families.refuse_other_weights(report, model, source.name)
         if source.control == "permuted":
             controls.permute(model, source.control_seed)
         return (model if parts else model.to(device)).eval()
@@ -134,7 +141,7 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     return n_layers is None or n_layers == last
 
 
-def check_length(source: ModelSource, config, n_tokens: int) -> None:
+def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:
     """Refuse a prompt that is longer than what the model can read at once.
 
     Of the files that Meta publishes none says how long that is: there, any length passes.
@@ -147,6 +154,8 @@ def check_length(source: ModelSource, config, n_tokens: int) -> None:
         From `load_config`.
     n_tokens
         Tokens of the prompt, special tokens not counted.
+    bos
+        Whether BOS is fed before it; None: as `needs_bos`.
 
     Raises
     ------
@@ -154,17 +163,49 @@ def check_length(source: ModelSource, config, n_tokens: int) -> None:
         Naming the length and the model's context.
     """
     context = families.context_length(config)
-    bos = int(needs_bos(source, config.model_type))
+    bos = needs_bos(source, config.model_type) if bos is None else bos
     if source.kind != "meta" and context and n_tokens + bos > context:
         raise InputError(
             f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {context} tokens"
-            f"{' with BOS among them' if bos else ''}; accepted: up to {context - bos}"
+            f"{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
         )
 
 
-def needs_bos(source: ModelSource, model_type: str) -> bool:
-    """Whether BOS is fed before the prompt (and its position dropped from the cloud)."""
-    return families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
+def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=None) -> bool:
+    """Whether BOS is fed before every prompt (and its position dropped from the cloud).
+
+    As `data/models.yml` says; else as it is known of the family; else, where the tokenizer adds BOS by itself,
+    if the model predicts a sentence worse without: by more than `BOS_GAIN` per token.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    model_type
+        The family, from the configuration.
+    model, tokenizer
+        The whole model and its tokenizer, for the trial; without them a family that is not known needs none.
+    """
+    known = families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
+    if known is not None or model is None or tokenizer is None or tokenizer.bos_token_id is None:
+        return bool(known)
+    added = tokenizer(_SENTENCE)["input_ids"]
+    if added[0] != tokenizer.bos_token_id or model.get_output_embeddings() is None:
+        return False
+    return _loss(model, added[1:]) - _loss(model, added) > BOS_GAIN
+
+
+def _loss(model, token_ids: list[int]) -> float:
+    """Loss of all tokens of the sentence but the first, nats."""
+    import torch
+
+    ids = torch.tensor([token_ids], device=model.get_input_embeddings().weight.device)
+    with torch.inference_mode():
+        logits = model(ids).logits[0].float()
+    n_predicted = len(_SENTENCE.split()) - 1
+    return float(
+        torch.nn.functional.cross_entropy(logits[-n_predicted - 1 : -1], ids[0, -n_predicted:].to(logits.device))
+    )
 
 
 def _network(config, n_blocks: int | None):

@@ -6,6 +6,7 @@ To add a kind, write its class and put it into `_KINDS`.
 import contextlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -147,7 +148,10 @@ class ModelSource:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
-            raise InputError(f"model {self.name!r} could not be loaded ({reason}): {self.way_out()}") from None
+            way_out = self.way_out()
+            if isinstance(error, ImportError) or "quantiz" in reason:
+                way_out = "provide what is missing, or give weights that are not quantized"
+            raise InputError(f"model {self.name!r} could not be loaded ({reason}): {way_out}") from None
 
 
 @dataclass(frozen=True)
@@ -270,8 +274,9 @@ class Directory(ModelSource):
         if not folder.is_dir():
             return None
         if not (folder / "config.json").is_file():
-            raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
-        return cls(name, folder.name, str(folder))
+            folder = _snapshot(name, folder)
+        of_hub = re.search(r"/models--[^/]+?--([^/]+)/snapshots/[^/]+$", folder.as_posix())
+        return cls(name, of_hub[1] if of_hub else folder.name, str(folder))
 
     def origin(self) -> dict[str, str]:
         patterns = ["*.json", "*.model"]
@@ -366,8 +371,10 @@ class Hub(ModelSource):
         return replace(self, revision=getattr(found, "resolved", found))
 
     def way_out(self) -> str:
+        control = str(self.revision).startswith(("rand", "perm"))
+        hint = "if its control was meant, write @random or @permuted; else " if control else ""
         return (
-            f"connect to a network, set HF_TOKEN for a gated model, or download {self.location} "
+            f"{hint}connect to a network, set HF_TOKEN for a gated model, or download {self.location} "
             "elsewhere and give its local directory"
         )
 
@@ -403,16 +410,30 @@ def resolve(model: str) -> ModelSource:
     known = aliases()
     if model in known:
         return _from_alias(model, dict(known[model]))
-    for kind in _KINDS:
-        if source := kind.at(model):
-            return source
-    error = one_of("model", model, known)
-    raise InputError(
-        f"{error}; or a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
-    )
+    if source := _at(model):
+        return source
+    stem, _, word = model.rpartition("@")
+    if stem in known or stem and Path(stem).expanduser().exists():
+        raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
+    accepted = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
+    if model.startswith(("/", "~", ".")) or model.count("/") > 1:
+        raise InputError(
+            f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {accepted}"
+        )
+    raise InputError(f"{one_of('model', model, known)}; or {accepted}")
+
+
+def _at(place: str) -> ModelSource | None:
+    return next((source for kind in _KINDS if (source := kind.at(place))), None)
 
 
 def _from_alias(name: str, entry: dict) -> ModelSource:
+    if "path" in entry:
+        path = project.root() / Path(entry.pop("path")).expanduser()
+        found = _at(str(path))
+        if found is None:
+            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}, where nothing is")
+        return replace(found, name=name, **entry)
     (kind,) = (kind for kind in _KINDS if kind.entry in entry)
     return kind.of_entry(name, entry.pop(kind.entry), **entry)
 
@@ -422,6 +443,22 @@ def _control(name: str, original: ModelSource, control: str, seed: int) -> Model
         raise InputError(f"model {name!r} asks for the control of a control: leave one of them out")
     title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
     return replace(original, name=name, title=title, control=control, control_seed=seed)
+
+
+def _snapshot(name: str, folder: Path) -> Path:
+    """The model in a folder of the hub's own cache."""
+    repository = folder.parent if folder.name == "snapshots" else folder
+    found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
+    branch = repository / "refs" / "main"
+    main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
+    if len(found) > 1 and not main:
+        raise InputError(
+            f"model {name!r}: the directory holds {len(found)} snapshots of a hub repository: give one of them, "
+            f"such as {found[-1]}"
+        )
+    if not found:
+        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
+    return (main or found)[0]
 
 
 def _check_weights(folder: Path) -> None:

@@ -128,9 +128,9 @@ class _Keys:
 
     def _heads(self) -> None:
         config = self.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = config.hidden_size // config.num_attention_heads
         length = self.take("attention.key_length", width)
-        if length != width:
+        if length != (getattr(config, "head_dim", None) or width):
             config.head_dim = length
         if self.values.get("attention.value_length", length) == length:
             self.take("attention.value_length")
@@ -138,8 +138,9 @@ class _Keys:
         if hasattr(config, "query_pre_attn_scalar"):
             if (self.architecture, config.num_hidden_layers) in _GEMMA_27B:
                 config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
-            if scale:
-                config.query_pre_attn_scalar = self.take("attention.scale") ** -2
+            if scale and math.isclose(divisor := round(scale**-2), scale**-2, rel_tol=1e-5):
+                config.query_pre_attn_scalar = divisor
+                self.take("attention.scale")
         elif scale and math.isclose(scale, length**-0.5, rel_tol=1e-6):
             self.take("attention.scale")
 

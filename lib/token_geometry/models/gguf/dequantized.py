@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.models import checkpoints
+from token_geometry.models import families
 from token_geometry.models.gguf import configuration, header, tokenizers
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _dequantize(gguf: Path, target: Path) -> None:
         model, report = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32, output_loading_info=True
         )
-    checkpoints.refuse_missing(report, gguf.name)
+    families.refuse_other_weights(report, model, gguf.name)
     tokenizer.save_pretrained(target)
     # transformers refuses to save a model that came from GGUF, although its
     # weights are plain float32 by now: so the two files are written here.
