@@ -20,7 +20,7 @@ from token_geometry.texts import prompts
 IDS = np.random.default_rng(0).integers(0, 256, size=100)  # beyond the windows and original contexts of below
 BASE = {**gguf_files.SMALL, **gguf_files.SIZES, "num_hidden_layers": 3}
 RMS, NORM = {"attention.layer_norm_rms_epsilon": 1e-4}, {"attention.layer_norm_epsilon": 1e-4}
-HEADS = {"attention.key_length": 16, "attention.value_length": 16}
+HEADS = {"attention.key_length": 32, "attention.value_length": 32}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def llama(**options):
 
 
 def gemma2(**options):
-    config = transformers.Gemma2Config(**BASE, rms_norm_eps=1e-4, head_dim=16, sliding_window=16, **options)
+    config = transformers.Gemma2Config(**BASE, rms_norm_eps=1e-4, head_dim=32, sliding_window=16, **options)
     return transformers.Gemma2ForCausalLM, config
 
 
@@ -41,7 +41,7 @@ def gemma3(n_layers, **full):
     rope = {"full_attention": {"rope_theta": 1e6, **full}, "sliding_attention": {"rope_theta": 2e4}}
     for one in rope.values():
         one.setdefault("rope_type", "default")
-    base = BASE | {"num_hidden_layers": n_layers, "rms_norm_eps": 1e-4, "head_dim": 16, "sliding_window": 16}
+    base = BASE | {"num_hidden_layers": n_layers, "rms_norm_eps": 1e-4, "head_dim": 32, "sliding_window": 16}
     return transformers.Gemma3ForCausalLM, transformers.Gemma3TextConfig(**base, rope_parameters=rope)
 
 
@@ -350,3 +350,42 @@ def test_a_text_is_split_as_the_family_that_the_file_names_splits_it(pre, tmp_pa
     expected.pre_tokenizer = rule
     for text in texts:
         assert found(text, add_special_tokens=False)["input_ids"] == expected.encode(text).ids
+
+
+def test_a_rule_that_is_not_known_is_refused_by_its_name(tmp_path, refused):
+    path = gguf_files.write(
+        tmp_path / "t.gguf", "llama", keys=gguf_files.keys_of(llama()[1]) | RMS, pre="lama-bpe"
+    )
+    for refuse in (lambda source: source.check_files(), loading.load_tokenizer):
+        with refused(path, "tokenizer.ggml.pre 'lama-bpe'", "did you mean 'llama-bpe'?", "transformers' format"):
+            refuse(sources.resolve(str(path)))
+    path = gguf_files.write(tmp_path / "t.gguf", "llama", model_kind="rwkv", pre=None)
+    with refused(path, "tokenizer.ggml.model 'rwkv'"):
+        sources.resolve(str(path)).check_files()
+
+
+@pytest.mark.parametrize("space_before", [True, False])
+def test_a_sentencepiece_vocabulary_splits_as_sentencepiece_does(space_before, sentencepiece_model, tmp_path):
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_proto=sentencepiece_model)
+    count = range(pieces.vocab_size())
+    kinds = (pieces.is_unknown, 2), (pieces.is_control, 3), (pieces.is_byte, 6)
+    path = gguf_files.write(
+        tmp_path / "t.gguf", "llama", keys=gguf_files.keys_of(llama()[1]) | RMS, model_kind="llama", pre="default",
+        tokens=[pieces.id_to_piece(n) for n in count], merges=(), scores=[pieces.get_score(n) for n in count],
+        types=[next((kind for known, kind in kinds if known(n)), 1) for n in count],
+        bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_space_prefix=space_before,
+    )  # fmt: skip
+    found = gguf_tokenizers.read(path, header.read(path))
+    space = pieces.encode("")  # a text of which nothing is left but the space before it
+    for text in [
+        *TEXTS,
+        "  two",
+        " one",
+        *(text[:5000] for text in prompts.load_corpus("python-docs").texts.values()),
+    ]:
+        ids = found(text, add_special_tokens=False)["input_ids"]
+        assert found.decode(ids, skip_special_tokens=True).strip() == text.strip() and not space
+        if space_before:
+            assert ids == pieces.encode(text)

@@ -35,10 +35,9 @@ def written(tmp_path):
 
 def test_a_header_says_what_the_package_gguf_reads(written):
     header, expected = gguf_header.read(written), gguf.GGUFReader(written)
-    arrays = {"tokens", "scores", "nested"}
     found = {key: field.contents() for key, field in expected.fields.items() if not key.startswith("GGUF.")}
-    assert header.metadata == {key: value for key, value in found.items() if key not in arrays}
-    assert arrays <= found.keys()
+    # strings, and arrays of arrays, are stepped over
+    assert header.metadata == found | {"tokens": None, "nested": None}
     assert header.tensors == {t.name: tuple(t.shape.tolist()) for t in expected.tensors}
     assert header.shape() == {"layers": 2, "width": 32, "vocabulary": 7, "parameters": 7 * 32 + 64}
 

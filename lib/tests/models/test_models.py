@@ -112,6 +112,24 @@ def test_a_hub_id_may_name_its_revision():
     assert source.identity() != sources.resolve("EleutherAI/pythia-14m").identity()
 
 
+def test_bos_is_needed_by_every_gemma():
+    source = sources.resolve("google/gemma")
+    kinds = [kind for kind in transformers.CONFIG_MAPPING if "gemma" in kind]
+    assert {"gemma", "gemma3n", "gemma4", "vaultgemma", "recurrent_gemma"} <= {*kinds}
+    assert all(loading.needs_bos(source, kind) for kind in kinds)
+
+
+def test_whether_an_unknown_family_needs_bos_is_found_by_the_loss_of_a_sentence(smollm2, gemma3):
+    def needed(model, kind="of no known family", **more):
+        source = dataclasses.replace(sources.resolve("owner/name"), **more)
+        return loading.needs_bos(source, kind, model=model.model, tokenizer=model.tokenizer)
+
+    assert needed(gemma3)  # worse by 1.4 nats per token without
+    assert not needed(gemma3, "llama")  # known families are not asked
+    assert not needed(gemma3, prepend_bos=False)
+    assert not needed(smollm2)  # whose tokenizer adds none
+
+
 def test_bos_is_needed_by_gemma_and_not_by_llama():
     assert loading.needs_bos(sources.resolve("gemma3-270m"), "gemma3_text")
     assert not loading.needs_bos(sources.resolve("smollm2-135m"), "llama")
@@ -128,6 +146,82 @@ def test_an_unknown_model_is_refused_with_the_nearest_alias(refused):
 def test_a_path_that_does_not_exist_is_no_hub_id(name, refused):
     with refused(f"model {name!r}"):
         sources.resolve(name)
+
+
+@pytest.mark.parametrize("name", ["~/missing", "./missing", "/missing/model", "a/b/c"])
+def test_a_path_where_nothing_is_is_named_as_it_was_looked_for(name, refused):
+    with refused(f"model {name!r}", f"there is no {Path(name).expanduser()}"):
+        sources.resolve(name)
+
+
+def test_a_control_that_is_not_known_is_refused_with_the_nearest(tmp_path, refused):
+    for name in ("smollm2-135m@rand", f"{tmp_path}@rand"):
+        with refused(f"model {name!r}", "control 'rand'; did you mean 'random'?", "@random-1"):
+            sources.resolve(name)
+    assert "write @random" in sources.resolve("owner/name@rand").way_out()  # which may be a revision
+
+
+def test_a_folder_of_the_hubs_own_cache_is_the_snapshot_of_its_branch(tmp_path, refused):
+    repository = tmp_path / "models--owner--name"
+    for commit in ("aaa", "bbb"):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text("{}")
+    for folder in (repository, repository / "snapshots"):
+        with refused(folder, "2 snapshots", "snapshots/bbb"):
+            sources.resolve(str(folder))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("aaa")
+    for folder in (repository, repository / "snapshots", repository / "snapshots" / "aaa"):
+        source = sources.resolve(str(folder))
+        assert source.location == str(repository / "snapshots" / "aaa") and source.title == "name"
+
+
+def test_an_alias_may_give_a_path_settings_of_its_own(llama_without_weights, tmp_path, monkeypatch, refused):
+    (tmp_path / "p" / "data").mkdir(parents=True)
+    (tmp_path / "p" / "_quarto.yml").write_text("")
+    entries = {
+        "mine": {"path": str(llama_without_weights), "prepend_bos": True, "title": "Mine"},
+        "gone": {"path": "x"},
+    }
+    (tmp_path / "p" / "data" / "models.yml").write_text(json.dumps(entries))
+    monkeypatch.chdir(tmp_path / "p")
+    source = sources.resolve("mine")
+    assert (source.name, source.title, source.kind) == ("mine", "Mine", "directory")
+    assert loading.needs_bos(source, "llama")
+    by_path = sources.resolve(str(llama_without_weights))
+    assert source.identity() == by_path.identity() | {"prepend_bos": "true"}
+    with refused("model 'gone'", "data/models.yml", tmp_path / "p" / "x"):
+        sources.resolve("gone")
+
+
+OTHER_KINDS = {
+    "an encoder-decoder (t5)": transformers.T5Config(
+        vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4
+    ),
+    "a model of images (vit)": transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    ),
+    "sees the tokens behind each one, too (xlnet)": transformers.XLNetConfig(
+        vocab_size=96, d_model=32, n_layer=2, n_head=4, d_inner=48
+    ),
+    "predicts the next token (clip)": transformers.CLIPConfig(),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_KINDS)
+def test_a_model_that_is_no_causal_language_model_is_said_to_be_what_it_is(what, tmp_path, refused):
+    OTHER_KINDS[what].save_pretrained(tmp_path)
+    with refused(f"model {str(tmp_path)!r}", what, "causal language model"):
+        loading.load_config(sources.resolve(str(tmp_path)))
+
+
+def test_the_context_of_a_model_has_other_names_in_other_families(tmp_path, refused):
+    transformers.MptConfig(vocab_size=96, d_model=32, n_layers=2, n_heads=4, max_seq_len=16).save_pretrained(
+        tmp_path
+    )
+    source = sources.resolve(str(tmp_path))
+    with refused("n_tokens is 24", "16 tokens"):
+        loading.check_length(source, loading.load_config(source), 24)
 
 
 def test_a_gguf_file_that_does_not_exist_is_refused(tmp_path, refused):

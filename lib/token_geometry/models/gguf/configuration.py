@@ -42,7 +42,7 @@ _HARMLESS = {
 }
 """Keys that change nothing, if they have such a value."""
 
-_CHECKED_HERE = {"rope.dimension_count", "rope.freq_base"}
+_CHECKED_HERE = {"attention.key_length", "rope.dimension_count", "rope.freq_base"}
 """Keys that transformers takes for what they are not in every family."""
 
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
