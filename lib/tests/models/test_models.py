@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from token_geometry.base import wheels
-from token_geometry.models import devices, loading, sources
+from token_geometry.models import devices, kinds, loading, sources
 from token_geometry.models.gguf import dequantized, header
 
 
@@ -345,7 +345,7 @@ def test_a_prompt_longer_than_the_context_is_refused(llama, refused):
     with_bos = dataclasses.replace(source, prepend_bos=True)
     with refused("n_tokens is 128", "BOS", "up to 127"):
         loading.check_length(with_bos, config, 128)
-    of_meta = sources.Meta(source.name, source.title, source.location)
+    of_meta = kinds.Meta(source.name, source.title, source.location)
     loading.check_length(of_meta, config, 10**6)  # its files do not say
 
 

@@ -79,11 +79,14 @@ def _marked_memory() -> Iterator[None]:
 def _is_drawn_in_order(sketch) -> bool:
     """Whether transformers' initialization writes every weight, and draws none of the trunk after the blocks."""
     trunk = sketch.base_model
+    try:
+        path = blocks.find(trunk, sketch.config.get_text_config().num_hidden_layers)
+    except (InputError, AttributeError):
+        return False
     for part in [*trunk.modules(), *trunk.parameters(), *trunk.buffers()]:
         part._is_hf_initialized = False
     with _recorder() as writes:
         trunk.initialize_weights()  # a head may share its weights with the embeddings
-    path = blocks.find(trunk, sketch.config.get_text_config().num_hidden_layers)
     inside = {_memory(weights) for weights in trunk.get_submodule(path).parameters()}
     own = {_memory(weights) for weights in [*trunk.parameters(), *trunk.buffers()]}
     drawn = [memory in inside for memory in writes.drawn if memory in own]

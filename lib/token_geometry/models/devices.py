@@ -73,7 +73,7 @@ def devices(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: i
     return [f"cuda:{number}" for number in range(start, start + gpus_per_model)]
 
 
-def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = ()) -> dict[str, int]:
+def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = ()) -> dict:
     """Which GPU each part of a model goes to: whole blocks, in order, shared out evenly.
 
     Parameters
@@ -99,9 +99,9 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     # the rest is for the states of a prompt
     free = free or [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
     sketch.tie_weights()
-    whole = list(sketch._no_split_modules or ())
+    whole: list[str] = list(sketch._no_split_modules or ())
     numbers = [torch.device(gpu).index for gpu in gpus]
-    memory = dict(zip(numbers, free, strict=True)) | {"cpu": 0}
+    memory: dict = dict(zip(numbers, free, strict=True)) | {"cpu": 0}
     memory = get_balanced_memory(sketch, memory, no_split_module_classes=whole)
     parts = infer_auto_device_map(sketch, memory, no_split_module_classes=whole)
     if not set(parts.values()) <= set(numbers):

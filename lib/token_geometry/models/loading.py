@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.models import blocks, controls, families
 from token_geometry.models import devices as placement
-from token_geometry.models.sources import ModelSource
+from token_geometry.models.source import ModelSource
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -100,7 +100,7 @@ def load_model(
     whole = is_whole(source, config, n_layers)
     with source.readable_errors(), contextlib.ExitStack() as stack:
         source.check_files()
-        kind, config, sketch = _network(config, None if whole else max(n_layers, 1))
+        kind, config, sketch = _network(config, None if whole else n_layers or 1)
         if not whole or source.control == "random":
             stack.enter_context(_without_report())
         options = {"config": config, "dtype": getattr(torch, dtype)}

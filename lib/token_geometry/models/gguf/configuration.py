@@ -240,7 +240,7 @@ _SCALING = {
 def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
     """Keys, without the architecture before them, that transformers takes into a configuration."""
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
     if architecture in GGUF_CONFIG_ARCHS:
         seen = _Seen(head.metadata)
@@ -280,7 +280,7 @@ def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers import modeling_gguf_pytorch_utils as reader
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
     architecture = head.metadata["general.architecture"]
     if architecture in GGUF_CONFIG_ARCHS:

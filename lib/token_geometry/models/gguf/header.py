@@ -21,7 +21,7 @@ _ALIGNMENT = 32  # of the tensors, where the file names no other
 _STRING, _ARRAY = 8, 9
 _SHORT = 1024  # entries of an array that is kept: one per block at most
 # Type of a value → format of `struct`, little-endian
-_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_SCALARS: dict[int, str] = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
 
 @dataclass(frozen=True)
