@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 
-from token_geometry.extraction import extraction
 from token_geometry.models import loading, sources
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 TOKENS = np.random.default_rng(0).integers(3, 512, size=60)
 
@@ -117,7 +117,7 @@ def test_a_tokenizer_up_to_llama_2_splits_as_sentencepiece_does(write_meta, sent
 
     tokenizer = loading.load_tokenizer(sources.resolve(str(written(write_meta, tmp_path))))
     expected = SentencePieceProcessor(model_proto=sentencepiece_model)
-    texts = [*TEXTS, *list(prompts.load_corpus("python-docs").texts.values())[:5]]
+    texts = [*TEXTS, *list(corpora.load_corpus("python-docs").texts.values())[:5]]
     for text in texts:
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected.encode(text)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
@@ -146,7 +146,7 @@ def test_a_tokenizer_of_llama_3_splits_as_tiktoken_does(write_meta, ranks, tmp_p
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
     expected = tiktoken.Encoding("tiny", pat_str=words, mergeable_ranks=ranks, special_tokens={})
-    for text in [*TEXTS, *list(prompts.load_corpus("python-docs").texts.values())[:5]]:
+    for text in [*TEXTS, *list(corpora.load_corpus("python-docs").texts.values())[:5]]:
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected.encode(text)
     special = {"<|begin_of_text|>": 0, "<|end_of_text|>": 1, "<|reserved_special_token_0|>": 2}
     special |= {"<|start_header_id|>": 6, "<|eot_id|>": 9, "<|reserved_special_token_250|>": 255}
@@ -177,7 +177,7 @@ def test_a_pickled_object_is_refused_and_not_run(write, write_meta, tmp_path, re
     folder = written(write_meta, tmp_path / "llama")
     trace = tmp_path / "trace"
     write({"norm.weight": RunsCode(trace)}, folder / "consolidated.00.pth")
-    request = extraction.Extraction(model=str(folder), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=str(folder), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     for load_any in (request.check, lambda: load(folder)):
         with refused("consolidated.00.pth", "pickled object", "run code"):
             load_any()

@@ -10,12 +10,12 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from token_geometry.extraction import extraction
 from token_geometry.models import loading, sources
 from token_geometry.models.gguf import dequantized, header
 from token_geometry.models.gguf import tokenizers as gguf_tokenizers
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 IDS = np.random.default_rng(0).integers(0, 256, size=100)  # beyond the windows and original contexts of below
 BASE = {**gguf_files.SMALL, **gguf_files.SIZES, "num_hidden_layers": 3}
@@ -264,7 +264,7 @@ def test_a_part_of_a_split_model_is_refused_at_once_with_the_way_to_merge(tmp_pa
     written(tmp_path, "llama", llama(), RMS, split_max_tensors=10)
     for number in (1, 2, 3):
         part = tmp_path / f"tiny-{number:05d}-of-00003.gguf"
-        request = extraction.Extraction(model=str(part), corpus="sotu", output=str(tmp_path / "o"), device="cpu")
+        request = Extraction(model=str(part), corpus="sotu", output=str(tmp_path / "o"), device="cpu")
         with refused(part, f"part {number} of 3", "--merge tiny-00001-of-00003.gguf"):
             request.check()
 
@@ -336,7 +336,7 @@ FAMILIES = {
 @pytest.mark.parametrize("pre", FAMILIES)
 def test_a_text_is_split_as_the_family_that_the_file_names_splits_it(pre, tmp_path):
     rule, normalizer = FAMILIES[pre]
-    texts = [*TEXTS, *(text[:5000] for text in prompts.load_corpus("python-docs").texts.values())]
+    texts = [*TEXTS, *(text[:5000] for text in corpora.load_corpus("python-docs").texts.values())]
     # merges of longer pieces than any rule leaves, so that a border which is not drawn shows
     expected = trained(steps(split(r"\S+\s*")), texts, normalizer)
     vocabulary = [token for token, _ in sorted(expected.get_vocab().items(), key=lambda item: item[1])]
@@ -383,7 +383,7 @@ def test_a_sentencepiece_vocabulary_splits_as_sentencepiece_does(space_before, s
         *TEXTS,
         "  two",
         " one",
-        *(text[:5000] for text in prompts.load_corpus("python-docs").texts.values()),
+        *(text[:5000] for text in corpora.load_corpus("python-docs").texts.values()),
     ]:
         ids = found(text, add_special_tokens=False)["input_ids"]
         assert found.decode(ids, skip_special_tokens=True).strip() == text.strip() and not space

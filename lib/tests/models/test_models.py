@@ -381,12 +381,12 @@ def test_an_unknown_dtype_is_refused(refused):
 OFFLINE = """
 from token_geometry.base.errors import InputError
 from token_geometry.models import loading, sources
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 source = sources.resolve("no-such-owner/no-such-model")
 for load in (
     lambda: loading.load_tokenizer(source),
     lambda: loading.load_model(source, dtype="float32", device="cpu"),
-    lambda: prompts.load_corpus("pile-10k"),
+    lambda: corpora.load_corpus("pile-10k"),
 ):
     try:
         load()

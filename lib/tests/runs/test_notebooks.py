@@ -12,7 +12,7 @@ import xarray as xr
 import yaml
 
 from token_geometry.base import project
-from token_geometry.texts import prompts
+from token_geometry.texts import corpora
 
 NOTEBOOKS = sorted((project.root() / "notebooks").glob("*.ipynb"))
 
@@ -44,7 +44,7 @@ def papermill(notebook: str, folder: Path, *parameters: str) -> subprocess.Compl
 def corpus(tmp_path_factory):
     """Folder with `texts.jsonl`: four long texts and a short one."""
     folder = tmp_path_factory.mktemp("papermill")
-    texts = list(prompts.load_corpus("sotu").texts.values())[:4]
+    texts = list(corpora.load_corpus("sotu").texts.values())[:4]
     lines = [json.dumps({"text": text}) for text in [*texts, "too short"]]
     (folder / "texts.jsonl").write_text("\n".join(lines))
     return folder

@@ -1,6 +1,7 @@
 """Statements: what the generator promises of them, and CSV files of any kind."""
 
 import itertools
+import os
 from collections import Counter
 
 import numpy as np
@@ -158,8 +159,97 @@ def test_labels_that_are_words_are_classes(csv_file):
     assert found.is_binary and found.labels.tolist() == [0, 1, 0, 1]
     words = ["a,noun", "b,verb", "c,other", "d,noun", "e,verb", "f,other"]
     found = statements.load(csv_file("statement,label", *words))
-    assert found.classes == [0, 1, 2] and not found.is_binary
+    assert found.classes == [1, 2, 3] and not found.is_binary
     assert found.label_names[:2] == ("noun", "verb")
+
+
+def labelled(csv_file, *values):
+    """Statements of which two have each label."""
+    return statements.load(csv_file("statement,label", *(f"s{i},{v}" for i, v in enumerate(values * 2))))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    ["correct incorrect", "right wrong", "Yes No", "TRUE FALSE", "t f", "accurate inaccurate", "honest lie"]
+    + ["1 0", "1.0 0.0", "1 -1", "1.0 -1.0", "true untrue"],
+)
+def test_known_words_and_numbers_are_true_and_false_by_their_meaning(csv_file, pair):
+    true, false = pair.split()
+    for values in ((true, false), (false, true)):
+        found = labelled(csv_file, *values)
+        assert found.is_binary
+        assert found.labels.tolist() == [int(value == true) for value in values * 2]
+
+
+@pytest.mark.parametrize("pair", ["cat dog", "positive negative", "1 2", "0.25 0.75", "maybe true", "yes true"])
+def test_two_classes_that_are_not_known_as_true_and_false_are_no_truth(csv_file, pair):
+    found = labelled(csv_file, *pair.split())
+    assert not found.is_binary and found.classes == [1, 2]
+
+
+def test_numbers_that_mean_true_and_false_are_shown_as_0_and_1(csv_file):
+    assert labelled(csv_file, "1.0", "0.0").label_names == ("1", "0", "1", "0")
+    assert labelled(csv_file, "-1", "1").label_names == ("0", "1", "0", "1")
+
+
+def test_labels_spelled_in_two_ways_do_not_contradict_each_other(csv_file):
+    found = statements.load(csv_file("statement,label", "a,true", "a,True", "b,False", "c,FALSE", "d,True"))
+    assert (found.n_repeated, found.n_contradictory) == (1, 0)
+    assert found.labels.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("1", "0", "inf"), ["the label 'inf'", "numbers below 2^53"]),
+        (("1", "-Infinity"), ["the label '-Infinity'"]),
+        (("1", "0", "1e20"), ["the label '1e20'"]),
+        (("1", "0", "nan"), ["row 3", "the label is 'nan'", "2 such rows"]),
+        (("True", "False", "None"), ["row 3", "the label is 'None'"]),
+        (("1", "false"), ["numbers and words as labels ('1', 'false')"]),
+    ],
+)
+def test_labels_that_are_missing_mixed_or_without_bound_are_refused(csv_file, refused, values, words):
+    with refused("own.csv", *words):
+        labelled(csv_file, *values)
+
+
+def test_a_blank_at_the_end_of_a_statement_stays_since_a_label_may_concern_the_last_token(csv_file):
+    found = statements.load(csv_file("statement,label", "it is ,1", "it is,0", " it was , 1", '"it is\t",0'))
+    assert found.texts == ("it is ", "it is", " it was ", "it is\t")
+    assert found.n_repeated == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Ice\0 is cold.,1", ["line 2", "NUL"]),
+        ('"He said \\"no\\".",1', ["line 2", "backslash", "double it"]),
+        ('x,1\n"It ends in \\"no\\" or so, here",1', ["line 3", "backslash"]),
+    ],
+)
+def test_text_that_csv_would_mangle_is_refused_with_its_line(csv_file, refused, line, words):
+    with refused("own.csv", *words):
+        statements.load(csv_file("statement,label", line, *GOOD))
+
+
+def test_backslashes_and_quotation_marks_as_csv_has_them_are_read(csv_file):
+    lines = ['"He said ""no"".",1', '"C:\\",0', 'G\\"odel is a name,1', '"a \\""b\\"" c",0']
+    found = statements.load(csv_file("statement,label", *lines))
+    assert found.texts == ('He said "no".', "C:\\", 'G\\"odel is a name', 'a \\"b\\" c')
+
+
+def test_a_column_that_is_there_twice_is_refused(csv_file, refused):
+    with refused("own.csv", "two columns 'label'"):
+        statements.load(csv_file("statement,label,label", "a,1,0", "b,0,1"))
+
+
+def test_a_pipe_or_a_directory_is_no_data_set(tmp_path, refused):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe", "folder"):
+        with refused(f"{name}.csv", "and no file"):
+            statements.load(str(tmp_path / f"{name}.csv"))
 
 
 def test_a_repeated_statement_counts_once_and_one_with_two_labels_not_at_all(csv_file):
@@ -198,6 +288,8 @@ def test_a_data_set_that_does_not_exist_is_refused_with_the_nearest_one(refused,
         statements.load("citys")
     with refused("nothing.csv", "No such file"):
         statements.load(str(tmp_path / "nothing.csv"))
+    with refused("no-such-user", "No such file"):
+        statements.load("~no-such-user/x.csv")
     with refused("datasets is empty"):
         statements.load_all([])
 

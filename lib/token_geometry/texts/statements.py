@@ -1,6 +1,6 @@
 """Statements with labels: CSV files read, checked, and drawn from."""
 
-import warnings
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import pandas as pd
 
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.texts import labels, reading
 
 COLUMNS = ("statement", "label")
 """Columns that a file must have; others are left alone."""
@@ -29,13 +30,13 @@ class Statements:
     """Name of the data set: that of the file without suffix."""
 
     texts: tuple[str, ...]
-    """The statements, without surrounding white space."""
+    """The statements as the file has them: a label may concern the last token, were it a space."""
 
     labels: np.ndarray
     """Label of each statement, whole numbers, shape (n_statements,)."""
 
     label_names: tuple[str, ...]
-    """The labels as the file spells them."""
+    """The labels as the file spells them, -1 and 1.0 as 0 and 1 where they are false and true."""
 
     rows: np.ndarray
     """Row of each statement in the file, counted from 0, shape (n_statements,)."""
@@ -108,29 +109,19 @@ def load(dataset: str) -> Statements:
     ----------
     dataset
         Name of a file of `data/statements`, or the path of a CSV file with the columns `statement` and
-        `label`. A label that is no whole number is the name of a class; classes so named are counted from
-        0 in alphabetical order, false before true.
+        `label`; `labels.numbered` says what the labels mean.
 
     Raises
     ------
     InputError
         If there is no such file, or it is not of this form.
     """
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
     if dataset in names():
         path = project.root() / "data" / "statements" / f"{dataset}.csv"
-    elif path.suffix != ".csv":
+    elif path.suffix.lower() != ".csv":
         raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
-    try:
-        with warnings.catch_warnings():
-            # a statement with a comma and without quotation marks would lose what is behind it
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"data set {dataset!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, pd.errors.ParserWarning) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"data set {dataset!r} is no CSV file in UTF-8 ({reason})") from None
+    table = reading.csv_table(path, f"data set {dataset!r}")
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise InputError(
@@ -170,47 +161,41 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
 
 
 def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
-    texts = table["statement"].fillna("").str.strip()
-    spelled = table["label"].fillna("").str.strip()
-    for column, values in (("statement", texts), ("label", spelled)):
-        empty = np.flatnonzero((values == "").to_numpy())
-        if len(empty):
+    what, texts, spelled = f"data set {dataset!r}", table["statement"], table["label"].str.strip()
+    for column, empty in (("statement", texts.str.strip() == ""), ("label", labels.missing(list(spelled)))):
+        if empty.any():
+            row = int(np.argmax(empty))
+            value = str(table[column].iloc[row]).strip()
             raise InputError(
-                f"data set {dataset!r}, row {empty[0] + 1} after the first line: the {column} is empty; "
-                f"{len(empty)} such rows: fill them in or take them out"
+                f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
+                f"{empty.sum()} such rows: fill them in or take them out"
             )
+    values, shown = labels.numbered(list(spelled), what)
     # a statement that is there twice would be one point of the cloud, and in train and test at a time
-    contradictory = spelled.groupby(texts).transform("nunique") > 1
+    contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
     repeated = texts.duplicated() & ~contradictory
     kept = np.flatnonzero(~(contradictory | repeated).to_numpy())
     result = Statements(
         name=name,
         texts=tuple(texts.iloc[kept]),
-        labels=_numbered(spelled.iloc[kept]),
-        label_names=tuple(spelled.iloc[kept]),
+        labels=values[kept],
+        label_names=tuple(shown[i] for i in kept),
         rows=kept,
         n_rows=len(table),
         n_repeated=int(repeated.sum()),
         n_contradictory=int(contradictory.sum()),
     )
-    _check_classes(result, f"data set {dataset!r}")
+    _check_classes(result, what)
     return result
 
 
-def _numbered(spelled: pd.Series) -> np.ndarray:
-    numbers = pd.to_numeric(spelled, errors="coerce")
-    if numbers.notna().all() and (numbers == numbers.round()).all():
-        return numbers.to_numpy(dtype=np.int64)
-    return spelled.str.lower().astype("category").cat.codes.to_numpy(dtype=np.int64)
-
-
 def _check_classes(statements: Statements, what: str) -> None:
-    labels, counts = np.unique(statements.labels, return_counts=True)
-    if len(labels) < 2:
-        only = f"the label {statements.label_names[0]!r} only" if len(labels) else "no statements"
+    found, counts = np.unique(statements.labels, return_counts=True)
+    if len(found) < 2:
+        only = f"the label {statements.label_names[0]!r} only" if len(found) else "no statements"
         raise InputError(f"{what}: {only}; accepted: statements of two classes or more")
-    if len(labels) > N_CLASSES:
-        raise InputError(f"{what}: {len(labels)} different labels; accepted: 2 to {N_CLASSES} classes")
+    if len(found) > N_CLASSES:
+        raise InputError(f"{what}: {len(found)} different labels; accepted: 2 to {N_CLASSES} classes")
     if counts.min() < 2:
-        rare = statements.label_names[statements.labels.tolist().index(labels[counts.argmin()])]
+        rare = statements.label_names[statements.labels.tolist().index(found[counts.argmin()])]
         raise InputError(f"{what}: one statement only has the label {rare!r}; accepted: two or more of each class")

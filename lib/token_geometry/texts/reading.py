@@ -1,0 +1,226 @@
+"""Files of texts, one function per format, behind one door that makes every error of reading one line."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import re
+import stat
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from token_geometry.base.errors import InputError
+
+Row = tuple[str | None, str]
+"""Id of a text, None where it has none, and the text."""
+
+N_ROWS = 1000
+"""Rows of a table that are in memory at a time."""
+
+LONGEST_NUMBER = 4000
+"""Digits that Python makes a number of; a column that nobody asked for may hold more."""
+
+KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULTILINE)
+"""A quotation mark behind a backslash that does not end its field."""
+
+
+@contextlib.contextmanager
+def door(what: str) -> Iterator[None]:
+    """Turn every error of reading `what` into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        utf16 = " (it begins as UTF-16 does)" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise InputError(f"{what} is not UTF-8 (byte {error.start}){utf16}: convert it to UTF-8") from None
+    except KeyError as error:
+        raise InputError(f"{what} lacks {error}") from None
+    except RecursionError:
+        raise InputError(f"{what} is nested too deeply: leave out all but id and text") from None
+    except Exception as error:  # readers raise many kinds, all of which mean: not to be read
+        reason = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+        raise InputError(f"{what} cannot be read: {reason or type(error).__name__}") from None
+
+
+def spelled(path: Path) -> str:
+    """A path in one line, whatever its characters."""
+    return repr(str(path))
+
+
+def check_file(path: Path, what: str = "") -> None:
+    """Refuse what is no regular file: reading a pipe waits forever, and a device has no end."""
+    what = what or spelled(path)
+    with door(what):
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{what} is a link that leads to no file: take it away")
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{what} is {KINDS.get(stat.S_IFMT(mode), 'a device')} and no file")
+
+
+def decode(path: Path, what: str = "") -> str:
+    """Text of a file in UTF-8, its line ends as they are."""
+    what = what or spelled(path)
+    check_file(path, what)
+    with door(what):
+        content = path.read_bytes()
+        if 4 * content[:1000].count(0) > len(content[:1000]) > 0:
+            raise InputError(f"{what} is not UTF-8 (it holds NULs as UTF-16 does): convert it to UTF-8")
+        return content.decode("utf-8-sig")
+
+
+def csv_table(path: Path, what: str = "") -> pd.DataFrame:
+    """Rows of a CSV file as strings; nothing is taken for a number or for missing.
+
+    Raises
+    ------
+    InputError
+        If it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation marks by backslashes.
+    """
+    what = what or spelled(path)
+    text = decode(path, what)
+    for pattern, reason in (
+        (re.compile("\0"), "a NUL, behind which a text would be lost: remove it"),
+        (BACKSLASH_QUOTE, "a quotation mark escaped by a backslash: double it instead, as CSV has it"),
+    ):
+        if found := pattern.search(text):
+            raise InputError(f"{what}, line {text.count(chr(10), 0, found.end()) + 1} holds {reason}")
+    try:
+        header = next(csv.reader(io.StringIO(text)), [])
+        with warnings.catch_warnings():
+            # a text with a comma and without quotation marks would lose what is behind it
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
+            table = table.fillna("")  # of rows that are too short
+    except pd.errors.ParserWarning:
+        reason = "a row has more fields than the first line: a text with a comma needs quotation marks"
+        raise InputError(f"{what} is no CSV file ({reason})") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{what} is no CSV file ({str(error).strip().splitlines()[0]})") from None
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{what} has two columns {twice[0]!r}: rename one of them")
+    return table
+
+
+def batch(what: str, start: int, keys: Sequence, texts: Sequence, column: str, there: Sequence = ()) -> list[Row]:
+    """Rows of which the first is number `start`, checked.
+
+    Parameters
+    ----------
+    what
+        What is read, for messages.
+    keys
+        Ids; None and NaN are none.
+    texts
+        What the column holds.
+    column
+        Name of the column of the text.
+    there
+        Names of all columns, for the message about a missing one.
+    """
+    rows = []
+    for number, (key, text) in enumerate(zip(keys, texts, strict=True), start + 1):
+        if not isinstance(text, str):
+            others = [] if column in there else [repr(str(name))[:40] for name in there][:10]
+            hint = f"; its columns are {', '.join(others)}: give the one of the text as `column`" if others else ""
+            raise InputError(f"{what}, row {number}: no column {column!r} that holds a string{hint}")
+        if isinstance(key, dict | list | bytes):
+            raise InputError(f"{what}, row {number}: the id is a {type(key).__name__}; accepted: strings, numbers")
+        rows.append((None if key is None or key != key else str(key), text))
+    return rows
+
+
+def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]:
+    """The columns of a table that are read: the text's, and `id` where there is one."""
+    names = list(names or ())
+    if names.count(column) > 1:
+        raise InputError(f"{what} has two columns {column!r}: rename one of them")
+    if column not in names:
+        batch(what, 0, [None], [None], column, names)
+    return [column] if "id" not in names or column == "id" else ["id", column]
+
+
+def _txt(path: Path, column: str) -> Iterator[Row]:
+    if column != "text":
+        raise InputError(f"column is {column!r}, and {spelled(path)} has no columns: leave `column` out")
+    yield None, decode(path).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _whole_number(digits: str) -> int | bytes:
+    return int(digits) if len(digits) <= LONGEST_NUMBER else digits.encode()
+
+
+def _open_lines(path: Path) -> io.BufferedIOBase:
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path)
+    if suffix == ".zst":
+        import pyarrow  # seconds that most corpora need not
+
+        return io.BufferedReader(pyarrow.input_stream(path.open("rb"), compression="zstd"))
+    return path.open("rb")
+
+
+def _jsonl(path: Path, column: str) -> Iterator[Row]:
+    check_file(path)
+    number = 0
+    with door(spelled(path)), _open_lines(path) as file:
+        for place, line in enumerate(file, 1):
+            for part in line.replace(b"\r", b"\n").split(b"\n"):
+                where = f"{spelled(path)}, line {place}"
+                with door(where):
+                    part = part.decode("utf-8-sig")
+                    if not part.strip():
+                        continue
+                    try:
+                        row = json.loads(part, parse_int=_whole_number)
+                    except json.JSONDecodeError as error:
+                        raise InputError(f"{where} is not JSON: {error.msg}") from None
+                row = row if isinstance(row, dict) else {}
+                yield from batch(spelled(path), number, [row.get("id")], [row.get(column)], column, list(row))
+                number += 1
+
+
+def _parquet(path: Path, column: str) -> Iterator[Row]:
+    import pyarrow.parquet
+
+    check_file(path)
+    what, number = spelled(path), 0
+    with door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
+        columns = columns_of(what, file.schema_arrow.names, column)
+        for part in file.iter_batches(N_ROWS, columns=columns):
+            with door(f"{what} (rows {number + 1} to {number + len(part)})"):
+                keys = part["id"].to_pylist() if "id" in columns else [None] * len(part)
+                texts = part[column].to_pylist()
+            yield from batch(what, number, keys, texts, column, columns)
+            number += len(part)
+
+
+def _csv(path: Path, column: str) -> Iterator[Row]:
+    table = csv_table(path)
+    columns = columns_of(spelled(path), list(table), column)
+    keys = [key or None for key in table["id"]] if "id" in columns else [None] * len(table)
+    yield from batch(spelled(path), 0, keys, list(table[column]), column)
+
+
+FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".txt": _txt,
+    ".jsonl": _jsonl,
+    ".jsonl.gz": _jsonl,
+    ".jsonl.zst": _jsonl,
+    ".parquet": _parquet,
+    ".csv": _csv,
+}
+"""Ending of a file's name → its reader, a function of path and column."""
+
+
+def format_of(path: Path) -> str:
+    """Which of `FORMATS` a file has by its name; empty: none."""
+    return next((ending for ending in FORMATS if path.name.lower().endswith(ending)), "")

@@ -1,0 +1,51 @@
+"""Block shuffles: the tokens of a prompt cut into 4^S equal blocks, which a seed puts in another order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from token_geometry.base.errors import InputError
+
+
+def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
+    """Refuse levels S at which 4^S blocks do not divide a prompt evenly."""
+    largest = max(s for s in range(16) if n_tokens % 4**s == 0)
+    for level in levels:
+        if not 0 <= level <= largest:
+            blocks = f"4^{level} = {4 ** max(level, 0)}" if level < 16 else f"4^{level}"
+            raise InputError(
+                f"shuffle_levels holds {level}, but {blocks} blocks do not divide n_tokens = {n_tokens}; "
+                f"accepted: 0 to {largest}, or another n_tokens"
+            )
+
+
+def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
+    """Order of the blocks of a prompt at shuffle level S.
+
+    The same for every model, given seed, level and text. Level 0 is the identity.
+
+    Parameters
+    ----------
+    level
+        Shuffle level S; the prompt is cut into K = 4^S blocks.
+    seed
+        Seed of the run.
+    text_sha256
+        Checksum of the text, so that prompts are permuted independently.
+
+    Returns
+    -------
+    numpy.ndarray
+        Permutation of 0 … K − 1, shape (K,).
+
+    References
+    ----------
+    Viswanathan et al., arXiv:2501.10573, Algorithm 1.
+    """
+    random = np.random.default_rng([seed, level, int(text_sha256, 16)])
+    return random.permutation(4**level).astype(np.int32)
+
+
+def shuffle_blocks(tokens: np.ndarray, permutation: np.ndarray) -> np.ndarray:
+    """Tokens with their K equal blocks in the order of `permutation`, shape (n_tokens,)."""
+    return tokens.reshape(len(permutation), -1)[permutation].reshape(-1)
