@@ -1,37 +1,28 @@
 # `make book` builds the report, `make test` runs the tests.
-# With an environment active (virtualenv or conda) it is used as it is; else .venv is made with pip.
+# With an environment active (virtualenv or conda) it is used as it is; else .venv is made by lib/install.py.
 
 PYTHON ?= python3
 RUN ?= demo
 # auto: Quarto where it is installed or can be installed, else pandoc; or quarto, or pandoc
 RENDERER ?= auto
 
-ifneq ($(or $(VIRTUAL_ENV),$(CONDA_PREFIX)),)
-BIN := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))/bin
-READY := check-environment
-else
-BIN := $(CURDIR)/.venv/bin
-READY := .venv/ready
-endif
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+BIN := $(or $(ACTIVE),$(CURDIR)/.venv)/bin
 
-.PHONY: book results test clean check-environment
-book: $(READY)
+.PHONY: book results test clean environment
+book: environment
 	@PATH="$(BIN):$$PATH" python -m token_geometry book $(RUN) --renderer $(RENDERER)
 
-results: $(READY)
+results: environment
 	@PATH="$(BIN):$$PATH" python -m token_geometry run $(RUN)
 
-test: $(READY)
+test: environment
 	@PATH="$(BIN):$$PATH" python -m pytest lib
 
-check-environment:
-	@"$(BIN)/python" -c "import token_geometry" 2>/dev/null || { echo "error: the active environment \
-	$(or $(VIRTUAL_ENV),$(CONDA_PREFIX)) lacks token_geometry: deactivate it, or pip install -e lib" >&2; exit 1; }
-
-.venv/ready: lib/requirements.txt lib/pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --disable-pip-version-check --progress-bar off --quiet --editable lib
-	touch $@
+# a whole .venv is kept; one of another Python only where none is asked for by PYTHON=
+environment:
+	@"$(if $(ACTIVE),python3,$(PYTHON))" lib/install.py $(if $(ACTIVE),--active "$(ACTIVE)") \
+	$(if $(filter file,$(origin PYTHON)),--any-python)
 
 # leaves results and downloads alone: they are what takes long
 clean:

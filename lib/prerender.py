@@ -1,4 +1,4 @@
-"""Before rendering: run what is stale of the active profile's run, and lay out the chart library."""
+"""Before rendering: run what is stale of the active profile's run, lay out the chart library and the catalog."""
 
 import importlib.metadata
 import sys
@@ -6,6 +6,7 @@ import sys
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters.charts import BUNDLE
+from token_geometry.observables import catalog
 
 
 def write_bundle() -> None:
@@ -21,6 +22,12 @@ def write_bundle() -> None:
         partial.replace(target)
 
 
+def write_catalog() -> None:
+    """Write the table of observables that the chapter on methods includes."""
+    (project.root() / "book" / "_observables.md").write_text(catalog.as_table(), encoding="utf-8")
+
+
 if __name__ == "__main__":
     write_bundle()
+    write_catalog()
     sys.exit(main(["run"]))

@@ -26,7 +26,7 @@ from token_geometry.base.resources import processor, status
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel, States
 
@@ -142,7 +142,7 @@ def run_library(
         store.write(shard, path)
         shard = store.read(path)
     with watch.stage("observables"):
-        observed = labelled.observables(shard)
+        observed = catalog.observables(shard)
     (states,) = passed[0]
     return Passed(states, shard, observed, path.stat().st_size)
 

@@ -35,7 +35,7 @@ from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import batching, shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import prompts
@@ -142,7 +142,7 @@ class Pipeline:
         for key, shard in zip(keys, shards.make_shards(self.model, keys, self.request, {}), strict=True):
             path = self.folder / key.file_name()
             store.write(shard, path)
-            labelled.observables(store.read(path))
+            catalog.observables(store.read(path))
 
     def seconds(self, step, chosen: list[prompts.Prompt]) -> float:
         """Seconds a prompt of a step over many prompts, the device waited for at both ends."""

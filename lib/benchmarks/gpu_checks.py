@@ -33,7 +33,7 @@ from token_geometry.base.resources import is_gpu, peak_gpu_memory, peak_memory, 
 from token_geometry.extraction import batching, pipeline, shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
-from token_geometry.observables import labelled, transfer
+from token_geometry.observables import catalog, transfer
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 
@@ -128,7 +128,7 @@ def _with_states_of(model: LanguageModel, states: list):
 
 
 def _differences(found: xr.Dataset, expected: xr.Dataset) -> dict[str, float]:
-    ours, theirs = labelled.observables(found), labelled.observables(expected)
+    ours, theirs = catalog.observables(found), catalog.observables(expected)
 
     def largest(values) -> float:
         values = np.abs(np.asarray(values))
@@ -245,7 +245,7 @@ def stages(bench: Bench, folder: Path) -> dict:
             shard = made.label()
             store.write(shard, folder / key.file_name())
         with watch.stage("reduce"):
-            labelled.observables(shard)
+            catalog.observables(shard)
         watches.append(watch)
     return stage_seconds(watches[N_WARM_UP:] or watches)
 

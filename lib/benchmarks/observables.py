@@ -35,6 +35,7 @@ from common import (
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction.plan import ShardKey
+from token_geometry.geometry import dadapy
 from token_geometry.models import models
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
@@ -245,6 +246,7 @@ def benchmark(options: argparse.Namespace) -> None:
     at_least("--n-tokens", options.n_tokens, N_TOKENS_MIN)
     for name in ("n_prompts", "n_repeats", "n_jobs"):
         at_least("--" + name.replace("_", "-"), getattr(options, name), 1)
+    others = {"dadapy": dadapy.versions()["dadapy"]}  # refused now where it cannot be had
     # first, while this process is small and the machine has its memory for them
     by_prompts = memory_by_prompts(options)
     with tempfile.TemporaryDirectory() as folder:
@@ -282,6 +284,7 @@ def benchmark(options: argparse.Namespace) -> None:
     parameters |= {"dtype": request.dtype, "seed": request.seed}
     report(results)
     result = make_result("observables-cpu", parameters, results, more_versions=("scikit-learn", "joblib"))
+    result["versions"] |= others
     name = "observables-cpu" if options.model == DEFAULT_MODEL else f"observables-cpu-{Path(options.model).name}"
     write_json(result, options.output or default_output(name))
 

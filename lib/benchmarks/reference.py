@@ -1,9 +1,10 @@
 """The reference procedure: the steps of the code published with arXiv:2501.10573, written anew.
 
 Matrices of distances and of cosines of whole layers go to disk; scikit-learn takes both, DADApy the
-intrinsic dimension, a loop over the tokens the neighborhood overlap; joblib spreads the layers over
-the cores. The published loop marks neighbors in arrays whose length it looks up in the whole matrix for every
-token, which is most of its time; so the loop is also timed with sets in place of arrays.
+intrinsic dimension (in an environment of its own, whose start is not counted), a loop over the tokens the
+neighborhood overlap; the layers are spread over the cores. The published loop marks neighbors in arrays whose
+length it looks up in the whole matrix for every token, which is most of its time; so the loop is also timed with
+sets in place of arrays.
 """
 
 import os
@@ -15,8 +16,9 @@ from pathlib import Path
 import joblib
 import numpy as np
 from common import Stopwatch, added_memory
-from dadapy import Data
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+
+from token_geometry.geometry import dadapy
 
 N_NEIGHBORS = 32
 RANGE_MAX = 256
@@ -65,8 +67,11 @@ def measure(hidden: np.ndarray, *, folder: Path, parallel: joblib.Parallel, watc
     cosines = [folder / f"cosines-{layer}.npy" for layer in range(len(hidden))]
     with watch.stage("distances"):
         n_bytes = spread(write_distances, hidden, distances)
-    with watch.stage("dimension"):
-        dimension, error, n_points = zip(*spread(intrinsic_dimension, distances), strict=True)
+    dadapys = {"matrices": [str(path) for path in distances], "range_max": RANGE_MAX, "n_jobs": parallel.n_jobs}
+    answer = dadapy.ask(dadapys)
+    # its own clock starts when its processes have
+    watch.seconds["dimension"] = answer["seconds"]
+    dimension, error = zip(*answer["found"], strict=True)
     with watch.stage("overlap"):
         overlap = spread(neighborhood_overlap, distances[:-1], distances[1:])
     with watch.stage("cosine"):
@@ -79,14 +84,14 @@ def measure(hidden: np.ndarray, *, folder: Path, parallel: joblib.Parallel, watc
     return Measured(
         dimension=_stacked(dimension),
         error=_stacked(error),
-        n_points=np.array(n_points),
+        n_points=np.array(answer["n_points"]),
         overlap=np.stack(overlap),
         cosine=np.array(cosine),
         overlap_seconds_by_sets=by_sets,
         nearest=np.stack(nearest),
         tied=np.stack(tied),
         n_bytes=sum(n_bytes),
-        added_memory=spread.added_memory(),
+        added_memory=spread.added_memory(answer["added_memory"]),
     )
 
 
@@ -94,19 +99,6 @@ def write_distances(points: np.ndarray, path: Path) -> int:
     """Write the distance matrix of a layer and return its size in bytes."""
     np.save(path, euclidean_distances(points).astype(np.float32))
     return path.stat().st_size
-
-
-def intrinsic_dimension(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """DADApy's GRIDE of the distinct points of a layer: dimension, error, and their number."""
-    distances = np.load(path)
-    first = np.sort(np.unique(distances, axis=0, return_index=True)[1])
-    distances = distances[np.ix_(first, first)].astype(np.float64)
-    # DADApy's default of maxk would cap the range with a mere warning
-    maxk = min(RANGE_MAX + 1, len(first) - 1)
-    range_max = min(RANGE_MAX, 2 ** int(np.log2(maxk)))
-    data = Data(distances=distances, maxk=maxk)
-    dimension, error, _ = data.return_id_scaling_gride(range_max=range_max)
-    return np.asarray(dimension), np.asarray(error), len(first)
 
 
 def nearest_neighbors(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -177,8 +169,9 @@ class _Spread:
                 self._added[process] = max(self._added.get(process, 0), n_bytes)
         return [result for result, _, _ in done]
 
-    def added_memory(self) -> int | None:
-        return sum(self._added.values()) if self._added else None
+    def added_memory(self, others: dict[str, int]) -> int | None:
+        """Of these processes, and of others that ran at another time: the larger one."""
+        return max(sum(self._added.values()), sum(others.values())) if self._added else None
 
 
 def _metered(function: Callable, *arguments) -> tuple:

@@ -10,15 +10,15 @@ import pytest
 import torch
 import transformers
 import xarray as xr
-from oracles import brute_force
+from oracles import brute_force, two_prompts
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import extraction, plan
+from token_geometry.geometry import dadapy
 from token_geometry.models import models
-from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
 from token_geometry.states.states import LanguageModel
 from token_geometry.studies import reduction
@@ -176,16 +176,7 @@ class Reading:
 @pytest.fixture(scope="session")
 def readings(tmp_path_factory, smollm2):
     """Two addresses of 1024 tokens, through the whole library and through transformers alone."""
-    request = Extraction(
-        model="smollm2-135m",
-        corpus="sotu",
-        output=str(tmp_path_factory.mktemp("two-prompts")),
-        n_prompts=2,
-        n_tokens=1024,
-        shuffle_levels=[0],
-        device="cpu",
-    )
-    directory = extraction.extract(request)
+    directory = extraction.extract(two_prompts(tmp_path_factory.mktemp("two-prompts")))
     observed = reduction.compute(Reduction(extraction=str(directory), output="observables.nc")).sel(
         model="smollm2-135m", shuffle_level=0
     )
@@ -203,6 +194,15 @@ def readings(tmp_path_factory, smollm2):
             )
         )
     return result
+
+
+@pytest.fixture(scope="session")
+def live_dadapy():
+    """Skips where DADApy cannot be had: there its pinned digits are the oracle."""
+    try:
+        return dadapy.versions()
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Command line: ``python -m token_geometry run`` and ``python -m token_geometry book``."""
+"""Command line: ``token-geometry run`` and ``token-geometry book``, or ``python -m token_geometry``."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ OLDEST_QUARTO = (1, 6)
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing or stale of a run, or render the book of a run."""
-    parser = argparse.ArgumentParser(prog="python -m token_geometry")
+    parser = argparse.ArgumentParser(prog="token-geometry")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing or stale of a declared run")
     run.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: the report needs {error.name}: pip install token_geometry[report]", file=sys.stderr)
         return 1
     return 0
 
@@ -104,20 +107,23 @@ def _version(quarto: str) -> tuple[int, ...]:
 
 
 def _install_quarto() -> bool:
-    """Try once per environment to install Quarto from the package index; say whether it worked.
+    """Try once to install Quarto from the package index into the project's `.venv`; say whether it worked.
 
     The package `quarto-cli` downloads Quarto itself while it is installed, which an air-gapped machine
-    cannot: then the book is rendered with pandoc.
+    cannot: then the book is rendered with pandoc. Into the user's own environment nothing is installed.
     """
     tried = Path(sys.prefix) / "quarto-tried"
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
-    version = re.search(r"quarto-cli==([\w.]+)", (project.root() / "environment.yml").read_text(encoding="utf-8"))
-    print(f"Installing Quarto {version.group(1)} (once) …", flush=True)
+    package = re.search(
+        r"quarto-cli==[\w.]+", (project.root() / "environment.yml").read_text(encoding="utf-8")
+    ).group()
+    if Path(sys.prefix).resolve() != (project.root() / ".venv").resolve():
+        print(f"No Quarto here; rendering with pandoc (for Quarto: pip install {package}).", flush=True)
+        return False
+    print(f"Installing {package} (once) …", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, f"quarto-cli=={version.group(1)}"], capture_output=True, stdin=subprocess.DEVNULL
-    )
+    done = subprocess.run([*command, package], capture_output=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         print(
             f"Quarto cannot be downloaded here; rendering with pandoc (delete {tried} to try again).", flush=True

@@ -4,12 +4,19 @@ import importlib.metadata
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 
 import pytest
 import readme
 import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.tags import parse_tag
+from packaging.utils import canonicalize_name
 
+import lock
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters.charts import BUNDLE
@@ -18,28 +25,94 @@ from token_geometry.runs import declaration
 ROOT = project.root()
 
 
-def pins(lines) -> dict[str, str]:
-    return dict(line.strip().split("==") for line in lines if "==" in line)
+LOCK = (ROOT / "lib" / "constraints.txt").read_text()
 
 
-def test_the_conda_environment_has_the_versions_of_the_requirements():
-    requirements = pins((ROOT / "lib" / "requirements.txt").read_text().splitlines())
+def locked() -> dict[str, tuple[str, Marker | None, list[str]]]:
+    """Version, condition and wheels' tags of every package of the lock."""
+    found, name = {}, ""
+    for line in LOCK.splitlines():
+        if line.startswith("    # "):
+            found[name][2].append(line.removeprefix("    # "))
+        elif not line.startswith("#"):
+            pin, _, condition = line.partition(" ; ")
+            name, version = pin.split("==")
+            assert name not in found, f"{name} has two versions: the report's figures would depend on the Python"
+            found[name] = version, Marker(condition) if condition else None, []
+    return found
+
+
+def declared(*groups: str) -> dict[str, Requirement]:
+    """Requirements of the library, and of these extras."""
+    project_table = tomllib.loads((ROOT / "lib" / "pyproject.toml").read_text())["project"]
+    lines = project_table["dependencies"] + [
+        line for group in groups for line in project_table["optional-dependencies"][group]
+    ]
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+
+
+def test_every_requirement_has_a_wheel_for_every_python_and_platform():
+    lacking = []
+    for name, (_, condition, wheels) in locked().items():
+        offered = {tag for wheel in wheels for tag in parse_tag(wheel)}
+        for target, (accepted, environment) in lock.targets().items():
+            if (condition is None or condition.evaluate(environment)) and not offered & set(accepted):
+                lacking.append((name, *target))
+    assert lacking == []
+    assert len(lock.targets()) == 12 and len(locked()) > 150
+
+
+def test_a_wheel_of_another_python_or_platform_is_no_wheel():
+    accepted, _ = lock.targets()["3.13", "darwin arm64"]
+    assert lock.best_wheel(["a-1-cp313-cp313-macosx_11_0_arm64.whl"], accepted)
+    for tags in (
+        "cp312-cp312-macosx_11_0_arm64",
+        "cp313-cp313-manylinux_2_28_aarch64",
+        "cp313-cp313-macosx_99_0_arm64",
+    ):
+        assert lock.best_wheel([f"a-1-{tags}.whl"], accepted) is None
+
+
+def test_the_lock_holds_every_requirement_in_its_range():
+    requirements = declared("report", "test", "dev")
+    assert requirements.keys() <= locked().keys()
+    for name, requirement in requirements.items():
+        assert requirement.specifier.contains(locked()[name][0]), name
+    assert locked()["numpy"][0].startswith("2.") and locked()["torch"][0] == "2.13.0"
+    assert not {"dadapy", "jax"} & locked().keys()
+
+
+def test_the_conda_environment_has_the_versions_of_the_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    through_pip = pins(environment["dependencies"][-1]["pip"])
-    asked = "quarto-cli jupyter papermill torch transformers accelerate dadapy numpy xarray netCDF4 altair"
-    assert set(asked.split()) <= set(through_pip)
+    lines = environment["dependencies"][-1]["pip"]
+    through_pip = {canonicalize_name(n): v for n, v in (line.split("==") for line in lines if "==" in line)}
     through_pip.pop("quarto-cli")
-    assert through_pip.items() <= requirements.items()
-    assert requirements["torch"] == "2.13.0"
+    # uv makes the environment of DADApy, with the compiler
+    assert through_pip.keys() == declared("report", "test").keys() | {"uv"}
+    assert through_pip == {name: locked()[name][0] for name in through_pip}
+    assert "--constraint lib/constraints.txt" in lines and "c-compiler" in environment["dependencies"]
 
 
 def test_every_pinned_package_installs_on_the_python_of_debian_12():
-    refusing = {}
-    for name in pins((ROOT / "lib" / "requirements.txt").read_text().splitlines()):
-        needed = importlib.metadata.metadata(name).get("Requires-Python") or ""
-        if not SpecifierSet(needed).contains("3.11.2"):
-            refusing[name] = needed
+    refusing, installed = {}, {canonicalize_name(d.name): d for d in importlib.metadata.distributions()}
+    for name, (version, _, _) in locked().items():
+        if name in installed and installed[name].version.split("+")[0] == version:
+            needed = installed[name].metadata.get("Requires-Python") or ""
+            if not SpecifierSet(needed).contains("3.11.2"):
+                refusing[name] = needed
     assert refusing == {}
+
+
+def test_importing_the_library_needs_nothing_of_the_report():
+    report = declared("report").keys() - declared().keys() - {"joblib"}  # which scikit-learn brings
+    blocked = sorted({name.replace("-", "_") for name in report} | {"IPython", "vl_convert", "pypandoc"})
+    script = f"import sys\nsys.modules |= dict.fromkeys({blocked})\n"
+    script += "import token_geometry, torch\n"
+    script += "from token_geometry.extraction import extraction\n"
+    script += "from token_geometry.observables import labelled\n"
+    script += "from token_geometry.studies import calibration, reduction, truth\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_command_of_the_readme_is_run_as_it_stands():
@@ -49,6 +122,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     # by test_notebooks and test_benchmarks
     run += readme.commands("papermill")
     run += readme.commands("torchrun")  # by test_processes
+    run += readme.commands("pip")  # by test_install
     run += [words for words in readme.commands("python") if words[1].startswith("lib/benchmarks/")]
     for words in readme.commands("python", "-m", "token_geometry"):
         assert main(words[3:]) == 0

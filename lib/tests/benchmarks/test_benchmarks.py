@@ -8,7 +8,8 @@ import pytest
 import readme
 
 from token_geometry.base import project
-from token_geometry.chapters.performance import benchmarks
+from token_geometry.chapters.performance import charts, frames, prose
+from token_geometry.chapters.performance.results import median, open_benchmarks
 
 
 def start(name, *arguments):
@@ -79,8 +80,8 @@ def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
     assert set(ours) == {"forward", "head", "neighbors", "writing", "observables"}
     assert set(theirs) == {"distances", "dimension", "overlap", "cosine"}
     assert all(0 < s["min"] <= s["median"] <= s["max"] for s in [*ours.values(), *theirs.values()])
-    forward, rest = (benchmarks.median(cpu, "library", forward=part) for part in (True, False))
-    reference = benchmarks.median(cpu, "reference", forward=False)
+    forward, rest = (median(cpu, "library", forward=part) for part in (True, False))
+    reference = median(cpu, "reference", forward=False)
     expected = {
         "reference_to_library": reference / rest,
         "library_to_forward": rest / forward,
@@ -127,19 +128,16 @@ def test_the_shapes_benchmark_gives_rates_and_an_extrapolation(reduced):
 def chapter(measured):
     """All that the chapter shows."""
     cpu, shapes = measured.cpu, measured.shapes
-    shown = [benchmarks.availability(measured), benchmarks.run_cost(measured), benchmarks.throughput(shapes)]
-    shown += [part(cpu) for part in (benchmarks.stage_table, benchmarks.ratios, benchmarks.agreement)]
-    shown += [part(cpu) for part in (benchmarks.memory, benchmarks.bounds)]
-    shown.append(benchmarks.other_models(measured))
-    specs = [
-        benchmarks.time_chart(benchmarks.times(one), description=benchmarks.describe_times(one)).to_dict()
-        for one in (cpu, shapes)
-    ]
+    shown = [prose.availability(measured), prose.run_cost(measured), prose.throughput(shapes)]
+    shown += [part(cpu) for part in (prose.stage_table, prose.ratios, prose.agreement)]
+    shown += [part(cpu) for part in (prose.memory, prose.bounds)]
+    shown.append(prose.other_models(measured))
+    specs = [charts.times(frames.times(one), finding=prose.longest(one)).to_dict() for one in (cpu, shapes)]
     return "\n".join(part.data for part in shown), specs
 
 
 def test_the_chapter_reads_the_results(folder):
-    text, specs = chapter(benchmarks.open_benchmarks("demo", folder=folder))
+    text, specs = chapter(open_benchmarks("demo", folder=folder))
     assert "what they took this library" in text
     assert "python lib/benchmarks/gpu.py` makes it. Figures at reduced shapes" in text
     assert "No GPU was at hand" in text
@@ -150,14 +148,14 @@ def test_the_chapter_reads_the_results(folder):
 def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(folder, cpu, tmp_path):
     for name in ("observables-cpu", "observables-cpu-other"):
         (tmp_path / f"{name}.json").write_text(json.dumps(cpu))
-    measured = benchmarks.open_benchmarks("demo", folder=tmp_path)
-    shown = benchmarks.other_models(measured).data
+    measured = open_benchmarks("demo", folder=tmp_path)
+    shown = prose.other_models(measured).data
     assert cpu["model"]["title"] in shown
-    assert benchmarks.ratios(cpu).data in shown and benchmarks.agreement(cpu).data in shown
+    assert prose.ratios(cpu).data in shown and prose.agreement(cpu).data in shown
 
 
 def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path):
-    measured = benchmarks.open_benchmarks("demo", folder=tmp_path)
+    measured = open_benchmarks("demo", folder=tmp_path)
     assert measured.missing == ("observables-cpu", "observables-gpu")
     text, specs = chapter(measured)
     assert "`python lib/benchmarks/observables.py`" in text and "`python lib/benchmarks/gpu.py`" in text
@@ -167,7 +165,7 @@ def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path):
 def test_a_damaged_result_is_refused(tmp_path, refused):
     (tmp_path / "observables-cpu.json").write_text('{"seconds": {}}')
     with refused("observables-cpu.json", "python lib/benchmarks/observables.py"):
-        benchmarks.open_benchmarks("demo", folder=tmp_path)
+        open_benchmarks("demo", folder=tmp_path)
 
 
 def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):

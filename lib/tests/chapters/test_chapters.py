@@ -3,6 +3,10 @@
 import ast
 import itertools
 import json
+import pkgutil
+import re
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -11,12 +15,16 @@ import xarray as xr
 import yaml
 from IPython.display import Markdown
 
+from token_geometry import chapters
 from token_geometry.base import project
-from token_geometry.chapters import charts, frames
-from token_geometry.observables import labelled
+from token_geometry.chapters import charts, over_layers
+from token_geometry.chapters import results as results_module
+from token_geometry.chapters.curves import curves, layer_curves
+from token_geometry.chapters.frames import summary
+from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
-CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
+CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "published")
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -57,19 +65,7 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
         "angle": np.arange(2.5, 180, 5),
     }
     outer = ("model", "shuffle_level", "prompt")
-    dims = {
-        "intrinsic_dimension": (*outer, "layer", "scale"),
-        "neighborhood_overlap": (*outer, "layer", "k"),
-        "reciprocity": (*outer, "layer", "k"),
-        "cosine_similarity": (*outer, "layer"),
-        "neighbor_angle": (*outer, "layer"),
-        "neighbor_angle_histogram": (*outer, "layer", "angle"),
-        "layer_overlap": (*outer, "layer", "layer_other"),
-        "n_points": (*outer, "layer"),
-        "loss": outer,
-        "entropy": outer,
-        "logit_intrinsic_dimension": (*outer, "scale"),
-    }
+    dims = {name: (*outer, *entry.dims) for name, entry in catalog.CATALOG.items()}
     dataset = xr.Dataset(
         {name: (d, 1 + random.random([len(coords[dim]) for dim in d])) for name, d in dims.items()}, coords=coords
     )
@@ -101,7 +97,7 @@ def results_of(models=None, levels=(0, 1, 2), n_prompts=4, n_shuffled=3, control
     )
     made = observed(models, levels, n_prompts, n_shuffled, n_scales=n_scales)
     other = observed({f"{name}@random": models[name]}, levels[:: len(levels) - 1 or 1], 2, 2, seed=1)
-    return frames.Results(run=declared, observables=made, control=other if control else None)
+    return results_module.RunResults(run=declared, observables=made, control=other if control else None)
 
 
 RUNS = {
@@ -115,11 +111,20 @@ def notebook(chapter):
     return nbformat.read(project.root() / "notebooks" / f"{chapter}.ipynb", as_version=4)
 
 
+def code_cells(chapter):
+    if chapter == "index":
+        text = (project.root() / "index.qmd").read_text(encoding="utf-8")
+        return [
+            nbformat.v4.new_code_cell(code) for code in re.findall(r"```\{python\}\n(.*?)```", text, re.DOTALL)
+        ]
+    return [cell for cell in notebook(chapter).cells if cell.cell_type == "code"]
+
+
 def outputs(chapter, results, monkeypatch):
     """What every code cell of a chapter shows for these results, by its label or number."""
-    monkeypatch.setattr(frames, "open_results", lambda run="": results)
+    monkeypatch.setattr(results_module, "open_results", lambda run="": results)
     namespace, shown = {}, {}
-    for number, cell in enumerate(c for c in notebook(chapter).cells if c.cell_type == "code"):
+    for number, cell in enumerate(code_cells(chapter)):
         *body, last = ast.parse(cell.source).body
         is_value = isinstance(last, ast.Expr)
         exec(compile(ast.Module(body if is_value else [*body, last], []), chapter, "exec"), namespace)
@@ -149,6 +154,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             charts.chart_html(spec)
     assert "Traceback" not in said and "None" not in said
     missing = {
+        ("index", "one shuffle level"): ["holds structured prompts only"],
+        ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
         ("shuffling", "one short prompt of one model, no control"): [
             "prompts cannot be compared",
@@ -156,7 +163,7 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
         ("loss", "three prompts"): ["(no interval from 3 prompts)"],
-        ("loss", "one shuffle level"): ["so there is nothing to pool"],
+        ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("published", "one shuffle level"): ["not in this run"],
     }
@@ -205,7 +212,7 @@ def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_sho
     assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-means"])} == {0, 2}
     assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == set(range(1, 17))
     assert {row["scale"] for row in rows(shuffling["fig-shuffling-id"])} == set(labelled.SCALES.tolist())
-    assert {row["panel"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
+    assert {row["scale"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
     comparison = outputs("model-comparison", results, monkeypatch)
     assert {row["kind"] for row in all_rows(comparison["fig-comparison-control"])} == {
         "Model one",
@@ -220,9 +227,9 @@ def all_rows(chart):
 
 
 def test_a_chart_keeps_its_values_when_its_data_become_csv():
-    frame = frames.summary(results_of().shuffled["cosine_similarity"])
+    frame = summary(results_of().shuffled["cosine_similarity"])
     frame["model_title"] = frame["model_title"].replace("Model one", 'Model "one", </script>')
-    spec = charts.layer_curves(frame, y_title="y", description="d").to_dict()
+    spec = layer_curves(frame, y_title="y", finding="d").to_dict()
     page = charts.chart_html(spec)
     assert "</script>" not in page.removesuffix("</script>")
     (text,) = charts._with_csv(spec)["datasets"].values()
@@ -233,10 +240,10 @@ def test_a_chart_keeps_its_values_when_its_data_become_csv():
 
 
 def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_through_names():
-    frame = frames.summary(results_of().shuffled["intrinsic_dimension"])
+    frame = summary(results_of().shuffled["intrinsic_dimension"])
 
     def control(values, **options):
-        chart = charts.curves(frame, y_title="y", keep=(values.name,))
+        chart = curves(frame, y_title="y", keep=(values.name,))
         spec = charts.chosen(chart, values, title="value", **options).to_dict()
         return next(p for p in spec["params"] if p["name"].startswith("shown")), spec["transform"][0]["filter"]
 
@@ -247,3 +254,49 @@ def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_throug
     assert (by_layer["value"], by_layer["bind"]["input"], by_layer["bind"]["max"]) == (0, "range", 6)
     by_name, kept = control(frame["model_title"])
     assert by_name["bind"]["input"] == "select"
+
+
+def over_layers_names():
+    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims]
+
+
+@pytest.mark.parametrize("name", over_layers_names())
+def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_over_layers(name):
+    results, entry = results_of(), catalog.get(name)
+    if entry.choice:
+        values = results.observables[entry.choice].values
+        at = values[1].item()
+    else:
+        at = None
+    for make in (over_layers.by_level, over_layers.by_model):
+        found = make(results, name, at=at)
+        spec = found.chart.to_dict()
+        assert entry.axis_title in json.dumps(spec, ensure_ascii=False)
+        assert entry.title in spec["description"]
+        assert min(row["layer"] for row in rows(found.chart)) == entry.first_layer
+        assert all(title in found.sentence.data for title in results.titles)
+
+
+def test_an_observable_without_layers_is_refused_with_those_that_have_them(refused):
+    with refused("unknown observable over layers 'loss'", "; accepted: intrinsic_dimension, "):
+        over_layers.by_level(results_of(), "loss")
+
+
+def test_no_module_of_the_chapters_imports_torch():
+    names = [module.name for module in pkgutil.walk_packages(chapters.__path__, f"{chapters.__name__}.")]
+    assert len(names) > 30
+    script = (
+        f"import sys, {', '.join(names)}; print(sorted({{'torch', 'transformers', 'dadapy'}} & {{*sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_chapter_on_methods_includes_the_table_of_the_catalog_and_defines_all_that_it_names():
+    text = (project.root() / "book" / "methods.qmd").read_text(encoding="utf-8")
+    assert "{{< include _observables.md >}}" in text
+    header, _, *rows = catalog.as_table().splitlines()
+    assert header.startswith("| variable |") and len(rows) == len(catalog.CATALOG)
+    for row, entry in zip(rows, catalog.CATALOG.values(), strict=True):
+        assert row.startswith(f"| `{entry.name}` | ") and row.endswith(f"| @{entry.source} |")
+        assert f"{{#{entry.source}}}" in text

@@ -5,11 +5,11 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from token_geometry.chapters import charts, frames
+from token_geometry.chapters.curves import layer_curves
 from token_geometry.chapters.published import arrays as published
 from token_geometry.chapters.published import charts as published_charts
-from token_geometry.chapters.published import claims
-from token_geometry.chapters.published import report as published_report
+from token_geometry.chapters.published import claims, evidence, prose
+from token_geometry.chapters.results import RunResults
 from token_geometry.runs import declaration
 
 # Recomputed from the arrays of arXiv:2501.10573, scale 2, 50 prompts: S → layer, mean, deviation of the ID peak.
@@ -40,7 +40,7 @@ def drawn(variable, **at):
     """Rows of the chart of a published observable, by model and shuffle level."""
     frame = published.summary(variable)
     column = next(iter(at), None)
-    chart = charts.layer_curves(frame, y_title=variable, description="test", choose=column, choose_title="at")
+    chart = layer_curves(frame, y_title=variable, finding="test", choose=column)
     (rows,) = chart.to_dict()["datasets"].values()
     found = {}
     for row in rows:
@@ -109,14 +109,14 @@ def made(change, *, n_prompts=8):
         | {"relative_depth": (("model", "layer"), np.arange(6)[None] / 5)},
     )
     run = declaration.Run(name="m", title="m", models=["m"], corpus="c", n_tokens=4)
-    return frames.Results(run=run, observables=dataset)
+    return RunResults(run=run, observables=dataset)
 
 
 @pytest.mark.parametrize(("change", "verdict"), [(3, "agrees"), (-3, "disagrees"), (0, "open")])
 def test_a_run_agrees_with_a_claim_where_its_interval_has_the_sign_of_the_claim(change, verdict):
     results = made(change)
     (claim,) = (claim for claim in claims.CLAIMS if claim.text == "Shuffling raises the peak of the ID at scale 2")
-    (side,) = claims.measured_sides(results)
+    (side,) = evidence.measured(results)
     found = claim.on(side)
     peak = results.observables["intrinsic_dimension"].sel(model="m", scale=2, layer=3)
     difference = (peak.sel(shuffle_level=5) - peak.sel(shuffle_level=0)).values
@@ -132,11 +132,11 @@ def test_a_correlation_without_fail_is_found_and_absent_data_are_missing():
         frame.loc["At scale 64, shuffling lowers the ID where structured text has its peak", "verdict"]
         == "missing"
     )
-    assert "not in this run" in published_report.claims_table(claims.compare(made(3))).data
+    assert "not in this run" in prose.claims_table(claims.compare(made(3))).data
 
 
 def test_the_published_side_of_a_difference_is_that_of_two_independent_samples():
-    side = claims.Published("llama-3-8b")
+    side = evidence.Published("llama-3-8b")
     points = [{"shuffle_level": level, "layer": 32} for level in (0, 5)]
     found = side.change("cosine_similarity", points)
     errors = [
@@ -149,13 +149,13 @@ def test_the_published_side_of_a_difference_is_that_of_two_independent_samples()
 
 def test_all_published_models_and_claims_are_in_the_chart_of_claims():
     frame = claims.compare(made(3))
-    (rows,) = published_charts.effects(frame, description="test").to_dict()["datasets"].values()
+    (rows,) = published_charts.effects(frame, finding="test").to_dict()["datasets"].values()
     given = [(row["claim"], row["model_title"]) for row in rows if row["side"] == "published"]
     assert len(given) == len(set(given)) == 3 * len(claims.CLAIMS)
 
 
 def test_every_published_model_agrees_that_shuffling_raises_the_peak_and_the_cosine_at_the_end():
-    for side in claims.published_sides():
+    for side in evidence.published():
         for claim in claims.CLAIMS:
             if claim.text.startswith(("Shuffling raises", "Prompts with a higher loss")):
                 assert claim.on(side).sign() == claim.sign

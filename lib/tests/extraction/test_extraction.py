@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 from token_geometry.base import store
-from token_geometry.chapters import frames, sentences
+from token_geometry.chapters.results import RunResults
+from token_geometry.chapters.shuffling import prose
 from token_geometry.extraction import extraction, locks, plan
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
@@ -99,7 +100,7 @@ def test_a_shard_says_what_made_it(structured):
         recipe = json.loads(shard.attrs["recipe"])
         assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
-        assert {"torch", "transformers", "dadapy"} <= json.loads(shard.attrs["versions"]).keys()
+        assert {"torch", "transformers", "numpy"} <= json.loads(shard.attrs["versions"]).keys()
         for variable in shard.data_vars.values():
             assert {"long_name", "units"} <= variable.attrs.keys()
 
@@ -394,7 +395,7 @@ def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass
     assert [(one["n_examined"], one["n_too_short"]) for one in passed] == [(3, 0), (2, 0)]
     assert all(one["n_tokens_at_least"] == 256 and one["tokenizers"] == ["smollm2-135m"] for one in passed)
     run = declaration.load("ci")
-    text = sentences.basis(frames.Results(run=run, observables=observed)).data
+    text = prose.basis(RunResults(run=run, observables=observed)).data
     assert "Of 3 texts that were examined, none had fewer tokens" in text
     assert all(f"`{key}`" in text for key in ids)
 

@@ -1,12 +1,18 @@
 """GRIDE: against DADApy on real prompts, and against what is known without it."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from dadapy import Data
+import xarray as xr
+from oracles import LAYERS, clouds, gaussian, of_points, pinned
 from scipy.spatial.distance import cdist
 
-from token_geometry.geometry import gride, neighbors
+from token_geometry.geometry import dadapy, gride, neighbors
+from token_geometry.observables import labelled
 
 SCALES = np.array([2, 4, 8, 16, 32, 64, 128, 256])
 
@@ -17,33 +23,27 @@ def estimate(points):
     return gride.estimate(gride.ratios(table.distance[0]).T, SCALES // 2)
 
 
-def dadapy(points):
-    maxk = min(257, len(points) - 1)
-    data = Data(distances=cdist(points, points), maxk=maxk)
-    return data.return_id_scaling_gride(range_max=min(256, maxk))[:2]
+def test_estimates_of_real_layers_agree_with_the_pinned_ones_of_dadapy():
+    tables = pinned("tables")
+    assert tables.shape == (len(LAYERS), 1024, 9)
+    distance = tables.astype(np.float64)
+    found = gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
+    np.testing.assert_allclose(found, pinned("layers")[:2], rtol=1e-6)
 
 
-def test_dimension_agrees_with_dadapy_on_real_prompts_at_every_layer_and_scale(readings, clouds):
+def test_every_layer_of_real_prompts_agrees_with_dadapy_at_every_scale(readings, clouds, live_dadapy):
     for reading, layers in zip(readings, clouds, strict=True):
-        expected = np.stack([layer.dimension for layer in layers])
-        assert expected.shape == (31, 8)
-        found = reading.observed["intrinsic_dimension"]
-        assert found["scale"].values.tolist() == SCALES.tolist()
-        np.testing.assert_allclose(found.transpose("layer", "scale"), expected, rtol=1e-4)
+        expected = dadapy.estimate(np.stack([layer.table for layer in layers]))
+        names = ("intrinsic_dimension", "intrinsic_dimension_error", "neighbor_distance")
+        for name, theirs in zip(names, expected, strict=True):
+            found = reading.observed[name]
+            assert found["scale"].values.tolist() == SCALES.tolist() and theirs.shape == (31, 8)
+            np.testing.assert_allclose(found.transpose("layer", "scale"), theirs, rtol=1e-4)
 
 
-def test_error_agrees_with_dadapy_on_real_prompts_at_every_layer_and_scale(readings, clouds):
-    for reading, layers in zip(readings, clouds, strict=True):
-        expected = np.stack([layer.error for layer in layers])
-        found = reading.observed["intrinsic_dimension_error"]
-        np.testing.assert_allclose(found.transpose("layer", "scale"), expected, rtol=1e-4)
-
-
-def test_mean_neighbor_distance_agrees_with_dadapy_on_real_prompts(readings, clouds):
-    for reading, layers in zip(readings, clouds, strict=True):
-        expected = np.stack([layer.distance for layer in layers])
-        found = reading.observed["neighbor_distance"]
-        np.testing.assert_allclose(found.transpose("layer", "scale"), expected, rtol=1e-4)
+@pytest.mark.parametrize("name", clouds())
+def test_pinned_digits_are_those_of_dadapy(name, live_dadapy):
+    np.testing.assert_allclose(of_points(clouds()[name]), pinned(name), rtol=1e-9)
 
 
 def test_repeated_tokens_of_the_embedding_layer_are_counted_once(readings, clouds):
@@ -54,7 +54,7 @@ def test_repeated_tokens_of_the_embedding_layer_are_counted_once(readings, cloud
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 5, 9])
-def test_gride_recovers_the_dimension_of_a_gaussian(dimension):
+def test_gride_recovers_the_dimension_of_agaussian(dimension):
     random = np.random.default_rng(dimension)
     plane = np.linalg.qr(random.normal(size=(30, dimension)))[0]
     found, error = estimate(random.normal(size=(2000, dimension)) @ plane.T)
@@ -84,21 +84,20 @@ def test_gride_recovers_the_dimension_of_a_torus():
 
 def test_scale_2_has_the_closed_form():
     # no ratio of a cloud like this reaches the cut at q50 + 20 (q95 - q50)
-    table = neighbors.neighbor_table(torch.from_numpy(_gaussian(500, 6))[None])
+    table = neighbors.neighbor_table(torch.from_numpy(gaussian(500, 6))[None])
     mu = gride.ratios(table.distance[0])[:, 0]
     found, _ = gride.estimate(mu, np.array(1))
     assert found == pytest.approx((len(mu) - 1) / np.log(mu).sum(), rel=1e-9)
 
 
 def test_ratios_of_exactly_one_are_nudged_as_in_dadapy():
-    # on a grid most points have several nearest neighbors at the same distance
-    grid = np.stack(np.meshgrid(*[np.arange(7.0)] * 3), axis=-1).reshape(-1, 3)
+    grid = clouds()["grid"]
     distances = np.sort(cdist(grid, grid), axis=1)
     mu = gride.ratios(distances[:, neighbors.RANKS])
     assert (distances[:, 1] == distances[:, 2]).all()
     assert (mu > 1).all()
     dimension, error = gride.estimate(mu.T, SCALES // 2)
-    expected_dimension, expected_error = dadapy(grid)
+    expected_dimension, expected_error, _ = pinned("grid")
     np.testing.assert_allclose(dimension, expected_dimension, rtol=1e-4)
     # 1 - mu^-d is here a few units of the last place, so the error holds to some percent only
     np.testing.assert_allclose(error, expected_error, rtol=0.02)
@@ -106,22 +105,21 @@ def test_ratios_of_exactly_one_are_nudged_as_in_dadapy():
 
 @pytest.mark.parametrize("n_points", [5, 9, 40, 257])
 def test_scales_beyond_the_number_of_points_are_missing(n_points):
-    found, error = estimate(_gaussian(n_points, 3))
+    found, error = estimate(gaussian(n_points, 3))
     possible = SCALES < n_points
     np.testing.assert_array_equal(np.isfinite(found), possible)
     np.testing.assert_array_equal(np.isfinite(error), possible)
-    expected = dadapy(_gaussian(n_points, 3))
-    np.testing.assert_allclose((found[possible], error[possible]), expected, rtol=1e-4)
+    np.testing.assert_allclose((found, error), pinned(f"gaussian{n_points}")[:2], rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_points", [1, 2])
 def test_a_cloud_of_too_few_points_has_no_dimension(n_points):
-    found, error = estimate(_gaussian(n_points, 3))
+    found, error = estimate(gaussian(n_points, 3))
     assert np.isnan(found).all() and np.isnan(error).all()
 
 
 def test_repeated_points_change_no_estimate():
-    cloud = _gaussian(400, 5)
+    cloud = gaussian(400, 5)
     random = np.random.default_rng(1)
     repeated = random.permutation(np.concatenate([cloud, cloud[:150], cloud[:20]]))
     np.testing.assert_allclose(estimate(repeated), estimate(cloud), rtol=1e-9)
@@ -133,17 +131,14 @@ def test_a_cloud_of_one_value_has_no_dimension():
 
 
 def test_near_coincident_points_are_trimmed_as_in_dadapy():
-    cloud = _gaussian(600, 5)
-    near = cloud[:10] + 1e-9 * np.random.default_rng(2).normal(size=(10, 5))
-    cloud = np.concatenate([cloud, near])
+    cloud = clouds()["near"]
     table = neighbors.neighbor_table(torch.from_numpy(cloud)[None])
     mu = gride.ratios(table.distance[0])[:, 0]
     median, upper = np.percentile(mu, [50, 95])
     trimmed = mu >= median + 20 * (upper - median)
     assert trimmed.sum() == 20
     found, error = estimate(cloud)
-    expected = dadapy(cloud)
-    np.testing.assert_allclose((found, error), expected, rtol=1e-4)
+    np.testing.assert_allclose((found, error), pinned("near")[:2], rtol=1e-4)
     untrimmed = (len(mu) - 1) / np.log(mu).sum()
     assert found[0] > 1.2 * untrimmed  # the trimming decides
 
@@ -160,15 +155,35 @@ def test_many_clouds_at_once_give_what_they_give_one_by_one():
             np.testing.assert_allclose(together[:, cloud, scale], np.stack(one), rtol=1e-9)
 
 
-def _gaussian(n_points, dimension):
-    return np.random.default_rng([n_points, dimension]).normal(size=(n_points, dimension))
-
-
 @pytest.mark.parametrize("n_points", [400, 100])
-def test_the_library_itself_can_be_chosen_as_the_estimator_and_gives_the_same_digits(n_points):
-    points = torch.from_numpy(np.random.default_rng(3).normal(size=(1, n_points, 6)))
-    distance = neighbors.neighbor_table(points).distance[0]
-    ours = gride.estimate(gride.ratios(distance).T, SCALES // 2)
-    theirs = gride.estimate_by_dadapy(distance)[:2]
-    assert np.isfinite(theirs[0]).sum() == (8 if n_points == 400 else 6)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+def test_dadapy_can_be_chosen_as_the_estimator_and_gives_the_same_digits(n_points, live_dadapy):
+    points = torch.from_numpy(np.random.default_rng(3).normal(size=(2, n_points, 6)))
+    distance = neighbors.neighbor_table(points).distance
+    shard = xr.Dataset({"neighbor_distance": (("layer", "token", "rank"), distance)})
+    ours, theirs = (labelled.intrinsic_dimension(shard, estimator=name) for name in labelled.ESTIMATORS)
+    assert theirs["intrinsic_dimension"].count("scale").values.tolist() == [8 if n_points == 400 else 6] * 2
+    xr.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_where_dadapy_cannot_be_had_it_is_refused_in_one_line_and_the_rest_works(tmp_path):
+    """uv has no index and nothing in store here, as on a machine without a network."""
+    script = (
+        "import numpy, xarray\n"
+        "from token_geometry.base.errors import InputError\n"
+        "from token_geometry.observables import labelled\n"
+        "distance = numpy.random.default_rng(0).exponential(size=(1, 50, 9)).cumsum(-1)\n"
+        "shard = xarray.Dataset({'neighbor_distance': (('layer', 'token', 'rank'), distance)})\n"
+        "assert labelled.intrinsic_dimension(shard)['intrinsic_dimension'].notnull().all()\n"
+        "try:\n    labelled.intrinsic_dimension(shard, estimator='dadapy')\n"
+        "except InputError as error:\n    print(error)"
+    )
+    away = {
+        "UV_OFFLINE": "1",
+        "UV_CACHE_DIR": str(tmp_path / "uv"),
+        "TOKEN_GEOMETRY_CACHE": str(tmp_path / "cache"),
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | away, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("DADApy cannot be had here: ") and done.stdout.count("\n") == 1
+    assert "network" in done.stdout or "pip install uv" in done.stdout
+    assert not list((tmp_path / "cache").glob("dadapy-*/bin/python"))

@@ -10,7 +10,7 @@ import xarray as xr
 
 import token_geometry
 from token_geometry.geometry import manifolds
-from token_geometry.observables import labelled, tables
+from token_geometry.observables import catalog, tables
 
 
 def clouds(dtype=np.float64):
@@ -64,7 +64,7 @@ def test_layers_may_have_names():
 def test_measuring_the_states_of_a_prompt_gives_the_observables_of_its_shard(readings):
     for reading in readings:
         measured = token_geometry.measure(reading.hidden)
-        for name, values in labelled.without_model(reading.shard).items():
+        for name, values in catalog.without_model(reading.shard).items():
             np.testing.assert_allclose(measured[name], values, rtol=1e-4, atol=1e-6)
 
 

@@ -2,19 +2,23 @@
 
 import pytest
 
-from token_geometry.chapters import frames, observable_frames, sentences
-from token_geometry.chapters.loss import report as loss_report
+from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.loss.frames import dimension_frame
+from token_geometry.chapters.loss.prose import middle
 from token_geometry.chapters.published import claims
+from token_geometry.chapters.results import open_results
+from token_geometry.chapters.shuffling.prose import scale_reversal
 from token_geometry.runs import declaration
 from token_geometry.runs import results as results_of_runs
-from token_geometry.stats import statistics
+from token_geometry.stats.correlation import correlate
+from token_geometry.stats.intervals import paired_difference
 
 
 @pytest.fixture(scope="module")
 def results():
     if not results_of_runs.is_fresh(declaration.load("demo")):
         pytest.skip("the demo run has no fresh results here; `make book` computes them")
-    return frames.open_results("demo")
+    return open_results("demo")
 
 
 def dimension(results, level, scale):
@@ -35,15 +39,15 @@ def test_at_scale_2_the_shuffled_id_is_the_larger_one(results):
 
 
 def test_the_effect_of_shuffling_in_smollm2_changes_its_sign_between_scale_2_and_64(results):
-    layers = frames.middle_layers(results.observables, "smollm2-135m")
+    layers = results.middle_layers("smollm2-135m")
     change = results.shuffled["intrinsic_dimension"].sel(model="smollm2-135m", layer=layers).mean("layer")
-    found = statistics.paired_difference(change, first=0, second=5)
+    found = paired_difference(change, first=0, second=5)
     assert float(found["mean"].sel(scale=2)) > 0
     assert float(found["high"].sel(scale=64)) < 0
     between = change.sel(scale=64, drop=True) - change.sel(scale=2, drop=True)
-    assert float(statistics.paired_difference(between, first=0, second=5)["high"]) < 0
-    line = sentences.scale_reversal(results).data.splitlines()[0]
-    assert "SmolLM2" in line and "changes its sign" in line and line.count("95 % interval") == 3
+    assert float(paired_difference(between, first=0, second=5)["high"]) < 0
+    line = scale_reversal(results).data.splitlines()[0]
+    assert "SmolLM2" in line and "changes its sign" in line and line.count("95% interval") == 3
 
 
 def test_both_models_agree_that_shuffling_raises_the_loss_and_that_the_id_follows_the_loss(results):
@@ -53,9 +57,9 @@ def test_both_models_agree_that_shuffling_raises_the_loss_and_that_the_id_follow
 
 
 def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models(results):
-    frame = loss_report.dimension_frame(results).query("measure == 'Pearson, ID' and scale == 4")
-    for (model, title), line in zip(results.models, loss_report.middle(results).data.splitlines(), strict=True):
-        layers = frames.middle_layers(results.observables, model)
+    frame = dimension_frame(results).query("measure == 'Pearson, ID' and scale == 4")
+    for (model, title), line in zip(results.models, middle(results).data.splitlines(), strict=True):
+        layers = results.middle_layers(model)
         inside = frame[(frame["model_title"] == title) & frame["layer"].between(layers.start, layers.stop)]
         assert (inside["correlation"] > 0.6).all() and (inside["discovered"] == "yes").all()
         assert title in line and "a positive correlation. At scale 64" in line
@@ -63,12 +67,12 @@ def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models
 
 def test_the_entropy_of_a_prompt_follows_its_loss(results):
     both = results.structured[["entropy", "loss"]].squeeze("shuffle_level")
-    assert (statistics.correlate(both["entropy"], both["loss"])["low"] > 0.5).all()
+    assert (correlate(both["entropy"], both["loss"])["low"] > 0.5).all()
     assert bool(results.structured["logit_intrinsic_dimension"].notnull().all())
 
 
 def test_the_untrained_control_predicts_worse_on_the_same_prompts(results):
-    ((name, trained, control),) = observable_frames.control_pairs(results)
+    ((name, trained, control),) = control_pairs(results)
     assert name == "smollm2-135m@random" and trained.sizes["prompt"] == control.sizes["prompt"] == 2
     assert (control["loss"] > trained["loss"] + 3).all()
 

@@ -12,26 +12,10 @@ import xarray as xr
 import yaml
 
 from token_geometry.base import project
+from token_geometry.observables import catalog
 from token_geometry.texts import corpora
 
 NOTEBOOKS = sorted((project.root() / "notebooks").glob("*.ipynb"))
-
-FIXED = {
-    "intrinsic_dimension": ("layer", "scale"),
-    "intrinsic_dimension_error": ("layer", "scale"),
-    "neighbor_distance": ("layer", "scale"),
-    "neighborhood_overlap": ("layer", "k"),
-    "cosine_similarity": ("layer",),
-    "cosine_similarity_std": ("layer",),
-    "neighbor_angle": ("layer",),
-    "neighbor_angle_histogram": ("layer", "angle"),
-    "reciprocity": ("layer", "k"),
-    "layer_overlap": ("layer", "layer_other"),
-    "n_points": ("layer",),
-    "loss": (),
-    "entropy": (),
-    "logit_intrinsic_dimension": ("scale",),
-}
 
 
 def papermill(notebook: str, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
@@ -80,8 +64,9 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
         done = subprocess.run([sys.executable, "-m", *words], cwd=corpus, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     with xr.open_dataset(corpus / "observables.nc") as dataset:
-        for name, dims in FIXED.items():
-            assert dataset[name].dims == ("model", "shuffle_level", "prompt", *dims)
+        for name, entry in catalog.CATALOG.items():
+            assert dataset[name].dims == ("model", "shuffle_level", "prompt", *entry.dims)
+            assert dataset[name].attrs == {"long_name": entry.title, "units": entry.unit}
         assert dict(dataset.sizes) == {
             "model": 1,
             "shuffle_level": 1,

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from token_geometry.base import parameters, store
-from token_geometry.chapters.calibration import charts as calibration_charts
-from token_geometry.chapters.calibration import report
+from token_geometry.chapters import markup
+from token_geometry.chapters.calibration import charts as validation_charts
+from token_geometry.chapters.calibration import frames as calibration_frames
+from token_geometry.chapters.calibration import prose
 from token_geometry.geometry import gride, manifolds, neighbors
 from token_geometry.geometry.manifolds import FAMILIES, N_COORDINATES
 from token_geometry.observables import labelled
@@ -197,7 +199,7 @@ def calibrated(tmp_path_factory):
 
 @pytest.fixture
 def results(calibrated):
-    return report.Calibrated(declaration.load("ci"), calibrated[1])
+    return calibration_frames.CalibrationResults(declaration.load("ci"), calibrated[1])
 
 
 def test_a_calibration_is_written_with_its_recipe(calibrated):
@@ -229,22 +231,40 @@ def test_the_device_is_not_part_of_the_recipe_and_everything_else_is(calibrated)
         assert dataclasses.replace(request, **{name: value}).recipe() != request.recipe(), name
 
 
-def test_real_prompts_agree_with_dadapy_and_brute_force(results):
-    found = report.differences(results).max()
-    assert report.differences(results)["intrinsic dimension"].count() >= 31 * 5
+def test_real_prompts_agree_with_dadapy_and_brute_force(results, live_dadapy):
+    assert results.dataset.attrs["dadapy_version"] == live_dadapy["dadapy"]
+    found = calibration_frames.differences(results).max()
+    assert calibration_frames.differences(results)["intrinsic dimension"].count() >= 31 * 5
     assert found["intrinsic dimension"] < 1e-4
     assert found["error"] < 1e-3
     assert found["neighborhood_overlap"] < 1e-6
     assert found["cosine_similarity"] < 1e-6
 
 
-def test_a_wrong_value_would_show_in_the_differences(results):
+def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(results):
+    hidden = np.random.default_rng(0).normal(size=(3, 40, 8))
+    alone = calibration.reference(hidden, with_dadapy=False)
+    assert alone["reference_intrinsic_dimension"].isnull().all()
+    assert alone["reference_neighborhood_overlap"].notnull().any() and alone["reference_cosine_similarity"].all()
+    dataset = results.dataset.copy()
+    for name in ("reference_intrinsic_dimension", "reference_intrinsic_dimension_error"):
+        dataset[name] = dataset[name] * np.nan
+    dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: no network"
+    shown = dataclasses.replace(results, dataset=dataset)
+    words = prose.agreement(shown).data
+    assert "was not run where this was computed. DADApy cannot be had here: no network." in words
+    assert "neighborhood overlap from a count" in words and "nan" not in words
+    spec = validation_charts.differences(calibration_frames.difference_frame(shown)).to_dict()
+    assert spec["mark"]["type"] == "text"
+
+
+def test_a_wrong_value_would_show_in_the_differences(results, live_dadapy):
     broken = results.dataset.copy(deep=True)
     broken["intrinsic_dimension"][0, 0, 5, 2] *= 1.01
     shown = dataclasses.replace(results, dataset=broken)
-    assert float(report.differences(shown)["intrinsic dimension"].max()) > 5e-3
-    assert "is broken" in report.agreement(shown).data
-    assert "broken" not in report.agreement(results).data
+    assert float(calibration_frames.differences(shown)["intrinsic dimension"].max()) > 5e-3
+    assert "is broken" in prose.agreement(shown).data
+    assert "broken" not in prose.agreement(results).data
 
 
 def test_fewer_bits_change_the_geometry_more(results):
@@ -269,47 +289,49 @@ def test_quantized_weights_take_sixteen_values_per_block(smollm2):
 
 
 @pytest.mark.parametrize("chart", ["manifolds", "scales", "differences", "precisions"])
-def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
+def test_every_chart_draws_its_data_and_carries_its_description(results, chart, request):
+    if chart == "differences":
+        request.getfixturevalue("live_dadapy")
     frames = {
-        "manifolds": report.manifold_frame,
-        "scales": report.manifold_frame,
-        "differences": report.difference_frame,
-        "precisions": report.precision_frame,
+        "manifolds": calibration_frames.manifold_frame,
+        "scales": calibration_frames.manifold_frame,
+        "differences": calibration_frames.difference_frame,
+        "precisions": calibration_frames.precision_frame,
     }
     frame = frames[chart](results)
-    spec = getattr(calibration_charts, chart)(frame, description="what it shows").to_dict()
-    assert spec["description"] == "what it shows"
+    spec = getattr(validation_charts, chart)(frame, finding="what it shows").to_dict()
+    assert spec["description"].endswith(". what it shows")
     assert not frame.empty and "mark_text" not in spec
 
 
 def test_a_run_without_a_calibration_says_so_in_every_place():
-    nothing = report.Calibrated(declaration.load("ci"), None)
+    nothing = calibration_frames.CalibrationResults(declaration.load("ci"), None)
     for sentence in (
-        report.basis,
-        report.counts,
-        report.within_bars,
-        report.scale_findings,
-        report.agreement,
-        report.precision_findings,
+        prose.basis,
+        prose.counts,
+        prose.within_bars,
+        prose.scale_findings,
+        prose.agreement,
+        prose.precision_findings,
     ):
         assert "Run ci declares no calibration" in sentence(nothing).data
-    for chart, frame, describe in (
-        (calibration_charts.manifolds, report.manifold_frame, report.describe_manifolds),
-        (calibration_charts.scales, report.manifold_frame, report.describe_scales),
-        (calibration_charts.differences, report.difference_frame, report.describe_differences),
-        (calibration_charts.precisions, report.precision_frame, report.describe_precisions),
+    for chart, frame, finding in (
+        (validation_charts.manifolds, calibration_frames.manifold_frame, prose.within_bars),
+        (validation_charts.scales, calibration_frames.manifold_frame, prose.scale_findings),
+        (validation_charts.differences, calibration_frames.difference_frame, prose.agreement),
+        (validation_charts.precisions, calibration_frames.precision_frame, prose.precision_findings),
     ):
-        spec = chart(frame(nothing), description=describe(nothing)).to_dict()
+        spec = chart(frame(nothing), finding=finding(nothing)).to_dict()
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]
 
 
-def test_alt_texts_hold_the_findings_and_no_markup(results):
-    for describe, words in (
-        (report.describe_manifolds, "error bars of the truth"),
-        (report.describe_scales, "Noisy torus of dimension 2"),
-        (report.describe_differences, "differs from DADApy's by at most"),
-        (report.describe_precisions, "With 4-bit weights (Q4_0)"),
+def test_alt_texts_hold_the_findings_and_no_markup(results, live_dadapy):
+    for finding, words in (
+        (prose.within_bars, "error bars of the truth"),
+        (prose.scale_findings, "Noisy torus of dimension 2"),
+        (prose.agreement, "differs from DADApy's by at most"),
+        (prose.precision_findings, "With 4-bit weights (Q4_0)"),
     ):
-        text = describe(results)
+        text = markup.plain(finding(results))
         assert words in text
         assert "\n" not in text and "$" not in text and " - " not in text

@@ -16,7 +16,9 @@ from sklearn.decomposition import PCA
 from token_geometry.base import project, store
 from token_geometry.chapters import charts
 from token_geometry.chapters.truth import charts as truth_charts
-from token_geometry.chapters.truth import report as truth_report
+from token_geometry.chapters.truth import frames as truth_frames
+from token_geometry.chapters.truth import prose as truth_prose
+from token_geometry.chapters.truth import results as truth_results
 from token_geometry.models import models
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration
@@ -339,21 +341,21 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     notebook, _ = executed
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     shown = json.dumps([cell["outputs"] for cell in cells])
-    assert "95 % interval" in shown and "tiny" in shown
+    assert "95% interval" in shown and "tiny" in shown
     assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 8
 
 
 def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     _, dataset = executed
-    results = truth_report.Results(models=(dataset,), notes=())
+    results = truth_results.TruthResults(datasets=(dataset,), notes=())
     hostile = "<script>alert(1)</script> is <b>bold</b> <!-- @ref $y$ `x`."
     dataset = dataset.copy()
     texts = dataset["statement_text"].values.astype(object)
     texts[:4] = hostile
-    results = truth_report.Results(models=(dataset.assign(statement_text=("statement", texts)),), notes=())
-    table = truth_report.tokens(results).data
+    results = truth_results.TruthResults(datasets=(dataset.assign(statement_text=("statement", texts)),), notes=())
+    table = truth_prose.tokens(results).data
     assert "<" not in table and "\\@ref" in table and "\\$y" in table
-    chart = truth_charts.projection(truth_report.projection_frame(results), description="d")
+    chart = truth_charts.projection(truth_frames.projection_frame(results), finding="d")
     page = charts.chart_html(chart.to_dict())
     assert "alert(1)" in page
     assert (
@@ -365,33 +367,32 @@ def test_every_chart_draws_and_says_what_it_shows(executed):
     _, dataset = executed
     two = (dataset, dataset.assign_attrs(model_title="other"))
     for shown, notes in (((dataset,), ()), (two, ()), ((), ("missing",))):
-        results = truth_report.Results(shown, notes)
-        points, texts = truth_report.emergence_frames(results)
+        results = truth_results.TruthResults(shown, notes)
+        points, texts = truth_frames.emergence_frames(results)
         drawn = [
-            truth_charts.projection(truth_report.projection_frame(results), description="d"),
-            truth_charts.emergence(points, texts, description="d", initial=2),
-            truth_charts.datasets(truth_report.dataset_frame(results), description="d"),
-            truth_charts.variance(truth_report.variance_frame(results), description="d"),
-            truth_charts.transfer(truth_report.transfer_frame(results), description="d"),
-            truth_charts.plane(truth_report.plane_frame(results), description="d"),
+            truth_charts.projection(truth_frames.projection_frame(results), finding="d"),
+            truth_charts.emergence(points, texts, finding="d", initial=2),
+            truth_charts.datasets(truth_frames.dataset_frame(results), finding="d"),
+            truth_charts.variance(truth_frames.variance_frame(results), finding="d"),
+            truth_charts.transfer(truth_frames.transfer_frame(results), finding="d"),
+            truth_charts.plane(truth_frames.plane_frame(results), finding="d"),
         ]
         curves = [
-            ("dataset", truth_report.separation_frame(results)),
-            ("probe", truth_report.probe_frame(results)),
+            ("dataset", truth_frames.separation_frame(results)),
+            ("probe", truth_frames.probe_frame(results)),
         ]
         for color, frame in curves:
             names = {"color": color, "color_title": color, "y_title": "accuracy", "choose": "dataset"}
-            drawn.append(truth_charts.over_layers(frame, **names, description="d"))
-        assert all(chart.to_dict()["description"].startswith("d") for chart in drawn)
-        sentences = [truth_report.basis, truth_report.separated, truth_report.probed, truth_report.transferred]
+            drawn.append(truth_charts.over_layers(frame, **names, finding="d"))
+        assert all(chart.to_dict()["description"].partition(". ")[2].startswith("d") for chart in drawn)
+        sentences = [truth_prose.basis, truth_prose.separated, truth_prose.probed, truth_prose.transferred]
         text = "\n".join(sentence(results).data for sentence in sentences)
-        assert ("tiny" in text) == bool(results.models) and "nan" not in text
-        assert all(truth_report.describe(results, figure) for figure in truth_report._FIGURES)
+        assert ("tiny" in text) == bool(results.datasets) and "nan" not in text
 
 
 def test_what_is_not_given_is_as_the_run_has_it():
-    chapter = truth_report.Chapter(run="demo", n_statements=50)
-    assert chapter.is_request and not truth_report.Chapter(run="demo", datasets=[]).is_request
+    chapter = truth_results.TruthParameters(run="demo", n_statements=50)
+    assert chapter.is_request and not truth_results.TruthParameters(run="demo", datasets=[]).is_request
     request = chapter.request()
     assert (request.model, request.layer, request.n_layers) == ("smollm2-135m", 12, 12)
     assert dataclasses.replace(chapter, model="gemma3-270m").request().layer == 10
@@ -431,9 +432,9 @@ def test_a_chapter_whose_results_are_missing_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(
         project, "results", lambda run: project.root() / "data" / "results" / f"none-{tmp_path.name}"
     )
-    results = truth_report.open_results(truth_report.Chapter(run="demo"))
-    assert results.models == () and len(results.notes) == 2
-    assert "missing: `python -m token_geometry run demo`" in truth_report.basis(results).data
+    results = truth_results.open_results(truth_results.TruthParameters(run="demo"))
+    assert results.datasets == () and len(results.notes) == 2
+    assert "missing: `python -m token_geometry run demo`" in truth_prose.basis(results).data
 
 
 def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
@@ -448,10 +449,10 @@ def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
 
 def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused):
     ((_, *command),) = readme.commands("python", "lib/benchmarks/truth.py")
-    options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth.json")]
+    options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth-cpu.json")]
     done = subprocess.run([sys.executable, *command, *options], cwd=project.root(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads((tmp_path / "truth.json").read_text())
+    result = json.loads((tmp_path / "truth-cpu.json").read_text())
     assert result["benchmark"] == "truth-cpu" and set(result["ratios"]) == {
         "single_to_library",
         "padded_to_library",
@@ -459,10 +460,10 @@ def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_pat
     assert max(result["largest_relative_difference"].values()) < 1e-5
     ratio = result["seconds"]["single"]["states"]["median"] / result["seconds"]["library"]["states"]["median"]
     assert result["ratios"]["single_to_library"]["median"] == pytest.approx(ratio, rel=1e-3)
-    nothing = truth_report.Results((), ())
-    assert "to layer 12 of SmolLM2" in truth_report.costs(nothing, benchmark=tmp_path / "truth.json").data
-    missing = truth_report.costs(nothing, benchmark=tmp_path / "none.json").data
+    nothing = truth_results.TruthResults((), ())
+    assert "to layer 12 of SmolLM2" in truth_prose.costs(nothing, folder=tmp_path).data
+    missing = truth_prose.costs(nothing, folder=tmp_path / "none").data
     assert "`python lib/benchmarks/truth.py` makes it" in missing
-    (tmp_path / "truth.json").write_text("{}")
-    with refused("truth.json", "no whole result"):
-        truth_report.costs(nothing, benchmark=tmp_path / "truth.json")
+    (tmp_path / "truth-cpu.json").write_text("{}")
+    with refused("truth-cpu.json", "no whole result"):
+        truth_prose.costs(nothing, folder=tmp_path)

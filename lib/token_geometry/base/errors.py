@@ -1,5 +1,7 @@
 """The one exception for input that cannot be used."""
 
+import difflib
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message names the thing, the value and the way out."""
@@ -12,9 +14,7 @@ class InputError(ValueError):
 
 def one_of(kind: str, value: object, accepted) -> InputError:
     """An error for a `value` that is none of the `accepted` ones, with the nearest of them."""
-    import difflib
-
     names = [str(name) for name in accepted]
     near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {value!r}{hint} Accepted: {', '.join(names)}")
+    hint = f"; did you mean {near[0]!r}? Accepted" if near else "; accepted"
+    return InputError(f"unknown {kind} {value!r}{hint}: {', '.join(names)}")

@@ -29,7 +29,7 @@ _NETCDF = threading.Lock()
 # under another name and renamed when it is whole. It must be set before HDF5 is loaded.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
-_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
+_RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy", "xarray")
 
 
 def digest(recipe: dict) -> str:

@@ -1,17 +1,25 @@
-"""Charts: a tidy frame in, an Altair chart out; one theme, one palette, one renderer.
+"""What all charts share: one theme, one palette, one renderer, and the parts that they are made of.
 
-Importing this module registers the theme and the renderer.
+A chart is a function that bears `figure`: a tidy frame in, an Altair chart out. The frames of a chapter's charts
+are made by its module `frames`, which says their columns; where a control chooses what is shown, `initial` is the
+value that it starts with. Importing this module registers theme and renderer.
 """
 
+import functools
 import hashlib
 import html
+import inspect
 import itertools
 import json
 import math
 import os
+from collections.abc import Callable, Iterable
 
 import altair as alt
 import pandas as pd
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup
 
 MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Colors of models (Okabe and Ito's, readable with every kind of color vision)."""
@@ -106,132 +114,130 @@ alt.data_transformers.disable_max_rows()
 alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "default")
 
 
-def layer_curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str,
-    description: str,
-    x: str = "layer",
-    color: str = "shuffle_level",
-    color_title: str = "shuffle level S",
-    facet: str | None = "model_title",
-    choose: str | None = None,
-    choose_title: str = "",
-    initial: int | None = None,
-    y_zero: bool = False,
-) -> alt.Chart:
-    """Mean over prompts against layer, with bands of one standard deviation.
+TITLES = {
+    "model_title": "model",
+    "shuffle_level": "shuffle level S",
+    "std": "standard deviation",
+    "low": "95% interval from",
+    "high": "to",
+    "n_prompts": "prompts",
+    "n_samples": "samples",
+    "q_value": "adjusted p-value",
+    "loss": "loss (nats)",
+    "entropy": "entropy (nats)",
+    "dataset": "data set",
+    "train": "learned from",
+    "test": "tested on",
+    "scale": "scale",
+}
+"""Names that a reader sees, of columns that bear another."""
 
-    Among shuffle levels only the lowest and the highest have a band.
-
-    Parameters
-    ----------
-    frame
-        Columns `mean`, `std`, `low`, `high`, `n_prompts`, `layer`, the columns named by `x`, `color`, `facet` and
-        `choose`; one row a point.
-    y_title
-        Title of the y axis.
-    description
-        Alt text: chart type, axes, finding.
-    x
-        `layer` or `relative_depth`.
-    color
-        Column of the curves.
-    color_title
-        Title of the legend; a click there keeps one curve.
-    facet
-        Column of the panels; None for a single panel.
-    choose
-        Column, of which a slider under the chart shows one value at a time.
-    choose_title
-        Name of that value in the title of the chart.
-    initial
-        Value that the slider starts with.
-    y_zero
-        Whether the y axis starts at zero.
-
-    Returns
-    -------
-    altair.Chart
-        A chart that says so where the frame is empty.
-    """
-    if frame.empty:
-        return no_data(y_title, description)
-    n_panels = frame[facet].nunique() if facet else 1
-    chart = curves(
-        frame, x=x, y_title=y_title, color=color, color_title=color_title, keep=(facet, choose), y_zero=y_zero
-    )
-    chart = chart.properties(width=270 if n_panels > 1 else 520, height=230)
-    if facet:
-        chart = chart.facet(
-            facet=alt.Facet(f"{facet}:N", sort=list(dict.fromkeys(frame[facet]))), columns=2
-        ).resolve_scale(x="independent" if x == "layer" else "shared")
-    if choose:
-        chart = chosen(chart, frame[choose], title=choose_title, initial=initial)
-    return chart.properties(description=description)
+SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
+"""Axis of the scales of the intrinsic dimension."""
 
 
-def curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str | None,
-    x: str = "layer",
-    color: str = "shuffle_level",
-    color_title: str = "shuffle level S",
-    keep: tuple = (),
-    y_zero: bool = False,
-    picked: alt.Parameter | None = None,
-) -> alt.LayerChart:
-    """Layers of one panel of `layer_curves`: bands, lines and points, with a legend to click.
+def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
+    """Decorator of functions that draw a frame: an empty one makes a chart that says so.
+
+    The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
+    the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
+    something else in the docstring's place.
 
     Parameters
     ----------
-    frame, y_title, x, color, color_title, y_zero
-        As of `layer_curves`.
-    keep
-        Further columns that facets and filters need; None among them is passed over.
-    picked
-        Selection of another panel that this one follows; by default it makes its own, at the legend.
+    what
+        Name of the quantity, for the chart without data.
     """
-    x_title = {"layer": "layer", "relative_depth": "relative depth"}[x]
-    columns = dict.fromkeys(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
-    by_level = color == "shuffle_level"
-    values = sorted(set(frame[color])) if by_level else list(dict.fromkeys(frame[color]))
-    palette = LEVEL_COLORS if by_level else MODEL_COLORS
-    colors = [palette[(value if by_level else place) % len(palette)] for place, value in enumerate(values)]
-    own = picked is None
-    picked = alt.selection_point(fields=[color], bind="legend") if own else picked
-    base = alt.Chart(frame[list(columns)]).encode(
-        x=alt.X(f"{x}:Q", title=x_title),
-        color=alt.Color(f"{color}:N", title=color_title, scale=alt.Scale(domain=values, range=colors)),
-    )
-    tooltip = [
-        alt.Tooltip(f"{color}:N", title=color_title),
-        alt.Tooltip("layer:Q", title="layer"),
-        alt.Tooltip("mean:Q", title="mean", format=".3f"),
-        alt.Tooltip("std:Q", title="standard deviation", format=".3f"),
-        alt.Tooltip("n_prompts:Q", title="prompts"),
-    ]
-    y_scale = alt.Scale(zero=y_zero)
-    outer = [values[0], values[-1]] if by_level else values
-    # bands of the levels in between would cover one another
-    band = (
-        base.transform_filter(alt.FieldOneOfPredicate(color, outer))
-        .mark_area()
-        .encode(
-            y=alt.Y("low:Q", title=y_title, scale=y_scale),
-            y2="high:Q",
-            opacity=alt.condition(picked, alt.value(0.18), alt.value(0.02)),
-        )
-    )
-    line = base.mark_line(strokeWidth=2).encode(
-        y="mean:Q", opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
-    )
-    points = base.mark_circle(size=28).encode(
-        y="mean:Q", tooltip=tooltip, opacity=alt.condition(picked, alt.value(0.9), alt.value(0.0))
-    )
-    chart = alt.layer(band, line, points)
-    return chart.add_params(picked) if own else chart
+
+    def decorate(draw: Callable) -> Callable:
+        beginning = " ".join(draw.__doc__.partition("\n\n")[0].split()).removesuffix(".")
+        defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
+
+        @functools.wraps(draw)
+        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = beginning, **options):
+            description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
+            if frame.empty:
+                return no_data(options.get("y_title") or what, description)
+            return draw(frame, *others, **options).properties(description=description)
+
+        return drawn
+
+    return decorate
+
+
+def unique(values: Iterable) -> list:
+    """The values in their order, each once."""
+    return list(dict.fromkeys(values))
+
+
+def color(
+    frame: pd.DataFrame, column: str, title: str | None = "model", *, palette=MODEL_COLORS, **options
+) -> alt.Color:
+    """Colors of the values of a column, in their order; `options` are those of `alt.Color`."""
+    values = unique(frame[column])
+    colors = [palette[place % len(palette)] for place in range(len(values))]
+    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=colors), **options)
+
+
+def level_color(levels: Iterable[int], *, title: str = TITLES["shuffle_level"], names: Iterable | None = None):
+    """Colors of shuffle levels, which bear `names` in the data where these are given."""
+    levels = list(levels)
+    colors = [LEVEL_COLORS[level % len(LEVEL_COLORS)] for level in levels]
+    domain = levels if names is None else list(names)
+    return alt.Color("shuffle_level:N", title=title, scale=alt.Scale(domain=domain, range=colors))
+
+
+def tooltip(*fields: str) -> list[alt.Tooltip]:
+    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`; titles are of `TITLES`."""
+    made = []
+    for entry in fields:
+        field, _, form = entry.partition(" ")
+        name = field.partition(":")[0]
+        made.append(alt.Tooltip(field, title=TITLES.get(name, name), format=form or alt.Undefined))
+    return made
+
+
+def legend_choice(column: str) -> alt.Parameter:
+    """Selection of the curves of one value by a click in the legend."""
+    return alt.selection_point(fields=[column], bind="legend")
+
+
+def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
+    """Opacity of what is picked, and of the rest."""
+    return alt.condition(picked, alt.value(yes), alt.value(no))
+
+
+def zero_rule(axis: str = "y", **options) -> alt.Chart:
+    """A dashed line at zero, for a layer of a chart that has data."""
+    return alt.Chart(**options).mark_rule(color="#888", strokeDash=[3, 3]).encode(**{axis: alt.datum(0)})
+
+
+def panels(
+    chart: alt.TopLevelMixin,
+    frame: pd.DataFrame,
+    by: str = "model_title",
+    *,
+    width: int = 270,
+    alone: int = 520,
+    height: int = 230,
+    columns: int = 2,
+    independent: tuple[str, ...] = ("x",),
+) -> alt.FacetChart:
+    """One panel per value of a column.
+
+    Parameters
+    ----------
+    width, alone, height
+        Size in pixels of one panel among several, width of a single one.
+    columns
+        Panels beside one another.
+    independent
+        Axes that each panel has of its own.
+    """
+    values = unique(frame[by])
+    sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
+    faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
+    return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted
 
 
 def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=None) -> alt.TopLevelMixin:
@@ -250,7 +256,8 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     initial
         Value to begin with; by default, and if the column lacks it, the first.
     """
-    options = sorted(values.unique().tolist())
+    options = values.unique().tolist()
+    options = options if isinstance(options[0], str) else sorted(options)
     initial = initial if initial in options else options[0]
     name = f"shown_{values.name}"
     if len(options) == 1:
@@ -270,8 +277,9 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
         chart = chart.add_params(alt.param(name, value=start, bind=bind))
     text = alt.ExprRef(f"'{title} ' + {expression}")
     kept = f"datum['{values.name}'] == {expression}"
-    if isinstance(chart, alt.HConcatChart):  # its parts have data of their own
-        chart.hconcat = [part.transform_filter(kept) for part in chart.hconcat]
+    kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat"}.get(type(chart))
+    if kind:  # its parts have data of their own
+        chart[kind] = [part.transform_filter(kept) for part in chart[kind]]
     else:
         chart = chart.transform_filter(kept)
     return chart.properties(title=alt.TitleParams(text=text))
@@ -279,96 +287,6 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
 
 def _is_row(values: list) -> bool:
     return not isinstance(values[0], str) and all(b - a == 1 for a, b in itertools.pairwise(values))
-
-
-def headline(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Intrinsic dimension over layers, structured against shuffled, one panel a scale.
-
-    Parameters
-    ----------
-    frame
-        Columns `layer`, `shuffle_level`, `scale`, `mean`, `std`, `low`, `high`, `n_prompts`.
-    description
-        Alt text: chart type, axes, finding.
-    """
-    frame = frame.assign(panel=[f"scale {scale}" for scale in frame["scale"]])
-    return layer_curves(frame, y_title="intrinsic dimension", description=description, facet="panel")
-
-
-def loss_by_level(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Loss against shuffle level: one thin line a prompt, a thick one for their mean.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `shuffle_level`, `prompt`, `loss`.
-    description
-        Alt text: chart type, axes, finding.
-    """
-    if frame.empty:
-        return no_data("loss (nats)", description)
-    titles = list(dict.fromkeys(frame["model_title"]))
-    colors = list(MODEL_COLORS[: len(titles)])
-    hovered = alt.selection_point(fields=["prompt"], on="pointerover", empty=False)
-    base = alt.Chart(frame).encode(
-        x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("model_title:N", title="model", scale=alt.Scale(domain=titles, range=colors)),
-    )
-    single = (
-        base.mark_line(point=alt.OverlayMarkDef(size=40))
-        .encode(
-            y=alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False)),
-            detail=["prompt:N", "model_title:N"],
-            opacity=alt.condition(hovered, alt.value(1.0), alt.value(0.25)),
-            tooltip=[
-                alt.Tooltip("prompt:N"),
-                alt.Tooltip("shuffle_level:O", title="shuffle level S"),
-                alt.Tooltip("loss:Q", format=".3f", title="loss (nats)"),
-            ],
-        )
-        .add_params(hovered)
-    )
-    mean = base.mark_line(strokeWidth=3).encode(y="mean(loss):Q")
-    return alt.layer(single, mean).properties(width=520, height=230, description=description)
-
-
-def scale_curves(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
-    """Intrinsic dimension against scale at a layer that a slider chooses.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `scale`, `mean`, `std`, `low`, `high`, `n_prompts`.
-    description
-        Alt text: chart type, axes, finding.
-    initial
-        Layer that the slider starts with.
-    """
-    if frame.empty:
-        return no_data("intrinsic dimension", description)
-    titles = list(dict.fromkeys(frame["model_title"]))
-    colors = list(MODEL_COLORS[: len(titles)])
-    columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
-    base = alt.Chart(frame[columns]).encode(
-        x=alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)"),
-        color=alt.Color("model_title:N", title="model", scale=alt.Scale(domain=titles, range=colors)),
-    )
-    # fixed limits, so that moving the slider shows the change
-    limits = alt.Scale(domain=[0, float(frame.query("layer > 0")["high"].max())], clamp=True)
-    band = base.mark_area(opacity=0.18).encode(
-        y=alt.Y("low:Q", title="intrinsic dimension", scale=limits), y2="high:Q"
-    )
-    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
-        y="mean:Q",
-        tooltip=[
-            alt.Tooltip("model_title:N", title="model"),
-            alt.Tooltip("scale:Q"),
-            alt.Tooltip("mean:Q", format=".2f"),
-            alt.Tooltip("std:Q", format=".2f", title="standard deviation"),
-        ],
-    )
-    chart = alt.layer(band, line).properties(width=520, height=230)
-    return chosen(chart, frame["layer"], title="layer", initial=initial).properties(description=description)
 
 
 def no_data(what: str, description: str) -> alt.Chart:

@@ -1,97 +1,19 @@
-"""Results of a run, as chapters read them: datasets, tidy frames for charts, peaks."""
+"""Tidy frames that several chapters draw, and the peaks of curves."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from token_geometry.runs import declaration, results
+from token_geometry.chapters.numbers import Number
+from token_geometry.observables import catalog
 
+BESIDE = catalog.selections(("intrinsic_dimension", 2), ("neighborhood_overlap", 2), ("cosine_similarity", None))
+"""The three observables that are drawn beside one another, as in the paper: title → variable, selection."""
 
-@dataclass(frozen=True, kw_only=True)
-class Chapter:
-    """Parameters of a chapter."""
-
-    run: str = ""
-    """Name of a run; empty for that of the active Quarto profile."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """A run and its observables."""
-
-    run: declaration.Run
-    """What was declared."""
-
-    observables: xr.Dataset
-    """What was computed; names as fixed for the observables dataset."""
-
-    control: xr.Dataset | None = None
-    """The same of the control models; None where the run declares none."""
-
-    @property
-    def titles(self) -> list[str]:
-        """Titles of the models, in the order of the run."""
-        return self.observables["model_title"].values.tolist()
-
-    @property
-    def models(self) -> list[tuple[str, str]]:
-        """Name and title of each model, in the order of the run."""
-        return list(zip(self.observables["model"].values.tolist(), self.titles, strict=True))
-
-    def last_layer(self, model: str) -> int:
-        """Index of a model's last layer, that is its number of blocks."""
-        return int(self.observables["relative_depth"].sel(model=model).count()) - 1
-
-    @property
-    def structured(self) -> xr.Dataset:
-        """All prompts in their own order (S = 0)."""
-        return self.observables.sel(shuffle_level=[0])
-
-    @cached_property
-    def shuffled(self) -> xr.Dataset:
-        """The prompts that were run at every shuffle level, by every model."""
-        complete = self.observables["loss"].notnull().all(["model", "shuffle_level"])
-        return self.observables.isel(prompt=complete.values)
-
-    @property
-    def reference_scale(self) -> int:
-        """Scale 64, at which the whole course of the ID shows, or the largest one that has data."""
-        present = self.observables["intrinsic_dimension"].notnull()
-        scales = present.scale[present.any([d for d in present.dims if d != "scale"]).values].values
-        return int(scales[scales <= 64].max())
-
-    @property
-    def halfway(self) -> int:
-        """Layer in the middle of the shallowest model."""
-        return int(self.observables["relative_depth"].count("layer").min() - 1) // 2
-
-    @property
-    def extremes(self) -> tuple[int, int]:
-        """The lowest and highest shuffle level of the run."""
-        levels = self.observables["shuffle_level"].values
-        return int(levels.min()), int(levels.max())
-
-
-def open_results(run: str = "") -> Results:
-    """Open the results of a run.
-
-    Parameters
-    ----------
-    run
-        Name of a run; empty for that of the active Quarto profile.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or its results are missing or stale.
-    """
-    declared = declaration.load(run)
-    return Results(
-        run=declared, observables=results.read(declared, "observables"), control=results.read(declared, "control")
-    )
+FROM_ONE = slice(1, None)
+"""Layers without the embeddings, where equal tokens coincide."""
 
 
 def summary(variable: xr.DataArray) -> pd.DataFrame:
@@ -133,30 +55,13 @@ def tidy(parts: xr.Dataset) -> pd.DataFrame:
     return frame.drop(columns=[c for c in ("model",) if c in frame and "model_title" in frame])
 
 
-def losses(results: Results) -> pd.DataFrame:
-    """Loss of each prompt that was run at every shuffle level, as a tidy frame."""
-    frame = results.shuffled["loss"].to_dataframe().reset_index()
-    return frame[["model_title", "shuffle_level", "prompt", "loss"]].round(5)
-
-
-def headline(results: Results) -> pd.DataFrame:
-    """ID of the first model at the smallest and the reference scale, structured and shuffled."""
-    dimension = results.shuffled["intrinsic_dimension"].isel(model=[0])
-    chosen = dimension.sel(
-        shuffle_level=list(dict.fromkeys(results.extremes)),
-        scale=[2, results.reference_scale],
-        layer=slice(1, None),
-    )
-    return summary(chosen)
-
-
 @dataclass(frozen=True)
 class Peak:
     """Where the mean over prompts of an observable is largest."""
 
     layer: int
-    mean: float
-    std: float
+    mean: Number
+    std: Number
 
 
 def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
@@ -173,12 +78,21 @@ def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
     mean = within.mean("prompt")
     layer = int(mean.idxmax("layer"))
     values = within.sel(layer=layer)
-    std = float(values.std("prompt", ddof=1)) if values.sizes["prompt"] > 1 else 0.0
-    return Peak(layer=layer, mean=float(mean.max()), std=std)
+    std = values.std("prompt", ddof=1) if values.sizes["prompt"] > 1 else 0
+    return Peak(layer=layer, mean=Number(mean.max()), std=Number(std))
 
 
-def middle_layers(dataset: xr.Dataset, model: str) -> slice:
-    """Layers from a third to three quarters of a model's depth."""
-    depth = dataset["relative_depth"].sel(model=model)
-    inside = dataset["layer"].values[((depth >= 1 / 3) & (depth <= 3 / 4)).values]
-    return slice(int(inside.min()), int(inside.max()))
+def long(values: xr.DataArray, name: str, *, decimals: int = 4) -> pd.DataFrame:
+    """Frame with one row per value that there is, rounded, in the column `name`."""
+    frame = values.rename(name).to_dataframe().reset_index().dropna(subset=name)
+    frame[name] = frame[name].round(decimals)
+    return frame
+
+
+def by_observable(dataset: xr.Dataset) -> pd.DataFrame:
+    """`summary` of each of `BESIDE`, with its title in the column `observable`."""
+    parts = [
+        summary(dataset[variable].sel(at | {"layer": FROM_ONE})).assign(observable=title)
+        for title, (variable, at) in BESIDE.items()
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from token_geometry.base import processes, resources
 from token_geometry.base.progress import Progress
 from token_geometry.extraction import batching, pipeline, shards
@@ -13,6 +15,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.extraction.work import Work
 from token_geometry.observables.transfer import Tables
 from token_geometry.requests.extraction import Extraction
+from token_geometry.states.states import LanguageModel
 
 
 def make(
@@ -55,13 +58,11 @@ def make(
     """
     if not keys:
         return
-    import torch
-
-    from token_geometry.states.states import LanguageModel
-
     source, directory = work.source, Path(request.output)
     model = LanguageModel(source, dtype=request.dtype, devices=devices)
     size = request.batch_size or batching.fitting(model, request.n_tokens)
+    on_gpu = resources.is_gpu(model.device)
+    n_threads = 0 if on_gpu else batching.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")
 
@@ -75,7 +76,7 @@ def make(
         return len(chunk)
 
     with contextlib.ExitStack() as stack:
-        if resources.is_gpu(model.device):
+        if on_gpu:
             written = pipeline.behind(
                 itertools.chain.from_iterable(map(pass_through, chunks)),
                 keep_neighbors=request.keep_neighbors,
@@ -83,7 +84,6 @@ def make(
                 n_writers=pipeline.writers(keep_neighbors=request.keep_neighbors, n_processes=n_processes),
             )
         else:
-            n_threads = batching.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
             # the number of threads belongs to the thread that sets it, and is the default of later ones
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))

@@ -12,7 +12,7 @@ import xarray as xr
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Job
 from token_geometry.texts import prompts
 
@@ -188,12 +188,12 @@ def has_all_observables(shard: xr.Dataset) -> bool:
 
 def reduced(shard: xr.Dataset) -> xr.Dataset:
     """The observables of a shard, which take its place where neighbor tables are not kept."""
-    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
+    return catalog.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
 
 
 def names_of_observables() -> str:
     """What a reduced shard that holds every observable says in its attribute `observables`."""
-    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
+    return json.dumps([observable.__name__ for observable in catalog.FUNCTIONS])
 
 
 def cost_table(directory: Path) -> pd.DataFrame:

@@ -80,38 +80,6 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return dimension.reshape(shape), error.reshape(shape)
 
 
-def estimate_by_dadapy(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dimension, error and mean distance of one cloud by DADApy itself, for comparison.
-
-    Parameters
-    ----------
-    distance
-        Distances to the neighbors of rank 1, 2, 4 …, shape (n_points, n_ranks); points with NaN in the
-        first column are left out, and scales beyond the first rank that is missing are NaN.
-
-    Returns
-    -------
-    dimension, error, mean_distance
-        Shape (n_ranks - 1,).
-    """
-    import dadapy
-
-    rows = distance[np.isfinite(distance[:, 0])]
-    n_ranks = distance.shape[1]
-    result = np.full((3, n_ranks - 1), np.nan)
-    n_present = int(np.isfinite(rows).all(0).sum()) if len(rows) else 0
-    if n_present >= 2:
-        # DADApy reads the ranks 1, 2, 4 … off a table of all ranks: those between are never looked at
-        largest = 2 ** (n_present - 1)
-        place = np.zeros(largest + 2, dtype=int)
-        place[1:] = np.minimum(np.log2(np.arange(1, largest + 2)).astype(int), n_present - 1)
-        table = rows[:, place]
-        table[:, 0] = 0
-        data = dadapy.Data(distances=(table, np.zeros(table.shape, dtype=int)), maxk=largest + 1)
-        result[:, : n_present - 1] = data.return_id_scaling_gride(range_max=largest)
-    return tuple(result)
-
-
 def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) -> np.ndarray:
     """Root in d of the score, by Newton's method inside a shrinking bracket, shape (m,)."""
     from scipy import special

@@ -12,7 +12,7 @@ import xarray as xr
 
 from token_geometry.base.errors import InputError
 from token_geometry.geometry import neighbors
-from token_geometry.observables import labelled, transfer
+from token_geometry.observables import catalog, transfer
 
 _FIELDS = {
     "neighbor_distance": "distance",
@@ -124,7 +124,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
         raise InputError(f"points of layer {bad[0]}, token {bad[1]} are not finite; accepted: finite numbers")
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
-    found = labelled.without_model(tables(clouds, layers=layers))
+    found = catalog.without_model(tables(clouds, layers=layers))
     return found.drop_vars(_BETWEEN_LAYERS).isel(layer=0, drop=True) if single else found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from token_geometry.base import parameters, store
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Declaration, Request, Step, file_name, output_of
 
@@ -54,7 +54,7 @@ class Reduction(Request):
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
         return {
             "extractions": sorted(plan_digests),
-            "observables": [observable.__name__ for observable in labelled.OBSERVABLES],
+            "observables": [observable.__name__ for observable in catalog.FUNCTIONS],
             "estimator": self.estimator,
         }
 

@@ -280,7 +280,7 @@ def contrast_consistent_search(
     n_folds, width = len(masks), first.shape[1]
     unit = float(np.sqrt(((first - first.mean(axis=0)) ** 2).mean())) or 1.0
     sides = torch.tensor(np.stack([first, second]) / unit, dtype=torch.float32)
-    # one column a fold and random start
+    # one column per fold and random start
     share = torch.tensor(masks / masks.sum(axis=1, keepdims=True), dtype=torch.float32)
     share = share.repeat_interleave(CCS_RESTARTS, dim=0).T
     means = sides.transpose(1, 2) @ share

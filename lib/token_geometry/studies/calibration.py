@@ -12,9 +12,10 @@ from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.geometry import gride, manifolds, neighbors
+from token_geometry.geometry import dadapy, gride, manifolds, neighbors
+from token_geometry.geometry.table_format import RANKS
 from token_geometry.models import models
-from token_geometry.observables import labelled
+from token_geometry.observables import catalog, labelled
 from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
@@ -32,7 +33,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The variables of `measure_manifolds`, `compare_with_dadapy` and `compare_precisions`.
+        The variables of `measure_manifolds`, `compare_with_others` and `compare_precisions`.
 
     Raises
     ------
@@ -48,10 +49,11 @@ def calibrate(request: Calibration) -> xr.Dataset:
         n_tokens=request.n_tokens,
         seed=request.seed,
     )
+    made_by = _dadapy()
     parts = [
         measure_manifolds(request),
         compare_precisions(request, source, selection.prompts),
-        compare_with_dadapy(request, source, selection.prompts),
+        compare_with_others(request, source, selection.prompts, with_dadapy="version" in made_by),
     ]
     dataset = xr.merge(parts, join="exact", combine_attrs="drop")
     dataset.attrs = store.make_attrs(
@@ -63,9 +65,18 @@ def calibrate(request: Calibration) -> xr.Dataset:
         n_tokens=request.n_tokens,
         n_points=request.n_points,
         seed=request.seed,
+        **{f"dadapy_{key}": text for key, text in made_by.items()},
     )
     store.write(dataset, Path(request.output))
     return dataset
+
+
+def _dadapy() -> dict[str, str]:
+    """Its `version`, or why it is `missing`."""
+    try:
+        return {"version": dadapy.versions()["dadapy"]}
+    except InputError as error:
+        return {"missing": str(error)}
 
 
 def measure_manifolds(request: Calibration) -> xr.Dataset:
@@ -152,8 +163,8 @@ def compare_precisions(
     )
 
 
-def compare_with_dadapy(
-    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt]
+def compare_with_others(
+    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt], *, with_dadapy: bool
 ) -> xr.Dataset:
     """What DADApy and brute force make of the hidden states of the prompts, in the first precision.
 
@@ -162,13 +173,13 @@ def compare_with_dadapy(
     xarray.Dataset
         `reference_intrinsic_dimension`, `reference_intrinsic_dimension_error`,
         `reference_neighborhood_overlap` and `reference_cosine_similarity` over `prompt, layer`, and
-        `scale` or `k`.
+        `scale` or `k`; the first two are NaN without DADApy.
     """
     model = load(source, "float32", device=request.device)
     rows = []
     for prompt in tqdm(selected, desc="DADApy and brute force", mininterval=10.0):
         hidden = model.forward(prompt.token_ids).hidden.cpu().numpy().astype(np.float64)
-        rows.append(reference(hidden))
+        rows.append(reference(hidden, with_dadapy=with_dadapy))
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
 
 
@@ -219,10 +230,10 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
 def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
     """Observables of one prompt, through the shard that an extraction would store."""
     plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
-    return labelled.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
+    return catalog.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
 
 
-def reference(hidden: np.ndarray) -> xr.Dataset:
+def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     """ID by DADApy, overlap and cosine similarity by brute force, of one prompt.
 
     Nothing here is shared with the measurement: distances come from scikit-learn, the ID from
@@ -232,17 +243,21 @@ def reference(hidden: np.ndarray) -> xr.Dataset:
     ----------
     hidden
         Hidden states, float64, shape (layer, token, width).
+    with_dadapy
+        Without, the ID is NaN.
     """
-    shape = (len(hidden), len(labelled.SCALES))
-    dimension, error = np.full(shape, np.nan), np.full(shape, np.nan)
+    tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
+    dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)
     nearest, cosine = [], []
     for layer, points in enumerate(hidden):
         distances, place = distinct_distances(points)
-        found = dadapy_gride(distances)
-        dimension[layer, : len(found[0])], error[layer, : len(found[0])] = found
+        ranks = [rank for rank in RANKS if rank < len(distances)]
+        tables[layer, : len(distances), : len(ranks)] = np.sort(distances, axis=1)[:, ranks]
         nearest.append(nearest_tokens(distances[np.ix_(place, place)]))
         unit = points / np.linalg.norm(points, axis=1, keepdims=True)
         cosine.append((unit @ unit.T).mean())
+    if with_dadapy:
+        dimension, error, _ = dadapy.estimate(tables)
     overlap = np.full((len(hidden), len(K)), np.nan)
     for layer in range(len(hidden) - 1):
         overlap[layer] = [count_overlap(nearest[layer], nearest[layer + 1], k) for k in K]
@@ -264,19 +279,6 @@ def distinct_distances(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     distinct, place = np.unique(points, axis=0, return_inverse=True)
     return euclidean_distances(distinct), place.reshape(-1)
-
-
-def dadapy_gride(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ID and error by DADApy, at all scales that the number of points allows."""
-    from dadapy import Data
-
-    # DADApy caps the range at its default of maxk = 100 and only warns
-    farthest = min(2 * labelled.SCALES[-1], len(distances) - 1)
-    if farthest < labelled.SCALES[0]:
-        return np.empty(0), np.empty(0)
-    data = Data(distances=distances, maxk=int(farthest))
-    found = data.return_id_scaling_gride(range_max=int(min(labelled.SCALES[-1], farthest)))
-    return found[0], found[1]
 
 
 def nearest_tokens(distances: np.ndarray) -> np.ndarray:

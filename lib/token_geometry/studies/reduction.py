@@ -12,7 +12,7 @@ from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shard, shard_files
-from token_geometry.observables import labelled, layer_index
+from token_geometry.observables import catalog, layer_index
 from token_geometry.requests.reduction import Reduction
 
 SHARDS_PER_PROCESS = 8
@@ -88,7 +88,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
     """Observables of a shard, with its attributes."""
     shard = read_shard(path, recipe_digest)
     if not is_reduced(shard):
-        return labelled.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
+        return catalog.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
     if not has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "

@@ -1,166 +1,120 @@
-"""Charts of the chapter that compares models: a tidy frame in, an Altair chart out."""
+"""Charts of the chapter that compares models."""
 
 import altair as alt
 import pandas as pd
 
 from token_geometry.chapters import charts
-
-_SCALE = alt.Scale(type="log", base=2)
-_BY_MODEL = {"color": "model_title", "color_title": "model"}
+from token_geometry.chapters.curves import curves
 
 
-def by_depth(
-    frame: pd.DataFrame, *, y_title: str, description: str, choose: str | None = None, initial: int | None = None
-) -> alt.Chart:
-    """Mean over prompts by model, against the layer and against the relative depth.
-
-    Parameters
-    ----------
-    frame
-        Columns of `frames.summary`.
-    y_title
-        Title of the y axes.
-    description
-        Alt text: chart type, axes, finding.
-    choose
-        Column, of which a slider shows one value at a time; it is its own title.
-    initial
-        Value that the slider starts with.
+@charts.figure("intrinsic dimension")
+def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+    """Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the
+    slider chooses, one curve per model.
     """
-    if frame.empty:
-        return charts.no_data(y_title, description)
-    picked = alt.selection_point(fields=["model_title"], bind="legend")
-    common = _BY_MODEL | {"keep": (choose,), "picked": picked}
-    left = charts.curves(frame, y_title=y_title, **common).add_params(picked)
-    right = charts.curves(frame, x="relative_depth", y_title=None, **common)
-    chart = alt.hconcat(*(panel.properties(width=270, height=230) for panel in (left, right)), spacing=10)
-    if choose:
-        title = "k =" if choose == "k" else choose
-        chart = charts.chosen(chart, frame[choose], title=title, initial=initial)
-    return chart.properties(description=description)
-
-
-def scales_by_layer(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Intrinsic dimension against scale, one curve a layer; to point at a layer marks it in all panels.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `scale`, `mean`.
-    description
-        Alt text: chart type, axes, finding.
-    """
-    if frame.empty:
-        return charts.no_data("intrinsic dimension", description)
-    hovered = alt.selection_point(fields=["layer"], on="pointerover", nearest=True, empty=True)
-    panel = (
-        alt.Chart(frame[["model_title", "layer", "scale", "mean"]])
-        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
-        .encode(
-            x=alt.X("scale:Q", scale=_SCALE, title="scale (rank n2)"),
-            y=alt.Y("mean:Q", title="intrinsic dimension"),
-            color=alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer"),
-            detail="layer:N",
-            opacity=alt.condition(hovered, alt.value(0.9), alt.value(0.1)),
-            tooltip=["layer:Q", "scale:Q", alt.Tooltip("mean:Q", format=".2f")],
-        )
-        .add_params(hovered)
+    columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
+    base = alt.Chart(frame[columns]).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title"))
+    y = alt.Y("low:Q", title="intrinsic dimension", scale=_limits(frame, "high"))
+    band = base.mark_area(opacity=0.18).encode(y=y, y2="high:Q")
+    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+        y="mean:Q", tooltip=charts.tooltip("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
     )
-    return _by_model(panel, frame).properties(description=description)
+    chart = alt.layer(band, line).properties(width=520, height=230)
+    return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-def scales_by_prompt(frame: pd.DataFrame, *, description: str, initial: int) -> alt.Chart:
-    """Intrinsic dimension against scale at a layer that a slider chooses, one curve a prompt.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
-    description
-        Alt text: chart type, axes, finding.
-    initial
-        Layer that the slider starts with.
+@charts.figure("intrinsic dimension")
+def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
+    layer.
     """
-    if frame.empty:
-        return charts.no_data("intrinsic dimension", description)
-    hovered = alt.selection_point(fields=["prompt"], on="pointerover", nearest=True, empty=True)
-    limits = alt.Scale(domain=[0, float(frame.query("layer > 0")["value"].max())], clamp=True)
-    panel = (
-        alt.Chart(frame)
-        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
-        .encode(
-            x=alt.X("scale:Q", scale=_SCALE, title="scale (rank n2)"),
-            y=alt.Y("value:Q", title="intrinsic dimension", scale=limits),
-            color=alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)"),
-            detail="prompt:N",
-            opacity=alt.condition(hovered, alt.value(0.9), alt.value(0.08)),
-            tooltip=[
-                "prompt:N",
-                "scale:Q",
-                alt.Tooltip("value:Q", format=".2f"),
-                alt.Tooltip("loss:Q", format=".2f"),
-            ],
-        )
-        .add_params(hovered)
+    return _by_scale(
+        frame[["model_title", "layer", "scale", "mean"]],
+        y=alt.Y("mean:Q", title="intrinsic dimension"),
+        color=alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer"),
+        curve="layer",
+        quiet=0.1,
+        tooltip=charts.tooltip("layer:Q", "scale:Q", "mean:Q .2f"),
     )
-    chart = charts.chosen(_by_model(panel, frame), frame["layer"], title="layer", initial=initial)
-    return chart.properties(description=description)
 
 
-def layer_overlap(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Heat map of the overlap of neighborhoods between any two layers; a slider chooses the shuffle level.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
-    description
-        Alt text: chart type, axes, finding.
+@charts.figure("intrinsic dimension")
+def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+    """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the layer
+    that the slider chooses, one curve per prompt, colored by its loss.
     """
-    if frame.empty:
-        return charts.no_data("overlap of layers", description)
+    chart = _by_scale(
+        frame,
+        y=alt.Y("value:Q", title="intrinsic dimension", scale=_limits(frame, "value")),
+        color=alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)"),
+        curve="prompt",
+        quiet=0.08,
+        tooltip=charts.tooltip("prompt:N", "scale:Q", "value:Q .2f", "loss:Q .2f"),
+    )
+    return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
+
+
+@charts.figure("overlap of layers")
+def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle level
+    that the control chooses.
+    """
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
+    scale = alt.Scale(scheme="viridis", domain=[0, 1])
     panel = (
         alt.Chart(frame)
         .mark_rect()
         .encode(
             x=alt.X("layer:O", title="layer", axis=ticks),
             y=alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks),
-            color=alt.Color(
-                "overlap:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), title="overlap (k = 16)"
-            ),
-            tooltip=["layer:O", "layer_other:O", alt.Tooltip("overlap:Q", format=".2f")],
+            color=alt.Color("overlap:Q", scale=scale, title="overlap (k = 16)"),
+            tooltip=charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f"),
         )
     )
-    chart = _by_model(panel, frame, height=270).resolve_scale(x="independent", y="independent")
-    return charts.chosen(chart, frame["shuffle_level"], title="S =").properties(description=description)
+    chart = charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
+    return charts.chosen(chart, frame["shuffle_level"], title="S =")
 
 
-def controls(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Trained model and its control side by side: one row an observable, one curve a shuffle level.
+@charts.figure("untrained control")
+def controls(frame: pd.DataFrame) -> alt.VConcatChart:
+    """Line charts with bands, one row per observable, the trained model on the left and its control on the
+    right: observable against layer, one curve per shuffle level.
 
     Parameters
     ----------
     frame
         Columns of `frames.summary`, `observable`, and `kind`, the columns of the figure.
-    description
-        Alt text: chart type, axes, finding.
     """
-    if frame.empty:
-        return charts.no_data("untrained control", description)
-    kinds = list(dict.fromkeys(frame["kind"]))
-    picked = alt.selection_point(fields=["shuffle_level"], bind="legend")
+    kinds = charts.unique(frame["kind"])
+    picked = charts.legend_choice("shuffle_level")
     rows = []
     for observable, part in frame.groupby("observable", sort=False):
-        panel = charts.curves(part, y_title=observable, keep=("kind",), picked=picked)
+        panel = curves(part, y_title=observable, keep=("kind",), picked=picked)
         panel = panel.properties(width=260, height=140)
         panel = panel if rows else panel.add_params(picked)
         header = alt.Header(labels=not rows, labelFontSize=11, labelLimit=255)
         rows.append(panel.facet(column=alt.Column("kind:N", sort=kinds, header=header)))
-    return alt.vconcat(*rows).properties(description=description)
+    return alt.vconcat(*rows)
 
 
-def _by_model(panel: alt.Chart, frame: pd.DataFrame, *, height: int = 230) -> alt.FacetChart:
-    titles = list(dict.fromkeys(frame["model_title"]))
-    sized = panel.properties(width=270 if len(titles) > 1 else 400, height=height)
-    return sized.facet(facet=alt.Facet("model_title:N", sort=titles), columns=2)
+def _by_scale(frame: pd.DataFrame, *, y, color, curve: str, quiet: float, tooltip: list) -> alt.FacetChart:
+    hovered = alt.selection_point(fields=[curve], on="pointerover", nearest=True, empty=True)
+    panel = (
+        alt.Chart(frame)
+        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
+        .encode(
+            x=charts.SCALE_AXIS,
+            y=y,
+            color=color,
+            detail=f"{curve}:N",
+            opacity=charts.shown(hovered, 0.9, quiet),
+            tooltip=tooltip,
+        )
+        .add_params(hovered)
+    )
+    return charts.panels(panel, frame, alone=400, independent=())
+
+
+def _limits(frame: pd.DataFrame, column: str) -> alt.Scale:
+    # fixed, so that moving the slider shows the change
+    return alt.Scale(domain=[0, float(frame.query("layer > 0")[column].max())], clamp=True)

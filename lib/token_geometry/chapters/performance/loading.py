@@ -1,14 +1,13 @@
 """What loading costs, as the performance chapter reads it from the file of `lib/benchmarks/loading.py`."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown
 
-from token_geometry.base import project
-from token_geometry.base.errors import InputError
-from token_geometry.chapters import sentences
+from token_geometry.chapters import markup
+from token_geometry.chapters.numbers import interval
+from token_geometry.chapters.performance.results import read_benchmark
 
 COMMAND = "python lib/benchmarks/loading.py"
 """Command that makes `data/benchmarks/loading.json`."""
@@ -33,21 +32,21 @@ def open_result(folder: Path | None = None) -> dict | None:
     InputError
         If the file is damaged.
     """
-    path = (folder or project.root() / "data" / "benchmarks") / "loading.json"
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        table(result), findings(result), second_loads(result)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no whole result of a benchmark: make it again with {COMMAND}") from None
-    return result
+    return read_benchmark("loading", COMMAND, _check, folder=folder)
+
+
+def _check(result: dict) -> None:
+    table(result), findings(result), second_loads(result)
+
+
+def _missing(result: dict | None) -> str:
+    return "" if result else f"Not measured yet: `{COMMAND}` makes data/benchmarks/loading.json."
 
 
 def table(result: dict | None) -> Markdown:
     """Table of a whole and a partial load."""
     if not result:
-        return sentences.table(pd.DataFrame([{"blocks": "no measurement", "weights (MB)": "–"}]))
+        return markup.table(pd.DataFrame([{"blocks": "no measurement", "weights (MB)": "–"}]))
     rows = [
         {
             "blocks": "all" if load["n_layers"] is None else f"the first {load['n_layers']}",
@@ -58,13 +57,12 @@ def table(result: dict | None) -> Markdown:
         }
         for load in (result["whole"], result["part"])
     ]
-    return sentences.table(pd.DataFrame(rows))
+    return markup.table(pd.DataFrame(rows))
 
 
-def findings(result: dict | None) -> Markdown:
+@markup.unless(_missing)
+def findings(result: dict) -> Markdown:
     """How a partial load compares with a whole one."""
-    if not result:
-        return _nothing()
     ratios = result["ratios"]
     lines = [
         f"{result['title']}, in {result['parameters']['dtype']}: "
@@ -78,30 +76,28 @@ def findings(result: dict | None) -> Markdown:
         if ratios[name] is not None:  # where the system can tell
             bound = "no more than" if ratios[name] <= BOUND else "more than"
             lines.append(f"{words.format(f'{ratios[name]:.1%}')}, {bound} the {BOUND:.0%} that are the limit.")
-    return sentences.bullets(lines)
+    return markup.bullets(lines)
 
 
-def second_loads(result: dict | None) -> Markdown:
+@markup.unless(_missing)
+def second_loads(result: dict) -> Markdown:
     """How long GGUF models take to load when their weights have been expanded before."""
-    if not result:
-        return _nothing()
     lines = []
     for load in result["second_loads"]:
         seconds = load["seconds"]["load"]
         verdict = "less" if seconds["max"] < SECONDS else "not always less"
         lines.append(
-            f"{load['title']}: {seconds['median']:.2f} s with the tokenizer ({seconds['min']:.2f} to "
-            f"{seconds['max']:.2f}), {verdict} than {SECONDS:.0f} s, "
+            f"{load['title']}: {seconds['median']:.2f} s with the tokenizer ("
+            f"{interval(seconds['min'], seconds['max'], '.2f')}), {verdict} than {SECONDS:.0f} s, "
             f"and {load['seconds']['first_use']['median']:.2f} s "
             "more until every weight was used."
         )
-    return sentences.bullets(lines or ["The benchmark was run without GGUF models: no figures."])
+    return markup.bullets(lines or ["The benchmark was run without GGUF models: no figures."])
 
 
-def provenance(result: dict | None) -> Markdown:
+@markup.unless(_missing)
+def provenance(result: dict) -> Markdown:
     """On what machine, with what versions and when the loads were measured."""
-    if not result:
-        return _nothing()
     device, versions = result["device"], result["versions"]
     return Markdown(
         f"Measured on {device['processor']}, torch {versions['torch']}, transformers {versions['transformers']}; "
@@ -111,7 +107,3 @@ def provenance(result: dict | None) -> Markdown:
 
 def _megabytes(n_bytes: int | None) -> str:
     return "–" if n_bytes is None else f"{n_bytes / 1e6:.0f}"
-
-
-def _nothing() -> Markdown:
-    return Markdown(f"Not measured yet: `{COMMAND}` makes data/benchmarks/loading.json.")

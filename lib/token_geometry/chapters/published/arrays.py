@@ -12,7 +12,7 @@ from scipy import special
 
 from token_geometry.base import project
 from token_geometry.chapters.frames import tidy
-from token_geometry.stats.statistics import CONFIDENCE
+from token_geometry.stats.intervals import CONFIDENCE
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Charts of the chapter on published results: a tidy frame in, an Altair chart out."""
+"""Charts of the chapter on published results."""
 
 import altair as alt
 import pandas as pd
@@ -8,172 +8,96 @@ from token_geometry.chapters import charts
 VERDICT_COLORS = {"agrees": "#0072b2", "open": "#8a8a8a", "disagrees": "#d55e00"}
 """Colors of what an interval says about a claim."""
 
-_DASHES = {"published": [1, 0], "run": [5, 3]}
+_SIDES = ["published", "run"]
+_DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1]))
+# five names in one row would be wider than the chart
+_LEGEND = alt.Legend(columns=3)
 
 
-def effects(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Points with intervals: the number of every claim for every model, one panel a claim.
-
-    Parameters
-    ----------
-    frame
-        From `claims.compare`.
-    description
-        Alt text: chart type, axes, finding.
+@charts.figure("claims")
+def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether
+    the interval agrees with the claim.
     """
     shown = frame[frame["verdict"] != "missing"]
-    if shown.empty:
-        return charts.no_data("claims", description)
-    models = list(dict.fromkeys(shown["model_title"]))
+    verdicts = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
     base = alt.Chart(shown[["claim", "model_title", "side", "value", "low", "high", "verdict"]].round(4)).encode(
-        y=alt.Y("model_title:N", title=None, sort=models, axis=alt.Axis(labelLimit=200)),
-        color=alt.Color(
-            "verdict:N",
-            title="with the claim, it",
-            scale=alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values())),
+        y=alt.Y(
+            "model_title:N", title=None, sort=charts.unique(shown["model_title"]), axis=alt.Axis(labelLimit=200)
         ),
+        color=alt.Color("verdict:N", title="with the claim, it", scale=verdicts),
     )
-    zero = alt.Chart().mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
     points = base.mark_point(size=55, filled=True, opacity=1).encode(
         x=alt.X("value:Q", title=None),
-        shape=alt.Shape(
-            "side:N", title="numbers", scale=alt.Scale(domain=["published", "run"], range=["circle", "diamond"])
-        ),
-        tooltip=[
-            alt.Tooltip("model_title:N", title="model"),
-            alt.Tooltip("value:Q", format="+.3g"),
-            alt.Tooltip("low:Q", format="+.3g"),
-            alt.Tooltip("high:Q", format="+.3g"),
-            "verdict:N",
-        ],
+        shape=alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"])),
+        tooltip=charts.tooltip("model_title:N", "value:Q +.3g", "low:Q +.3g", "high:Q +.3g", "verdict:N"),
     )
-    panel = alt.layer(zero, bars, points, data=base.data).properties(width=345, height=alt.Step(15))
+    panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data).properties(
+        width=345, height=alt.Step(15)
+    )
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
-    order = list(dict.fromkeys(shown["claim"]))
-    chart = panel.facet(facet=alt.Facet("claim:N", sort=order, header=header), columns=1, spacing=6)
-    return chart.resolve_scale(x="independent").properties(description=description)
+    facet = alt.Facet("claim:N", sort=charts.unique(shown["claim"]), header=header)
+    return panel.facet(facet=facet, columns=1, spacing=6).resolve_scale(x="independent")
 
 
-def beside(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Published curves and those of the run on the axis of relative depth, structured and shuffled.
-
-    Parameters
-    ----------
-    frame
-        Columns `observable`, `order` (`structured` or `shuffled`), `model_title`, `side`, `relative_depth`,
-        `layer`, `mean`, `std`.
-    description
-        Alt text: chart type, axes, finding.
+@charts.figure("published and own curves")
+def beside(frame: pd.DataFrame) -> alt.VConcatChart:
+    """Line charts, one row per observable, structured text on the left and shuffled on the right: mean against
+    relative depth, one curve per model, solid if published and dashed if of the run.
     """
-    if frame.empty:
-        return charts.no_data("published and own curves", description)
-    picked = alt.selection_point(fields=["model_title"], bind="legend")
+    picked = charts.legend_choice("model_title")
+    dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
     rows = []
     for observable, part in frame.groupby("observable", sort=False):
         panel = (
             alt.Chart(part)
             .mark_line(strokeWidth=2)
             .encode(
-                x=alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1])),
+                x=_DEPTH,
                 y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
-                color=_model_color(frame),
-                strokeDash=alt.StrokeDash(
-                    "side:N", title=None, scale=alt.Scale(domain=list(_DASHES), range=list(_DASHES.values()))
-                ),
-                opacity=alt.condition(picked, alt.value(0.95), alt.value(0.08)),
-                tooltip=[
-                    alt.Tooltip("model_title:N", title="model"),
-                    "layer:Q",
-                    alt.Tooltip("mean:Q", format=".3f"),
-                    alt.Tooltip("std:Q", format=".3f", title="standard deviation"),
-                ],
+                color=charts.color(frame, "model_title", legend=_LEGEND),
+                strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes),
+                opacity=charts.shown(picked, 0.95, 0.08),
+                tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
             )
             .properties(width=270, height=170)
         )
         panel = panel if rows else panel.add_params(picked)
         header = alt.Header(labels=not rows)
         rows.append(panel.facet(column=alt.Column("order:N", sort=["structured", "shuffled"], header=header)))
-    return alt.vconcat(*rows).properties(description=description)
+    return alt.vconcat(*rows)
 
 
-def correlations(frame: pd.DataFrame, *, description: str, initial: int = 2) -> alt.Chart:
-    """Correlation of ID and loss against relative depth with intervals, one panel a model; a slider for the scale.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
-        `n_prompts`.
-    description
-        Alt text: chart type, axes, finding.
-    initial
-        Scale that the slider starts with.
+@charts.figure("correlation of ID and loss")
+def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
+    """Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts
+    against relative depth, at the scale that the slider chooses.
     """
-    if frame.empty:
-        return charts.no_data("correlation of ID and loss", description)
-    titles = list(dict.fromkeys(frame["model_title"]))
-    limits = alt.Scale(domain=[-1, 1])
-    base = alt.Chart(frame).encode(
-        x=alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1])),
-        color=_model_color(frame).legend(None),
-    )
-    zero = alt.Chart().mark_rule(color="#888", strokeDash=[3, 3]).encode(y=alt.datum(0))
-    band = base.mark_area(opacity=0.18).encode(
-        y=alt.Y("low:Q", title="Pearson correlation", scale=limits), y2="high:Q"
-    )
+    base = alt.Chart(frame).encode(x=_DEPTH, color=charts.color(frame, "model_title", legend=None))
+    y = alt.Y("low:Q", title="Pearson correlation", scale=alt.Scale(domain=[-1, 1]))
+    band = base.mark_area(opacity=0.18).encode(y=y, y2="high:Q")
+    fields = ("layer:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=20)).encode(
-        y="correlation:Q",
-        tooltip=[
-            "layer:Q",
-            alt.Tooltip("correlation:Q", format=".2f"),
-            alt.Tooltip("low:Q", format=".2f"),
-            alt.Tooltip("high:Q", format=".2f"),
-            alt.Tooltip("n_prompts:Q", title="prompts"),
-        ],
+        y="correlation:Q", tooltip=charts.tooltip(*fields)
     )
-    panel = alt.layer(zero, band, line, data=frame).properties(width=165, height=150)
-    chart = panel.facet(facet=alt.Facet("model_title:N", sort=titles), columns=3).resolve_scale(x="independent")
-    return charts.chosen(chart, frame["scale"], title="scale", initial=initial).properties(description=description)
+    panel = alt.layer(charts.zero_rule(), band, line, data=frame)
+    chart = charts.panels(panel, frame, width=165, height=150, columns=3)
+    return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
 
 
-def losses(frame: pd.DataFrame, *, description: str) -> alt.Chart:
-    """Mean loss against shuffle level with one standard deviation, published and of the run.
-
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `side`, `shuffle_level`, `mean`, `low`, `high`, `std`.
-    description
-        Alt text: chart type, axes, finding.
-    """
-    if frame.empty:
-        return charts.no_data("loss (nats)", description)
+@charts.figure("loss (nats)")
+def losses(frame: pd.DataFrame) -> alt.LayerChart:
+    """Points with bars: mean loss in nats against shuffle level."""
     base = alt.Chart(frame).encode(
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("model_title:N", sort=list(dict.fromkeys(frame["model_title"]))),
-        color=_model_color(frame),
+        xOffset=alt.XOffset("model_title:N", sort=charts.unique(frame["model_title"])),
+        color=charts.color(frame, "model_title", legend=_LEGEND),
     )
     bars = base.mark_rule().encode(y=alt.Y("low:Q", title="loss (nats)"), y2="high:Q")
     points = base.mark_point(filled=True, size=45, opacity=1).encode(
         y="mean:Q",
-        shape=alt.Shape("side:N", title=None, scale=alt.Scale(domain=["published", "run"])),
-        tooltip=[
-            alt.Tooltip("model_title:N", title="model"),
-            alt.Tooltip("mean:Q", format=".2f"),
-            alt.Tooltip("std:Q", format=".2f", title="standard deviation"),
-        ],
+        shape=alt.Shape("side:N", title=None, scale=alt.Scale(domain=_SIDES)),
+        tooltip=charts.tooltip("model_title:N", "mean:Q .2f", "std:Q .2f"),
     )
-    return alt.layer(bars, points).properties(width=520, height=230, description=description)
-
-
-def _model_color(frame: pd.DataFrame) -> alt.Color:
-    titles = list(dict.fromkeys(frame["model_title"]))
-    colors = [charts.MODEL_COLORS[place % len(charts.MODEL_COLORS)] for place in range(len(titles))]
-    return alt.Color(
-        "model_title:N",
-        title="model",
-        scale=alt.Scale(domain=titles, range=colors),
-        # five names in one row would be wider than the chart
-        legend=alt.Legend(columns=3),
-    )
+    return alt.layer(bars, points).properties(width=520, height=230)

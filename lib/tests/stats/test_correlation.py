@@ -1,4 +1,4 @@
-"""Statistics agree with scipy on known cases, for all cells at once, and say nothing where they cannot."""
+"""Correlations agree with scipy on known cases, for all cells at once, and say nothing where they cannot."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import xarray as xr
 from scipy import stats
 
 from token_geometry.base.errors import InputError
-from token_geometry.stats import statistics
+from token_geometry.stats import correlation
 
 RANDOM = np.random.default_rng(5)
 N_PROMPTS = 16
@@ -30,10 +30,10 @@ def scipy_coefficient(method):
     return coefficient
 
 
-@pytest.mark.parametrize("method", statistics.METHODS)
+@pytest.mark.parametrize("method", correlation.METHODS)
 def test_correlation_and_p_value_are_those_of_scipy(pair, method):
     x, y = pair
-    found = statistics.correlate(x, y, method=method)
+    found = correlation.correlate(x, y, method=method)
     for layer in range(4):
         expected = getattr(stats, f"{method}r")(x.isel(layer=layer), y)
         assert float(found["correlation"][layer]) == pytest.approx(expected.statistic, abs=1e-12)
@@ -41,10 +41,10 @@ def test_correlation_and_p_value_are_those_of_scipy(pair, method):
     assert (found["n_prompts"] == N_PROMPTS).all()
 
 
-@pytest.mark.parametrize("method", statistics.METHODS)
+@pytest.mark.parametrize("method", correlation.METHODS)
 def test_intervals_are_the_bca_intervals_of_scipy_on_the_same_resamples(pair, method):
     x, y = pair
-    found = statistics.correlate(x, y, method=method, n_resamples=999, seed=3)
+    found = correlation.correlate(x, y, method=method, n_resamples=999, seed=3)
     for layer in range(4):
         expected = stats.bootstrap(
             (x.values[layer], y.values), scipy_coefficient(method), paired=True, vectorized=True,
@@ -59,23 +59,23 @@ def test_intervals_cover_the_true_correlation_as_often_as_they_say():
     z = np.random.default_rng(1).normal(size=(2, n_samples, 40))
     x = xr.DataArray(z[0], dims=("sample", "prompt"))
     y = xr.DataArray(truth * z[0] + np.sqrt(1 - truth**2) * z[1], dims=("sample", "prompt"))
-    found = statistics.correlate(x, y, n_resamples=500)
+    found = correlation.correlate(x, y, n_resamples=500)
     covered = float(((found["low"] <= truth) & (truth <= found["high"])).mean())
     assert 0.9 < covered < 0.98
 
 
 def test_the_seed_decides_the_interval_and_nothing_else(pair):
-    first, again, other = (statistics.correlate(*pair, seed=seed, n_resamples=200) for seed in (0, 0, 1))
+    first, again, other = (correlation.correlate(*pair, seed=seed, n_resamples=200) for seed in (0, 0, 1))
     xr.testing.assert_identical(first, again)
     assert (first["correlation"] == other["correlation"]).all()
     assert (first["low"] != other["low"]).any()
 
 
-@pytest.mark.parametrize("method", statistics.METHODS)
+@pytest.mark.parametrize("method", correlation.METHODS)
 def test_a_partial_correlation_is_that_of_the_residuals(pair, method):
     x, y = pair
     z = x.isel(layer=3)
-    found = statistics.correlate(x.isel(layer=[0, 1, 2]), y, given=z, method=method)
+    found = correlation.correlate(x.isel(layer=[0, 1, 2]), y, given=z, method=method)
     rank = stats.rankdata if method == "spearman" else np.asarray
     design = np.stack([np.ones(N_PROMPTS), rank(z.values)]).T
     for layer in range(3):
@@ -91,8 +91,8 @@ def test_a_correlation_that_a_third_quantity_explains_vanishes_when_it_is_held_f
     random = np.random.default_rng(0)
     cause = xr.DataArray(random.normal(size=500), dims="prompt")
     x, y = (cause + 0.3 * random.normal(size=500) for _ in range(2))
-    assert float(statistics.correlate(x, y)["correlation"]) > 0.85
-    held = statistics.correlate(x, y, given=cause)
+    assert float(correlation.correlate(x, y)["correlation"]) > 0.85
+    held = correlation.correlate(x, y, given=cause)
     assert float(held["low"]) < 0 < float(held["high"])
 
 
@@ -101,34 +101,34 @@ def test_prompts_that_lack_a_value_do_not_take_part(pair):
     x = x.copy()
     x[1, [2, 5]] = np.nan
     x[2] = np.nan
-    found = statistics.correlate(x, y)
+    found = correlation.correlate(x, y)
     kept = [i for i in range(N_PROMPTS) if i not in (2, 5)]
     expected = stats.pearsonr(x.values[1, kept], y.values[kept]).statistic
     assert float(found["correlation"][1]) == pytest.approx(expected)
     assert found["n_prompts"].values.tolist() == [16, 14, 0, 16]
     assert np.isnan(found["correlation"][2]) and np.isnan(found["low"][2])
-    xr.testing.assert_allclose(found.isel(layer=0), statistics.correlate(*pair).isel(layer=0))
+    xr.testing.assert_allclose(found.isel(layer=0), correlation.correlate(*pair).isel(layer=0))
 
 
 @pytest.mark.parametrize("n_prompts", [0, 1, 2, 3, 7])
 def test_few_prompts_have_no_interval_and_two_no_correlation(pair, n_prompts):
     x, y = (v.isel(prompt=slice(n_prompts)) for v in pair)
-    found = statistics.correlate(x, y)
+    found = correlation.correlate(x, y)
     assert found["low"].isnull().all() and found["high"].isnull().all()
     assert bool(found["correlation"].notnull().all()) == (n_prompts > 2)
 
 
 def test_a_constant_has_no_correlation(pair):
     constant = pair[0] * 0 + 0.1
-    for method in statistics.METHODS:
-        found = statistics.correlate(constant, pair[1], method=method)
+    for method in correlation.METHODS:
+        found = correlation.correlate(constant, pair[1], method=method)
         assert found[["correlation", "low", "high", "p_value"]].isnull().all().to_array().all()
 
 
 def test_pooled_levels_of_a_prompt_are_resampled_together_and_have_no_p_value(pair):
     levels = xr.DataArray([0.0, 0.0, 0.0], dims="shuffle_level")
     x, y = (v + levels for v in pair)
-    pooled, single = statistics.correlate(x, y, pool="shuffle_level"), statistics.correlate(*pair)
+    pooled, single = correlation.correlate(x, y, pool="shuffle_level"), correlation.correlate(*pair)
     for name in ("correlation", "low", "high", "n_prompts"):  # repeating each prompt teaches nothing
         np.testing.assert_allclose(pooled[name], single[name])
     assert pooled["p_value"].isnull().all()
@@ -136,41 +136,7 @@ def test_pooled_levels_of_a_prompt_are_resampled_together_and_have_no_p_value(pa
 
 def test_an_unknown_method_is_refused(pair):
     with pytest.raises(InputError, match="method 'kendal'"):
-        statistics.correlate(*pair, method="kendal")
-
-
-def test_paired_differences_and_intervals_are_those_of_scipys_paired_t_test(pair):
-    x = pair[0].rename(layer="shuffle_level").assign_coords(shuffle_level=[0, 1, 2, 5])
-    x = x.copy()
-    x.loc[{"shuffle_level": 5}][3] = np.nan
-    found = statistics.paired_difference(x, first=0, second=5)
-    kept = np.arange(N_PROMPTS) != 3
-    expected = stats.ttest_rel(x.values[3, kept], x.values[0, kept])
-    interval = expected.confidence_interval(statistics.CONFIDENCE)
-    assert float(found["mean"]) == pytest.approx((x.values[3] - x.values[0])[kept].mean())
-    assert float(found["p_value"]) == pytest.approx(expected.pvalue)
-    assert (float(found["low"]), float(found["high"])) == pytest.approx((interval.low, interval.high))
-    assert int(found["n_prompts"]) == 15 and int(found["n_same_sign"]) == 15
-
-
-def test_one_prompt_has_a_mean_and_no_interval(pair):
-    found = statistics.mean_interval(pair[0].isel(prompt=[0]))
-    assert found["mean"].notnull().all() and found["low"].isnull().all() and found["p_value"].isnull().all()
-
-
-def test_resampled_means_give_an_interval_of_where_a_curve_peaks():
-    layer = xr.DataArray(np.arange(9), dims="layer", coords={"layer": np.arange(9)})
-    random = np.random.default_rng(2)
-    noise = xr.DataArray(random.normal(size=(20, 9)), dims=("prompt", "layer"))
-    curves = 4 - (layer - 5) ** 2 / 2 + noise
-    means = statistics.resampled_means(curves, n_resamples=500)
-    assert means.sizes == {"layer": 9, "resample": 500}
-    ends = means.idxmax("layer").quantile([0.025, 0.975], "resample")
-    assert 4 <= float(ends[0]) <= 5 <= float(ends[1]) <= 6
-    expected = stats.bootstrap(
-        (curves.isel(layer=0).values,), np.mean, n_resamples=500, rng=np.random.default_rng(0)
-    )
-    assert float(means.isel(layer=0).std("resample", ddof=1)) == pytest.approx(expected.standard_error)
+        correlation.correlate(*pair, method="kendal")
 
 
 def test_false_discovery_is_benjamini_and_hochbergs_example():
@@ -178,21 +144,21 @@ def test_false_discovery_is_benjamini_and_hochbergs_example():
     p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528,
          0.7590, 1.0]  # fmt: skip
     family = xr.DataArray(p, dims="layer")
-    assert int((statistics.false_discovery(family, over=["layer"]) <= 0.05).sum()) == 4
+    assert int((correlation.false_discovery(family, over=["layer"]) <= 0.05).sum()) == 4
     untested = xr.concat([family, xr.full_like(family, np.nan)], "scale")
-    adjusted = statistics.false_discovery(untested, over=["layer", "scale"])
+    adjusted = correlation.false_discovery(untested, over=["layer", "scale"])
     assert adjusted.dims == ("scale", "layer") and int((adjusted <= 0.05).sum()) == 4
     assert adjusted.isel(scale=1).isnull().all()
     two = xr.concat([family, family], "model")
-    np.testing.assert_allclose(statistics.false_discovery(two, over=["layer"])[1], adjusted[0])
+    np.testing.assert_allclose(correlation.false_discovery(two, over=["layer"])[1], adjusted[0])
 
 
 def test_many_prompts_are_left_out_in_groups_and_the_interval_hardly_knows_it(monkeypatch):
     random = np.random.default_rng(4)
     x = xr.DataArray(random.exponential(size=150), dims="prompt")
     y = x + xr.DataArray(random.exponential(size=150), dims="prompt")
-    each = statistics.correlate(x, y)
-    monkeypatch.setattr(statistics, "_N_GROUPS", 50)
-    grouped = statistics.correlate(x, y)
+    each = correlation.correlate(x, y)
+    monkeypatch.setattr(correlation, "_N_GROUPS", 50)
+    grouped = correlation.correlate(x, y)
     for end in ("low", "high"):
         assert float(grouped[end]) == pytest.approx(float(each[end]), abs=0.01)

@@ -6,7 +6,8 @@ import xarray as xr
 from test_chapters import results_of
 
 from token_geometry.chapters.loss import charts as loss_charts
-from token_geometry.chapters.loss import report as loss_report
+from token_geometry.chapters.loss import frames as loss_frames
+from token_geometry.chapters.loss import prose as loss_prose
 
 N_PROMPTS = 16
 
@@ -34,7 +35,7 @@ def made(slope, *, noise=0.3, of_level=0.0, levels=(0, 1, 2), n_prompts=N_PROMPT
     [(1.0, "a positive correlation"), (-1.0, "a negative correlation"), (0.0, "an interval that includes zero")],
 )
 def test_the_sentence_on_the_middle_layers_follows_the_data(slope, words):
-    lines = loss_report.middle(made(slope)).data.splitlines()
+    lines = loss_prose.middle(made(slope)).data.splitlines()
     assert len(lines) == 2
     for line in lines:
         assert line.split(" At scale")[0].endswith(f"{words}.")
@@ -43,14 +44,14 @@ def test_the_sentence_on_the_middle_layers_follows_the_data(slope, words):
 
 def test_what_shuffling_alone_makes_correlate_is_gone_when_the_levels_are_centered():
     results = made(0.0, of_level=3.0)
-    frame = loss_report.level_frame(results)
-    assert set(frame["measure"]) == {"S = 0", "S = 1", "S = 2", loss_report.POOLED, loss_report.WITHIN}
+    frame = loss_frames.level_frame(results)
+    assert set(frame["measure"]) == {"S = 0", "S = 1", "S = 2", loss_frames.POOLED, loss_frames.WITHIN}
     by_name = frame.groupby("measure")
-    assert (by_name.get_group(loss_report.POOLED)["low"] > 0.6).all()
-    assert by_name.get_group(loss_report.WITHIN)["correlation"].abs().max() < 0.6
+    assert (by_name.get_group(loss_frames.POOLED)["low"] > 0.6).all()
+    assert by_name.get_group(loss_frames.WITHIN)["correlation"].abs().max() < 0.6
     # levels of a prompt are not independent: no p-value, no discovery
-    assert by_name.get_group(loss_report.POOLED)["q_value"].isnull().all()
-    assert "The 3 means of the levels alone have $r$ = 1.00" in loss_report.levels(results).data
+    assert by_name.get_group(loss_frames.POOLED)["q_value"].isnull().all()
+    assert "The 3 means of the levels alone have $r$ = 1.00" in loss_prose.levels(results).data
 
 
 def test_a_correlation_through_the_cosine_similarity_vanishes_when_it_is_held_fixed():
@@ -60,12 +61,12 @@ def test_a_correlation_through_the_cosine_similarity_vanishes_when_it_is_held_fi
     cosine = dataset["cosine_similarity"]
     noise = cosine.copy(data=np.random.default_rng(1).normal(size=cosine.shape))
     dataset["cosine_similarity"] = own + 1e-3 * noise + 0 * cosine
-    frame = loss_report.partial_frame(results).groupby("measure")
+    frame = loss_frames.partial_frame(results).groupby("measure")
     assert (frame.get_group("as it is")["low"] > 0.5).all()
     held = frame.get_group("at fixed cosine similarity")
     assert (held["low"] < held["correlation"]).all() and held["correlation"].abs().max() < 0.8
     assert (held["discovered"] == "yes").mean() < 0.2
-    assert "above zero in 6 of 6 layers without" in loss_report.partial(results).data
+    assert "above zero in 6 of 6 layers without" in loss_prose.partial(results).data
 
 
 def test_the_scatter_is_at_the_layer_of_the_strongest_correlation():
@@ -73,39 +74,37 @@ def test_the_scatter_is_at_the_layer_of_the_strongest_correlation():
     dimension = results.observables["intrinsic_dimension"]
     at = {"model": "one", "shuffle_level": 0, "scale": 4, "layer": 3}
     dimension.loc[at] = -results.observables["loss"].sel(model="one", shuffle_level=0)
-    frame = loss_report.scatter_frame(results)
+    frame = loss_frames.scatter_frame(results)
     one = frame[frame["model_title"] == "Model one"]
     assert set(one["panel"]) == {"Model one, layer 3"} and len(one) == N_PROMPTS
     assert set(one["prompt"]) == set(results.observables["prompt"].values)
-    assert "Model one: r = −1.00" in loss_report.describe_scatter(frame, "loss", "intrinsic_dimension", "x")
-    table = loss_report.strongest_table(results).data.splitlines()
-    assert table[2].startswith("| Model one | ID, scale 4 | 3 | −1.00")
+    assert "Model one: $r$ = −1.00" in loss_prose.scatter(frame, "loss", "intrinsic_dimension").data
+    table = loss_prose.strongest_table(results).data.splitlines()
+    assert table[2].startswith("| Model one | ID at scale 4 | 3 | −1.00")
 
 
 def test_discoveries_are_as_rare_as_promised_where_nothing_correlates():
-    frames = [loss_report.dimension_frame(made(0.0, noise=1.0, levels=(0,), seed=seed)) for seed in range(3)]
+    frames = [loss_frames.dimension_frame(made(0.0, noise=1.0, levels=(0,), seed=seed)) for seed in range(3)]
     share = np.mean([(frame["discovered"] == "yes").mean() for frame in frames])
     assert share < 0.05
-    assert (loss_report.dimension_frame(made(1.0)).query("scale == 4")["discovered"] == "yes").all()
+    assert (loss_frames.dimension_frame(made(1.0)).query("scale == 4")["discovered"] == "yes").all()
 
 
 def test_every_layer_scale_and_method_is_in_the_charts():
     results = made(1.0)
-    frame = loss_report.dimension_frame(results)
+    frame = loss_frames.dimension_frame(results)
     assert len(frame) == (6 + 4) * 8 * 3  # layers of both models, scales, measures
-    chart = loss_charts.correlation_curves(
-        frame, choose="scale", choose_title="scale", initial=4, description="d"
-    ).to_dict()
+    chart = loss_charts.correlation_curves(frame, choose="scale", initial=4, finding="d").to_dict()
     assert chart["params"][-1]["value"] == 2  # the slider moves the exponent
-    assert {"Pearson", "Spearman"} == set(loss_report.quantity_frame(results)["method"])
-    logits = loss_report.logit_frame(results)
+    assert {"Pearson", "Spearman"} == set(loss_frames.quantity_frame(results)["method"])
+    logits = loss_frames.logit_frame(results)
     assert set(logits["scale"]) == {2, 4, 8}
-    spec = loss_charts.logit_scatter(logits, description="d", initial=4).to_dict()
+    spec = loss_charts.logit_scatter(logits, finding="d", initial=4).to_dict()
     assert {p["name"] for p in spec["params"]} >= {"hovered_left", "hovered_right"}
 
 
 def test_the_mean_entropy_and_its_correlation_with_the_loss_are_spelled_out():
-    text = loss_report.logits(made(1.0)).data
+    text = loss_prose.logits(made(1.0)).data
     assert "the entropy with the loss with $r$ = 1.00" in text
     for scale in (2, 4, 8):
         assert f"at scale {scale}" in text

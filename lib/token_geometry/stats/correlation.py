@@ -1,11 +1,10 @@
-"""Statistics over prompts: correlations, paired differences and their intervals, false discoveries.
+"""Correlations over prompts with their intervals, and false discoveries among them.
 
 Data come in and go out as xarray objects; the unit of observation is always the prompt. Everything is
 done at once for all layers, scales and models, and one resample of the prompts serves them all.
 
-Intervals of correlations are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (1996)], as
-of `scipy.stats.bootstrap`; those of means and of paired differences are Student's, which hold for the
-few prompts that are shuffled. Where nothing can be said (too few prompts, a constant), there is NaN.
+Intervals are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (1996)], as of
+`scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN.
 """
 
 import math
@@ -16,12 +15,7 @@ import xarray as xr
 from scipy import special
 
 from token_geometry.base.errors import one_of
-
-CONFIDENCE = 0.95
-"""Level of all intervals."""
-
-N_RESAMPLES = 1000
-"""Resamples of a bootstrap."""
+from token_geometry.stats.intervals import CONFIDENCE, N_RESAMPLES, resample_weights
 
 FEWEST_PROMPTS = 8
 """Below this number of prompts a correlation gets no interval: resamples repeat too few of them."""
@@ -113,83 +107,6 @@ def correlate(
     )
 
 
-def mean_interval(values: xr.DataArray) -> xr.Dataset:
-    """Mean over prompts with Student's interval.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt` and any others; NaN where a prompt has no value.
-
-    Returns
-    -------
-    xarray.Dataset
-        `mean`; `low` and `high`, its interval at `CONFIDENCE`; `p_value` of a mean of zero, two-sided;
-        `n_prompts`; `n_same_sign`, how many prompts have the sign of the mean. NaN for no prompt; interval and
-        p-value need two.
-    """
-    n = values.count("prompt")
-    mean = values.mean("prompt")
-    freedom = (n - 1).where(n > 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = values.std("prompt", ddof=1).where(n > 1) / np.sqrt(n)
-        half = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
-        p_value = 2 * special.stdtr(freedom, -abs(mean) / error)
-    return xr.Dataset(
-        {
-            "mean": mean,
-            "low": mean - half,
-            "high": mean + half,
-            "p_value": p_value,
-            "n_prompts": n,
-            "n_same_sign": (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt"),
-        },
-        attrs={"confidence": CONFIDENCE},
-    ).drop_attrs(deep=True)
-
-
-def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
-    """How a quantity changes from one shuffle level to another, prompt by prompt.
-
-    Parameters
-    ----------
-    values
-        With dimensions `prompt`, `shuffle_level` and any others.
-    first, second
-        Shuffle levels.
-
-    Returns
-    -------
-    xarray.Dataset
-        As of `mean_interval`, of the second minus the first, over the prompts that have both.
-    """
-    levels = [values.sel(shuffle_level=level, drop=True) for level in (first, second)]
-    return mean_interval(levels[1] - levels[0])
-
-
-def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> xr.DataArray:
-    """Means over resamples of the prompts, for intervals of what is read off a mean curve.
-
-    So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
-    interval of the layer at which the mean is largest.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt`; prompts without any value are left out, and a value that another prompt
-        lacks makes the means NaN there.
-
-    Returns
-    -------
-    xarray.DataArray
-        With dimension `resample` in the place of `prompt`.
-    """
-    values = values.dropna("prompt", how="all")
-    n_prompts = values.sizes["prompt"]
-    weights = xr.DataArray(_weights(np.arange(n_prompts), n_resamples, seed), dims=("resample", "prompt"))
-    return xr.dot(values.drop_vars("prompt", errors="ignore"), weights, dim="prompt") / n_prompts
-
-
 def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:
     """Benjamini and Hochberg's adjusted p-values: below q, a share of q at most is expected to be false.
 
@@ -210,7 +127,6 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
     ----------
     Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995); by `scipy.stats.false_discovery_control`.
     """
-
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
     def family(p):
@@ -237,19 +153,10 @@ def _correlation_with_interval(values, prompt, method: str, n_resamples: int, se
     coefficient = _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
     if n_prompts < FEWEST_PROMPTS:
         return np.stack([coefficient, *np.full((2, len(coefficient)), np.nan)])
-    resampled = _coefficients(values, _weights(prompt, n_resamples, seed), method)
+    resampled = _coefficients(values, resample_weights(prompt, n_resamples, seed), method)
     n_groups = min(n_prompts, _N_GROUPS)
     left_out = _coefficients(values, (1 - np.eye(n_groups))[:, prompt % n_groups], method)
     return np.stack([coefficient, *_bca(coefficient, resampled, left_out)])
-
-
-def _weights(prompt: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """How often each observation stands in each resample, shape (resample, n); `prompt` counts from 0."""
-    n_prompts = int(prompt.max()) + 1
-    drawn = np.random.default_rng(seed).integers(0, n_prompts, (n_resamples, n_prompts))
-    rows = np.arange(n_resamples)[:, None] * n_prompts
-    counts = np.bincount((rows + drawn).ravel(), minlength=n_resamples * n_prompts)
-    return counts.reshape(n_resamples, n_prompts)[:, prompt].astype(float)
 
 
 def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.ndarray:

@@ -1,0 +1,82 @@
+"""Frames of the chapter that compares models: scales by prompt, overlap of layers, controls."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from token_geometry.chapters.charts import unique
+from token_geometry.chapters.frames import FROM_ONE, by_observable, long, summary
+from token_geometry.chapters.results import RunResults
+
+N_SCALES = 16
+"""Prompts whose ID is shown at every scale."""
+
+
+def scales(results: RunResults) -> pd.DataFrame:
+    """ID of structured prompts at every scale and layer, as of `frames.summary`."""
+    return summary(results.structured["intrinsic_dimension"].sel(layer=FROM_ONE))
+
+
+def scales_by_prompt(results: RunResults) -> pd.DataFrame:
+    """ID of the first structured prompts at every scale and layer, with their loss.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
+    """
+    dataset = results.structured.isel(shuffle_level=0, prompt=slice(N_SCALES))
+    frame = long(dataset["intrinsic_dimension"].sel(layer=FROM_ONE), "value")
+    loss = long(dataset["loss"], "loss")[["model_title", "prompt", "loss"]]
+    columns = ["model_title", "prompt", "layer", "scale", "value", "loss"]
+    return frame.merge(loss, on=["model_title", "prompt"])[columns]
+
+
+def layer_overlap(results: RunResults) -> pd.DataFrame:
+    """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
+    """
+    overlap = results.shuffled["layer_overlap"].sel(shuffle_level=unique(results.extremes)).mean("prompt")
+    columns = ["model_title", "shuffle_level", "layer", "layer_other", "overlap"]
+    return long(overlap, "overlap", decimals=3)[columns]
+
+
+def controls(results: RunResults) -> pd.DataFrame:
+    """Trained models and their controls on the same prompts and shuffle levels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `frames.by_observable`, `model` (name of the control) and `kind` (title of the model or of its
+        control); no rows where the run declares no controls.
+    """
+    parts = [
+        by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
+        for model, trained, control in control_pairs(results)
+        for dataset in (trained, control)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "model", "observable"])
+
+
+def control_pairs(results: RunResults) -> list[tuple[str, xr.Dataset, xr.Dataset]]:
+    """For each control its name, and its model's and its own observables on the prompts and levels of both."""
+    if results.control is None:
+        return []
+    pairs = []
+    for name in results.control["model"].values.tolist():
+        model = name.rpartition("@")[0]
+        if model not in results.observables["model"].values:
+            continue
+        trained, control = results.observables.sel(model=model), results.control.sel(model=name)
+        # layers are those of each; prompts and levels those that both have
+        levels = np.intersect1d(trained["shuffle_level"], control["shuffle_level"])
+        both = {"shuffle_level": levels, "prompt": control["prompt"].values}
+        trained = trained.reindex(prompt=both["prompt"]).sel(shuffle_level=levels)
+        control = control.sel(both)
+        complete = (trained["loss"].notnull() & control["loss"].notnull()).all("shuffle_level").values
+        pairs.append((name, trained.isel(prompt=complete), control.isel(prompt=complete)))
+    return pairs

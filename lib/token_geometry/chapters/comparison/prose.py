@@ -1,0 +1,139 @@
+"""What the chapter that compares models says, and the alt texts of its figures."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup, numbers
+from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.frames import FROM_ONE
+from token_geometry.chapters.over_layers import effect
+from token_geometry.chapters.results import RunResults
+from token_geometry.stats import intervals
+from token_geometry.stats.correlation import correlate
+
+
+def models(results: RunResults) -> Markdown:
+    """Table of the models of a run with their loss on structured prompts."""
+    rows = []
+    for model, title in results.models:
+        values = results.structured["loss"].sel(model=model).values.ravel()
+        values = values[np.isfinite(values)]
+        deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
+        depth = results.observables["relative_depth"].sel(model=model)
+        rows.append(
+            {
+                "model": title,
+                "blocks": int(depth.notnull().sum()) - 1,
+                "prompts": len(values),
+                "loss (nats)": f"{values.mean():.2f}",
+                "deviation": deviation,
+            }
+        )
+    return markup.table(pd.DataFrame(rows))
+
+
+@markup.per_model()
+def largest_by_scale(results: RunResults, model: str, title: str) -> str:
+    """At which scale the ID of the layers is largest."""
+    mean = results.structured["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
+    mean = mean.isel(shuffle_level=0).mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
+    if not mean.size:
+        return f"{title}: too few points for an estimate."
+    best = mean.idxmax("scale")
+    scales, counts = np.unique(best.values, return_counts=True)
+    spelled = [f"{scale:.0f} in {count}" for scale, count in zip(scales, counts, strict=True)]
+    top = mean.where(mean == mean.max(), drop=True)
+    return (
+        f"{title}: the mean ID is largest at scale {', '.join(spelled)} of {best.size} layers; the largest of "
+        f"all is {float(mean.max()):.1f}, in layer {int(top['layer'][0])} at scale {int(top['scale'][0])}."
+    )
+
+
+@markup.per_model()
+def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
+    """ID of a layer at the smallest and the largest scale."""
+    values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
+    values = values.mean(["prompt", "shuffle_level"]).dropna("scale")
+    first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
+    return f"{title}, layer {layer}: the ID goes from {first} to {last}."
+
+
+def _few_prompts(results: RunResults) -> str:
+    n_prompts = results.structured.sizes["prompt"]
+    return f"With {n_prompts} prompts, nothing can be said about their order." if n_prompts < 3 else ""
+
+
+def _of_order(results: RunResults) -> str:
+    n_prompts = results.structured.sizes["prompt"]
+    return f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
+
+
+@markup.unless(_few_prompts)
+@markup.per_model(start=_of_order)
+def scale_order(results: RunResults, model: str, title: str, *, layer: int) -> str:
+    """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
+    dimension = results.structured["intrinsic_dimension"].sel(model=model).isel(shuffle_level=0)
+    dimension = dimension.sel(layer=min(layer, results.last_layer(model))).dropna("scale", how="any")
+    scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
+    parts = []
+    for first, second in itertools.pairwise(scales):
+        pair = (dimension.sel(scale=s).reset_coords(drop=True) for s in (first, second))
+        found = correlate(*pair, method="spearman")
+        values = (float(found[name]) for name in ("correlation", "low", "high"))
+        text = numbers.estimate(*values, digits=2, name="95% interval ")
+        parts.append(f"{text} between the scales {first} and {second}")
+    return f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}."
+
+
+@markup.per_model()
+def overlap_findings(results: RunResults, model: str, title: str) -> str:
+    """Overlap of layers next to one another and half the depth apart."""
+    last = results.last_layer(model)
+    parts = []
+    for level in dict.fromkeys(results.extremes):
+        overlap = results.shuffled["layer_overlap"].sel(model=model, shuffle_level=level).mean("prompt")
+        overlap = overlap.values[1 : last + 1, 1 : last + 1]
+        near, far = (float(np.diagonal(overlap, step).mean()) for step in (1, last // 2))
+        parts.append(f"{near:.0%} and {far:.0%} at $S = {level}$")
+    return (
+        f"{title}: the shares of common neighbors of two layers that are next to one another and of two that "
+        f"are {last // 2} layers apart are, on average, {'; '.join(parts)}."
+    )
+
+
+def control_findings(results: RunResults) -> Markdown:
+    """What the ID is, and what full shuffling does to it, in a trained model and in its control."""
+    pairs = control_pairs(results)
+    if not pairs:
+        return Markdown(
+            f"Run {results.run.name} declares no controls of its models: add the key `controls` to "
+            f"data/runs/{results.run.name}.yml."
+        )
+    lines = []
+    for name, trained, control in pairs:
+        if not trained.sizes["prompt"]:
+            lines.append(f"No prompt was read both by {trained['model_title'].item()} and by {name}.")
+            continue
+        for scale in dict.fromkeys((2, results.reference_scale)):
+            lines.append(f"At scale {scale}: " + "; ".join(_both(results, trained, control, scale)) + ".")
+    return markup.bullets(lines)
+
+
+def _both(results: RunResults, trained: xr.Dataset, control: xr.Dataset, scale: int) -> list[str]:
+    layers = results.middle_layers(str(trained["model"].item()))
+    parts = []
+    for dataset in (trained, control):
+        dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
+        levels = dimension["shuffle_level"].values.tolist()
+        mean = float(dimension.sel(shuffle_level=levels[0]).mean())
+        title = dataset["model_title"].item()
+        part = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+        if len(levels) > 1:
+            found = intervals.paired_difference(dimension, first=levels[0], second=levels[-1])
+            part += f" and full shuffling changes it by {effect(found)}"
+        parts.append(part)
+    return parts

@@ -1,0 +1,109 @@
+"""Curves over layers: the mean over prompts with bands of one standard deviation."""
+
+import altair as alt
+import pandas as pd
+
+from token_geometry.chapters import charts
+
+
+@charts.figure("curves over layers")
+def layer_curves(
+    frame: pd.DataFrame,
+    *,
+    y_title: str,
+    facet: str = "model_title",
+    choose: str | None = None,
+    initial: int | None = None,
+) -> alt.TopLevelMixin:
+    """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
+
+    Only the lowest and the highest level have a band.
+
+    Parameters
+    ----------
+    frame
+        Columns of `frames.summary`, and those named by `facet` and `choose`.
+    y_title
+        Title of the y axis.
+    facet
+        Column of the panels.
+    choose
+        Column, of which a slider under the chart shows one value at a time.
+    """
+    chart = charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
+    return _chosen(chart, frame, choose, initial)
+
+
+@charts.figure("curves over layers")
+def by_depth(
+    frame: pd.DataFrame, *, y_title: str, choose: str | None = None, initial: int | None = None
+) -> alt.TopLevelMixin:
+    """Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per
+    model.
+    """
+    picked = charts.legend_choice("model_title")
+    common = {"color": "model_title", "keep": (choose,), "picked": picked}
+    left = curves(frame, y_title=y_title, **common).add_params(picked)
+    right = curves(frame, x="relative_depth", y_title=None, **common)
+    chart = alt.hconcat(*(panel.properties(width=270, height=230) for panel in (left, right)), spacing=10)
+    return _chosen(chart, frame, choose, initial)
+
+
+def _chosen(chart: alt.TopLevelMixin, frame: pd.DataFrame, choose: str | None, initial) -> alt.TopLevelMixin:
+    if not choose:
+        return chart
+    return charts.chosen(chart, frame[choose], title="k =" if choose == "k" else choose, initial=initial)
+
+
+def curves(
+    frame: pd.DataFrame,
+    *,
+    y_title: str | None,
+    x: str = "layer",
+    color: str = "shuffle_level",
+    keep: tuple = (),
+    picked: alt.Parameter | None = None,
+) -> alt.LayerChart:
+    """Layers of one panel: bands, lines and points, with a legend to click.
+
+    Parameters
+    ----------
+    frame, y_title
+        As of `layer_curves`.
+    x
+        `layer` or `relative_depth`.
+    color
+        Column of the curves: `shuffle_level` or `model_title`.
+    keep
+        Further columns that facets and filters need; None among them is passed over.
+    picked
+        Selection of another panel that this one follows; by default it makes its own, at the legend.
+    """
+    columns = charts.unique(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
+    by_level = color == "shuffle_level"
+    levels = sorted(set(frame[color])) if by_level else []
+    own = picked is None
+    picked = charts.legend_choice(color) if own else picked
+    base = alt.Chart(frame[columns]).encode(
+        x=alt.X(f"{x}:Q", title=x.replace("_", " ")),
+        color=charts.level_color(levels) if by_level else charts.color(frame, color),
+    )
+    # bands of the levels in between would cover one another
+    outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
+    band = (
+        base.transform_filter(alt.FieldOneOfPredicate(color, outer))
+        .mark_area()
+        .encode(
+            y=alt.Y("low:Q", title=y_title, scale=alt.Scale(zero=False)),
+            y2="high:Q",
+            opacity=charts.shown(picked, 0.18, 0.02),
+        )
+    )
+    line = base.mark_line(strokeWidth=2).encode(y="mean:Q", opacity=charts.shown(picked))
+    points = base.mark_circle(size=28).encode(
+        y="mean:Q",
+        tooltip=charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q"),
+        opacity=charts.shown(picked, 0.9, 0.0),
+    )
+    chart = alt.layer(band, line, points)
+    return chart.add_params(picked) if own else chart

@@ -1,0 +1,32 @@
+"""What the abstract says."""
+
+from IPython.display import Markdown
+
+from token_geometry.chapters.frames import peak
+from token_geometry.chapters.over_layers import effect
+from token_geometry.chapters.results import RunResults
+from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
+
+FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
+"""Chart type and axes of the figure on the first page."""
+
+
+def headline(results: RunResults) -> Markdown:
+    """The abstract's finding: the first model's ID, structured and shuffled, at two scales."""
+    low, high = results.extremes
+    (model, title), scale = results.models[0], results.reference_scale
+    if not results.is_shuffled:
+        return Markdown(
+            f"This run ({results.run.title}) holds structured prompts only; what shuffling does is not part of it."
+        )
+    if scale == 2:
+        return Markdown("The prompts of this run are too short for another scale than 2.")
+    layers, small, large, between = effects_by_scale(results, model)
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, shuffle_level=low, scale=scale)
+    top = peak(dimension, layers=layers)
+    return Markdown(
+        f"In {title} on {results.shuffled.sizes['prompt']} prompts, the mean ID at scale {scale} of text in its "
+        f"own order peaks at {top.mean:.1f} in layer {top.layer}. Over layers {layers.start} to {layers.stop}, "
+        f"full shuffling ($S = {high}$) changes it by {effect(large)}; at scale 2 by "
+        f"{effect(small)}. {reversal(small, large, between)}"
+    )

@@ -1,0 +1,197 @@
+"""Correlations of a run with its loss as tidy frames."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from token_geometry.chapters.frames import FROM_ONE
+from token_geometry.chapters.results import RunResults
+from token_geometry.observables import catalog
+from token_geometry.stats import correlation
+
+SCALE = 4
+"""Scale at which the chapter looks, as the published correlation does."""
+
+LOGIT_SCALES = [2, 4, 8]
+"""Scales of the cloud of logits."""
+
+RATE = 0.05
+"""Share of false discoveries that is accepted."""
+
+POOLED, WITHIN = "all levels", "all levels, their means removed"
+"""Names of the correlations over all shuffle levels."""
+
+_METHODS = {"pearson": "Pearson", "spearman": "Spearman"}
+_OTHERS = catalog.selections(
+    ("neighborhood_overlap", 2),
+    ("neighborhood_overlap", 16),
+    ("cosine_similarity", None),
+    ("neighbor_angle", None),
+)
+
+
+def scale(results: RunResults) -> int:
+    """`SCALE`, or the largest scale that has data where prompts are too short for it."""
+    return min(SCALE, results.reference_scale)
+
+
+def structured(results: RunResults) -> xr.Dataset:
+    """Observables of the prompts in their own order."""
+    return results.structured.isel(shuffle_level=0, drop=True)
+
+
+def dimensions(results: RunResults) -> xr.DataArray:
+    """ID of these prompts from layer 1 on, at all scales."""
+    return structured(results)["intrinsic_dimension"].sel(layer=FROM_ONE)
+
+
+def quantities(results: RunResults) -> dict[str, xr.DataArray]:
+    """What the chapter sets against the loss, each over model, prompt and layer."""
+    chosen = catalog.selections(("intrinsic_dimension", scale(results))) | _OTHERS
+    # dimension and overlap say nothing of the embeddings, where equal tokens coincide
+    return {
+        title: structured(results)[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
+        for title, (name, at) in chosen.items()
+    }
+
+
+def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset:
+    """As `correlation.correlate`, with `q_value`: all layers and scales of a model are one family of tests."""
+    found = correlation.correlate(values, loss, **options)
+    family = [name for name in found["p_value"].dims if name != "model"]
+    found["q_value"] = correlation.false_discovery(found["p_value"], over=family) if family else found["p_value"]
+    return found
+
+
+def _tidy(found: xr.Dataset, **labels: str) -> pd.DataFrame:
+    frame = found.to_dataframe().reset_index().dropna(subset=["correlation"])
+    numbers = ["correlation", "low", "high", "q_value"]
+    frame[numbers] = frame[numbers].round(4)
+    # NaN, where nothing was tested, is no discovery
+    frame["discovered"] = np.where(frame["q_value"] <= RATE, "yes", "no")
+    kept = ["model_title", "layer", "scale", *numbers, "discovered", "n_prompts"]
+    return frame[[name for name in kept if name in frame]].assign(**labels)
+
+
+def dimension_frame(results: RunResults) -> pd.DataFrame:
+    """Correlation of ID and log ID with the loss over layers and scales.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
+        `n_prompts`; no rows for less than three prompts.
+    """
+    dimension, loss = dimensions(results), structured(results)["loss"]
+    measures = {
+        "Pearson, ID": (dimension, "pearson"),
+        "Pearson, log ID": (np.log(dimension), "pearson"),
+        "Spearman": (dimension, "spearman"),
+    }
+    return pd.concat(
+        [_tidy(correlate(x, loss, method=method), measure=name) for name, (x, method) in measures.items()],
+        ignore_index=True,
+    )
+
+
+def quantity_frame(results: RunResults) -> pd.DataFrame:
+    """Correlation of NO, cosine similarity and neighbor angle with the loss over layers, by both methods.
+
+    Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
+    """
+    loss, every = structured(results)["loss"], quantities(results)
+    return pd.concat(
+        [
+            _tidy(correlate(every[name], loss, method=method), quantity=name, method=title)
+            for method, title in _METHODS.items()
+            for name in _OTHERS
+        ],
+        ignore_index=True,
+    )
+
+
+def partial_frame(results: RunResults) -> pd.DataFrame:
+    """Correlation of the ID with the loss, and the same at fixed cosine similarity of the layer.
+
+    Columns as of `dimension_frame`, without `scale`.
+    """
+    dataset = structured(results)
+    dimension = dimensions(results).sel(scale=scale(results), drop=True)
+    plain = correlate(dimension, dataset["loss"])
+    partial = correlate(
+        dimension, dataset["loss"], given=dataset["cosine_similarity"].sel(layer=dimension["layer"])
+    )
+    parts = [_tidy(plain, measure="as it is"), _tidy(partial, measure="at fixed cosine similarity")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def level_frame(results: RunResults) -> pd.DataFrame:
+    """Correlation of the ID with the loss within each shuffle level, and over all of them.
+
+    Of the prompts that were run at every level. `measure` names the level; `POOLED` takes a prompt at
+    each level as an observation, and `WITHIN` does so with the differences from the mean of the level.
+
+    Columns as of `dimension_frame`, without `scale`.
+    """
+    dimension, loss = by_level(results)
+    parts = []
+    for level in dimension["shuffle_level"].values:
+        pair = (values.sel(shuffle_level=level, drop=True) for values in (dimension, loss))
+        parts.append(_tidy(correlate(*pair), measure=f"S = {level}"))
+    if dimension.sizes["shuffle_level"] > 1:
+        parts.append(_tidy(pooled(dimension, loss), measure=POOLED))
+        parts.append(_tidy(pooled(centered(dimension), centered(loss)), measure=WITHIN))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_level(results: RunResults) -> tuple[xr.DataArray, xr.DataArray]:
+    """ID and loss of the prompts that were run at every shuffle level."""
+    dimension = results.shuffled["intrinsic_dimension"].sel(scale=scale(results), layer=FROM_ONE, drop=True)
+    return dimension, results.shuffled["loss"]
+
+
+def centered(values: xr.DataArray) -> xr.DataArray:
+    """Differences from the mean over prompts."""
+    return values - values.mean("prompt")
+
+
+def pooled(x: xr.DataArray, y: xr.DataArray) -> xr.Dataset:
+    """Correlation over prompts and shuffle levels."""
+    return correlate(x, y, pool="shuffle_level")
+
+
+def scatter_frame(results: RunResults) -> pd.DataFrame:
+    """ID and loss of every structured prompt, at the layer where they correlate most in each model.
+
+    Columns `model_title`, `panel` (model and layer), `prompt`, `layer`, `intrinsic_dimension`, `loss`.
+    """
+    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), structured(results)["loss"]
+    columns = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"]
+    rows = []
+    for model, title, layer in strongest(correlation.correlate(dimension, loss, n_resamples=1)["correlation"]):
+        both = {"intrinsic_dimension": dimension.sel(model=model, layer=layer), "loss": loss.sel(model=model)}
+        frame = xr.Dataset(both).to_dataframe().reset_index().dropna(subset=[*both])
+        rows.append(frame.assign(model_title=title, layer=layer, panel=f"{title}, layer {layer}"))
+    return pd.concat(rows, ignore_index=True)[columns].round(4) if rows else pd.DataFrame(columns=columns)
+
+
+def logit_frame(results: RunResults) -> pd.DataFrame:
+    """ID of the logits' cloud, entropy and loss of every structured prompt.
+
+    Columns `model_title`, `prompt`, `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`.
+    """
+    dataset = structured(results)
+    chosen = dataset[["logit_intrinsic_dimension", "entropy", "loss"]].sel(scale=LOGIT_SCALES)
+    frame = chosen.to_dataframe().reset_index().dropna(subset=["logit_intrinsic_dimension", "entropy", "loss"])
+    return frame[["model_title", "prompt", "scale", "logit_intrinsic_dimension", "entropy", "loss"]].round(4)
+
+
+def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
+    """Model, title and layer of the correlation that is largest in absolute value, where there is one."""
+    found = []
+    for model in correlation["model"].values:
+        values = correlation.sel(model=model)
+        if bool(values.notnull().any()):
+            layer = int(abs(values).idxmax("layer"))
+            found.append((str(model), str(values["model_title"].item()), layer))
+    return found

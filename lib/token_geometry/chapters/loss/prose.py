@@ -1,0 +1,203 @@
+"""What the chapter on geometry and loss says: sentences, a table, alt texts."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup, numbers
+from token_geometry.chapters.loss import frames
+from token_geometry.chapters.numbers import Number
+from token_geometry.chapters.over_layers import one_level
+from token_geometry.chapters.results import RunResults
+from token_geometry.stats.correlation import FEWEST_PROMPTS, correlate
+from token_geometry.stats.intervals import CONFIDENCE
+
+
+def basis(results: RunResults) -> Markdown:
+    """What the correlations rest on, and what the run is too small for."""
+    n_structured = _n_prompts(frames.structured(results)["loss"])
+    levels = results.observables["shuffle_level"].values
+    n_all = results.shuffled.sizes["prompt"]
+    lines = [f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)}"]
+    if len(levels) > 1:
+        counted = numbers.count(n_all, "prompt")
+        lines.append(f"At all {len(levels)} shuffle levels it has {counted}. {_enough(n_all)}")
+    else:
+        lines.append("It has one shuffle level only: what shuffling adds to a correlation is not part of it.")
+    return Markdown(" ".join(lines))
+
+
+def _n_prompts(loss: xr.DataArray) -> int:
+    return int(loss.notnull().any("model").sum())
+
+
+def _enough(n_prompts: int) -> str:
+    if n_prompts < 3:
+        return "A correlation needs three: the figures that follow from them are empty."
+    if n_prompts < FEWEST_PROMPTS:
+        return f"Their correlations get no interval, for which {FEWEST_PROMPTS} are needed."
+    return f"Intervals are at {CONFIDENCE:.0%} confidence."
+
+
+@markup.per_model()
+def middle(results: RunResults, model: str, title: str) -> str:
+    """How the mean ID of the middle layers correlates with the loss."""
+    layers = results.middle_layers(model)
+    near, far = frames.scale(results), results.reference_scale
+    found = {s: _of_middle(results, model, s) for s in (near, far)}
+    curve = correlate(
+        frames.dimensions(results).sel(model=model, scale=near, layer=layers),
+        frames.structured(results)["loss"].sel(model=model),
+        n_resamples=1,
+    )["correlation"]
+    if bool(curve.isnull().all()):
+        return f"{title}: too few prompts for a correlation."
+    line = (
+        f"{title}: in layers {layers.start} to {layers.stop} the ID at scale {near} correlates with the loss with "
+        f"$r$ from {Number(curve.min()):.2f} to {Number(curve.max()):.2f}; its mean over these layers does so "
+        f"with {_spell(found[near])}, {_verdict(found[near])}."
+    )
+    if far != near:
+        line += f" At scale {far} the mean has {_spell(found[far])}, {_verdict(found[far])}."
+    return line
+
+
+def _of_middle(results: RunResults, model: str, at: int) -> xr.Dataset:
+    layers = results.middle_layers(model)
+    mean = frames.dimensions(results).sel(model=model, scale=at, layer=layers).mean("layer")
+    return correlate(mean, frames.structured(results)["loss"].sel(model=model))
+
+
+def _spell(found: xr.Dataset, symbol: str = "$r$") -> str:
+    """A correlation and its interval."""
+    values = (float(found[name]) for name in ("correlation", "low", "high"))
+    text = f"{symbol}{' = ' if symbol else ''}{numbers.estimate(*values, digits=2)}"
+    if np.isfinite(found["low"]):
+        return text
+    return f"{text} (no interval from {numbers.count(int(found['n_prompts']), 'prompt')})"
+
+
+def _verdict(found: xr.Dataset) -> str:
+    low, high = float(found["low"]), float(found["high"])
+    if np.isnan(low):
+        return "which decides nothing"
+    if low > 0:
+        return "a positive correlation"
+    return "a negative correlation" if high < 0 else "an interval that includes zero"
+
+
+def strongest_table(results: RunResults) -> Markdown:
+    """Table: where each quantity correlates most with the loss, and in how many layers it does."""
+    loss = frames.structured(results)["loss"]
+    rows = []
+    for name, values in frames.quantities(results).items():
+        found = frames.correlate(values, loss)
+        ranks = correlate(values, loss, method="spearman", n_resamples=1)["correlation"]
+        for model, title, layer in frames.strongest(found["correlation"]):
+            here = found.sel(model=model, layer=layer)
+            tested = found["p_value"].sel(model=model).notnull()
+            n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
+            rows.append(
+                {
+                    "model": title,
+                    "quantity": name,
+                    "layer": layer,
+                    "Pearson": _spell(here, ""),
+                    "Spearman": f"{Number(ranks.sel(model=model, layer=layer)):.2f}",
+                    "q": f"{Number(here['q_value']):.2g}",
+                    f"layers with q ≤ {frames.RATE}": f"{n_found} of {int(tested.sum())}",
+                }
+            )
+    if not rows:
+        return Markdown("No correlation can be taken from so few prompts.")
+    rows.sort(key=lambda row: results.titles.index(row["model"]))
+    return markup.table(pd.DataFrame(rows))
+
+
+@markup.unless(one_level)
+@markup.per_model()
+def levels(results: RunResults, model: str, title: str) -> str:
+    """The correlation over all shuffle levels, of their means, and within them."""
+    dimension, loss = (values.sel(model=model) for values in frames.by_level(results))
+    layers = results.middle_layers(model)
+    dimension = dimension.sel(layer=layers).mean("layer")
+    pooled = frames.pooled(dimension, loss)
+    within = frames.pooled(frames.centered(dimension), frames.centered(loss))
+    if not np.isfinite(pooled["correlation"]):
+        return f"{title}: too few prompts were run at all levels."
+    means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
+    single = correlate(dimension, loss, n_resamples=1)["correlation"]
+    return (
+        f"{title}: over all levels, the mean ID of layers {layers.start} to {layers.stop} correlates with the "
+        f"loss with {_spell(pooled)}. The {int(means['n_prompts'])} means of the levels alone have $r$ = "
+        f"{Number(means['correlation']):.2f}; taken away, they leave {_spell(within)}. Within single levels $r$ "
+        f"goes from {Number(single.min()):.2f} to {Number(single.max()):.2f}."
+    )
+
+
+@markup.per_model()
+def partial(results: RunResults, model: str, title: str) -> str:
+    """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
+    frame = frames.partial_frame(results).query("model_title == @title")
+    plain, fixed = (
+        frame[frame["measure"] == name].set_index("layer") for name in ("as it is", "at fixed cosine similarity")
+    )
+    if fixed.empty:
+        return f"{title}: too few prompts for a partial correlation."
+    layer = int(plain["correlation"].abs().idxmax())
+    n_plain, n_fixed = (int((part["low"] > 0).sum()) for part in (plain, fixed))
+    rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
+    return (
+        f"{title}: in layer {layer}, where the correlation is strongest, it goes from {_spell(rows[0])} to "
+        f"{_spell(rows[1])} when the cosine similarity is held fixed. The interval is above zero in {n_plain} of "
+        f"{len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed."
+    )
+
+
+@markup.per_model()
+def logits(results: RunResults, model: str, title: str) -> str:
+    """ID of the logits against entropy, and entropy against loss."""
+    dataset = frames.structured(results).sel(model=model)
+    entropy = correlate(dataset["entropy"], dataset["loss"])
+    if not np.isfinite(entropy["correlation"]):
+        return f"{title}: too few prompts for a correlation."
+    dimension = dataset["logit_intrinsic_dimension"].sel(scale=frames.LOGIT_SCALES)
+    found = correlate(dimension, dataset["entropy"])
+    each = [
+        f"{_spell(found.sel(scale=s))} at scale {s}"
+        for s in frames.LOGIT_SCALES
+        if np.isfinite(found.sel(scale=s).correlation)
+    ]
+    of_loss = correlate(dimension.sel(scale=frames.scale(results)), dataset["loss"])
+    return (
+        f"{title}: the ID of the logits correlates with the entropy with {', '.join(each)}, and with the loss "
+        f"with {_spell(of_loss)} at scale {frames.scale(results)}; the entropy with the loss with "
+        f"{_spell(entropy)}. The mean entropy is {Number(dataset['entropy'].mean()):.2f} nats, "
+        f"the mean loss {Number(dataset['loss'].mean()):.2f}."
+    )
+
+
+def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None = None) -> Markdown:
+    """Where the correlation of each model in a frame is strongest, of one measure or of all."""
+    named = next((name for name in ("measure", "quantity") if name in frame), None)
+    kept = frame if measure is None else frame[frame[named] == measure]
+    if "scale" in kept:
+        kept = kept[kept["scale"] == frames.scale(results)]
+    lines = []
+    for title, part in kept.groupby("model_title", sort=False):
+        row = part.loc[part["correlation"].abs().idxmax()]
+        what = f" ({row[named]})" if named and measure is None else ""
+        value = f"{Number(row['correlation']):.2f}"
+        lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value}.")
+    return markup.bullets(lines or ["No correlation."])
+
+
+def scatter(frame: pd.DataFrame, x: str, y: str) -> Markdown:
+    """Correlation of the points of each model."""
+    lines = [
+        f"{title}: $r$ = {Number(np.corrcoef(part[x], part[y])[0, 1]):.2f}."
+        for title, part in frame.groupby("model_title", sort=False)
+        if len(part) > 2
+    ]
+    return markup.bullets(lines or ["Too few prompts."])

@@ -1,0 +1,71 @@
+"""Computed texts as Markdown: paragraphs, lists, one sentence per model, tables."""
+
+import html
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
+
+import pandas as pd
+from IPython.display import Markdown
+
+
+def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
+    """A Markdown list, behind a line that introduces it; a single line without one stands as a paragraph."""
+    lines = list(lines)
+    if len(lines) == 1 and not start:
+        return Markdown(lines[0])
+    return Markdown("\n".join([start, ""] * bool(start) + [f"- {line}" for line in lines]))
+
+
+def unless(instead: Callable) -> Callable[[Callable[..., Markdown]], Callable[..., Markdown]]:
+    """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands."""
+
+    def decorate(say: Callable[..., Markdown]) -> Callable[..., Markdown]:
+        @wraps(say)
+        def said(results, **options) -> Markdown:
+            text = instead(results)
+            return Markdown(text) if text else say(results, **options)
+
+        return said
+
+    return decorate
+
+
+def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str | None]], Callable[..., Markdown]]:
+    """Decorator of functions that say something of one model: of all models of a run, it makes a list.
+
+    The function takes the results, the model, its title, and perhaps options; where it returns nothing, there
+    is no line. `start` makes of the results a line before the list.
+    """
+
+    def decorate(say: Callable[..., str | None]) -> Callable[..., Markdown]:
+        @wraps(say)
+        def said(results, **options) -> Markdown:
+            lines = [say(results, model, title, **options) for model, title in results.models]
+            return bullets(filter(None, lines), start=start(results) if start else "")
+
+        return said
+
+    return decorate
+
+
+def table(frame: pd.DataFrame) -> Markdown:
+    """A frame as a Markdown table: names in the first column, numbers as the frame spells them."""
+    cells = [[str(value).replace("|", "\\|") for value in row] for row in frame.values.tolist()]
+    header = [str(column) for column in frame.columns]
+    rule = [":--"] + ["--:"] * (len(header) - 1)
+    return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *cells]))
+
+
+def plain(text: Markdown | str) -> str:
+    """A computed text without its markup, for an alt text."""
+    data = text if isinstance(text, str) else text.data
+    data = re.sub(r"(?<!\\)[$`]", "", data).replace("\n- ", " ").removeprefix("- ")
+    return " ".join(html.unescape(re.sub(r"\\([^\sA-Za-z0-9])", r"\1", data)).split())
+
+
+def escaped(text: str) -> str:
+    """Text that neither HTML nor Markdown makes anything of."""
+    special = "\\`*_{}[]()#+-.!~^$@"  # a bar is left to the table
+    line = " ".join(html.escape(str(text), quote=False).split())
+    return "".join(f"\\{c}" if c in special else c for c in line)

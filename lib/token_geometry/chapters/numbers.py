@@ -1,0 +1,79 @@
+"""How the chapters spell numbers: one minus sign, one percent sign, one form of an interval, one of a count."""
+
+import numpy as np
+
+# Powers of ten are spelled without markup, since alt texts have none.
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Number(float):
+    """A number that sentences format as a reader expects it: `−1.5`, `40%`, `2 × 10⁻⁷`."""
+
+    def __format__(self, spec: str) -> str:
+        mantissa, _, exponent = super().__format__(spec).partition("e")
+        if exponent:
+            power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+            mantissa = "0" if not self else power if mantissa == "1" else f"{mantissa} × {power}"
+        return mantissa.replace("-", "−")
+
+
+def _digits(value: float) -> int:
+    """Digits behind the point with which a result is stated: two, and more where it is small."""
+    return 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
+
+
+def interval(low: float, high: float, spec: str) -> str:
+    """The ends of an interval, or of a range: `−0.2 to 0.5`."""
+    return f"{Number(low):{spec}} to {Number(high):{spec}}"
+
+
+def estimate(
+    value: float, low: float, high: float, *, sign: str = "", digits: int | None = None, name: str = ""
+) -> str:
+    """A number and its interval in brackets, if it has one.
+
+    Parameters
+    ----------
+    sign
+        `+` for a difference.
+    digits
+        Digits behind the point; by default two, and more where the number is small.
+    name
+        What is in the brackets.
+    """
+    spec = f"{sign}.{_digits(value) if digits is None else digits}f"
+    text = f"{Number(value):{spec}}"
+    return f"{text} ({name}{interval(low, high, spec)})" if np.isfinite(low) else text
+
+
+def count(number: int, noun: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def seconds(value: float) -> str:
+    """Seconds with two digits, and with more from ten on."""
+    return f"{value:.2f}" if value >= 1 else f"{Number(value):.2g}"
+
+
+def large(number: float) -> str:
+    """A large number with three digits, in millions or billions."""
+    for unit, word in ((1e9, " billion"), (1e6, " million")):
+        if number >= unit:
+            return f"{number / unit:.3g}{word}"
+    return f"{number:.0f}"
+
+
+def span(values) -> str:
+    """The whole numbers of an array from the smallest to the largest: `5 to 9`, or `5`."""
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def layers(found: np.ndarray) -> str:
+    """Layers as ranges: `layers 2 to 10 and 25 to 30`."""
+    if not found.size:
+        return "none"
+    spelled = [span(run) for run in np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)]
+    text = " and ".join(filter(None, [", ".join(spelled[:-1]), spelled[-1]]))
+    return f"{'layer' if found.size == 1 else 'layers'} {text}"

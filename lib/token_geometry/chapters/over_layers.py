@@ -1,0 +1,147 @@
+"""Any observable over layers: its chart, its alt text and what it says, from its entry in the catalog."""
+
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.base.errors import one_of
+from token_geometry.chapters import curves, markup, numbers
+from token_geometry.chapters.frames import peak, summary
+from token_geometry.chapters.numbers import Number
+from token_geometry.chapters.results import RunResults
+from token_geometry.observables.catalog import CATALOG, UNITS, Observable
+from token_geometry.stats import intervals
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An observable over layers."""
+
+    chart: alt.TopLevelMixin
+    """The chart, with its alt text."""
+
+    sentence: Markdown
+    """The finding of each model."""
+
+
+def by_level(
+    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
+) -> Figure:
+    """An observable over layers by shuffle level, of the prompts that were run at every level.
+
+    Parameters
+    ----------
+    results
+        The run.
+    name
+        Name of an observable that has layers.
+    at
+        Value of its further dimension (scale, k) that the control starts with and that the sentence is about.
+    shown
+        Values that the control offers; by default all.
+
+    Raises
+    ------
+    InputError
+        If there is no such observable.
+    """
+    entry = _entry(name)
+    finding = change(results, name=name, at=at)
+    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
+    return Figure(curves.layer_curves(_frame(results.shuffled, entry, shown), **options), finding)
+
+
+def by_model(
+    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
+) -> Figure:
+    """An observable of structured prompts over layers and relative depth by model; parameters as of `by_level`."""
+    entry = _entry(name)
+    finding = largest(results, name=name, at=at)
+    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
+    return Figure(curves.by_depth(_frame(results.structured, entry, shown), **options), finding)
+
+
+def _entry(name: str) -> Observable:
+    names = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
+    if name not in names:
+        raise one_of("observable over layers", name, names)
+    return CATALOG[name]
+
+
+def _frame(dataset: xr.Dataset, entry: Observable, shown: slice | list | None) -> pd.DataFrame:
+    kept = {} if shown is None else {entry.choice: shown}
+    return summary(dataset[entry.name].sel(layer=slice(entry.first_layer, None), **kept))
+
+
+def one_level(results: RunResults) -> str:
+    """What is said where there is nothing to compare shuffled prompts with."""
+    text = f"The run has one shuffle level only ($S = {results.extremes[0]}$), so there is nothing to compare."
+    return text * (not results.is_shuffled)
+
+
+@markup.unless(one_level)
+@markup.per_model()
+def change(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+    """How full shuffling changes an observable in the middle layers."""
+    entry, (low, high) = CATALOG[name], results.extremes
+    what = entry.title_at(at, short=entry.choice is not None).replace(f"k = {at}", f"$k = {at}$")
+    if entry.unit != "1":
+        what += f" in {UNITS.get(entry.unit, entry.unit)}"
+    values = results.shuffled[name].sel(model=model, **entry.at(at))
+    if not bool(values.notnull().any()):
+        return f"{title}: no data for {what}."
+    layers = results.middle_layers(model)
+    before, after = level_means(results, model, name, **entry.at(at))
+    return (
+        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
+        f"layers {layers.start} to {layers.stop}. {change_by_prompt(values, results.extremes, layers)}"
+    )
+
+
+def _one_model(results: RunResults) -> str:
+    alone = len(results.models) == 1
+    return "The run has one model only, so there is nothing to compare it with." if alone else ""
+
+
+@markup.per_model(start=_one_model)
+def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+    """Where the mean of an observable over structured prompts is largest."""
+    entry = CATALOG[name]
+    top = peak(results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0))
+    depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
+    what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
+    return (
+        f"{title}: the mean {what} is largest in layer {top.layer}, at {depth:.0%} of the depth, with "
+        f"{top.mean:{_spec(top.mean)}} ± {top.std:{_spec(top.mean)}}."
+    )
+
+
+def _spec(value: Number) -> str:
+    return ".1f" if value >= 2 else ".2f"
+
+
+def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
+    """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
+    found = intervals.paired_difference(
+        variable.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1]
+    )
+    return (
+        f"Averaged over these layers, shuffling changes it by {effect(found)}, with this sign in "
+        f"{int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
+    )
+
+
+def effect(found: xr.Dataset) -> str:
+    """A mean with its sign and its interval, from `intervals.mean_interval`."""
+    values = (float(found[name]) for name in ("mean", "low", "high"))
+    text = numbers.estimate(*values, sign="+", name="95% interval ")
+    return text if bool(found["low"].notnull()) else f"{text} (one prompt, no interval)"
+
+
+def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:
+    """Mean of an observable over prompts and middle layers, at the lowest and the highest shuffle level."""
+    values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
+    return [Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]

@@ -1,0 +1,62 @@
+"""Frames of the chapter on published results: published numbers and those of a run in one table."""
+
+import pandas as pd
+
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, summary
+from token_geometry.chapters.published import arrays
+from token_geometry.chapters.results import RunResults
+from token_geometry.stats.correlation import correlate
+
+
+def beside(results: RunResults) -> pd.DataFrame:
+    """Published means and those of a run on the axis of relative depth, structured and fully shuffled.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
+    """
+    parts = []
+    for title, (variable, at) in BESIDE.items():
+        given = arrays.summary(variable)
+        for column, value in at.items():
+            given = given[given[column] == value]
+        own = summary(results.shuffled[variable].sel(at))
+        levels = given["shuffle_level"].min(), given["shuffle_level"].max()
+        for side, part, (low, high) in (("published", given, levels), ("run", own, results.extremes)):
+            order = part["shuffle_level"].map({high: "shuffled", low: "structured"})
+            parts.append(part.assign(observable=title, order=order, side=side))
+    frame = pd.concat(parts, ignore_index=True).dropna(subset="order")
+    columns = ["observable", "order", "model_title", "side", "relative_depth", "layer", "mean", "std"]
+    return frame[frame["layer"] > 0][columns]
+
+
+def losses(results: RunResults) -> pd.DataFrame:
+    """Mean and deviation of the loss by shuffle level, published and of a run."""
+    own = summary(results.shuffled["loss"])
+    frame = pd.concat([arrays.summary("loss").assign(side="published"), own.assign(side="run")])
+    columns = ["model_title", "side", "shuffle_level", "mean", "std", "low", "high", "n_prompts"]
+    return frame[columns].reset_index(drop=True)
+
+
+def correlations(results: RunResults) -> pd.DataFrame:
+    """Pearson correlation of ID and loss over structured prompts, published and of a run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
+        `n_prompts`.
+    """
+    structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
+    own = correlate(structured["intrinsic_dimension"], structured["loss"])
+    own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
+    given = arrays.correlation()
+    given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
+    parts = [
+        dataset.to_dataframe().reset_index().assign(side=side)
+        for side, dataset in (("published", given), ("run", own))
+    ]
+    frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
+    columns = ["model_title", "side", "layer", "relative_depth", "scale"]
+    return frame[[*columns, "correlation", "low", "high", "n_prompts"]].round(4)

@@ -1,0 +1,156 @@
+"""What the chapter on published results says: tables, sentences and alt texts."""
+
+import pandas as pd
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup, numbers
+from token_geometry.chapters.numbers import Number
+from token_geometry.chapters.published import arrays, evidence
+from token_geometry.chapters.results import RunResults
+from token_geometry.observables.catalog import CATALOG
+
+
+def models() -> Markdown:
+    """Table of the published models: loss of all structured prompts, and of those that were shuffled."""
+    dataset = arrays.tokens()
+    rows = []
+    for model in dataset["model"].values:
+        one = dataset.sel(model=model)
+        by_level = " ".join(f"{value:.2f}" for value in one["loss_mean"].values)
+        rows.append(
+            {
+                "model": str(one["model_title"].item()),
+                f"loss of {dataset.attrs['n_prompts_structured']} prompts": (
+                    f"{float(one['structured_loss_mean']):.3f} ± {float(one['structured_loss_std']):.3f}"
+                ),
+                f"loss of {dataset.attrs['n_prompts']} prompts at $S$ = 0 … 5": by_level,
+            }
+        )
+    return markup.table(pd.DataFrame(rows))
+
+
+def peaks_table(frame: pd.DataFrame) -> Markdown:
+    """Table of `claims.peaks`: layer and height of the largest ID, one row per model."""
+    rows = []
+    for title, part in frame.groupby("model_title", sort=False):
+        row = {"model": title, "prompts": int(part["n_prompts"].iloc[0])}
+        for entry in part.itertuples():
+            row[f"layer, $S = {entry.shuffle_level}$"] = f"{entry.layer} ({entry.relative_depth:.0%})"
+            row[f"ID, $S = {entry.shuffle_level}$"] = numbers.estimate(entry.mean, entry.low, entry.high)
+        rows.append(row)
+    return markup.table(pd.DataFrame(rows).fillna("–"))
+
+
+def claims_table(frame: pd.DataFrame) -> Markdown:
+    """Table of `claims.compare`: one row per claim, one column per model; numbers, intervals, verdicts."""
+    rows = []
+    for claim, part in frame.groupby("claim", sort=False):
+        row = {"claim": f"{claim} ({part['quantity'].iloc[0]})"}
+        for entry in part.itertuples():
+            number = numbers.estimate(entry.value, entry.low, entry.high, sign="+")
+            row[entry.model_title] = (
+                "not in this run" if entry.verdict == "missing" else f"{number} {entry.verdict}"
+            )
+        rows.append(row)
+    return markup.table(pd.DataFrame(rows))
+
+
+def agreement(frame: pd.DataFrame) -> Markdown:
+    """For each model of the run, with which claims it agrees and with which it does not."""
+    lines = []
+    for title, part in frame[frame["side"] == "run"].groupby("model_title", sort=False):
+        counts = part["verdict"].value_counts()
+        n_with_data = len(part) - counts.get("missing", 0)
+        if not n_with_data:
+            lines.append(f"{title}: the run holds no data for any of the claims.")
+            continue
+        line = f"{title} agrees with {counts.get('agrees', 0)} of {n_with_data} claims"
+        for verdict, words in (("disagrees", "it disagrees"), ("open", "left open by the interval")):
+            texts = part.loc[part["verdict"] == verdict, "claim"]
+            if len(texts):
+                line += f"; {words}: " + "; ".join(text[0].lower() + text[1:] for text in texts)
+        lines.append(line + ".")
+    return markup.bullets(lines)
+
+
+def paper_itself(frame: pd.DataFrame) -> Markdown:
+    """Claims that the published numbers of a model do not bear out, by the same rule as for the run."""
+    given = frame[(frame["side"] == "published") & (frame["verdict"] != "agrees")]
+    if given.empty:
+        return Markdown("All published models bear out all claims.")
+    lines = [
+        f"{entry.model_title}: {entry.claim[0].lower()}{entry.claim[1:]}: "
+        f"{numbers.estimate(entry.value, entry.low, entry.high, sign='+')}, {entry.verdict}."
+        for entry in given.itertuples()
+    ]
+    return markup.bullets(lines)
+
+
+def published_by_scale() -> Markdown:
+    """How the published effect of full shuffling on the ID depends on the scale."""
+    parts = []
+    for model in evidence.published():
+        change = {}
+        for scale in (model.scales[0], 64):
+            first, last = (model.mean("intrinsic_dimension", level, scale=scale) for level in model.levels)
+            depth = first["layer"] / first["layer"].max()
+            change[scale] = Number((last - first).where((depth >= 1 / 3) & (depth <= 3 / 4)).mean())
+        spelled = " and ".join(f"{value:+.1f} at scale {scale}" for scale, value in change.items())
+        parts.append(f"{spelled} in {model.title}")
+    return Markdown(
+        "The published arrays hold all scales. Averaged over the layers from a third to three quarters of "
+        f"the depth, full shuffling changes the mean ID by {'; '.join(parts)}."
+    )
+
+
+def read_off(results: RunResults) -> Markdown:
+    """Largest correlations: read off figures over all published prompts, of the arrays, and of the run."""
+    given = arrays.read_off()
+    scale, n_prompts = int(given["scale"].iloc[0]), int(given["n_prompts"].iloc[0])
+    titles = dict(zip(arrays.tokens()["model"].values, arrays.tokens()["model_title"].values, strict=True))
+    figures = ", ".join(
+        f"{row.value:.2f} in layer {row.layer} of {titles[row.model]}" for row in given.itertuples()
+    )
+    parts = []
+    for model in evidence.of_all(results):
+        if found := evidence.strongest(model, scale):
+            layer, best = found
+            parts.append(f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {model.title}")
+    return Markdown(
+        f"At scale {scale}, the correlation peaks at {figures} over {n_prompts} prompts (read off the figures of "
+        f"the paper); over the prompts kept here it peaks at {', '.join(parts)}."
+    )
+
+
+def tops(variable: str, *, levels: tuple[int, int] = (0, 5), at: int | None = None) -> Markdown:
+    """Where the published curves are largest, structured and shuffled."""
+    entry = CATALOG[variable]
+    lines = []
+    for model in evidence.published():
+        means = {level: model.mean(variable, level, **entry.at(at)) for level in levels}
+        spelled = [
+            f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at $S = {level}$"
+            for level, mean in means.items()
+        ]
+        lines.append(f"{model.title}: the mean {entry.title_at(at)} is largest with {' and '.join(spelled)}.")
+    return markup.bullets(lines)
+
+
+def peaks(frame: pd.DataFrame) -> Markdown:
+    """Where the ID of every model is largest, from `claims.peaks`."""
+    return markup.bullets(
+        f"{row.model_title} ({row.side}): the ID at scale 2 is largest, {row.mean:.1f}, at "
+        f"{row.relative_depth:.0%} of the depth for $S = {row.shuffle_level}$."
+        for row in frame.itertuples()
+    )
+
+
+def losses(frame: pd.DataFrame) -> Markdown:
+    """Mean loss of every model, structured and shuffled, from `frames.losses`."""
+    lines = []
+    for title, part in frame.groupby("model_title", sort=False):
+        first, last = (
+            f"{row['mean']:.2f} at $S = {row['shuffle_level']}$" for _, row in part.iloc[[0, -1]].iterrows()
+        )
+        lines.append(f"{title}: the loss goes from {first} to {last}.")
+    return markup.bullets(lines)

@@ -1,0 +1,104 @@
+"""Results of a run, as the chapters read them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import xarray as xr
+
+from token_geometry.runs import declaration
+from token_geometry.runs import results as made
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParameters:
+    """Parameters of a chapter on one run."""
+
+    run: str = ""
+    """Name of a run; empty for that of the active Quarto profile."""
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run and its observables."""
+
+    run: declaration.Run
+    """What was declared."""
+
+    observables: xr.Dataset
+    """What was computed; names as fixed for the observables dataset."""
+
+    control: xr.Dataset | None = None
+    """The same of the control models; None where the run declares none."""
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the models, in the order of the run."""
+        return self.observables["model_title"].values.tolist()
+
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Name and title of each model, in the order of the run."""
+        return list(zip(self.observables["model"].values.tolist(), self.titles, strict=True))
+
+    def last_layer(self, model: str) -> int:
+        """Index of a model's last layer, that is its number of blocks."""
+        return int(self.observables["relative_depth"].sel(model=model).count()) - 1
+
+    @property
+    def structured(self) -> xr.Dataset:
+        """All prompts in their own order (S = 0)."""
+        return self.observables.sel(shuffle_level=[0])
+
+    @cached_property
+    def shuffled(self) -> xr.Dataset:
+        """The prompts that were run at every shuffle level, by every model."""
+        complete = self.observables["loss"].notnull().all(["model", "shuffle_level"])
+        return self.observables.isel(prompt=complete.values)
+
+    @property
+    def reference_scale(self) -> int:
+        """Scale 64, at which the whole course of the ID shows, or the largest one that has data."""
+        present = self.observables["intrinsic_dimension"].notnull()
+        scales = present.scale[present.any([d for d in present.dims if d != "scale"]).values].values
+        return int(scales[scales <= 64].max())
+
+    def middle_layers(self, model: str) -> slice:
+        """Layers from a third to three quarters of a model's depth."""
+        depth = self.observables["relative_depth"].sel(model=model)
+        inside = self.observables["layer"].values[((depth >= 1 / 3) & (depth <= 3 / 4)).values]
+        return slice(int(inside.min()), int(inside.max()))
+
+    @property
+    def halfway(self) -> int:
+        """Layer in the middle of the shallowest model."""
+        return int(self.observables["relative_depth"].count("layer").min() - 1) // 2
+
+    @property
+    def extremes(self) -> tuple[int, int]:
+        """The lowest and highest shuffle level of the run."""
+        levels = self.observables["shuffle_level"].values
+        return int(levels.min()), int(levels.max())
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the run has more than one shuffle level."""
+        return self.extremes[0] != self.extremes[1]
+
+
+def open_results(run: str = "") -> RunResults:
+    """Open the results of a run.
+
+    Parameters
+    ----------
+    run
+        Name of a run; empty for that of the active Quarto profile.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or its results are missing or stale.
+    """
+    declared = declaration.load(run)
+    return RunResults(
+        run=declared, observables=made.read(declared, "observables"), control=made.read(declared, "control")
+    )

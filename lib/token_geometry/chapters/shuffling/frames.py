@@ -1,0 +1,85 @@
+"""Frames of the chapter on shuffling: single prompts, distributions, effects."""
+
+import pandas as pd
+import xarray as xr
+
+from token_geometry.chapters.charts import unique
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, summary
+from token_geometry.chapters.results import RunResults
+from token_geometry.stats import intervals
+
+N_SINGLE = 6
+"""Prompts that a figure of single prompts shows."""
+
+
+def losses(results: RunResults) -> pd.DataFrame:
+    """Loss of each prompt that was run at every shuffle level."""
+    frame = results.shuffled["loss"].to_dataframe().reset_index()
+    return frame[["model_title", "shuffle_level", "prompt", "loss"]].round(5)
+
+
+def extremes(results: RunResults) -> pd.DataFrame:
+    """The three observables at the lowest and the highest shuffle level, as of `frames.by_observable`."""
+    return by_observable(results.shuffled.sel(shuffle_level=unique(results.extremes)))
+
+
+def scales(results: RunResults, *, scales: list[int]) -> pd.DataFrame:
+    """ID at some scales, as of `frames.summary`; the column `scale` holds their names."""
+    frame = summary(results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE, scale=scales))
+    return frame.assign(scale=[f"scale {scale}" for scale in frame["scale"]])
+
+
+def single_prompts(results: RunResults) -> pd.DataFrame:
+    """Observables of the first prompts, those that were shuffled before the others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `frames.BESIDE`.
+    """
+    dataset = results.observables
+    prompts = unique([*results.shuffled["prompt"].values.tolist(), *dataset["prompt"].values.tolist()])
+    dataset = dataset.sel(prompt=prompts[:N_SINGLE])
+    parts = {
+        title: dataset[variable].sel(at | {"layer": FROM_ONE}).drop_vars(at)
+        for title, (variable, at) in BESIDE.items()
+    }
+    frame = xr.Dataset(parts).to_dataframe().reset_index().dropna(subset=[*parts], how="all")
+    frame[[*parts]] = frame[[*parts]].round(4)
+    return frame[["model_title", "prompt", "shuffle_level", "layer", *parts]]
+
+
+def shuffling_effect(results: RunResults) -> pd.DataFrame:
+    """Change of the ID by full shuffling, mean over prompts with its interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `layer`, `scale`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
+    """
+    low, high = results.extremes
+    columns = ["model_title", "layer", "scale", "mean", "low", "high", "n_prompts"]
+    if not results.is_shuffled:
+        return pd.DataFrame(columns=columns)
+    dimension = results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE)
+    frame = intervals.paired_difference(dimension, first=low, second=high).to_dataframe().reset_index()
+    return frame.dropna(subset="mean")[columns].round(4)
+
+
+def angles(results: RunResults) -> pd.DataFrame:
+    """Distribution of the neighbor angle, mean over prompts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `model_title`, `layer`, `angle` (center of the bin), and `S = 0` … with the share of the tokens at
+        each shuffle level; one row per bin that is not empty.
+    """
+    shares = results.shuffled["neighbor_angle_histogram"].sel(layer=FROM_ONE).mean("prompt")
+    columns = {
+        f"S = {level}": shares.sel(shuffle_level=level, drop=True) for level in shares["shuffle_level"].values
+    }
+    names = [*columns]
+    frame = xr.Dataset(columns).to_dataframe().reset_index()
+    frame[names] = frame[names].round(4)
+    return frame[(frame[names] > 0).any(axis=1)][["model_title", "layer", "angle", *names]]

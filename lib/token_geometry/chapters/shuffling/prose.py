@@ -1,0 +1,207 @@
+"""What the chapter on shuffling says, and the alt texts of its figures."""
+
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup, numbers
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
+from token_geometry.chapters.numbers import Number
+from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
+from token_geometry.chapters.results import RunResults
+from token_geometry.observables import catalog
+from token_geometry.stats import intervals
+
+_N_LISTED = 20
+"""How many prompts a sentence still lists by their ids."""
+
+
+@markup.per_model()
+def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -> str:
+    """Where the ID at this scale peaks, structured and shuffled."""
+    low, high = results.extremes
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, scale=scale)
+    if not bool(dimension.notnull().any()):
+        return f"{title}: the prompts of this run are too short for scale {scale}."
+    layers = results.middle_layers(model)
+    first, last = (peak(dimension.sel(shuffle_level=level), layers=layers) for level in (low, high))
+    if not results.is_shuffled:
+        return (
+            f"{title}: ID peaks at {first.mean:.1f} in layer {first.layer}; "
+            "the run has one shuffle level only, so there is nothing to compare it with."
+        )
+    return (
+        f"{title}: between layers {layers.start} and {layers.stop}, the mean ID at scale {scale} peaks at "
+        f"{first.mean:.1f} (layer {first.layer}) for $S = {low}$ and at {last.mean:.1f} "
+        f"(layer {last.layer}) for $S = {high}$. {change_by_prompt(dimension, results.extremes, layers)}"
+    )
+
+
+def _one_scale(results: RunResults) -> str:
+    several = results.is_shuffled and results.reference_scale > 2
+    return (
+        "" if several else "The run has one shuffle level or one scale only: no comparison of the effect by scale."
+    )
+
+
+@markup.unless(_one_scale)
+@markup.per_model()
+def scale_reversal(results: RunResults, model: str, title: str) -> str:
+    """Whether the effect of full shuffling on the ID has one sign at the smallest and a larger scale."""
+    layers, small, large, between = effects_by_scale(results, model)
+    return (
+        f"{title}: shuffling changes the mean ID of layers {layers.start} to {layers.stop} by "
+        f"{effect(small)} at scale 2 and by {effect(large)} at scale {results.reference_scale}, with the sign of "
+        f"the mean in {int(small['n_same_sign'])} and {int(large['n_same_sign'])} of {int(small['n_prompts'])} "
+        f"prompts; the second minus the first is {effect(between)}. {reversal(small, large, between)}"
+    )
+
+
+def effects_by_scale(results: RunResults, model: str) -> tuple[slice, xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Middle layers; effect of full shuffling on their mean ID at scale 2, at the reference scale, and the
+    second minus the first."""
+    (low, high), at = results.extremes, results.reference_scale
+    layers = results.middle_layers(model)
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
+    by_scale = intervals.paired_difference(dimension.sel(scale=[2, at]), first=low, second=high)
+    between = intervals.paired_difference(
+        dimension.sel(scale=at, drop=True) - dimension.sel(scale=2, drop=True), first=low, second=high
+    )
+    return layers, by_scale.sel(scale=2), by_scale.sel(scale=at), between
+
+
+def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
+    """Whether an effect changes its sign from the smallest to a larger scale, and how sure that is."""
+    opposite = float(small["mean"]) * float(large["mean"]) < 0
+    *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
+    what = "changes its sign" if opposite else "has the same sign"
+    verdict = f"The mean effect {what} from one scale to the other"
+    if all(each):
+        return f"{verdict}."
+    verdict += ", but an interval that holds zero leaves the sign open"
+    return f"{verdict}; that of the difference of the two effects does not hold zero." if differ else f"{verdict}."
+
+
+def _one_prompt(results: RunResults) -> str:
+    alone = results.shuffled.sizes["prompt"] < 2
+    return "The run has one prompt at every shuffle level, so prompts cannot be compared." if alone else ""
+
+
+def _of_spread(results: RunResults) -> str:
+    low, high = results.extremes
+    shuffling = f" and, in brackets, the mean change by full shuffling ($S = {high}$)" * results.is_shuffled
+    return f"Standard deviation over {results.shuffled.sizes['prompt']} prompts at $S = {low}${shuffling}:"
+
+
+@markup.unless(_one_prompt)
+@markup.per_model(start=_of_spread)
+def prompt_spread(results: RunResults, model: str, title: str) -> str:
+    """How much prompts differ in each observable, against how much shuffling changes it."""
+    (low, high), layers = results.extremes, results.middle_layers(model)
+    parts = []
+    for name, (variable, at) in BESIDE.items():
+        values = results.shuffled[variable].sel(at | {"model": model, "layer": layers}).mean("layer")
+        part = f"{name}: {_short(values.sel(shuffle_level=low).std('prompt', ddof=1))}"
+        if results.is_shuffled:
+            part += f" ({_short((values.sel(shuffle_level=high) - values.sel(shuffle_level=low)).mean(), '+')})"
+        parts.append(part)
+    return f"{title}, layers {layers.start} to {layers.stop}; {'; '.join(parts)}."
+
+
+def _short(value: xr.DataArray, sign: str = "") -> str:
+    return f"{Number(value):{sign}.2g}" if abs(float(value)) < 1 else f"{Number(value):{sign}.1f}"
+
+
+def _of_effect(results: RunResults) -> str:
+    return (
+        f"Layers in which the interval of the effect of full shuffling ($S = {results.extremes[1]}$) is on one "
+        f"side of zero (of {results.shuffled.sizes['prompt']} prompts, and layers are not independent):"
+    )
+
+
+@markup.unless(one_level)
+@markup.per_model(start=_of_effect)
+def effect_by_layer(results: RunResults, model: str, title: str) -> str:
+    """In which layers full shuffling surely raises or lowers the ID, at the smallest and a larger scale."""
+    low, high = results.extremes
+    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
+    found = intervals.paired_difference(dimension, first=low, second=high)
+    parts = []
+    for scale in dict.fromkeys((2, results.reference_scale)):
+        at = found.sel(scale=scale)
+        raised, lowered = (
+            numbers.layers(at["layer"].values[side.values]) for side in (at["low"] > 0, at["high"] < 0)
+        )
+        parts.append(f"at scale {scale} it raises the ID in {raised} and lowers it in {lowered}")
+    return f"{title}: {'; '.join(parts)}."
+
+
+@markup.per_model()
+def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> str:
+    """Mean and most frequent bin of the neighbor angle at a layer, structured and shuffled."""
+    at = results.shuffled.sel(model=model, layer=min(layer, results.last_layer(model)))
+    parts = []
+    for level in dict.fromkeys(results.extremes):
+        shares = at["neighbor_angle_histogram"].sel(shuffle_level=level).mean("prompt")
+        mean = float(at["neighbor_angle"].sel(shuffle_level=level).mean())
+        mode = float(shares.idxmax("angle"))
+        step = float(shares["angle"][1] - shares["angle"][0]) / 2
+        share = float(shares.sel(angle=slice(60, None)).sum())
+        parts.append(
+            f"at $S = {level}$ the mean is {mean:.1f}°, the fullest bin {mode - step:.0f}° to "
+            f"{mode + step:.0f}°, and {share:.0%} of the angles are above 60°"
+        )
+    return f"{title}, layer {int(at['layer'])}: {'; '.join(parts)}."
+
+
+@markup.per_model()
+def losses(results: RunResults, model: str, title: str) -> str:
+    """Mean loss, structured and shuffled."""
+    loss, levels = results.shuffled["loss"].sel(model=model).mean("prompt"), results.extremes
+    first, last = (f"{float(loss.sel(shuffle_level=level)):.2f} at $S = {level}$" for level in levels)
+    return f"{title}: the loss goes on average from {first} to {last}."
+
+
+def scale_means(results: RunResults, *, scales: list[int]) -> Markdown:
+    """Means of the ID at some scales in the middle layers, structured and shuffled."""
+    return means(results, columns=catalog.selections(*(("intrinsic_dimension", scale) for scale in scales)))
+
+
+@markup.per_model()
+def means(results: RunResults, model: str, title: str, *, columns: dict[str, tuple[str, dict]] = BESIDE) -> str:
+    """Means of observables (title → variable, selection) in the middle layers, structured and shuffled."""
+    low, high = results.extremes
+    found = {name: level_means(results, model, variable, **at) for name, (variable, at) in columns.items()}
+    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items()]
+    return f"{title}, mean of the middle layers at $S = {low}$ and $S = {high}$; {'; '.join(spelled)}."
+
+
+def basis(results: RunResults) -> Markdown:
+    """What was run: prompts, tokens, shuffle levels, models and their distinct points."""
+    dataset, (low, high) = results.observables, results.extremes
+    n_shuffled = results.shuffled.sizes["prompt"]
+    n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
+    lines = [
+        f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
+        f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low}$, "
+        f"{n_shuffled} of them at every shuffle level up to {high}. {_passed_over(dataset)}",
+    ]
+    for model, title in results.models:
+        points = dataset["n_points"].sel(model=model)
+        lines.append(
+            f"{title}: {numbers.span(points.where(points.layer > 0))} distinct points per cloud after the "
+            f"embeddings, {numbers.span(points.sel(layer=0))} in the embeddings, where a token that "
+            "occurs twice is one point."
+        )
+    return markup.bullets(lines)
+
+
+def _passed_over(dataset: xr.Dataset) -> str:
+    """What the filter by length left of the texts that were examined."""
+    n_tokenizers, ids = dataset.sizes["model"], dataset["prompt"].values.tolist()
+    too_short = int(dataset.attrs["n_texts_too_short"])
+    examined = len(ids) + too_short
+    return (
+        f"Of {examined} texts that were examined, {too_short or 'none'} had fewer tokens under "
+        f"{'the tokenizer of the model' if n_tokenizers == 1 else 'one of the tokenizers of the models'}. Those "
+        f"taken are {', '.join(f'`{key}`' for key in ids) if len(ids) <= _N_LISTED else 'listed in the data set'}."
+    )

@@ -1,0 +1,144 @@
+"""What the chapter on truth says: sentences, a table, alt texts."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.chapters import markup
+from token_geometry.chapters.markup import escaped
+from token_geometry.chapters.numbers import interval
+from token_geometry.chapters.performance.results import read_benchmark
+from token_geometry.chapters.truth.frames import BASELINES, statement_frame
+from token_geometry.chapters.truth.results import TruthResults
+from token_geometry.stats import probes
+
+_COMMAND = "python lib/benchmarks/truth.py"
+
+N_SHOWN = 1
+"""Statements of each data set and label whose tokens are shown."""
+
+
+def _missing(results: TruthResults) -> str:
+    return "" if results.datasets else markup.bullets(results.notes).data
+
+
+@markup.unless(_missing)
+def basis(results: TruthResults) -> Markdown:
+    """What was read, and what is missing."""
+    return markup.bullets([*results.notes, *(_basis(dataset, title) for dataset, title in results.models)])
+
+
+def _basis(dataset: xr.Dataset, title: str) -> str:
+    sizes = pd.Series(dataset["dataset"].values).value_counts()
+    named = ", ".join(f"{escaped(name)} ({sizes[name]})" for name in dataset["dataset_name"].values)
+    left_out = int(dataset["n_repeated"].sum() + dataset["n_contradictory"].sum())
+    start = "after a token for the beginning of the sequence" if dataset.attrs["bos_prepended"] else "without BOS"
+    also = f" {left_out} rows of the files were left out as repeated or contradictory." if left_out else ""
+    return (
+        f"{title}: {named}, each read {start}; projection at layer "
+        f"{dataset.attrs['layer']}, curves up to layer {int(dataset['layer'].max())}.{also}"
+    )
+
+
+def tokens(results: TruthResults) -> Markdown:
+    """Table of a few statements with the token whose state was read."""
+    rows = []
+    for dataset in results.datasets[:1]:
+        frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
+        for _, part in frame.groupby(["dataset", "label"], sort=False):
+            for entry in part.head(N_SHOWN).itertuples():
+                cells = (entry.statement, entry.dataset, entry.label)
+                rows.append([*map(escaped, cells), f"{escaped(repr(entry.token))}"])
+    if not rows:
+        return Markdown("No statements were read.")
+    return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
+
+
+@markup.unless(_missing)
+@markup.per_model()
+def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """Where the first data set comes apart on its first two components."""
+    values, chance = dataset["separation"].values[0], float(dataset["chance"][0])
+    low, high = (dataset[f"separation_{end}"].values[0] for end in ("low", "high"))
+    top = int(values.argmax())
+    # one layer of many lies above chance by accident: what counts is from where on all do
+    above = len(low) - int(np.cumprod((low > chance)[::-1]).sum())
+    onset = (
+        f"from layer {above} on its interval lies above chance"
+        if above < len(low)
+        else "at the last layer its interval does not lie above chance"
+    )
+    return (
+        f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
+        f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); {onset}."
+    )
+
+
+@markup.unless(_missing)
+@markup.per_model()
+def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
+    at, found = dataset.sel(layer=dataset.attrs["layer"]).isel(dataset=0), []
+    for probe, name in probes.TITLES.items():
+        ends = (float(at[f"probe_accuracy{end}"].sel(probe=probe)) for end in ("", "_low", "_high"))
+        accuracy, low, high = ends
+        if np.isfinite(accuracy):
+            found.append(f"{name} {accuracy:.0%} ({interval(low, high, '.0%')})")
+    for variable, name in BASELINES.items():
+        if np.isfinite(at[variable]):
+            found.append(f"{name} {float(at[variable]):.0%}")
+    return f"{title}, {escaped(dataset.attrs['basis'])}, layer {dataset.attrs['layer']}: {', '.join(found)}."
+
+
+def _one_data_set(results: TruthResults) -> str:
+    several = any(dataset["transfer_accuracy"].sizes["train_dataset"] > 1 for dataset in results.datasets)
+    return "" if several else "One data set is no transfer."
+
+
+@markup.unless(_missing)
+@markup.unless(_one_data_set)
+@markup.per_model()
+def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str | None:
+    """Mean accuracy of each probe on data sets that it did not learn from."""
+    transfer = dataset["transfer_accuracy"].values
+    other = ~np.eye(transfer.shape[-1], dtype=bool)
+    found = []
+    for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
+        values = matrix[other]
+        values = values[np.isfinite(values)]
+        if len(values):
+            ends = interval(values.min(), values.max(), ".0%")
+            found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
+    start = f"{title}, layer {dataset.attrs['layer']}, mean over pairs of different data sets: "
+    return f"{start}{', '.join(found)}." if found else None
+
+
+def costs(results: TruthResults, *, folder: Path | None = None) -> Markdown:
+    """What the statements of each model took, and what the benchmark says of other ways to read them."""
+    lines = [
+        f"{title}: {dataset.attrs['n_statements']} statements took {dataset.attrs['seconds_forward']:.0f} s to "
+        f"load the blocks and read them, and the rest, the untrained model included, "
+        f"{dataset.attrs['seconds_probes']:.0f} s."
+        for dataset, title in results.models
+    ]
+    found = read_benchmark("truth-cpu", _COMMAND, _benchmark, folder=folder)
+    missing = f"There is no result of the benchmark: `{_COMMAND}` makes it."
+    return markup.bullets([*lines, _benchmark(found) if found else missing])
+
+
+def _benchmark(found: dict) -> str:
+    chosen, ratios = found["parameters"], found["ratios"]
+    single, padded = (
+        f"{spread['median']:.1f} times as long ({interval(spread['min'], spread['max'], '.1f')})"
+        for spread in (ratios["single_to_library"], ratios["padded_to_library"])
+    )
+    return (
+        f"In the benchmark, {chosen['n_statements']} statements of {chosen['dataset']} to layer "
+        f"{chosen['layer']} of {escaped(found['model']['title'])} take "
+        f"{found['seconds']['library']['states']['median']:.1f} s. One whole pass per statement takes {single}, "
+        f"whole passes in padded batches of {chosen['batch_size']} {padded}. Measured on "
+        f"{found['created'][:10]}, {escaped(found['device']['processor'])}, {found['device']['cores']} cores."
+    )

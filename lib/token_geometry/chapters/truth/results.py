@@ -1,0 +1,139 @@
+"""The truth results of a run, or of one request, and the parameters that ask for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import xarray as xr
+
+from token_geometry.base import store
+from token_geometry.chapters.markup import escaped
+from token_geometry.models import models
+from token_geometry.requests.truth import Truth
+from token_geometry.runs import declaration, results
+
+OUTPUT = "data/results/truth.nc"
+"""File of the dataset where a request names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthParameters:
+    """Parameters of `notebooks/truth-pca.ipynb`.
+
+    With `run` alone the notebook is a chapter and reads what the run has; with any other it reads the
+    statements itself, and what is not given is as the run has it.
+    """
+
+    run: str = ""
+    """Name of a run; empty for that of the active Quarto profile."""
+
+    model: str = ""
+    """Model to read the statements with; empty: the first that the run names."""
+
+    layer: int | None = None
+    """Layer of the projection; None: that of the run for this model, else half of the depth."""
+
+    datasets: Sequence[str] = ()
+    """Data sets or CSV files; empty: those of the run."""
+
+    n_statements: int | None = 400
+    """Largest number of statements of each data set; None for all."""
+
+    seed: int = 0
+    """Seed of the draw and of the folds."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    output: str = ""
+    """File of the dataset; empty: `OUTPUT`."""
+
+    last_layer: int | None = None
+    """Last layer of the curves over layers, up to which the blocks are loaded; None: `layer`."""
+
+    @property
+    def is_request(self) -> bool:
+        """Whether anything but the run is given."""
+        return any(
+            getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("run", "datasets")
+        ) or (len(self.datasets) > 0)
+
+    def request(self) -> Truth:
+        """What to compute."""
+        run = declaration.load(self.run)
+        declared = {one.model: one for one in results.requests(run, Truth)}
+        model = self.model or next(iter(declared), run.models[0])
+        same = declared.get(model)
+        layer = self.layer
+        if layer is None:
+            layer = same.layer if same else _depth(model) // 2
+        some = same or next(iter(declared.values()), None)
+        return Truth(
+            model=model,
+            layer=layer,
+            last_layer=self.last_layer,
+            datasets=list(self.datasets) or (list(some.datasets) if some else ["cities"]),
+            n_statements=self.n_statements,
+            seed=self.seed,
+            device=self.device,
+            output=self.output or OUTPUT,
+        )
+
+
+@dataclass(frozen=True)
+class TruthResults:
+    """What the chapter shows."""
+
+    datasets: tuple[xr.Dataset, ...]
+    """One truth dataset per model."""
+
+    notes: tuple[str, ...]
+    """What is missing, and what to do about it."""
+
+    @property
+    def models(self) -> list[tuple[xr.Dataset, str]]:
+        """The dataset and title, as Markdown, of each model."""
+        return [(dataset, escaped(dataset.attrs["model_title"])) for dataset in self.datasets]
+
+    @property
+    def drawn_layer(self) -> int:
+        """Layer of the projection of the first model."""
+        return int(self.datasets[0].attrs["layer"]) if self.datasets else 0
+
+
+def open_results(chosen: TruthParameters) -> TruthResults:
+    """Read what a run has, or compute what is asked for.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or a request cannot be carried out.
+    """
+    if chosen.is_request:
+        # only whoever computes needs torch, which takes seconds to import
+        from token_geometry.studies import truth
+
+        return TruthResults(datasets=(truth.measure(chosen.request()),), notes=())
+    run = declaration.load(chosen.run)
+    found, notes = [], []
+    for result in results.steps(run):
+        if not isinstance(result.request, Truth):
+            continue
+        if result.is_fresh():
+            found.append(store.read(result.path))
+        else:
+            state = "stale or damaged" if result.path.is_file() else "missing"
+            notes.append(
+                f"The truth results of {result.request.model} are {state}: "
+                f"`python -m token_geometry run {run.name}`."
+            )
+    if not found and not notes:
+        notes.append(
+            f"Run {run.name} declares no statements, so this chapter has no results: add the key `truth` to "
+            f"data/runs/{run.name}.yml."
+        )
+    return TruthResults(datasets=tuple(found), notes=tuple(notes))
+
+
+def _depth(model: str) -> int:
+    source = models.resolve(model)
+    return source.shape.get("layers") or models.load_config(source).get_text_config().num_hidden_layers

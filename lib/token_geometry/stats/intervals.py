@@ -1,0 +1,101 @@
+"""Means over prompts with their intervals, differences between shuffle levels, and resamples of the prompts.
+
+Intervals are Student's, which hold for the few prompts that are shuffled. Where nothing can be said (too few
+prompts), there is NaN.
+"""
+
+import numpy as np
+import xarray as xr
+from scipy import special
+
+CONFIDENCE = 0.95
+"""Level of all intervals."""
+
+N_RESAMPLES = 1000
+"""Resamples of a bootstrap."""
+
+
+def mean_interval(values: xr.DataArray) -> xr.Dataset:
+    """Mean over prompts with Student's interval.
+
+    Parameters
+    ----------
+    values
+        With dimension `prompt` and any others; NaN where a prompt has no value.
+
+    Returns
+    -------
+    xarray.Dataset
+        `mean`; `low` and `high`, its interval at `CONFIDENCE`; `p_value` of a mean of zero, two-sided;
+        `n_prompts`; `n_same_sign`, how many prompts have the sign of the mean. NaN for no prompt; interval and
+        p-value need two.
+    """
+    n = values.count("prompt")
+    mean = values.mean("prompt")
+    freedom = (n - 1).where(n > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = values.std("prompt", ddof=1).where(n > 1) / np.sqrt(n)
+        half = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
+        p_value = 2 * special.stdtr(freedom, -abs(mean) / error)
+    return xr.Dataset(
+        {
+            "mean": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "p_value": p_value,
+            "n_prompts": n,
+            "n_same_sign": (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt"),
+        },
+        attrs={"confidence": CONFIDENCE},
+    ).drop_attrs(deep=True)
+
+
+def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
+    """How a quantity changes from one shuffle level to another, prompt by prompt.
+
+    Parameters
+    ----------
+    values
+        With dimensions `prompt`, `shuffle_level` and any others.
+    first, second
+        Shuffle levels.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `mean_interval`, of the second minus the first, over the prompts that have both.
+    """
+    levels = [values.sel(shuffle_level=level, drop=True) for level in (first, second)]
+    return mean_interval(levels[1] - levels[0])
+
+
+def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> xr.DataArray:
+    """Means over resamples of the prompts, for intervals of what is read off a mean curve.
+
+    So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
+    interval of the layer at which the mean is largest.
+
+    Parameters
+    ----------
+    values
+        With dimension `prompt`; prompts without any value are left out, and a value that another prompt
+        lacks makes the means NaN there.
+
+    Returns
+    -------
+    xarray.DataArray
+        With dimension `resample` in the place of `prompt`.
+    """
+    values = values.dropna("prompt", how="all")
+    n_prompts = values.sizes["prompt"]
+    weights = xr.DataArray(resample_weights(np.arange(n_prompts), n_resamples, seed), dims=("resample", "prompt"))
+    return xr.dot(values.drop_vars("prompt", errors="ignore"), weights, dim="prompt") / n_prompts
+
+
+def resample_weights(prompt: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each observation stands in each resample, shape (resample, n); `prompt` counts from 0."""
+    n_prompts = int(prompt.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, n_prompts, (n_resamples, n_prompts))
+    rows = np.arange(n_resamples)[:, None] * n_prompts
+    counts = np.bincount((rows + drawn).ravel(), minlength=n_resamples * n_prompts)
+    return counts.reshape(n_resamples, n_prompts)[:, prompt].astype(float)
