@@ -102,7 +102,7 @@ class RandomModel(LanguageModel):
         config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
         title = f"Random weights, shapes {shape}"
         # LanguageModel's own beginning would load a tokenizer and weights: so it is not called
-        self.source = models.ModelSource(name=shape, title=title, kind="random", location="")
+        self.source = models.ModelSource(shape, title)
         self.device, self.devices, self.tokenizer, self.prepend_bos = device, [device], None, False
         self._head_is_known, self._isometry = None, None
         self.is_whole, self.n_layers = True, config.num_hidden_layers

@@ -16,7 +16,8 @@ import torch
 import transformers
 from common import added_memory, run_command
 
-from token_geometry.models import dequantized, models
+from token_geometry.models import models
+from token_geometry.models.gguf import dequantized
 from token_geometry.states.states import LanguageModel
 
 

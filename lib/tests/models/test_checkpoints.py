@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import corpora
@@ -32,7 +32,7 @@ def hidden_states(model):
 
 
 def load(folder, n_layers=None, dtype="float32"):
-    return LanguageModel(models.resolve(str(folder)), device="cpu", n_layers=n_layers, dtype=dtype)
+    return LanguageModel(sources.resolve(str(folder)), device="cpu", n_layers=n_layers, dtype=dtype)
 
 
 # Weights
@@ -56,7 +56,7 @@ def test_states_of_a_checkpoint_are_those_of_transformers_bit_for_bit(
 
 
 def test_params_decide_the_network(write_meta, tmp_path):
-    config = models.load_config(models.resolve(str(written(write_meta, tmp_path))))
+    config = loading.load_config(sources.resolve(str(written(write_meta, tmp_path))))
     assert (config.vocab_size, config.hidden_size, config.intermediate_size) == (512, 64, 176)
     assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (4, 4, 2)
     assert config.rms_norm_eps == 1e-6 and config.rope_parameters["rope_theta"] == 10000
@@ -86,16 +86,16 @@ def test_published_params_give_the_published_width(name, write_meta, tmp_path):
     params, width, theta = PUBLISHED[name]
     write_meta(tmp_path, n_files=1)
     (tmp_path / "params.json").write_text(json.dumps(params | {"vocab_size": 32000}))
-    config = models.load_config(models.resolve(str(tmp_path)))
+    config = loading.load_config(sources.resolve(str(tmp_path)))
     assert config.intermediate_size == width
     assert config.rope_parameters["rope_theta"] == theta
     assert config.num_key_value_heads == params.get("n_kv_heads", params["n_heads"])
 
 
 def test_a_checkpoint_has_controls(write_meta, tmp_path):
-    source = models.resolve(f"{written(write_meta, tmp_path)}@random")
-    config = models.load_config(source)
-    control = models.load_model(source, dtype="float32", device="cpu")
+    source = sources.resolve(f"{written(write_meta, tmp_path)}@random")
+    config = loading.load_config(source)
+    control = loading.load_model(source, dtype="float32", device="cpu")
     assert control.config.num_hidden_layers == config.num_hidden_layers == 4
     assert float(control.model.embed_tokens.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
 
@@ -103,10 +103,10 @@ def test_a_checkpoint_has_controls(write_meta, tmp_path):
 def test_the_identity_of_a_checkpoint_follows_its_weights(write_meta, tmp_path):
     written(write_meta, tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "other")
-    before = models.resolve(str(tmp_path / "one")).identity()
-    assert models.resolve(str(tmp_path / "other")).identity() == before
+    before = sources.resolve(str(tmp_path / "one")).identity()
+    assert sources.resolve(str(tmp_path / "other")).identity() == before
     write_meta(tmp_path / "other", n_files=2, dtype=torch.float16)
-    assert models.resolve(str(tmp_path / "other")).identity() != before
+    assert sources.resolve(str(tmp_path / "other")).identity() != before
 
 
 # Tokenizers
@@ -115,7 +115,7 @@ def test_the_identity_of_a_checkpoint_follows_its_weights(write_meta, tmp_path):
 def test_a_tokenizer_up_to_llama_2_splits_as_sentencepiece_does(write_meta, sentencepiece_model, tmp_path):
     from sentencepiece import SentencePieceProcessor
 
-    tokenizer = models.load_tokenizer(models.resolve(str(written(write_meta, tmp_path))))
+    tokenizer = loading.load_tokenizer(sources.resolve(str(written(write_meta, tmp_path))))
     expected = SentencePieceProcessor(model_proto=sentencepiece_model)
     texts = [*TEXTS, *list(corpora.load_corpus("python-docs").texts.values())[:5]]
     for text in texts:
@@ -140,7 +140,7 @@ def test_a_tokenizer_of_llama_3_splits_as_tiktoken_does(write_meta, ranks, tmp_p
     write_meta(tmp_path, n_files=1, config=config, embeddings_by_row=True, vocab_size=524)
     lines = [f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks.items()]
     (tmp_path / "tokenizer.model").write_text("\n".join(lines) + "\n")
-    tokenizer = models.load_tokenizer(models.resolve(str(tmp_path)))
+    tokenizer = loading.load_tokenizer(sources.resolve(str(tmp_path)))
     words = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -205,7 +205,7 @@ def test_a_file_that_is_missing_is_named(name, write_meta, tmp_path, refused):
     folder = written(write_meta, tmp_path)
     (folder / name).unlink()
     with refused(f"model {str(folder)!r}", name):
-        models.resolve(str(folder))
+        sources.resolve(str(folder))
 
 
 def test_a_last_file_that_is_missing_is_noticed(write_meta, tmp_path, refused):
@@ -252,11 +252,11 @@ def test_a_tokenizer_that_is_none_is_refused(write_meta, tmp_path, refused):
     folder = written(write_meta, tmp_path)
     (folder / "tokenizer.model").write_bytes(b"\x00 nothing of the kind")
     with refused("tokenizer.model", "neither a SentencePiece model nor a list of ranks"):
-        models.load_tokenizer(models.resolve(str(folder)))
+        loading.load_tokenizer(sources.resolve(str(folder)))
 
 
 def test_the_alias_of_the_published_files_says_where_to_put_them(refused):
-    source = models.resolve("llama-7b-pth")
+    source = sources.resolve("llama-7b-pth")
     assert (source.kind, source.shape["layers"]) == ("meta", 32)
     with refused("llama-7b-pth", "data/weights/llama-7b", "consolidated"):
-        models.load_config(source)
+        loading.load_config(source)

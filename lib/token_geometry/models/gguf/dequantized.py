@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.models import checkpoints, gguf_header
+from token_geometry.models import families
+from token_geometry.models.gguf import configuration, header, tokenizers
 
 if TYPE_CHECKING:
     import torch
 
-CONVERSION = 2
+CONVERSION = 3
 """Version of the dequantized copies in the cache; a new one makes them anew."""
 
 _LONG = 4096  # entries of an array that only a vocabulary has
@@ -81,24 +82,25 @@ def read_tokenizer(kept: Path):
     return PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
 
 
+def read_config(gguf: Path):
+    """The configuration of a GGUF file, without dequantizing it; raises as `folder`."""
+    with _readable_errors(gguf), _header_read_once():
+        return configuration.read(gguf, header.read(gguf))
+
+
 def _dequantize(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    arguments = {"gguf_file": gguf.name}
-    try:
-        with _header_read_once():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, dtype=torch.float32, output_loading_info=True, **arguments
-            )
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
-            "architecture that transformers does not read from GGUF"
-        ) from None
-    checkpoints.refuse_missing(report, gguf.name)
+    with _readable_errors(gguf), _header_read_once():
+        head = header.read(gguf)
+        tokenizers.check(gguf, head)
+        config = configuration.read(gguf, head)
+        tokenizer = tokenizers.read(gguf, head)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    families.refuse_other_weights(report, model, gguf.name)
     tokenizer.save_pretrained(target)
     # transformers refuses to save a model that came from GGUF, although its
     # weights are plain float32 by now: so the two files are written here.
@@ -130,6 +132,20 @@ def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
 
 
 @contextlib.contextmanager
+def _readable_errors(gguf: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
+            "architecture that transformers does not read from GGUF"
+        ) from None
+
+
+@contextlib.contextmanager
 def _header_read_once() -> Iterator[None]:
     """Keep what the `gguf` package finds in a header between the calls that ask for it, but no vocabulary.
 
@@ -144,7 +160,7 @@ def _header_read_once() -> Iterator[None]:
     class Reader(gguf.GGUFReader):
         def _get_field_parts(self, orig_offs, raw_type):
             if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
-                kind, length, size = gguf_header.array(self.data, orig_offs)
+                kind, length, size = header.array(self.data, orig_offs)
                 if length > _LONG:
                     types = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType(kind)]
                     # the number of tokens is the size of the vocabulary; nobody asks for that of their scores

@@ -1,0 +1,113 @@
+"""Devices: which of them a process takes, and which of them each block of a large model goes to."""
+
+from collections.abc import Sequence
+
+from token_geometry.base.errors import InputError
+
+
+def choose_device(device: str) -> str:
+    """The torch device for `device`, where `auto` is the first GPU or else the CPU.
+
+    Raises
+    ------
+    InputError
+        If the device does not exist here.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise InputError(
+            f"device {device!r} does not exist here; accepted: auto, {', '.join(available)}"
+        ) from None
+    return device
+
+
+def devices(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: int = 0) -> list[str]:
+    """Devices of one of several models that stand side by side on this machine.
+
+    Parameters
+    ----------
+    device
+        As for `choose_device`. With several models it names a kind of device, not one GPU.
+    gpus_per_model
+        How many GPUs a model is spread over; GPUs of one model follow on one another.
+    n_models
+        How many processes of this machine hold a model each.
+    place
+        Number of the process among them.
+
+    Returns
+    -------
+    list of str
+        `gpus_per_model` GPUs, or the one device.
+
+    Raises
+    ------
+    InputError
+        If there is no such device, or there are too few.
+    """
+    import torch
+
+    chosen = torch.device(choose_device(device))
+    if chosen.type != "cuda":
+        if gpus_per_model != 1:
+            raise InputError(
+                f"gpus_per_model is {gpus_per_model} and the device {chosen}; accepted: 1, or a machine with GPUs"
+            )
+        return [str(chosen)]
+    needed = gpus_per_model * n_models
+    if needed == 1:
+        return [str(chosen)]
+    first, n_gpus = chosen.index or 0, torch.cuda.device_count()
+    if first + needed > n_gpus:
+        raise InputError(
+            f"num_processes x gpus_per_model is {n_models} x {gpus_per_model}, from device {device!r} on, and "
+            f"this machine has {n_gpus} GPUs: lower one of them"
+        )
+    start = first + place * gpus_per_model
+    return [f"cuda:{number}" for number in range(start, start + gpus_per_model)]
+
+
+def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = ()) -> dict:
+    """Which GPU each part of a model goes to: whole blocks, in order, shared out evenly.
+
+    Parameters
+    ----------
+    sketch
+        A transformers model; weights on the meta device will do.
+    gpus
+        Names of the GPUs.
+    name
+        Name of the model, for the error.
+    free
+        Bytes of each that may be taken; empty: four fifths of what is free now.
+
+    Raises
+    ------
+    InputError
+        If the GPUs are too small.
+    """
+    import torch
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    # the rest is for the states of a prompt
+    free = free or [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
+    sketch.tie_weights()
+    whole: list[str] = list(sketch._no_split_modules or ())
+    numbers = [torch.device(gpu).index for gpu in gpus]
+    memory: dict = dict(zip(numbers, free, strict=True)) | {"cpu": 0}
+    memory = get_balanced_memory(sketch, memory, no_split_module_classes=whole)
+    parts = infer_auto_device_map(sketch, memory, no_split_module_classes=whole)
+    if not set(parts.values()) <= set(numbers):
+        size = sum(p.numel() * p.element_size() for p in sketch.parameters())
+        raise InputError(
+            f"model {name!r} takes {size / 1e9:.0f} GB and the {len(gpus)} GPUs of a process have "
+            f"{sum(free) / 1e9:.0f} GB free: raise gpus_per_model, or take dtype bfloat16"
+        )
+    return parts

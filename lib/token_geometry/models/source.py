@@ -1,0 +1,142 @@
+"""The source of a model: what its kinds have in common."""
+
+import contextlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar, Self
+
+from token_geometry.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is and what decides its numbers; nothing of it is loaded yet."""
+
+    name: str
+    """The name by which the run calls it: alias, hub id or path."""
+
+    title: str
+    """Name that a reader sees."""
+
+    location: str = ""
+    """Hub id or path, where there is one."""
+
+    _: KW_ONLY
+
+    revision: str | None = None
+    """Revision of the hub."""
+
+    prepend_bos: bool | None = None
+    """Whether BOS is fed first; None: decided by the model's family."""
+
+    license: str = ""
+    """Short note on the licence."""
+
+    shape: dict = field(default_factory=dict)
+    """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
+
+    control: str = ""
+    """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
+    random order; empty: the model itself."""
+
+    control_seed: int = 0
+    """Seed of the control."""
+
+    kind: ClassVar[str] = ""
+    """Word for the kind."""
+
+    entry: ClassVar[str] = ""
+    """Key that an entry of `data/models.yml` gives the place by, where it can be of this kind."""
+
+    @classmethod
+    def at(cls, name: str) -> Self | None:
+        """The source that a hub id or path stands for; None, if it is of another kind."""
+        return None
+
+    @classmethod
+    def of_entry(cls, name: str, place, **rest) -> Self:
+        """The source of an entry of `data/models.yml`."""
+        return cls(name, location=place, **rest)
+
+    def identity(self) -> dict[str, str]:
+        """What decides the numbers of this model: source and checksum or revision, and the control.
+
+        Raises
+        ------
+        InputError
+            If its files are not where they should be.
+        """
+        identity = self.origin()
+        if self.prepend_bos is not None:  # else its family decides, which the files decide
+            identity["prepend_bos"] = str(self.prepend_bos).lower()
+        if not self.control:
+            return identity
+        return identity | {"weights": f"{self.control}, seed {self.control_seed}"}
+
+    def origin(self) -> dict[str, str]:
+        """The identity of the model that this is, or is a control of."""
+        raise NotImplementedError
+
+    def check_files(self) -> None:
+        """Refuse a local model whose files cannot be loaded, at once and without reading the weights."""
+
+    def known_shape(self) -> dict[str, int]:
+        """`shape`, where it is known without the configuration; else nothing."""
+        return self.shape
+
+    def is_made(self) -> bool:
+        """Whether `directory` has nothing to do."""
+        return True
+
+    def directory(self) -> str:
+        """A directory or hub id from which transformers loads the model; GGUF is dequantized once."""
+        return self.location
+
+    def config(self):
+        """The configuration, a transformers `PreTrainedConfig`."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.directory(), revision=self.revision, trust_remote_code=False)
+
+    def tokenizer(self):
+        """The tokenizer, a transformers `PreTrainedTokenizerBase`."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.directory(), revision=self.revision, trust_remote_code=False)
+
+    def weights(self, config) -> dict:
+        """What `from_pretrained` is to be given to find the weights of a model of this configuration."""
+        return {"pretrained_model_name_or_path": self.directory(), "revision": self.revision}
+
+    def at_commit(self) -> Self:
+        """The same model with the commit that its revision stands for now, as far as that can be told.
+
+        So all files of an extraction come from one commit, which its results record.
+        """
+        return self
+
+    def way_out(self) -> str:
+        """What to do where the model could not be loaded."""
+        return "check that the files are whole"
+
+    @contextlib.contextmanager
+    def readable_errors(self) -> Iterator[None]:
+        """Turn what transformers and the hub raise at loading into one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+                raise InputError(
+                    f"model {self.name!r} is too large for the device's memory: take dtype bfloat16, or "
+                    "spread it over more GPUs with gpus_per_model"
+                ) from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
+                reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
+            way_out = self.way_out()
+            if isinstance(error, ImportError) or "quantiz" in reason:
+                way_out = "provide what is missing, or give weights that are not quantized"
+            raise InputError(f"model {self.name!r} could not be loaded ({reason}): {way_out}") from None

@@ -1,0 +1,75 @@
+"""Sources by name: what the name of a model stands for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from token_geometry.base import project
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.models import controls
+from token_geometry.models.kinds import KINDS
+from token_geometry.models.source import ModelSource
+
+
+def aliases() -> dict[str, dict]:
+    """The entries of `data/models.yml`."""
+    return yaml.safe_load((project.root() / "data" / "models.yml").read_text(encoding="utf-8"))
+
+
+def resolve(model: str) -> ModelSource:
+    """Find out what `model` names; nothing is downloaded or opened.
+
+    Parameters
+    ----------
+    model
+        An alias of `data/models.yml`, a hub id (`owner/name`, optionally `owner/name@revision`), a
+        local directory in transformers' format or of Meta's files (`consolidated.*.pth`,
+        `params.json`, `tokenizer.model`), or a `.gguf` file. With `@random` or `@permuted` at its
+        end, or these with a seed (`@random-1`), it is the untrained control of that model; they are
+        no revisions of the hub.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or files that belong to a model are missing.
+    """
+    original, control, seed = controls.split(model)
+    if control:
+        return _control(model, resolve(original), control, seed)
+    known = aliases()
+    if model in known:
+        return _from_alias(model, dict(known[model]))
+    if source := _at(model):
+        return source
+    stem, _, word = model.rpartition("@")
+    if stem in known or stem and Path(stem).expanduser().exists():
+        raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
+    accepted = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
+    if model.startswith(("/", "~", ".")) or model.count("/") > 1:
+        raise InputError(
+            f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {accepted}"
+        )
+    raise InputError(f"{one_of('model', model, known)}; or {accepted}")
+
+
+def _at(place: str) -> ModelSource | None:
+    return next((source for kind in KINDS if (source := kind.at(place))), None)
+
+
+def _from_alias(name: str, entry: dict) -> ModelSource:
+    if "path" in entry:
+        path = project.root() / Path(entry.pop("path")).expanduser()
+        found = _at(str(path))
+        if found is None:
+            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}, where nothing is")
+        return replace(found, name=name, **entry)
+    (kind,) = (kind for kind in KINDS if kind.entry in entry)
+    return kind.of_entry(name, entry.pop(kind.entry), **entry)
+
+
+def _control(name: str, original: ModelSource, control: str, seed: int) -> ModelSource:
+    if original.control:
+        raise InputError(f"model {name!r} asks for the control of a control: leave one of them out")
+    title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
+    return replace(original, name=name, title=title, control=control, control_seed=seed)
