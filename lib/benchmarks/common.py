@@ -25,7 +25,8 @@ from token_geometry.base.resources import processor, status
 from token_geometry.extraction import extraction
 from token_geometry.geometry import cosine, neighbors
 from token_geometry.observables import labelled
-from token_geometry.states.states import LanguageModel, States
+from token_geometry.states.heads import Head
+from token_geometry.states.model import LanguageModel, States
 
 FORWARD = ("forward", "head")
 """Stages of the forward pass: the blocks, and the loss from the logits."""
@@ -129,7 +130,7 @@ def run_library(
     """
     with ExitStack() as stack:
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
-        stack.enter_context(watch.around(LanguageModel, "_predictions", "head"))
+        stack.enter_context(watch.around(Head, "predictions", "head"))
         stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
         stack.enter_context(watch.around(cosine, "cosine_similarity", "cosine"))
         stack.enter_context(watch.stage("writing"))

@@ -35,7 +35,7 @@ from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import batching, extraction
 from token_geometry.models import models
 from token_geometry.observables import labelled
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 SHAPES = {
@@ -72,7 +72,7 @@ PAPER_PROMPTS = 2244
 N_WARM_UP = 3
 
 
-class RandomModel(LanguageModel):
+def random_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     """A model with random weights, made on the device; it needs no files and no tokenizer.
 
     Parameters
@@ -84,19 +84,14 @@ class RandomModel(LanguageModel):
     device
         A torch device.
     """
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    def __init__(self, shape: str, *, dtype: str, device: str):
-        from transformers import AutoModelForCausalLM, LlamaConfig
-
-        config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
-        title = f"Random weights, shapes {shape}"
-        # LanguageModel's own beginning would load a tokenizer and weights: so it is not called
-        self.source = models.ModelSource(name=shape, title=title, kind="random", location="")
-        self.device, self.devices, self.tokenizer, self.prepend_bos = device, [device], None, False
-        self._head_is_known, self._isometry = None, None
-        self.is_whole, self.n_layers = True, config.num_hidden_layers
-        with torch.device(device):
-            self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
+    title = f"Random weights, shapes {shape}"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    source = models.ModelSource(name=shape, title=title, kind="random", location="")
+    return LanguageModel.of(model, source=source, device=device)
 
 
 def random_prompts(n_prompts: int, n_tokens: int, *, n_vocabulary: int) -> list[prompts.Prompt]:
@@ -207,9 +202,9 @@ def benchmark(options: argparse.Namespace) -> None:
     write_json(make_result("observables-gpu", parameters, results, device=device), output)
 
 
-def _make_model(shape: str, *, dtype: str, device: str) -> RandomModel:
+def _make_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     try:
-        return RandomModel(shape, dtype=dtype, device=device)
+        return random_model(shape, dtype=dtype, device=device)
     except torch.OutOfMemoryError:
         raise InputError(
             f"device {device!r} has too little memory for the shapes {shape!r} in {dtype}: choose --shape reduced"

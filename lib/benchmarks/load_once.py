@@ -17,7 +17,7 @@ import transformers
 from common import added_memory, run_command
 
 from token_geometry.models import dequantized, models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 
 
 def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) -> dict:

@@ -35,7 +35,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import extraction
 from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 DEFAULT_MODEL = "smollm2-135m"

@@ -24,7 +24,7 @@ from common import (
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import truth
 from token_geometry.texts import statements
 

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import extraction
 from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import prompts
 

@@ -24,7 +24,7 @@ from token_geometry.base import progress, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import batching, extraction, launcher, locks
 from token_geometry.models import models, placement
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 
 N_PROMPTS = 6

@@ -12,7 +12,7 @@ import transformers
 
 from token_geometry.extraction import extraction
 from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 TOKENS = np.random.default_rng(0).integers(3, 512, size=60)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from token_geometry.extraction import extraction
 from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

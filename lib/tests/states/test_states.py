@@ -1,5 +1,7 @@
 """Hidden states and loss are transformers' own, for real models and for families of tiny ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from oracles import brute_force
 from token_geometry.geometry import neighbors
 from token_geometry.models import models
 from token_geometry.observables import labelled
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 VOCABULARY = 600
@@ -185,12 +187,8 @@ def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
         model = transformers.AutoModelForCausalLM.from_config(FAMILIES["gemma2 caps its logits"])
         model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
         model.config.final_logit_softcapping = cap
-        language_model = object.__new__(LanguageModel)
-        vars(language_model).update(
-            source=models.resolve("smollm2-135m"), model=model.eval(), device="cpu", prepend_bos=False,
-            is_whole=True, n_layers=3,
-            _head_is_known=None, _isometry=None,
-        )  # fmt: skip
+        source = dataclasses.replace(models.resolve("smollm2-135m"), prepend_bos=False)
+        language_model = LanguageModel.of(model.eval(), source=source)
         token_ids = np.arange(2, 42)
         states = language_model.forward(token_ids, logits=True)
         logits = logits_of_transformers(model, token_ids)

@@ -20,7 +20,7 @@ from token_geometry.chapters.truth import report as truth_report
 from token_geometry.models import models
 from token_geometry.runs import runs
 from token_geometry.states import prefix_trees
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes
 from token_geometry.studies import truth
 from token_geometry.texts import statements

@@ -51,7 +51,7 @@ def make(
         return
     import torch
 
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
     source = work.source
     directory = Path(request.output)

@@ -22,7 +22,7 @@ from token_geometry.observables import labelled
 from token_geometry.texts import prompts
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
 PLAN = "extraction.json"
 """File of an extraction's directory that says what it is to hold."""

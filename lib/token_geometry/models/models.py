@@ -268,7 +268,7 @@ def load_model(
     whole = is_whole(source, config, n_layers)
     with readable_errors(source), contextlib.ExitStack() as stack:
         check_files(source)
-        kind, config, sketch = _network(config, None if whole else max(n_layers, 1))
+        kind, config, sketch = blocks.network(config, None if whole else max(n_layers, 1))
         if not whole or source.control == "random":
             stack.enter_context(_without_report())
         options = {"config": config, "dtype": getattr(torch, dtype)}
@@ -295,7 +295,7 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     InputError
         If there are not so many.
     """
-    last = config.get_text_config().num_hidden_layers
+    last = blocks.depth(config)
     if n_layers is not None and not 0 <= n_layers <= last:
         raise InputError(
             f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
@@ -337,7 +337,7 @@ def check_length(source: ModelSource, config, n_tokens: int) -> None:
     InputError
         Naming the length and the model's context.
     """
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = blocks.context(config)
     bos = int(needs_bos(source, config.model_type))
     if source.kind != "meta" and context and n_tokens + bos > context:
         raise InputError(
@@ -456,20 +456,6 @@ def _check_vocabulary(source: ModelSource, tokenizer, n_vocabulary: int) -> None
             f"model {source.name!r} has a vocabulary of {n_vocabulary}, of which its tokenizer has only "
             f"{len(tokenizer)}: the tokenizer belongs to another model; take the files of one model"
         )
-
-
-def _network(config, n_blocks: int | None):
-    """Class of the network, without head and cut after `n_blocks`, the configuration it takes, a sketch."""
-    import torch
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    auto = AutoModelForCausalLM if n_blocks is None else AutoModel
-    with torch.device("meta"):  # a sketch, which has shapes and no weights
-        sketch = auto.from_config(config, trust_remote_code=False)
-    if n_blocks is None:
-        return type(sketch), sketch.config, sketch
-    last = config.get_text_config().num_hidden_layers
-    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config, sketch
 
 
 def _spread(sketch, gpus: Sequence[str], name: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ from token_geometry.observables import labelled
 from token_geometry.texts import prompts
 
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
@@ -263,7 +263,7 @@ def compare_with_dadapy(request: Calibration, selected: Sequence[prompts.Prompt]
 
 def load(request: Calibration, precision: str) -> "LanguageModel":
     """The model in one of `PRECISIONS`."""
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     model = LanguageModel(models.resolve(request.model), dtype=dtype, device=request.device)

@@ -22,7 +22,7 @@ from token_geometry.texts.statements import Statements
 if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
     import torch
 
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
 N_COMPONENTS = 3
 """Components that are kept at every layer."""
@@ -142,7 +142,7 @@ def read(model: str, texts: Sequence[str], *, n_layers: int, device: str = "auto
     device
         Torch device.
     """
-    from token_geometry.states.states import LanguageModel
+    from token_geometry.states.model import LanguageModel
 
     source = models.resolve(model)
     language_model = LanguageModel(source, device=device, n_layers=n_layers)
