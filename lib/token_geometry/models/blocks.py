@@ -6,8 +6,28 @@ _CONTEXTS = ("max_position_embeddings", "max_target_positions", "max_seq_len", "
 
 
 def depth(config) -> int:
-    """Number of blocks that a configuration gives its decoder of text."""
-    return _text(config).num_hidden_layers
+    """Number of blocks that a configuration gives its decoder of text.
+
+    Raises
+    ------
+    InputError
+        If it describes no language model.
+    """
+    text = _text(config)
+    # the decoder of BART, alone or in the whole, counts by the first name
+    counts = (getattr(text, name, None) for name in ("decoder_layers", "num_decoder_layers", "num_hidden_layers"))
+    found = next((count for count in counts if isinstance(count, int)), None)
+    if found is None or vocabulary(config) is None:
+        raise InputError(
+            f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
+            "has no one vocabulary and number of layers; choose another model"
+        )
+    return found
+
+
+def vocabulary(config) -> int | None:
+    """Number of tokens that a configuration gives its decoder of text."""
+    return getattr(_text(config), "vocab_size", None)
 
 
 def context(config) -> int | None:
@@ -18,8 +38,10 @@ def context(config) -> int | None:
 
 def trunk(model):
     """The network of a transformers model without its head."""
-    # a few families have no such part by the name that they give: `base_model` is the model itself
-    return model.get_decoder() if model.base_model is model else model.base_model
+    if model.base_model is not model or model.get_output_embeddings() is None:
+        return model.base_model
+    # Llama 4 has no part of the name that it gives
+    return next(part for part in model.children() if hasattr(part, "base_model"))
 
 
 def find(trunk, n_layers: int) -> str:
@@ -89,16 +111,19 @@ def network(config, n_blocks: int | None):
             f"layer {n_blocks} is asked for, and the network has {found} blocks, where its configuration counts "
             f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
         )
-    return _first(type(sketch), path, n_blocks), sketch.config, sketch
+    return _first(sketch, path, n_blocks), sketch.config, sketch
 
 
 def _text(config):
-    # of a model with encoder and decoder, the causal one is the decoder
-    return config.get_text_config(decoder=True)
+    try:
+        # of a model with encoder and decoder, the causal one is the decoder
+        return config.get_text_config(decoder=True)
+    except ValueError:  # there are several
+        return None
 
 
-def _first(kind: type, path: str, n_blocks: int) -> type:
-    """The class `kind`, except that its models end after `n_blocks` blocks.
+def _first(sketch, path: str, n_blocks: int) -> type:
+    """The class of a network, except that its models end after `n_blocks` blocks.
 
     The network is laid out from the configuration of the whole model and then cut. So what a
     family derives from its depth (the scale of the residuals in MiniCPM, the blocks that share
@@ -107,17 +132,23 @@ def _first(kind: type, path: str, n_blocks: int) -> type:
 
     Parameters
     ----------
-    kind
-        Class of a transformers model without head.
+    sketch
+        A transformers model without head, as it is inside of the whole model.
     path
         Name of the list of its blocks, from `find`.
     n_blocks
         How many blocks to keep.
     """
+    kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 
     def __init__(self, config, *arguments, **options):
         kind.__init__(self, config, *arguments, **options)
         del self.get_submodule(path)[n_blocks:]
+        for name in {name for name, _ in self.named_children()} - parts:
+            setattr(self, name, None)  # the pooler of BERT, which a model with a head does not have
+        names = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        tied = self.all_tied_weights_keys.items()  # blocks of Zamba share weights
+        self.all_tied_weights_keys = {one: other for one, other in tied if {one, other} <= names}
 
     # transformers looks up by these names what it records of a network, and whose code it is
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}

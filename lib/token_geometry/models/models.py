@@ -224,7 +224,7 @@ def load_tokenizer(source: ModelSource):
             tokenizer = AutoTokenizer.from_pretrained(
                 source.location, revision=source.revision, trust_remote_code=False
             )
-    _check_vocabulary(source, tokenizer, config.get_text_config().vocab_size)
+    _check_vocabulary(source, tokenizer, blocks.vocabulary(config))
     return tokenizer
 
 

@@ -76,7 +76,9 @@ class Head:
         for start in range(0, len(self._linear.weight), VOCABULARY_CHUNK):
             some = slice(start, start + VOCABULARY_CHUNK)
             bias = None if self._linear.bias is None else self._linear.bias[some]
-            yield self._capped(torch.nn.functional.linear(self._fit(last), self._linear.weight[some], bias)).float()
+            yield self._capped(
+                torch.nn.functional.linear(self._fit(last), self._linear.weight[some], bias)
+            ).float()
 
     def _logits(self, last: torch.Tensor) -> torch.Tensor:
         return self._capped(self._linear(self._fit(last)))

@@ -93,6 +93,7 @@ class LanguageModel:
         self.head = Head(model, self.stream.trunk) if self.is_whole else None
         self.prepend_bos = models.needs_bos(source, model.config.model_type)
         self._shares_prefixes: bool | None = None
+        self._longest = 0
         if self.prepend_bos and tokenizer.bos_token_id is None:
             raise InputError(
                 f"model {source.name!r} needs a BOS token and its tokenizer has none: "
@@ -182,8 +183,11 @@ class LanguageModel:
         start = [self.tokenizer.bos_token_id] if bos else []
         rows = [[*start, *ids] for ids in token_ids]
         self._check_lengths([len(row) - len(start) for row in rows], n_special=len(start))
-        if self._shares_prefixes is None:
+        longest = max(map(len, rows))
+        # some families see a window only, which a longer text may leave
+        if self._shares_prefixes is None or (self._shares_prefixes and longest > self._longest):
             self._shares_prefixes = short_texts.can_share(self.stream, rows)
+        self._longest = max(longest, self._longest)
         return short_texts.last_token(self.stream, rows, shared=self._shares_prefixes)
 
     def _check_lengths(self, lengths: list[int], *, n_special: int) -> None:
