@@ -1,4 +1,4 @@
-"""Blocks: where a network keeps them, how many there are, and a network that has the first few only."""
+"""Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
 from token_geometry.base.errors import InputError
 

@@ -144,7 +144,7 @@ class Stream:
         text = ids[0].repeat(_N_CHECKED)[:_N_CHECKED]
         other = torch.cat([text[:_N_SHARED], text[_N_SHARED:].flip(0)])
         if torch.equal(text, other):
-            other[_N_SHARED:] = (text[0] + 1) % blocks.vocabulary(self.model.config)
+            other[_N_SHARED:] = (text[-1] + 1) % blocks.vocabulary(self.model.config)
         both, _ = self._pass(torch.stack([text, other]))
         alone, _ = self._pass(text[None])
         unit = torch.finfo(self.model.dtype).eps
