@@ -16,27 +16,30 @@ from pathlib import Path
 from unittest import mock
 
 import joblib
+import numpy as np
 import torch
 import xarray as xr
 
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import processor, status
-from token_geometry.extraction import extraction
-from token_geometry.geometry import cosine, neighbors
+from token_geometry.extraction import shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.geometry import neighbors
 from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.heads import Head
 from token_geometry.states.model import LanguageModel, States
 
 FORWARD = ("forward", "head")
 """Stages of the forward pass: the blocks, and the loss from the logits."""
 
-OBSERVABLES = ("neighbors", "cosine", "writing", "observables")
+OBSERVABLES = ("neighbors", "writing", "observables")
 """Stages of this library after the forward pass."""
 
 
 class Stopwatch:
-    """Wall-clock seconds of named stages.
+    """Seconds of named stages.
 
     A stage inside another counts for itself only, so the stages always add up to the time between the
     first start and the last end.
@@ -45,9 +48,12 @@ class Stopwatch:
     ----------
     device
         Torch device; work that was queued on a GPU is waited for at every change of stage.
+    clock
+        Tells the seconds: the wall's, or this process's on all cores, which other programs hardly touch.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str = "cpu", *, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
         self.seconds: dict[str, float] = {}
         self._device = torch.device(device)
         self._open: list[str] = []
@@ -90,7 +96,7 @@ class Stopwatch:
     def _change(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
+        now = self._clock()
         if self._open:
             self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._last
         self._last = now
@@ -109,8 +115,8 @@ class Passed:
 
 def run_library(
     model: LanguageModel,
-    key: extraction.ShardKey,
-    request: extraction.Extraction,
+    key: ShardKey,
+    request: Extraction,
     recipe: dict,
     *,
     path: Path,
@@ -121,7 +127,7 @@ def run_library(
     Parameters
     ----------
     model, key, request, recipe
-        As for `extraction.make_shard`.
+        As for `shards.make_shard`.
     path
         File of the shard.
     watch
@@ -131,10 +137,9 @@ def run_library(
     with ExitStack() as stack:
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
         stack.enter_context(watch.around(Head, "predictions", "head"))
-        stack.enter_context(watch.around(neighbors, "neighbor_table", "neighbors"))
-        stack.enter_context(watch.around(cosine, "cosine_similarity", "cosine"))
+        stack.enter_context(watch.around(neighbors, "neighbor_tensors", "neighbors"))
         stack.enter_context(watch.stage("writing"))
-        shard = extraction.make_shard(model, key, request, recipe)
+        shard = shards.make_shard(model, key, request, recipe)
         store.write(shard, path)
         shard = store.read(path)
     with watch.stage("observables"):
@@ -172,11 +177,19 @@ def added_memory() -> Iterator[list[int]]:
         added.append(max(status("VmHWM") - before, 0))
 
 
+def vector_instructions() -> dict[str, str]:
+    """The widest that NumPy and torch use here, by their own names."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"]
+    widest = (found.get("found") or found["baseline"])[-1]
+    return {"numpy": widest, "torch": torch.backends.cpu.get_cpu_capability()}
+
+
 def describe_machine(device: str = "cpu") -> dict:
-    """Processor, cores, threads, GPU."""
+    """Processor, the vector instructions that are used of it, cores, threads, GPU."""
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     return {
         "processor": processor(),
+        "vector_instructions": vector_instructions(),
         "cores": joblib.cpu_count(only_physical_cores=True),
         "threads": torch.get_num_threads(),
         "gpu": gpu,

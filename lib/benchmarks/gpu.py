@@ -32,9 +32,11 @@ from common import (
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import batching, extraction
+from token_geometry.extraction import batching, shards
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
 from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
@@ -54,6 +56,14 @@ SHAPES = {
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
         "vocab_size": 32000,
+    },
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
     },
     "tiny": {
         "hidden_size": 64,
@@ -86,6 +96,7 @@ def random_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     """
     from transformers import AutoModelForCausalLM, LlamaConfig
 
+    torch.manual_seed(0)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
     title = f"Random weights, shapes {shape}"
     with torch.device(device):
@@ -107,12 +118,12 @@ def random_prompts(n_prompts: int, n_tokens: int, *, n_vocabulary: int) -> list[
 class Pipeline:
     """Prompts through one model, in a temporary folder."""
 
-    def __init__(self, model: LanguageModel, request: extraction.Extraction, folder: Path):
+    def __init__(self, model: LanguageModel, request: Extraction, folder: Path):
         self.model, self.request, self.folder = model, request, folder
 
     def by_stage(self, prompt: prompts.Prompt) -> Stopwatch:
         """One prompt with a wait for the device at every change of stage."""
-        watch, key = Stopwatch(self.model.device), extraction.ShardKey(prompt, 0)
+        watch, key = Stopwatch(self.model.device), ShardKey(prompt, 0)
         run_library(self.model, key, self.request, {}, path=self.folder / key.file_name(), watch=watch)
         return watch
 
@@ -122,8 +133,8 @@ class Pipeline:
 
     def whole(self, batch: list[prompts.Prompt]) -> None:
         """As an extraction and the reduction to observables run it, without a stopwatch."""
-        keys = [extraction.ShardKey(prompt, 0) for prompt in batch]
-        for key, shard in zip(keys, extraction.make_shards(self.model, keys, self.request, {}), strict=True):
+        keys = [ShardKey(prompt, 0) for prompt in batch]
+        for key, shard in zip(keys, shards.make_shards(self.model, keys, self.request, {}), strict=True):
             path = self.folder / key.file_name()
             store.write(shard, path)
             labelled.observables(store.read(path))
@@ -178,9 +189,9 @@ def benchmark(options: argparse.Namespace) -> None:
     if not on_gpu:
         print(f"no GPU is used: {shape} shapes on the CPU")
     with tempfile.TemporaryDirectory() as folder:
-        model = _make_model(shape, dtype=dtype, device=device)
+        model = make_model(shape, dtype=dtype, device=device)
         batch_size = options.batch_size or batching.fitting(model, options.n_tokens)
-        request = extraction.Extraction(
+        request = Extraction(
             model=shape,
             corpus="",
             output=folder,
@@ -202,7 +213,8 @@ def benchmark(options: argparse.Namespace) -> None:
     write_json(make_result("observables-gpu", parameters, results, device=device), output)
 
 
-def _make_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
+def make_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
+    """A model of these shapes with random weights, the same ones on every CPU."""
     try:
         return random_model(shape, dtype=dtype, device=device)
     except torch.OutOfMemoryError:

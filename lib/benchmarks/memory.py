@@ -14,12 +14,13 @@ from common import run_command
 
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import extraction
+from token_geometry.requests.extraction import Extraction
 
 
 def benchmark(options: argparse.Namespace) -> None:
     """Extract into a temporary folder and print the peak."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        request = extraction.Extraction(
+        request = Extraction(
             model=options.model,
             corpus=options.corpus,
             n_prompts=options.n_prompts,

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import joblib
+import kernels
 import numpy as np
 import reference
 from common import (
@@ -33,8 +34,9 @@ from common import (
 
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.extraction import extraction
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
@@ -53,7 +55,7 @@ COUNTED_K, OVERLAP_K = (1, 4, 16, 31), 16
 class SideBySide:
     """Both procedures on the same prompts, with what each of them took and found."""
 
-    def __init__(self, model: LanguageModel, request: extraction.Extraction, *, folder: Path, n_jobs: int):
+    def __init__(self, model: LanguageModel, request: Extraction, *, folder: Path, n_jobs: int):
         self.model, self.request, self.folder = model, request, folder
         self.parallel = joblib.Parallel(n_jobs=n_jobs)
         self.library: list[Stopwatch] = []
@@ -66,7 +68,7 @@ class SideBySide:
     def run(self, prompt: prompts.Prompt) -> tuple[Passed, reference.Measured]:
         """Take a prompt through the library, then its hidden states through the reference procedure."""
         ours, theirs = Stopwatch(), Stopwatch()
-        key = extraction.ShardKey(prompt, 0)
+        key = ShardKey(prompt, 0)
         with added_memory() as added:
             passed = run_library(self.model, key, self.request, {}, path=self.folder / key.file_name(), watch=ours)
         measured = reference.measure(
@@ -246,7 +248,7 @@ def benchmark(options: argparse.Namespace) -> None:
     # first, while this process is small and the machine has its memory for them
     by_prompts = memory_by_prompts(options)
     with tempfile.TemporaryDirectory() as folder:
-        request = extraction.Extraction(
+        request = Extraction(
             model=options.model,
             corpus=options.corpus,
             n_prompts=options.n_prompts,
@@ -270,8 +272,10 @@ def benchmark(options: argparse.Namespace) -> None:
                 passed, measured = both.run(prompt)
                 if repeat == 0:
                     both.agreements.append(compare(passed, measured))
+        geometry = kernels.geometry(passed.states.hidden)
     results = both.results() | {
         "memory_by_prompts": by_prompts,
+        "geometry": geometry,
         "model": describe_shape(model),
     }
     parameters = {name: value for name, value in vars(options).items() if name != "output"}
@@ -295,6 +299,10 @@ def report(results: dict) -> None:
         for procedure, n_bytes in results[name].items():
             size = "unknown" if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
             print(f"{name.replace('_bytes', '').replace('_', ' ')}, {procedure}: {size}")
+    for stage, seconds in results["geometry"]["core_seconds"].items():
+        rates = [results["geometry"][name].get(stage) for name in ("gigaflops", "peak_gigaflops")]
+        rate = "" if rates[0] is None else f", {rates[0]:.0f} of at most {rates[1]:.0f} GFLOP/s"
+        print(f"geometry on one core, {stage.replace('_', ' ')}: {seconds:.3f} s{rate}")
     for entry in results["memory_by_prompts"]:
         print(f"peak memory of {entry['n_prompts']} prompts: {entry['peak_memory_bytes'] / 1e6:.0f} MB")
     for name, value in results["agreement"].items():

@@ -25,7 +25,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.models import models
 from token_geometry.states.model import LanguageModel
-from token_geometry.studies import truth
+from token_geometry.studies import reading
 from token_geometry.texts import statements
 
 PROCEDURES = {
@@ -67,7 +67,7 @@ def benchmark(options: argparse.Namespace) -> None:
     whole = LanguageModel(models.resolve(options.model), device="cpu")
     few = LanguageModel(models.resolve(options.model), device="cpu", n_layers=options.layer)
     ids = whole.tokenizer(list(drawn.texts), add_special_tokens=False)["input_ids"]
-    bos = truth.reads_bos(whole)
+    bos = reading.reads_bos(whole)
     rows = [[whole.tokenizer.bos_token_id] * bos + row for row in ids]
     passes = {
         "library": lambda: few.last_token(ids, bos=bos)[options.layer],

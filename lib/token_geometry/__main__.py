@@ -12,7 +12,9 @@ from pathlib import Path
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.runs import execution, runs
+from token_geometry.renderer import book
+from token_geometry.runs import declaration, execution, forecast
+from token_geometry.runs.declaration import Run
 
 OLDEST_QUARTO = (1, 6)
 """Quarto before this renders the book differently."""
@@ -25,17 +27,20 @@ def main(argv: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run what is missing or stale of a declared run")
     run.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
     run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
-    book = commands.add_parser("book", help="render the book of a declared run")
-    book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
-    book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
+    of_book = commands.add_parser("book", help="render the book of a declared run")
+    of_book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    of_book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
     options = parser.parse_args(argv)
     try:
-        declared = runs.load(options.name)
+        declared = declaration.load(options.name)
+        print(*declared.notes, sep="\n", end="\n" if declared.notes else "")
         if options.command == "book":
             return render(declared, renderer=options.renderer)
         if options.dry_run:
-            print(runs.describe(declared))
-        elif not execution.execute(declared):
+            found = forecast.forecasts(declared)
+            print(forecast.describe(declared, found))
+            return int(any(one.problem for one in found))
+        if not execution.execute(declared):
             print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -43,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def render(run: runs.Run, *, renderer: str) -> int:
+def render(run: Run, *, renderer: str) -> int:
     """Render the book, with its results brought up to date by the project's pre-render step.
 
     Parameters
@@ -79,8 +84,6 @@ def render(run: runs.Run, *, renderer: str) -> int:
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
-        from token_geometry.renderer import book
-
         status = book.main(["--profile", run.name])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
     if status == 0:

@@ -21,10 +21,11 @@ import yaml
 
 from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import engine, extraction
+from token_geometry.extraction import engine, plan
 from token_geometry.extraction.launcher import MARK
-from token_geometry.models import placement
-from token_geometry.runs import runs
+from token_geometry.extraction.work import begin
+from token_geometry.requests.extraction import Extraction
+from token_geometry.runs import declaration, results
 
 _LONGEST = timedelta(days=30)
 """How long a process waits for the others: the first to start, and the last to end."""
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def share(request: extraction.Extraction) -> None:
+def share(request: Extraction) -> None:
     """Make this process's part of an extraction.
 
     Parameters
@@ -65,7 +66,7 @@ def share(request: extraction.Extraction) -> None:
 
     logging.disable_progress_bar()
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    request.check(n_models=n_here)
+    job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
     # gloo, also where there are GPUs: the processes only have to agree on the prompts
     state = PartialState(cpu=True, timeout=_LONGEST)
     if request.num_processes not in (1, state.num_processes):
@@ -73,24 +74,17 @@ def share(request: extraction.Extraction) -> None:
             f"num_processes is {request.num_processes} and {state.num_processes} came up: start as many with the "
             "launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
         )
-    devices = placement.devices(
-        request.device,
-        gpus_per_model=request.gpus_per_model,
-        n_models=n_here,
-        place=state.local_process_index,
-    )
     with contextlib.ExitStack() as stack:
-        found = [None]
+        found: list = [None]
         if state.is_main_process:
-            request.check_length()
             print(f"{state.num_processes} processes")
-            found = [stack.enter_context(extraction.begin(request, n_processes=state.num_processes))]
+            found = [stack.enter_context(begin(job, plan.prepare(job), n_processes=state.num_processes))]
         (work,) = broadcast_object_list(found)
         engine.make(
             request,
             work,
             work.missing[state.process_index :: state.num_processes],
-            devices=devices,
+            devices=job.devices,
             n_processes=state.num_processes,
             shows_progress=state.is_main_process,
         )
@@ -98,7 +92,9 @@ def share(request: extraction.Extraction) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m token_geometry.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m token_geometry.worker", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="values",
                         help="a parameter of notebooks/extraction.ipynb, as for papermill")  # fmt: skip
     parser.add_argument("--parameters", type=Path, help="a YAML file of parameters")
@@ -107,16 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _requests(options) -> list[extraction.Extraction]:
+def _requests(options) -> list[Extraction]:
     if options.run:
-        run = runs.load(options.run)
-        requests = (*runs.requests(run), *runs.control_requests(run))
+        declared = results.requests(declaration.load(options.run), Extraction)
         # however many the run declares for one machine, the launcher decides
-        return [dataclasses.replace(request, num_processes=1) for _, request in requests]
+        return [dataclasses.replace(request, num_processes=1) for request in declared]
     given = yaml.safe_load(options.parameters.read_text(encoding="utf-8")) if options.parameters else {}
-    # None as papermill takes it, which YAML spells null
-    given |= {name: None if value == "None" else yaml.safe_load(value) for name, value in options.values}
-    return [parameters.build(extraction.Extraction, given, noun="parameter")]
+    takes_string = {field.name for field in dataclasses.fields(Extraction) if field.type is str}
+    for name, value in options.values:
+        # None as papermill takes it, which YAML spells null
+        read = None if value == "None" else yaml.safe_load(value)
+        given[name] = value if name in takes_string and not isinstance(read, str) else read
+    return [parameters.build(Extraction, given, noun="parameter")]
 
 
 def _leave() -> None:

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters.charts import BUNDLE
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
 
 ROOT = project.root()
 
@@ -56,7 +56,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     # What takes a program that CI has not is at least about things that exist.
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["name"]
     run += [shlex.split("conda env create -f environment.yml"), ["conda", "activate", environment]]
-    run += [["quarto", "render"], *(["quarto", "render", "--profile", name] for name in runs.names())]
+    run += [["quarto", "render"], *(["quarto", "render", "--profile", name] for name in declaration.names())]
     assert [words for words in everything if words not in run] == []
 
 

@@ -76,8 +76,8 @@ WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, xarray as xr
-from token_geometry import store
-from token_geometry.errors import InputError
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
 dataset = xr.Dataset({"x": ("token", np.random.default_rng(0).normal(size=200_000))})
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

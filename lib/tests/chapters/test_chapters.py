@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from token_geometry.base import project
 from token_geometry.chapters import charts, frames
 from token_geometry.observables import labelled
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
 
 CHAPTERS = ("shuffling", "model-comparison", "loss", "published")
 
@@ -96,8 +96,8 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
 def results_of(models=None, levels=(0, 1, 2), n_prompts=4, n_shuffled=3, control=True, n_scales=8):
     models = models or {"one": 6, "two": 4}
     name = next(iter(models))
-    declared = runs.Run(
-        name="made", title="made for a test", models=list(models), corpus="sotu", n_tokens=64, extractions={}
+    declared = declaration.Run(
+        name="made", title="made for a test", models=list(models), corpus="sotu", n_tokens=64
     )
     made = observed(models, levels, n_prompts, n_shuffled, n_scales=n_scales)
     other = observed({f"{name}@random": models[name]}, levels[:: len(levels) - 1 or 1], 2, 2, seed=1)

@@ -10,7 +10,7 @@ from token_geometry.chapters.published import arrays as published
 from token_geometry.chapters.published import charts as published_charts
 from token_geometry.chapters.published import claims
 from token_geometry.chapters.published import report as published_report
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
 
 # Recomputed from the arrays of arXiv:2501.10573, scale 2, 50 prompts: S → layer, mean, deviation of the ID peak.
 PEAKS = {
@@ -108,7 +108,7 @@ def made(change, *, n_prompts=8):
         | {"scale": [2, 4], "k": [1, 2], "model_title": ("model", ["Made"])}
         | {"relative_depth": (("model", "layer"), np.arange(6)[None] / 5)},
     )
-    run = runs.Run(name="m", title="m", models=["m"], corpus="c", n_tokens=4, extractions={})
+    run = declaration.Run(name="m", title="m", models=["m"], corpus="c", n_tokens=4)
     return frames.Results(run=run, observables=dataset)
 
 

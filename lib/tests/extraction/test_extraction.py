@@ -10,12 +10,14 @@ import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.chapters import frames, sentences
-from token_geometry.extraction import extraction, locks
-from token_geometry.runs import runs
+from token_geometry.extraction import extraction, locks, plan
+from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.reduction import Reduction
+from token_geometry.runs import declaration
 from token_geometry.studies import reduction
 from token_geometry.texts import prompts
 
-STRUCTURED = extraction.Extraction(
+STRUCTURED = Extraction(
     model="smollm2-135m",
     corpus="sotu",
     output="",
@@ -45,6 +47,12 @@ DIMENSIONS = {
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""
 
 
+def reduce_(directories, **options):
+    """The observables of one or more directories."""
+    given = directories if isinstance(directories, list) else [directories]
+    return reduction.compute(Reduction(extraction=[str(one) for one in given], output="observables.nc", **options))
+
+
 @pytest.fixture(scope="module")
 def structured(tmp_path_factory):
     output = str(tmp_path_factory.mktemp("structured"))
@@ -70,7 +78,7 @@ def times(directory):
 
 def values(directory):
     """Shards without what differs from run to run."""
-    return [shard.drop_attrs() for shard in extraction.read_shards(directory)]
+    return [shard.drop_attrs() for shard in plan.read_shards(directory)]
 
 
 # Shards
@@ -79,15 +87,15 @@ def values(directory):
 def test_a_directory_holds_a_shard_for_every_prompt_and_level_and_the_plan(structured, shuffled):
     assert len(times(structured)) == 3
     assert len(times(shuffled)) == 4
-    plan = extraction.read_plan(shuffled)
-    names = times(shuffled).keys() | {extraction.PLAN, locks.FOLDER}
+    planned = plan.read_plan(shuffled)
+    names = times(shuffled).keys() | {plan.PLAN, locks.FOLDER}
     assert {path.name for path in shuffled.iterdir()} == names
-    assert sorted(times(shuffled)) == sorted(entry["file"] for entry in plan["shards"])
-    assert plan["n_too_short"] == 0 and plan["n_examined"] == 2
+    assert sorted(times(shuffled)) == sorted(entry["file"] for entry in planned["shards"])
+    assert planned["n_too_short"] == 0 and planned["n_examined"] == 2
 
 
 def test_a_shard_says_what_made_it(structured):
-    for shard in extraction.read_shards(structured):
+    for shard in plan.read_shards(structured):
         recipe = json.loads(shard.attrs["recipe"])
         assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
@@ -97,8 +105,8 @@ def test_a_shard_says_what_made_it(structured):
 
 
 def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in extraction.read_shards(structured)}
-    for shard in extraction.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
+    for shard in plan.read_shards(shuffled):
         permutation = shard["block_permutation"].values
         assert len(permutation) == 4 ** shard.attrs["shuffle_level"]
         expected = prompts.block_permutation(
@@ -112,8 +120,8 @@ def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuf
 
 
 def test_shuffled_prompts_are_harder_to_predict(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in extraction.read_shards(structured)}
-    for shard in extraction.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
+    for shard in plan.read_shards(shuffled):
         if shard.attrs["shuffle_level"] == 4:
             assert shard["loss"] > plain[shard.attrs["prompt"]]["loss"] + 1
 
@@ -158,7 +166,7 @@ def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwri
     before = times(output)
     extraction.extract(dataclasses.replace(request, n_prompts=2))
     assert times(output) == before
-    assert len(list(extraction.read_shards(output))) == 2
+    assert len(list(plan.read_shards(output))) == 2
     extraction.extract(request)
     extraction.extract(dataclasses.replace(request, n_prompts=2, overwrite=True))
     after = times(output)
@@ -167,14 +175,14 @@ def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwri
 
 
 def test_prompts_may_be_named(structured, tmp_path):
-    drawn = {shard.attrs["prompt"]: shard for shard in extraction.read_shards(structured)}
+    drawn = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
     wanted = list(drawn)[:0:-1]
     request = dataclasses.replace(STRUCTURED, output=str(tmp_path), prompt_ids=wanted)
-    named = list(extraction.read_shards(extraction.extract(request)))
+    named = list(plan.read_shards(extraction.extract(request)))
     assert [shard.attrs["prompt"] for shard in named] == wanted
     for shard in named:
         xr.testing.assert_identical(shard.drop_attrs(), drawn[shard.attrs["prompt"]].drop_attrs())
-    assert extraction.read_plan(tmp_path)["request"]["prompt_ids"] == wanted
+    assert plan.read_plan(tmp_path)["request"]["prompt_ids"] == wanted
     # the number that would have been drawn does not matter, the names do
     others = [dataclasses.replace(request, n_prompts=9), dataclasses.replace(request, prompt_ids=wanted[:1])]
     digests = [store.digest(other.plan_recipe()) for other in (request, *others)]
@@ -186,7 +194,7 @@ def test_a_corpus_by_alias_and_the_same_texts_in_a_file_are_one_corpus(structure
     rows = [json.dumps({"id": key, "text": text}) for key, text in reversed(sotu.texts.items())]
     path.write_text("\n".join(rows), encoding="utf-8")
     request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
-    found, expected = (reduction.compute(d) for d in (extraction.extract(request), structured))
+    found, expected = (reduce_(d) for d in (extraction.extract(request), structured))
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["recipe"] == expected.attrs["recipe"]
 
@@ -195,18 +203,18 @@ def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured
     request = dataclasses.replace(
         STRUCTURED, model="smollm2-135m@random", n_prompts=1, output=str(tmp_path / "control")
     )
-    (control,) = extraction.read_shards(extraction.extract(request))
-    trained = next(iter(extraction.read_shards(structured)))
+    (control,) = plan.read_shards(extraction.extract(request))
+    trained = next(iter(plan.read_shards(structured)))
     np.testing.assert_array_equal(control["token_id"], trained["token_id"])
     assert control["loss"] > trained["loss"] + 5
     assert json.loads(control.attrs["recipe"])["model"]["weights"] == "random, seed 0"
-    assert extraction.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
+    assert plan.read_plan(tmp_path / "control")["model_title"].endswith(", untrained")
 
 
 def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(structured, tmp_path, refused):
-    expected = next(iter(extraction.read_shards(structured)))
+    expected = next(iter(plan.read_shards(structured)))
     before = dataclasses.replace(STRUCTURED, n_prompts=1, output=str(tmp_path / "before"), final_norm=False)
-    (found,) = extraction.read_shards(extraction.extract(before))
+    (found,) = plan.read_shards(extraction.extract(before))
     last = expected.sizes["layer"] - 1
     np.testing.assert_array_equal(
         found["neighbor_distance"].sel(layer=slice(0, last - 1)),
@@ -215,13 +223,13 @@ def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(str
     distances = (dataset["neighbor_distance"].sel(layer=last) for dataset in (found, expected))
     assert not np.allclose(*distances)
     assert found["loss"] == expected["loss"]
-    dataset = reduction.compute(tmp_path / "before")
+    dataset = reduce_(tmp_path / "before")
     assert "before the final norm" in dataset["layer"].attrs["long_name"]
     assert "before the norm" in json.loads(dataset.attrs["layer_index_map"])["layer L"]
     with refused("another final_norm"):
         extraction.extract(dataclasses.replace(before, final_norm=True))
     with refused("final_norm"):
-        reduction.compute([structured, tmp_path / "before"])
+        reduce_([structured, tmp_path / "before"])
 
 
 def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, refused):
@@ -234,7 +242,7 @@ def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, ref
     extraction.extract(dataclasses.replace(other, overwrite=True))
     assert len(times(output)) == 3
     assert not times(output).items() & before.items()
-    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in extraction.read_shards(output))
+    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in plan.read_shards(output))
 
 
 def test_device_and_processes_do_not_make_results_stale():
@@ -298,9 +306,9 @@ def test_an_incomplete_extraction_gives_no_observables(copy, refused):
     output, _ = copy
     next(output.glob("*.nc")).unlink()
     with refused(output, "1 of 3 shards are missing"):
-        list(extraction.read_shards(output))
+        list(plan.read_shards(output))
     with refused(output, "incomplete"):
-        reduction.compute(output)
+        reduce_(output)
 
 
 def test_a_damaged_extraction_gives_no_observables(copy, refused):
@@ -308,10 +316,10 @@ def test_a_damaged_extraction_gives_no_observables(copy, refused):
     shard = next(output.glob("*.nc"))
     shard.write_bytes(shard.read_bytes()[:-100])
     with refused(shard, "damaged"):
-        reduction.compute(output)
-    (output / extraction.PLAN).write_text('{"recipe": ')
-    with refused(extraction.PLAN, "damaged"):
-        reduction.compute(output)
+        reduce_(output)
+    (output / plan.PLAN).write_text('{"recipe": ')
+    with refused(plan.PLAN, "damaged"):
+        reduce_(output)
 
 
 def test_a_shard_of_another_recipe_gives_no_observables(copy, refused):
@@ -320,24 +328,24 @@ def test_a_shard_of_another_recipe_gives_no_observables(copy, refused):
     shard = store.read(path)
     store.write(shard.assign_attrs(store.make_attrs("x", {"seed": 1})), path)
     with refused(path, "another recipe"):
-        list(extraction.read_shards(output))
+        list(plan.read_shards(output))
 
 
 def test_a_folder_without_extraction_gives_no_observables(tmp_path, refused):
-    with refused(tmp_path, extraction.PLAN):
-        reduction.compute(tmp_path)
+    with refused(tmp_path, plan.PLAN):
+        reduce_(tmp_path)
     with refused("extraction", "empty"):
-        reduction.compute([])
+        reduce_([])
 
 
 def test_extractions_that_do_not_fit_together_are_refused(structured, shuffled, tmp_path, refused):
     other = tmp_path / "other"
     shutil.copytree(shuffled, other)
-    plan = extraction.read_plan(other)
-    plan["recipe"]["seed"] = plan["request"]["seed"] = 1
-    (other / extraction.PLAN).write_text(json.dumps(plan))
+    planned = plan.read_plan(other)
+    planned["recipe"]["seed"] = planned["request"]["seed"] = 1
+    (other / plan.PLAN).write_text(json.dumps(planned))
     with refused("seed", "0", "1"):
-        reduction.compute([structured, other])
+        reduce_([structured, other])
 
 
 # Observables
@@ -345,7 +353,7 @@ def test_extractions_that_do_not_fit_together_are_refused(structured, shuffled, 
 
 @pytest.fixture(scope="module")
 def observed(structured, shuffled):
-    return reduction.compute([str(structured), str(shuffled)])
+    return reduce_([str(structured), str(shuffled)])
 
 
 def test_observables_have_the_fixed_names_and_dimensions(observed):
@@ -385,7 +393,7 @@ def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass
     assert [one["prompts"] for one in passed] == [ids, ids[:2]]
     assert [(one["n_examined"], one["n_too_short"]) for one in passed] == [(3, 0), (2, 0)]
     assert all(one["n_tokens_at_least"] == 256 and one["tokenizers"] == ["smollm2-135m"] for one in passed)
-    run = runs.load("ci")
+    run = declaration.load("ci")
     text = sentences.basis(frames.Results(run=run, observables=observed)).data
     assert "Of 3 texts that were examined, none had fewer tokens" in text
     assert all(f"`{key}`" in text for key in ids)
@@ -402,7 +410,7 @@ def test_structured_and_shuffled_prompts_are_merged_and_missing_ones_are_nan(obs
 
 def test_merging_changes_no_number(observed, structured, shuffled):
     for directory in (structured, shuffled):
-        alone = reduction.compute(directory)
+        alone = reduce_(directory)
         xr.testing.assert_equal(observed.reindex_like(alone)[list(alone.data_vars)], alone)
 
 
@@ -421,24 +429,22 @@ def test_shares_lie_between_zero_and_one(observed):
 
 def test_files_that_no_extraction_has_written_are_left_alone(tmp_path):
     request = {"model": "smollm2-135m", "corpus": "sotu", "n_tokens": 64, "output": str(tmp_path)}
-    extraction.extract(extraction.Extraction(n_prompts=2, **request))
+    extraction.extract(Extraction(n_prompts=2, **request))
     (tmp_path / "mine.nc").write_bytes(b"mine")
     two = {path.name for path in tmp_path.glob("*.nc")}
-    extraction.extract(extraction.Extraction(n_prompts=1, **request))
+    extraction.extract(Extraction(n_prompts=1, **request))
     assert {path.name for path in tmp_path.glob("*.nc")} == two
-    extraction.extract(extraction.Extraction(n_prompts=1, overwrite=True, **request))
-    extraction.extract(extraction.Extraction(n_prompts=1, seed=1, overwrite=True, **request))
+    extraction.extract(Extraction(n_prompts=1, overwrite=True, **request))
+    extraction.extract(Extraction(n_prompts=1, seed=1, overwrite=True, **request))
     assert (tmp_path / "mine.nc").read_bytes() == b"mine"
 
 
 def test_a_plan_that_is_damaged_says_how_to_go_on(tmp_path, refused):
-    (tmp_path / extraction.PLAN).write_text("{}")
+    (tmp_path / plan.PLAN).write_text("{}")
     with refused("is damaged: delete it"):
-        extraction.read_plan(tmp_path)
+        plan.read_plan(tmp_path)
 
 
 def test_a_negative_seed_is_refused_before_anything_is_loaded(tmp_path, refused):
     with refused("seed is -1; accepted: 0 or more"):
-        extraction.extract(
-            extraction.Extraction(model="smollm2-135m", corpus="sotu", output=str(tmp_path / "x"), seed=-1)
-        )
+        extraction.extract(Extraction(model="smollm2-135m", corpus="sotu", output=str(tmp_path / "x"), seed=-1))

@@ -22,8 +22,10 @@ import xarray as xr
 from token_geometry import worker
 from token_geometry.base import progress, store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import batching, extraction, launcher, locks
+from token_geometry.extraction import batching, extraction, launcher, locks, plan
 from token_geometry.models import models, placement
+from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.reduction import Reduction
 from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 
@@ -60,7 +62,7 @@ def request_for(folder, tmp_path):
             "device": "cpu",
             "output": str(tmp_path / "shards"),
         }
-        return extraction.Extraction(**(given | changes))
+        return Extraction(**(given | changes))
 
     return make
 
@@ -68,7 +70,7 @@ def request_for(folder, tmp_path):
 @pytest.fixture(scope="module")
 def alone(folder):
     """Observables of one process that takes one prompt at a time."""
-    request = extraction.Extraction(
+    request = Extraction(
         model=str(folder / "model"),
         corpus=str(folder / "texts.jsonl"),
         n_prompts=N_PROMPTS,
@@ -77,12 +79,17 @@ def alone(folder):
         device="cpu",
         output=str(folder / "alone"),
     )
-    return reduction.compute(extraction.extract(request))
+    return observed(extraction.extract(request))
+
+
+def observed(directory, **options):
+    """The observables of a directory."""
+    return reduction.compute(Reduction(extraction=str(directory), output="observables.nc", **options))
 
 
 def assert_identical(directory, expected):
     """Every bit of every observable."""
-    xr.testing.assert_identical(reduction.compute(directory).drop_attrs(), expected.drop_attrs())
+    xr.testing.assert_identical(observed(directory).drop_attrs(), expected.drop_attrs())
 
 
 def times(directory):
@@ -158,7 +165,7 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
         "_end_with_parent(True); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
     )
     starter = (
-        "import sys; from token_geometry import launcher;"
+        "import sys; from token_geometry.extraction import launcher;"
         f"launcher._follow([sys.executable, '-c', {program!r}, sys.argv[1]], 1)"
     )
     note = tmp_path / "pid"
@@ -180,12 +187,12 @@ def wait_for(condition, *, seconds):
 
 
 def test_slices_by_independent_jobs_make_what_one_makes(request_for, alone, refused):
-    request = request_for(n_shards=3)
-    for shard in (2, 0, 1):
-        with refused("is incomplete") if shard != 2 else refused("extraction.json"):
-            reduction.compute(request.output)
-        extraction.extract(dataclasses.replace(request, shard=shard))
-        assert len(extraction.cost_table(Path(request.output))) == len(times(request.output))
+    request = request_for(n_parts=3)
+    for part in (2, 0, 1):
+        with refused("is incomplete") if part != 2 else refused("extraction.json"):
+            observed(request.output)
+        extraction.extract(dataclasses.replace(request, part=part))
+        assert len(plan.cost_table(Path(request.output))) == len(times(request.output))
     assert_identical(request.output, alone)
 
 
@@ -194,18 +201,18 @@ def test_two_runs_on_one_directory_exclude_each_other_and_slices_of_one_run_do_n
     directory = Path(request.output)
     directory.mkdir()
     digest = store.digest(request.plan_recipe())
-    with locks.held(directory, shard=0, n_shards=1, plan_digest=digest):
+    with locks.held(directory, part=0, n_parts=1, plan_digest=digest):
         with refused(directory, "is being filled", f"process {os.getpid()}", "wait for it"):
             extraction.extract(request)
         with refused("is being filled by another run"):
-            extraction.extract(dataclasses.replace(request, n_shards=2))
-    with locks.held(directory, shard=0, n_shards=2, plan_digest=digest):
-        with refused("is being filled by slice 0-of-2 of this run"):
-            extraction.extract(dataclasses.replace(request, n_shards=2))
+            extraction.extract(dataclasses.replace(request, n_parts=2))
+    with locks.held(directory, part=0, n_parts=2, plan_digest=digest):
+        with refused("is being filled by part 0-of-2 of this run"):
+            extraction.extract(dataclasses.replace(request, n_parts=2))
         with refused("is being filled by another run"):
-            extraction.extract(dataclasses.replace(request, n_shards=2, shard=1, n_prompts=4))
-        extraction.extract(dataclasses.replace(request, n_shards=2, shard=1))
-    extraction.extract(dataclasses.replace(request, n_shards=2))
+            extraction.extract(dataclasses.replace(request, n_parts=2, part=1, n_prompts=4))
+        extraction.extract(dataclasses.replace(request, n_parts=2, part=1))
+    extraction.extract(dataclasses.replace(request, n_parts=2))
     assert len(times(directory)) == 2 * N_PROMPTS
 
 
@@ -309,9 +316,9 @@ def test_a_model_in_parts_has_the_states_of_the_whole(folder):
     [
         ({"num_processes": 13}, ["num_processes is 13", "12 prompts"]),
         ({"num_processes": 0}, ["num_processes is 0"]),
-        ({"num_processes": 5, "n_shards": 3}, ["num_processes is 5", "4 prompts", "slice 0 of 3"]),
-        ({"n_shards": 13, "shard": 12}, ["n_shards is 13", "12 prompts"]),
-        ({"n_shards": 3, "shard": 3}, ["shard is 3", "accepted: 0 to 2"]),
+        ({"num_processes": 5, "n_parts": 3}, ["num_processes is 5", "4 prompts", "part 0 of 3"]),
+        ({"n_parts": 13, "part": 12}, ["n_parts is 13", "12 prompts"]),
+        ({"n_parts": 3, "part": 3}, ["part is 3", "accepted: 0 to 2"]),
         ({"batch_size": 0}, ["batch_size is 0"]),
         ({"gpus_per_model": 2}, ["gpus_per_model is 2", "device cpu"]),
         ({"device": "cuda:7", "num_processes": 2}, ["'cuda:7' does not exist here"]),
@@ -340,7 +347,7 @@ def test_observables_alone_take_less_and_are_the_same_to_the_last_bit(request_fo
     directory = extraction.extract(request)
     assert_identical(directory, alone)
     with refused("keeps no neighbors", "dadapy"):
-        reduction.compute(directory, estimator="dadapy")
+        observed(directory, estimator="dadapy")
     before = times(directory)
     extraction.extract(request)
     assert times(directory) == before
@@ -384,10 +391,12 @@ def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for
     script += '{ "$2" -c "$3" "$4"; code=$?; cp -a "$1/." "$5"; exit $code; }'
     program = """
 import json, sys
-from token_geometry import extraction, parameters
-from token_geometry.errors import InputError
+from token_geometry.base import parameters
+from token_geometry.base.errors import InputError
+from token_geometry.extraction import extraction
+from token_geometry.requests.extraction import Extraction
 try:
-    extraction.extract(parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter"))
+    extraction.extract(parameters.build(Extraction, json.loads(sys.argv[1]), noun="parameter"))
 except InputError as error:
     sys.exit(f"error: {error}")
 """
@@ -447,10 +456,12 @@ def test_a_shard_that_is_cut_zeroed_or_of_another_recipe_is_made_again(request_f
 KILL = """
 import os, random, signal, sys, time
 import torch
-from token_geometry import extraction, observables, parameters, passes, states  # noqa: F401
 import json, accelerate.utils.memory
+from token_geometry.base import parameters
+from token_geometry.extraction import extraction
+from token_geometry.requests.extraction import Extraction
 torch.set_num_threads(1)
-request = parameters.build(extraction.Extraction, json.loads(sys.argv[1]), noun="parameter")
+request = parameters.build(Extraction, json.loads(sys.argv[1]), noun="parameter")
 
 def child():
     pid = os.fork()
@@ -491,7 +502,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_dataset_of_an_unint
     assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr[-2000:]}"
     counts = json.loads(re.match(r"\[.*?\]", done.stdout).group())
     assert counts == sorted(counts), "a restart goes on where the last one stopped"
-    expected = reduction.compute(extraction.extract(dataclasses.replace(request, output=str(folder / "long"))))
+    expected = observed(extraction.extract(dataclasses.replace(request, output=str(folder / "long"))))
     assert_identical(request.output, expected)
     left = [path.name for path in Path(request.output).iterdir() if path.name.endswith(".partial")]
     assert not left, "what a killed process left half written is removed"
@@ -513,7 +524,7 @@ def test_a_log_of_ten_hours_has_few_lines(monkeypatch, capsys):
 
 
 def test_shards_say_what_they_cost(request_for):
-    table = extraction.cost_table(extraction.extract(request_for(batch_size=4)))
+    table = plan.cost_table(extraction.extract(request_for(batch_size=4)))
     assert set(table["batch"]) == {4} and table["device"].str.len().min() > 0
     assert (table[["forward (s)", "geometry (s)"]] >= 0).all(axis=None)
     assert (table["peak memory (GB)"] > 0.1).all()
@@ -537,6 +548,6 @@ def test_the_slurm_scripts_start_workers(script, tmp_path):
     expected = {
         "processes": "-m torch.distributed.run --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-id 31 "
         "--rdzv-endpoint node7:29500 -m token_geometry.worker -p output shards",
-        "slices": "-m token_geometry.worker -p shard 3 -p n_shards 8 -p output shards",
+        "slices": "-m token_geometry.worker -p part 3 -p n_parts 8 -p output shards",
     }
     assert done.stdout.strip() == expected[script]

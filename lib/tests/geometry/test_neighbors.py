@@ -212,3 +212,43 @@ def test_zero_and_minus_zero_are_the_same_point():
     cloud = torch.randn(40, 4)
     cloud[3], cloud[7] = torch.tensor([0.0, 1, 2, 3]), torch.tensor([-0.0, 1, 2, 3])
     assert np.flatnonzero(~neighbors.neighbor_table(cloud[None]).distinct[0]).tolist() == [7]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_points_that_are_one_but_for_rounding_are_counted_once(dtype, scale):
+    # as a prompt of one token gives: the same vector at every place, but for the order of sums
+    random = np.random.default_rng(9)
+    noise = 1 + 8 * np.finfo(dtype).eps * random.normal(size=(300, 64))
+    distance, index, distinct, angle = table_of((scale * random.normal(size=64) * noise).astype(dtype))
+    assert np.flatnonzero(distinct).tolist() == [0]
+    assert np.isnan(distance).all() and np.isnan(angle).all()
+    assert index[5].tolist() == [0, 1, 2, 3, 4, *range(6, 33)]
+
+
+def test_a_small_cloud_far_from_the_origin_is_no_rounding():
+    cloud = np.random.default_rng(9).normal(size=(300, 64)).astype(np.float32)
+    near, far = table_of(cloud), table_of(cloud + np.float32(2000))
+    assert far[2].all()
+    np.testing.assert_allclose(far[0], near[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e34])
+def test_points_whose_squares_float32_does_not_hold_have_the_neighbors_of_brute_force(scale):
+    cloud = np.random.default_rng(10).normal(size=(200, 16))
+    expected, found = table_of(cloud), table_of((cloud * scale).astype(np.float32))
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0] * scale, rtol=1e-5)
+    assert found[2].all()
+
+
+def test_points_whose_squares_nothing_holds_are_refused(refused):
+    with refused("overflow", "divide"):
+        neighbors.neighbor_table(torch.full((1, 10, 4), 1e200, dtype=torch.float64) * torch.arange(10)[:, None])
+
+
+@pytest.mark.parametrize("n_points", [127, 128, 129, 300])
+def test_gram_matrices_made_by_halves_are_whole(n_points):
+    points = np.random.default_rng(n_points).normal(size=(n_points, 20))
+    found = neighbors.squared_distances(torch.from_numpy(points))
+    np.testing.assert_allclose(found, brute_force_squared(points), rtol=1e-9)

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from sklearn.metrics.pairwise import cosine_similarity
 
-from token_geometry.geometry import cosine, overlap
+from token_geometry.geometry import neighbors, overlap
 from token_geometry.observables import labelled
 
 
@@ -96,13 +96,29 @@ def test_cosine_similarity_of_real_prompts_agrees_with_all_pairs(readings):
         np.testing.assert_allclose(observed["cosine_similarity_std"], deviation, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(50, 8), (8, 50), (1, 5)])
-def test_cosine_similarity_takes_more_tokens_than_dimensions_and_fewer(shape):
-    cloud = np.random.default_rng(6).normal(size=shape)
-    mean, deviation = cosine.cosine_similarity(torch.from_numpy(cloud)[None])
-    pairs = cosine_similarity(cloud)
-    assert float(mean[0]) == pytest.approx(pairs.mean(), abs=1e-12)
-    assert float(deviation[0]) == pytest.approx(pairs.std(), abs=1e-7)
+CLOUDS = {
+    "more points than coordinates": lambda random: random.normal(size=(200, 8)),
+    "more coordinates than points": lambda random: random.normal(size=(8, 50)),
+    "two blocks of rows": lambda random: random.normal(size=(300, 64)) + 1,
+    "far from the origin": lambda random: random.normal(size=(300, 64)) + 1e3,
+    "beside a huge point": lambda random: random.normal(size=(300, 64)) * np.r_[1e6, np.ones(299)][:, None],
+    "beside a tiny point": lambda random: random.normal(size=(300, 64)) * np.r_[1e-6, np.ones(299)][:, None],
+    "beside a zero": lambda random: random.normal(size=(300, 64)) * np.r_[0, np.ones(299)][:, None],
+    "one point": lambda random: random.normal(size=(1, 5)),
+    "huge": lambda random: random.normal(size=(150, 5)) * 1e25,
+    "tiny": lambda random: random.normal(size=(150, 5)) * 1e-25,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CLOUDS)
+def test_cosine_similarity_is_that_of_all_pairs_whatever_the_cloud(name, dtype):
+    cloud = CLOUDS[name](np.random.default_rng(6)).astype(dtype)
+    table = neighbors.neighbor_table(torch.from_numpy(cloud)[None])
+    # scikit-learn takes norms of 1e-15 for zero
+    pairs = cosine_similarity(cloud.astype(np.float64) / np.abs(cloud).max())
+    assert table.cosine[0] == pytest.approx(pairs.mean(), abs=1e-6)
+    assert table.cosine_std[0] == pytest.approx(pairs.std(), abs=1e-6)
 
 
 def test_the_histogram_of_angles_holds_every_distinct_point_once_and_180_degrees_in_the_last_bin():

@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
-from token_geometry.extraction import extraction
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
@@ -177,7 +177,7 @@ def test_a_pickled_object_is_refused_and_not_run(write, write_meta, tmp_path, re
     folder = written(write_meta, tmp_path / "llama")
     trace = tmp_path / "trace"
     write({"norm.weight": RunsCode(trace)}, folder / "consolidated.00.pth")
-    request = extraction.Extraction(model=str(folder), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=str(folder), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     for load_any in (request.check, lambda: load(folder)):
         with refused("consolidated.00.pth", "pickled object", "run code"):
             load_any()

@@ -4,8 +4,8 @@ import gguf
 import numpy as np
 import pytest
 
-from token_geometry.extraction import extraction
 from token_geometry.models import gguf_header, models
+from token_geometry.requests.extraction import Extraction
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_file_of_which_any_part_is_missing_is_refused_before_anything_long_beg
         short.write_bytes(whole[:n_bytes])
         with refused("short.gguf", "cut short"):
             gguf_header.read(short)
-    request = extraction.Extraction(model=str(short), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=str(short), corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     with refused("short.gguf", "cut short", f"{len(whole) - 40} of"):
         request.check()
 

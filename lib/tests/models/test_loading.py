@@ -11,8 +11,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from token_geometry.extraction import extraction
 from token_geometry.models import models
+from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
@@ -287,7 +287,7 @@ def test_a_control_of_a_control_is_refused(refused):
 
 def test_a_configuration_without_weights_is_refused_before_anything_is_loaded(llama, tmp_path, refused):
     (Path(llama) / "model.safetensors").unlink()
-    request = extraction.Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
+    request = Extraction(model=llama, corpus="sotu", output=str(tmp_path / "out"), device="cpu")
     with refused(llama, "without weights"):
         request.check()
 

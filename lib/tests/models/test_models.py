@@ -284,8 +284,9 @@ def test_an_unknown_dtype_is_refused(refused):
 
 # transformers reads HF_HUB_OFFLINE when it is imported, so this takes a process of its own
 OFFLINE = """
-from token_geometry import models, prompts
-from token_geometry.errors import InputError
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.texts import prompts
 source = models.resolve("no-such-owner/no-such-model")
 for load in (
     lambda: models.load_tokenizer(source),

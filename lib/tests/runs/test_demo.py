@@ -5,13 +5,14 @@ import pytest
 from token_geometry.chapters import frames, observable_frames, sentences
 from token_geometry.chapters.loss import report as loss_report
 from token_geometry.chapters.published import claims
-from token_geometry.runs import runs
+from token_geometry.runs import declaration
+from token_geometry.runs import results as results_of_runs
 from token_geometry.stats import statistics
 
 
 @pytest.fixture(scope="module")
 def results():
-    if not runs.is_fresh(runs.load("demo")):
+    if not results_of_runs.is_fresh(declaration.load("demo")):
         pytest.skip("the demo run has no fresh results here; `make book` computes them")
     return frames.open_results("demo")
 

@@ -15,7 +15,8 @@ from token_geometry.__main__ import main
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.models import models
-from token_geometry.runs import execution, runs
+from token_geometry.requests.extraction import Extraction
+from token_geometry.runs import declaration, execution, forecast, results
 
 CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
 
@@ -42,27 +43,32 @@ def declared(tmp_path, monkeypatch):
             "extractions": {"all": {"n_prompts": 2, "shuffle_levels": [0, 1]}},
         }
         (tmp_path / "data" / "runs" / "small.yml").write_text(yaml.safe_dump(entries | changes))
-        return runs.load("small")
+        return declaration.load("small")
 
     return declare
 
 
+def described(run):
+    """What a dry run prints."""
+    return forecast.describe(run, forecast.forecasts(run))
+
+
 def test_every_committed_run_is_complete_and_can_be_planned():
-    assert set(runs.names()) >= {"ci", "demo", "paper"}
-    for name in runs.names():
-        run = runs.load(name)
-        n_calibrations = 0 if run.validation is None else 1
-        n_controls = 0 if run.controls is None else len(run.controls["models"]) + 1
-        n_truths = len((run.truth or {"models": ()})["models"])
-        n_extractions = len(run.models) * len(run.extractions)
-        assert len(runs.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
+    assert set(declaration.names()) >= {"ci", "demo", "paper"}
+    for name in declaration.names():
+        run = declaration.load(name)
+        n_calibrations = 1 if "calibration" in run.sections else 0
+        n_controls = len(run.sections["controls"]["models"]) + 1 if "controls" in run.sections else 0
+        n_truths = len(run.sections.get("truth", {"models": ()})["models"])
+        n_extractions = len(run.models) * len(run.sections["extractions"])
+        assert len(results.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
 
 
 def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
-    run = runs.load("demo")
+    run = declaration.load("demo")
     assert run.models == ["smollm2-135m", "gemma3-270m"]
-    assert run.extractions["structured"] == {"n_prompts": 16, "shuffle_levels": [0]}
-    assert run.extractions["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4, 5]}
+    assert run.sections["extractions"]["structured"] == {"n_prompts": 16, "shuffle_levels": [0]}
+    assert run.sections["extractions"]["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4, 5]}
 
 
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
@@ -84,7 +90,7 @@ def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, 
     names = [name + control for name in models.aliases() for control in ("", "@random", "@permuted-1")]
     paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
     assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
-    printed = runs.describe(declared(models=names))
+    printed = described(declared(models=names))
     assert all(f'model: "{name}"' in printed for name in names)
     assert printed.count("of memory") == len(names)
 
@@ -99,11 +105,11 @@ def test_a_gguf_file_can_be_planned_from_its_header_alone(declared, tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert "4 forward passes" in runs.describe(declared(models=[str(path)]))
+    assert "4 forward passes" in described(declared(models=[str(path)]))
 
 
 def test_a_run_may_ask_for_the_state_before_the_final_norm(declared):
-    (_, plain), (_, before) = (next(runs.requests(declared(**keys))) for keys in ({}, {"final_norm": False}))
+    plain, before = (results.requests(declared(**keys), Extraction)[0] for keys in ({}, {"final_norm": False}))
     assert plain.final_norm and not before.final_norm
     assert store.digest(plain.recipe()) != store.digest(before.recipe())
 
@@ -111,18 +117,18 @@ def test_a_run_may_ask_for_the_state_before_the_final_norm(declared):
 def test_a_run_may_name_its_prompts(declared):
     block = {"prompt_ids": ["1961_Kennedy", 2], "shuffle_levels": [0, 1]}
     run = declared(extractions={"single": block})
-    (_, request), *_ = runs.requests(run)
+    request, *_ = results.requests(run, Extraction)
     assert request.prompt_ids == ["1961_Kennedy", 2]
-    assert "4 forward passes" in runs.describe(run)
+    assert "4 forward passes" in described(run)
 
 
 def test_the_active_quarto_profile_chooses_the_run(monkeypatch):
     monkeypatch.setenv("QUARTO_PROFILE", "paper")
-    assert runs.load().name == "paper"
+    assert declaration.load().name == "paper"
     monkeypatch.setenv("QUARTO_PROFILE", "print,ci")
-    assert runs.load().name == "ci"
+    assert declaration.load().name == "ci"
     monkeypatch.delenv("QUARTO_PROFILE")
-    assert runs.load().name == "demo"
+    assert declaration.load().name == "demo"
 
 
 def test_a_profile_that_is_no_run_is_refused_and_not_taken_for_the_default(monkeypatch, capsys):
@@ -148,9 +154,9 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
         ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
         ({"controls": CONTROLS | {"n_prompts": "2"}}, "key 'n_prompts' is '2'"),
-        ({"validation": {"n_pionts": 64}}, "validation: key 'n_pionts'; did you mean 'n_points'"),
-        ({"validation": {"output": "elsewhere.nc"}}, "validation: key 'output'"),
-        ({"validation": {"n_points": "many"}}, "validation: key 'n_points' is 'many'"),
+        ({"calibration": {"n_pionts": 64}}, "calibration: key 'n_pionts'; did you mean 'n_points'"),
+        ({"calibration": {"output": "elsewhere.nc"}}, "calibration: key 'output'"),
+        ({"calibration": {"n_points": "many"}}, "calibration: key 'n_points' is 'many'"),
         ({"validation": 3}, "key 'validation' is 3"),
         ({"truth": {"layers": {}}}, "truth: key 'layers'"),
         ({"truth": {"datasets": ["cities"]}}, "truth: key 'models' is {}"),
@@ -162,6 +168,41 @@ def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
     with pytest.raises(InputError, match=words) as error:
         declared(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_the_old_key_of_the_calibration_is_accepted_and_said_to_be_old(declared, capsys):
+    run = declared(validation={"n_points": 64})
+    assert run.sections["calibration"] == {"n_points": 64}
+    assert results.results(run)["calibration"].path.name == "validation.nc"
+    main(["run", "small", "--dry-run"])
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "small.yml: key 'validation' is an old name, and is taken for 'calibration'"
+    )
+    with pytest.raises(InputError, match="'validation' is the old name of 'calibration', and both are given"):
+        declared(validation={}, calibration={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"corpus": "nowhere.jsonl"}, "unknown corpus 'nowhere.jsonl'"),
+        (
+            {"extractions": {"all": {"n_prompts": 250, "shuffle_levels": [0]}}},
+            "n_prompts is 250, and corpus 'sotu'",
+        ),
+        ({"n_tokens": 16384}, "n_tokens is 16384"),
+        ({"truth": {"datasets": ["cities"], "models": {"smollm2-135m": {"layer": 31}}}}, "layer is 31"),
+        ({"truth": {"datasets": ["citys"], "models": {"smollm2-135m": {"layer": 3}}}}, "data set 'citys'"),
+        ({"calibration": {"dimensions": [33]}}, "dimensions is [33]"),
+        ({"models": ["smollm"]}, "unknown model 'smollm'"),
+    ],
+)
+def test_a_dry_run_says_of_each_notebook_why_it_cannot_work(declared, changes, words, capsys):
+    declared(**changes)
+    assert main(["run", "small", "--dry-run"]) == 1
+    printed = capsys.readouterr().out
+    (problem, *_) = [line for line in printed.splitlines() if line.startswith("    ! ")]
+    assert words in problem and "cannot work: see the lines that begin with !" in printed.splitlines()[-1]
 
 
 def test_shuffle_levels_that_do_not_divide_the_prompt_stop_a_run_before_it_starts(declared):
@@ -182,12 +223,12 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
     before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
 
     larger = declared(extractions={"all": {"n_prompts": 3, "shuffle_levels": [0, 1]}})
-    assert not runs.is_fresh(larger)
+    assert not results.is_fresh(larger)
     assert execution.execute(larger) is True
     after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
     assert len(after) == 6
     assert {name: after[name] for name in before} == before, "shards that were there are kept"
-    assert store.read(runs.observables_path(larger)).sizes["prompt"] == 3
+    assert store.read(results.results(larger)["observables"].path).sizes["prompt"] == 3
 
 
 def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch):
@@ -195,31 +236,31 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
 
     def make(notebook, parameters, *, record):
         made.append(notebook)
-        for result in runs.results(runs.load("small")).values():
-            if notebook == result.steps[-1].notebook:
+        for result in results.results(declaration.load("small")).values():
+            if notebook == result.request.notebook:
                 store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
 
     monkeypatch.setattr(execution, "execute_notebook", make)
     assert execution.execute(declared()) is True
     assert made == ["extraction", "observables"]
     made.clear()
-    run = declared(validation={"n_points": 64})
-    assert not runs.is_fresh(run) and execution.execute(run) is True
+    run = declared(calibration={"n_points": 64})
+    assert not results.is_fresh(run) and execution.execute(run) is True
     assert made == ["calibration"]
-    assert runs.is_fresh(run) and execution.execute(run) is False
-    assert runs.is_fresh(declared(validation={"n_points": 64}, device="cpu"))
-    assert not runs.is_fresh(declared(validation={"n_points": 65}))
+    assert results.is_fresh(run) and execution.execute(run) is False
+    assert results.is_fresh(declared(calibration={"n_points": 64}, device="cpu"))
+    assert not results.is_fresh(declared(calibration={"n_points": 65}))
 
 
 def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
     run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS)
     assert execution.execute(run) is True
-    trained, control = runs.read(run, "observables"), runs.read(run, "control")
+    trained, control = results.read(run, "observables"), results.read(run, "control")
     assert trained["model"].values.tolist() == run.models
     assert control["model"].values.tolist() == ["smollm2-135m@random"]
     assert control["prompt"].values.tolist() == trained["prompt"].values.tolist()
     assert float(control["loss"].max()) > float(trained["loss"].max())
-    assert runs.read(declared(), "control") is None
+    assert results.read(declared(), "control") is None
 
 
 def test_a_step_that_fails_stops_those_beside_it(declared, refused, tmp_path):
@@ -242,15 +283,15 @@ def test_a_step_that_fails_stops_those_beside_it(declared, refused, tmp_path):
 
 def test_a_result_that_is_missing_or_stale_is_refused_with_the_command_that_makes_it(declared, refused):
     with refused("'observables' of run 'small' is missing", "python -m token_geometry run small"):
-        runs.read(declared(), "observables")
-    store.write(xr.Dataset(attrs=store.make_attrs("", {})), runs.observables_path(declared()))
+        results.read(declared(), "observables")
+    store.write(xr.Dataset(attrs=store.make_attrs("", {})), results.results(declared())["observables"].path)
     with refused("'observables' of run 'small' is stale or damaged"):
-        runs.read(declared(), "observables")
+        results.read(declared(), "observables")
 
 
 def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declared, monkeypatch, tmp_path):
-    run = declared(validation={"n_points": 64})
-    for result in runs.results(run).values():
+    run = declared(calibration={"n_points": 64})
+    for result in results.results(run).values():
         store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
     monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "nothing"))
     monkeypatch.setattr(models, "check_files", lambda source: pytest.fail("nothing is to be computed"))
@@ -259,7 +300,7 @@ def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declar
 
 
 def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
-    run = declared(validation={"dimensions": [2, 33]})
+    run = declared(calibration={"dimensions": [2, 33]})
     with pytest.raises(
         InputError, match="dimensions is \\[2, 33\\]; accepted: different whole numbers from 1 to 32"
     ):
@@ -270,12 +311,12 @@ def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
 def test_a_result_that_is_cut_short_is_stale(declared):
     run = declared()
     execution.execute(run)
-    path = runs.observables_path(run)
+    path = results.results(run)["observables"].path
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert not runs.is_fresh(run)
+    assert not results.is_fresh(run)
 
 
 def test_device_and_number_of_processes_leave_results_fresh(declared):
     execution.execute(declared())
-    assert runs.is_fresh(declared(device="cpu"))
-    assert not runs.is_fresh(declared(seed=1))
+    assert results.is_fresh(declared(device="cpu"))
+    assert not results.is_fresh(declared(seed=1))

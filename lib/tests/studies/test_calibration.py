@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from token_geometry.base import parameters, store
-from token_geometry.chapters.calibration import charts as validation_charts
+from token_geometry.chapters.calibration import charts as calibration_charts
 from token_geometry.chapters.calibration import report
 from token_geometry.geometry import gride, manifolds, neighbors
 from token_geometry.geometry.manifolds import FAMILIES, N_COORDINATES
 from token_geometry.observables import labelled
-from token_geometry.runs import runs
+from token_geometry.requests.calibration import Calibration
+from token_geometry.runs import declaration
 from token_geometry.studies import calibration
-from token_geometry.studies.calibration import Calibration
 
 SMOOTH = [name for name, family in FAMILIES.items() if not family.noisy]
 
@@ -152,7 +152,7 @@ def test_a_manifold_that_cannot_be_drawn_is_refused(refused, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"output": "validation"}, ["output is 'validation'", ".nc"]),
+        ({"output": "calibration"}, ["output is 'calibration'", ".nc"]),
         ({"n_prompts": 0}, ["n_prompts is 0", "1 or more"]),
         ({"n_tokens": 7}, ["n_tokens is 7", "8 or more"]),
         ({"n_points": 7}, ["n_points is 7", "8 or more"]),
@@ -165,7 +165,7 @@ def test_a_manifold_that_cannot_be_drawn_is_refused(refused, arguments, words):
     ],
 )
 def test_a_calibration_that_cannot_work_is_refused(refused, arguments, words):
-    given = {"model": "smollm2-135m", "corpus": "sotu", "output": "validation.nc"} | arguments
+    given = {"model": "smollm2-135m", "corpus": "sotu", "output": "calibration.nc"} | arguments
     with refused(*words):
         parameters.build(Calibration, given, noun="parameter").check()
 
@@ -184,7 +184,7 @@ def calibrated(tmp_path_factory):
     request = Calibration(
         model="smollm2-135m",
         corpus="sotu",
-        output=str(tmp_path_factory.mktemp("calibration") / "validation.nc"),
+        output=str(tmp_path_factory.mktemp("calibration") / "calibration.nc"),
         n_prompts=1,
         n_tokens=128,
         n_points=128,
@@ -197,7 +197,7 @@ def calibrated(tmp_path_factory):
 
 @pytest.fixture
 def results(calibrated):
-    return report.Calibrated(runs.load("ci"), calibrated[1])
+    return report.Calibrated(declaration.load("ci"), calibrated[1])
 
 
 def test_a_calibration_is_written_with_its_recipe(calibrated):
@@ -257,12 +257,14 @@ def test_fewer_bits_change_the_geometry_more(results):
     assert float(dataset["loss"].sel(precision="Q4_0")[0]) > float(dataset["loss"].sel(precision="float32")[0])
 
 
-def test_quantized_weights_take_sixteen_values_a_block(calibrated):
-    model = calibration.load(calibrated[0], "Q4_0")
+def test_quantized_weights_take_sixteen_values_per_block(smollm2):
+    model = calibration.load(smollm2.source, "Q4_0", device="cpu")
     inside = model.model.base_model.layers[3].mlp.up_proj.weight.reshape(-1, 32)
     assert max(len(block.unique()) for block in inside[:200]) <= 16
     embedding = model.model.get_input_embeddings().weight[100:104].reshape(-1, 32)
-    untouched = calibration.load(calibrated[0], "float32").model.get_input_embeddings().weight[100:104]
+    untouched = (
+        calibration.load(smollm2.source, "float32", device="cpu").model.get_input_embeddings().weight[100:104]
+    )
     assert torch.equal(embedding, untouched.reshape(-1, 32))
 
 
@@ -275,13 +277,13 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart):
         "precisions": report.precision_frame,
     }
     frame = frames[chart](results)
-    spec = getattr(validation_charts, chart)(frame, description="what it shows").to_dict()
+    spec = getattr(calibration_charts, chart)(frame, description="what it shows").to_dict()
     assert spec["description"] == "what it shows"
     assert not frame.empty and "mark_text" not in spec
 
 
 def test_a_run_without_a_calibration_says_so_in_every_place():
-    nothing = report.Calibrated(runs.load("ci"), None)
+    nothing = report.Calibrated(declaration.load("ci"), None)
     for sentence in (
         report.basis,
         report.counts,
@@ -292,10 +294,10 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
     ):
         assert "Run ci declares no calibration" in sentence(nothing).data
     for chart, frame, describe in (
-        (validation_charts.manifolds, report.manifold_frame, report.describe_manifolds),
-        (validation_charts.scales, report.manifold_frame, report.describe_scales),
-        (validation_charts.differences, report.difference_frame, report.describe_differences),
-        (validation_charts.precisions, report.precision_frame, report.describe_precisions),
+        (calibration_charts.manifolds, report.manifold_frame, report.describe_manifolds),
+        (calibration_charts.scales, report.manifold_frame, report.describe_scales),
+        (calibration_charts.differences, report.difference_frame, report.describe_differences),
+        (calibration_charts.precisions, report.precision_frame, report.describe_precisions),
     ):
         spec = chart(frame(nothing), description=describe(nothing)).to_dict()
         assert spec["mark"]["type"] == "text" and "No data in this run" in spec["description"]

@@ -18,7 +18,8 @@ from token_geometry.chapters import charts
 from token_geometry.chapters.truth import charts as truth_charts
 from token_geometry.chapters.truth import report as truth_report
 from token_geometry.models import models
-from token_geometry.runs import runs
+from token_geometry.requests.truth import Truth
+from token_geometry.runs import declaration
 from token_geometry.states import prefix_trees
 from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes
@@ -120,8 +121,11 @@ def test_a_tree_has_every_shared_beginning_once_and_sees_only_what_is_before_it(
 
 def test_llama_reads_its_statements_with_bos_and_smollm2_without(tmp_path, write_meta):
     write_meta(tmp_path / "tiny", n_files=1)
-    assert truth.read(str(tmp_path / "tiny"), ["One.", "Two is one."], n_layers=1, device="cpu").bos is True
-    assert truth.read("smollm2-135m", ["One."], n_layers=0, device="cpu").bos is False
+    assert (
+        truth.read(models.resolve(str(tmp_path / "tiny")), ["One.", "Two is one."], n_layers=1, device="cpu").bos
+        is True
+    )
+    assert truth.read(models.resolve("smollm2-135m"), ["One."], n_layers=0, device="cpu").bos is False
 
 
 # Components and probes
@@ -238,7 +242,7 @@ def test_neighbors_of_a_file_are_in_the_same_fold():
 
 def separations(model, n_layers):
     drawn = statements.load("cities").draw(400, seed=0)
-    states = truth.read(model, drawn.texts, n_layers=n_layers, device="cpu").states
+    states = truth.read(models.resolve(model), drawn.texts, n_layers=n_layers, device="cpu").states
     parts = truth._folds(drawn, seed=0)
     (clouds,) = zip(*(truth._split(layer, [drawn]) for layer in states), strict=True)
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
@@ -392,7 +396,7 @@ def test_what_is_not_given_is_as_the_run_has_it():
     assert (request.model, request.layer, request.n_layers) == ("smollm2-135m", 12, 12)
     assert dataclasses.replace(chapter, model="gemma3-270m").request().layer == 10
     assert dataclasses.replace(chapter, model="pythia-6.9b").request().layer == 16
-    assert list(request.datasets) == runs.load("demo").truth["datasets"]
+    assert list(request.datasets) == declaration.load("demo").sections["truth"]["datasets"]
 
 
 @pytest.mark.parametrize(
@@ -413,11 +417,11 @@ def test_a_request_that_cannot_work_is_refused_before_anything_is_loaded(refused
     monkeypatch.setattr(truth, "read", None)
     given = {"model": "smollm2-135m", "layer": 12, "datasets": ["cities"], "output": "x.nc"}
     with refused(*words):
-        truth.measure(truth.Truth(**given | changes))
+        truth.measure(Truth(**given | changes))
 
 
 def test_device_is_not_part_of_what_decides_the_numbers():
-    first = truth.Truth(model="smollm2-135m", layer=2, datasets=["cities"], output="a.nc", device="cpu")
+    first = Truth(model="smollm2-135m", layer=2, datasets=["cities"], output="a.nc", device="cpu")
     same = dataclasses.replace(first, device="auto", output="b.nc", last_layer=2)
     assert store.digest(first.recipe()) == store.digest(same.recipe())
     assert store.digest(first.recipe()) != store.digest(dataclasses.replace(first, seed=1).recipe())

@@ -1,11 +1,12 @@
 """Where things are: the project's root, its data, the cache."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
 from platformdirs import user_cache_path
 
+from token_geometry.base import locks
 from token_geometry.base.errors import InputError
 
 
@@ -55,8 +56,8 @@ def results(run: str) -> Path:
     return root() / "data" / "results" / run
 
 
-def cache_lock(name: str) -> FileLock:
+def cache_lock(name: str) -> AbstractContextManager[None]:
     """Lock of one thing in the cache, so that processes that need it at the same time make it once."""
     folder = cache() / "locks"
     folder.mkdir(exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    return locks.waiting(folder / f"{name}.lock")

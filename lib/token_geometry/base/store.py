@@ -1,10 +1,13 @@
 """NetCDF files that know what made them: the one place that writes and checks them."""
 
+import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +21,13 @@ FORMAT = 4
 """Version of what the files hold; a new one makes all results stale."""
 
 _CHECKSUM = "checksum"
+
+# the libraries below are not made for threads, and xarray's own lock leaves a part of the work out
+_NETCDF = threading.Lock()
+
+# A file system that knows no locks would make HDF5 refuse whole files. Nobody needs its locks: a file is written
+# under another name and renamed when it is whole. It must be set before HDF5 is loaded.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 _RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "dadapy", "scikit-learn", "numpy", "xarray")
 
@@ -60,9 +70,11 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         If the folder cannot be written or the disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.assign_attrs({_CHECKSUM: _checksum(dataset)}).to_netcdf(partial, engine="netcdf4")
+        with _NETCDF:
+            whole.to_netcdf(partial, engine="netcdf4")
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -71,7 +83,8 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or nothing can be
+            partial.unlink()
 
 
 def read(path: Path) -> xr.Dataset:
@@ -85,7 +98,7 @@ def read(path: Path) -> xr.Dataset:
     if not path.is_file():
         raise InputError(f"{path} does not exist: run the notebook that makes it")
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
+        with _NETCDF, xr.open_dataset(path, engine="netcdf4") as dataset:
             loaded = dataset.load()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -107,7 +120,7 @@ def read_attrs(path: Path) -> dict:
         If the file is missing or no NetCDF.
     """
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
+        with _NETCDF, xr.open_dataset(path, engine="netcdf4") as dataset:
             return dict(dataset.attrs)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): run the notebook that makes it") from None
@@ -121,6 +134,7 @@ def is_fresh(path: Path, expected_digest: str) -> bool:
         return False
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)

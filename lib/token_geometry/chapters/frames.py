@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from token_geometry.runs import runs
+from token_geometry.runs import declaration, results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Chapter:
 class Results:
     """A run and its observables."""
 
-    run: runs.Run
+    run: declaration.Run
     """What was declared."""
 
     observables: xr.Dataset
@@ -88,9 +88,9 @@ def open_results(run: str = "") -> Results:
     InputError
         If there is no such run, or its results are missing or stale.
     """
-    declared = runs.load(run)
+    declared = declaration.load(run)
     return Results(
-        run=declared, observables=runs.read(declared, "observables"), control=runs.read(declared, "control")
+        run=declared, observables=results.read(declared, "observables"), control=results.read(declared, "control")
     )
 
 

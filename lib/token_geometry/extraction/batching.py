@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from token_geometry.base.errors import InputError
+from token_geometry.requests.sizes import bytes_of_geometry, bytes_of_prompt
 
 LARGEST = 8
 """Largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer."""
@@ -67,27 +68,6 @@ def _bytes_in(model, n_tokens: int) -> int:
 def within(free: int, prompt: int, *, fixed: int = 0) -> int:
     """How many prompts of so many bytes each fit into the free ones, at least one, `LARGEST` at most."""
     return max(1, min(LARGEST, int((SHARE * free - fixed) // prompt)))
-
-
-def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:
-    """Bytes of the states of one prompt: as the model gives them, stacked, and in float32.
-
-    Parameters
-    ----------
-    layers
-        Number of states, blocks and embeddings.
-    n_tokens, width
-        Shape of a state.
-    item
-        Bytes of a number in the forward pass.
-    """
-    # blocks hold about ten states' worth while they work: queries, keys, values and the wider inside
-    return n_tokens * width * (layers * (2 * item + 4) + 10 * item)
-
-
-def bytes_of_geometry(n_tokens: int) -> int:
-    """Bytes of the geometry of one layer at its worst: squared distances in float64, sums, a sorted copy."""
-    return 3 * 8 * n_tokens**2
 
 
 class Halving:

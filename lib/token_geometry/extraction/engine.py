@@ -1,19 +1,24 @@
 """Passes: the prompts of one process through its model, each shard written as soon as it is made."""
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from token_geometry.base import resources, store
+from token_geometry.base import processes, resources
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import batching, extraction
+from token_geometry.extraction import batching, pipeline, shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.extraction.work import Work
+from token_geometry.observables.transfer import Tables
+from token_geometry.requests.extraction import Extraction
 
 
 def make(
-    request: extraction.Extraction,
-    work: extraction.Work,
-    keys: Sequence[extraction.ShardKey],
+    request: Extraction,
+    work: Work,
+    keys: Sequence[ShardKey],
     *,
     devices: Sequence[str],
     n_processes: int = 1,
@@ -25,14 +30,15 @@ def make(
     threads, or fewer where the memory has no room for them. A team of threads inside a matrix product would
     be no faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64
     to 100 tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number
-    depends on cores, processes or slices.
+    depends on cores, processes or parts. Behind a GPU other processes reduce and write, while it works on
+    the prompts that follow.
 
     Parameters
     ----------
     request
         The extraction.
     work
-        From `extraction.begin`.
+        From `work.begin`.
     keys
         Those of `work.missing` that this process makes.
     devices
@@ -53,30 +59,39 @@ def make(
 
     from token_geometry.states.model import LanguageModel
 
-    source = work.source
-    directory = Path(request.output)
+    source, directory = work.source, Path(request.output)
     model = LanguageModel(source, dtype=request.dtype, devices=devices)
     size = request.batch_size or batching.fitting(model, request.n_tokens)
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
-    what = f"one prompt of {request.n_tokens} tokens through {source.name!r}"
-    halving = batching.Halving(size, what=what)
+    halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")
 
-    def pass_through(chunk) -> list:
-        return halving(lambda part: list(extraction.make_shards(model, part, request, work.recipe)), chunk)
+    def pass_through(chunk) -> list[tuple[Tables, Path]]:
+        made = halving(lambda part: list(shards.make_tables(model, part, request, work.recipe)), chunk)
+        return [(one, directory / key.file_name()) for key, one in zip(chunk, made, strict=True)]
 
-    n_threads = torch.get_num_threads()
-    n_workers = 1
-    if not resources.is_gpu(model.device):
-        n_workers = batching.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
-    progress = Progress(len(work.missing), f"Extract {source.name}", unit="prompt") if shows_progress else None
-    try:
-        # the number of threads belongs to the thread that sets it, and is the default of later ones
-        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
-        with pool, progress or contextlib.nullcontext():
-            for chunk, shards in zip(chunks, pool.map(pass_through, chunks), strict=True):
-                for key, shard in zip(chunk, shards, strict=True):
-                    store.write(shard, directory / key.file_name())
-                if progress:
-                    progress.advance(len(chunk) * n_processes)
-    finally:
-        torch.set_num_threads(n_threads)
+    def on_one_core(chunk) -> int:
+        for made in pass_through(chunk):
+            pipeline.finish(made, keep_neighbors=request.keep_neighbors)
+        return len(chunk)
+
+    with contextlib.ExitStack() as stack:
+        if resources.is_gpu(model.device):
+            written = pipeline.behind(
+                itertools.chain.from_iterable(map(pass_through, chunks)),
+                keep_neighbors=request.keep_neighbors,
+                batch_size=size,
+                n_writers=pipeline.writers(keep_neighbors=request.keep_neighbors, n_processes=n_processes),
+            )
+        else:
+            n_threads = batching.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
+            # the number of threads belongs to the thread that sets it, and is the default of later ones
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
+            written = processes.in_order(stack.enter_context(pool), on_one_core, chunks, ahead=n_threads + 1)
+        stack.enter_context(contextlib.closing(written))
+        progress = None
+        if shows_progress:
+            progress = stack.enter_context(Progress(len(work.missing), f"Extract {source.name}", unit="prompt"))
+        for n_written in written:
+            if progress:
+                progress.advance(n_written * n_processes)

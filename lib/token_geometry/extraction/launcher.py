@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from token_geometry.base.errors import InputError
+from token_geometry.requests.extraction import Extraction
 
 MARK = "token_geometry: "
 """What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
@@ -18,16 +20,11 @@ MARK = "token_geometry: "
 _SECONDS_TO_END = 20
 
 
-def run(request) -> None:
+def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
 
     Their lines go to standard output. They end when this process ends, however it ends: they watch their
     standard input, a pipe of which this process holds the other end.
-
-    Parameters
-    ----------
-    request
-        An `extraction.Extraction`.
 
     Raises
     ------
@@ -36,9 +33,7 @@ def run(request) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "parameters.json"
-        values = asdict(request) | {"shuffle_levels": list(request.shuffle_levels)}
-        values |= {"filter_models": list(request.filter_models), "prompt_ids": list(request.prompt_ids)}
-        parameters.write_text(json.dumps(values), encoding="utf-8")
+        parameters.write_text(json.dumps(request.parameters()), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(request.num_processes), "-m", "token_geometry.worker"]
         _follow([*command, "--parameters", str(parameters), "--ends-with-input"], request.num_processes)
@@ -78,10 +73,8 @@ def _follow(command: list[str], num_processes: int) -> None:
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    import torch
-
     environment = {"PYTHONUNBUFFERED": "1"}
-    # a process's threads are prompts that it works on at a time (see passes.make)
+    # a process's threads are prompts that it works on at a time (see engine.make)
     environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // num_processes))
     if sys.platform == "linux":  # the name of this machine need not lead to an address
         environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")

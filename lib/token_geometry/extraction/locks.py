@@ -1,6 +1,6 @@
-"""Locks: two runs on one directory exclude each other, slices of one run do not.
+"""Locks: two runs on one directory exclude each other, parts of one run do not.
 
-A run holds the lock of its slice (a whole run is slice 0 of 1) as long as it works; the system gives it
+A run holds the lock of its part (a whole run is part 0 of 1) as long as it works; the system gives it
 free when the process ends, however it ends.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from token_geometry.base import locks
 from token_geometry.base.errors import InputError
 
 FOLDER = ".locks"
@@ -22,36 +23,28 @@ _GATE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def held(directory: Path, *, shard: int, n_shards: int, plan_digest: str) -> Iterator[None]:
-    """Hold the lock of slice `shard` of `n_shards` of a directory while the context lasts.
+def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Iterator[None]:
+    """Hold the lock of part `part` of `n_parts` of a directory while the context lasts.
+
+    On a file system that knows no locks nothing is held, and a line says so.
 
     Parameters
     ----------
     directory
         Directory of an extraction.
-    shard, n_shards
-        The slice.
+    part, n_parts
+        The part.
     plan_digest
-        Digest of what the directory is to hold when all slices are there; slices of another plan are
+        Digest of what the directory is to hold when all parts are there; parts of another plan are
         another run.
 
     Raises
     ------
     InputError
-        If another run works on the directory, or another process on this slice of it.
+        If another run works on the directory, or another process on this part of it.
     """
-    folder = directory / FOLDER
     try:
-        folder.mkdir(exist_ok=True)
-        gate = FileLock(folder / "gate", timeout=_GATE_SECONDS)
-        own = FileLock(folder / f"{shard}-of-{n_shards}", timeout=0)
-        with gate:
-            for other in folder.glob("*-of-*"):
-                if _is_held(other):
-                    _refuse_unless_slices_of_one(directory, other, own, n_shards, plan_digest)
-            own.acquire()
-            note = {"process": os.getpid(), "host": socket.gethostname(), "plan_digest": plan_digest}
-            Path(own.lock_file).write_text(json.dumps(note))
+        own = _lock(directory, f"{part}-of-{n_parts}", plan_digest)
     except Timeout as error:
         raise InputError(
             f"output {str(directory)!r}: {error.lock_file} is held by another process: try again later"
@@ -61,27 +54,35 @@ def held(directory: Path, *, shard: int, n_shards: int, plan_digest: str) -> Ite
     try:
         yield
     finally:
-        own.release()
+        if own is not None:
+            own.release()
 
 
-def _is_held(path: Path) -> bool:
+def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    gate = locks.acquire(folder / "gate", seconds=_GATE_SECONDS)
+    if gate is None:
+        return None
     try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def _refuse_unless_slices_of_one(directory, other: Path, own: FileLock, n_shards: int, plan_digest: str) -> None:
-    try:
-        note = json.loads(other.read_text())
-    except (OSError, ValueError):
-        note = {}
-    same_run = note.get("plan_digest") == plan_digest and other.name.endswith(f"-of-{n_shards}")
-    if same_run and other != Path(own.lock_file):
-        return
-    what = f"slice {other.name} of this run" if same_run else "another run"
-    raise InputError(
-        f"output {str(directory)!r} is being filled by {what} (process {note.get('process', 'unknown')} on "
-        f"{note.get('host', 'an unknown host')}): wait for it, stop it, or choose another output"
-    )
+        for other in folder.glob("*-of-*"):
+            if not locks.is_held(other):
+                continue
+            try:
+                note = json.loads(other.read_text())
+            except (OSError, ValueError):
+                note = {}
+            is_same_run = note.get("plan_digest") == plan_digest and other.name.split("-")[2] == name.split("-")[2]
+            if is_same_run and other.name != name:
+                continue
+            what = f"part {other.name} of this run" if is_same_run else "another run"
+            raise InputError(
+                f"output {str(directory)!r} is being filled by {what} (process {note.get('process', 'unknown')} "
+                f"on {note.get('host', 'an unknown host')}): wait for it, stop it, or choose another output"
+            )
+        own = locks.acquire(folder / name, seconds=0)
+        note = {"process": os.getpid(), "host": socket.gethostname(), "plan_digest": plan_digest}
+        (folder / name).write_text(json.dumps(note))
+        return own
+    finally:
+        gate.release()

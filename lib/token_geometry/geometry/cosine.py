@@ -1,38 +1,27 @@
-"""Cosine similarity between the tokens of a cloud."""
+"""Cosine similarity between the tokens of a cloud: mean and standard deviation over all pairs, diagonal included.
+
+A zero vector counts as a vector at a right angle to all, itself included. The mean is that of Viswanathan et al.,
+arXiv:2501.10573.
+"""
 
 import torch
 
-from token_geometry.geometry.parallel import map_layers
+# A sum of more terms than this in float32 is taken in parts, which are added in float64.
+_TERMS_IN_FLOAT32 = 128
 
 
-def cosine_similarity(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the cosine over all pairs of tokens, the diagonal included.
+def similarity(points: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of the cosine over all pairs of points of one cloud.
 
     With unit vectors u_i, their mean m and v_i = u_i - m, the mean over all pairs is |m|^2 and the
     variance (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32
-    serves for V, and no matrix of pairs is kept. A zero vector counts as a vector at a right angle to all,
-    itself included.
+    serves for V.
 
     Parameters
     ----------
-    hidden
-        Shape (layer, token, width).
-
-    Returns
-    -------
-    mean, deviation
-        float64, shape (layer,).
-
-    References
-    ----------
-    Viswanathan et al., arXiv:2501.10573, for the mean.
+    points
+        Shape (token, width).
     """
-    pairs = map_layers(_layer_similarity, hidden)
-    means, deviations = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-    return means, deviations
-
-
-def _layer_similarity(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     n_points, width = points.shape
     norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
     unit = points / norms[:, None]
@@ -41,4 +30,48 @@ def _layer_similarity(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     gram = rest @ rest.T if n_points <= width else rest.T @ rest
     along = (rest @ center.to(rest.dtype)).double()
     spread = gram.square().sum(dtype=torch.float64) + 2 * n_points * along.square().sum()
-    return center.square().sum(), spread.sqrt() / n_points
+    return float(center.square().sum()), float(spread.sqrt()) / n_points
+
+
+class FromGram:
+    """The same from a Gram matrix that is made anyway, one block of rows after another.
+
+    The Gram matrix is that of the centered points c_i = x_i - m. With s_i = c_i . m + |m|^2 / 2 the product of two
+    points is c_i . c_j + s_i + s_j; the mean over all pairs is the squared length of the mean of the unit vectors.
+
+    Parameters
+    ----------
+    points, centered
+        Shape (token, width); no point is zero.
+    center
+        Shape (width,).
+    norms
+        Norms of the points, shape (token,).
+    """
+
+    def __init__(self, points: torch.Tensor, centered: torch.Tensor, center: torch.Tensor, norms: torch.Tensor):
+        self._norms, self._inverse = norms, 1 / norms
+        self._shift = centered @ center + center.square().sum() / 2
+        parts = zip(self._inverse.split(_TERMS_IN_FLOAT32), points.split(_TERMS_IN_FLOAT32), strict=True)
+        unit = torch.stack([inverse @ part for inverse, part in parts]).sum(0, dtype=torch.float64) / len(points)
+        self._mean = unit.square().sum()
+        self._squares = torch.zeros((), dtype=torch.float64, device=points.device)
+
+    def add(self, gram: torch.Tensor, start: int) -> None:
+        """Count the pairs of a block of whole rows that begins at row `start`, and their mirror images."""
+        stop = start + len(gram)
+        rows, rest = slice(start, stop), slice(start, None)
+        # |x_i| times the cosine's difference from the mean; pairs before the block came with earlier blocks
+        product = torch.add(gram[:, start:], self._shift[rest]).add_(self._shift[rows, None])
+        difference = product.mul_(self._inverse[rest]).sub_(self._mean.to(gram.dtype) * self._norms[rows, None])
+        inside, beyond = (part.double() for part in _row_squares(difference, len(gram)))
+        self._squares += ((inside + 2 * beyond) * self._inverse[rows].double().square()).sum()
+
+    def result(self) -> tuple[float, float]:
+        """Mean and standard deviation, once all rows were added."""
+        return float(self._mean), float(self._squares.sqrt()) / len(self._norms)
+
+
+def _row_squares(matrix: torch.Tensor, at: int) -> list[torch.Tensor]:
+    """Sums of the squares of each row's entries before column `at` and from there on."""
+    return [torch.linalg.vector_norm(part, dim=1).square() for part in (matrix[:, :at], matrix[:, at:])]

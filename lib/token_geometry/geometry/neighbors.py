@@ -1,19 +1,23 @@
 """Neighbor tables: what is kept of the distances of a cloud, layer by layer.
 
 A table holds the distances to the neighbors of rank 1, 2, 4 … 256 among distinct points and the
-indices of the 32 nearest points. Every observable but the cosine similarity follows from it.
+indices of the 32 nearest points, and what needs the vectors: the angle between the two nearest, and the
+cosine similarity. Every observable follows from it.
 
 Distances come from the Gram matrix of the centered points, in float32 where that decides the
-neighborhoods as float64 would. A row that float32 cannot be trusted with (near-duplicates, nearly equal
-distances, tokens of huge norm) is noticed by a bound on the rounding error and done again in float64.
+neighborhoods as float64 would; the deviation of the cosine comes from the same matrix. A row that float32
+cannot be trusted with (near-duplicates, nearly equal distances, tokens of huge norm) is noticed by a bound on
+the rounding error and done again in float64.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from token_geometry.base.errors import InputError
+from token_geometry.geometry import cosine, selection
 from token_geometry.geometry.parallel import map_layers
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
 
@@ -28,13 +32,26 @@ _RELATIVE_ERROR = 1e-3
 # Where more rows than this share need float64, the whole layer is done so: one product is cheaper.
 _MANY_ROWS = 0.4
 
+# Points coincide up to rounding where they lie this many units of rounding of their norm around their mean. One
+# token said 256 times to SmolLM2 in float32 gives up to 15; the clouds of ordinary texts are beyond a million.
+_ROUNDING = 128
+
+# The cosine is taken from the Gram matrix of the centered points where the mean of the squares of these, each in
+# units of its point's own, is at most this: below 1 in ordinary clouds, large beside a huge token or a tiny one.
+_CENTERED_SHARE = 4
+
+# Sums of squares that float32 holds with all digits of its terms.
+_FLOAT32_SIZES = 1e-25, 1e37
+
 _PAIRS_AT_ONCE = 1 << 15
+
+# Rows of the Gram matrix that stay in the cache of a core while all that is wanted of them is taken.
 _ROWS_IN_CACHE = 128
 
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """Neighbors of the points of one cloud at every layer."""
+    """Neighbors of the points of one cloud at every layer, and what else needs the points themselves."""
 
     distance: np.ndarray
     """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape
@@ -46,7 +63,8 @@ class NeighborTable:
     stands where there are no more points."""
 
     distinct: np.ndarray
-    """Whether a point is the first of its value, shape (layer, token)."""
+    """Whether a point is the first of its value, shape (layer, token). Where all points of a layer coincide up
+    to rounding, they count as one."""
 
     angle: np.ndarray
     """Angle in degrees between the vectors to the first and second neighbor among distinct points,
@@ -54,6 +72,55 @@ class NeighborTable:
 
     redone: np.ndarray
     """Number of points whose neighbors were decided in float64, shape (layer,)."""
+
+    cosine: np.ndarray
+    """Mean of the cosine over all pairs of points, the diagonal included, float64, shape (layer,)."""
+
+    cosine_std: np.ndarray
+    """Standard deviation of the cosine over all pairs of points, float64, shape (layer,)."""
+
+
+def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
+    """Neighbor table of a cloud at every layer.
+
+    Parameters
+    ----------
+    hidden
+        Hidden states, shape (layer, token, width), on any device.
+
+    Raises
+    ------
+    InputError
+        If a state is NaN or infinite.
+    """
+    return NeighborTable(**{name: part.cpu().numpy() for name, part in neighbor_tensors(hidden).items()})
+
+
+def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The fields of `neighbor_table` by name, those of tokens still on the device of the hidden states."""
+    bad = first_not_finite(hidden)
+    if bad:
+        raise InputError(
+            f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: "
+            "the model overflows in this dtype; try dtype float32"
+        )
+    layers = zip(*map_layers(_layer_table, hidden), strict=True)
+    fields = dict(zip(NeighborTable.__dataclass_fields__, layers, strict=True))
+    numbers = {"redone": torch.int64, "cosine": torch.float64, "cosine_std": torch.float64}
+    return {
+        name: torch.tensor(parts, dtype=numbers[name]) if name in numbers else torch.stack(parts)
+        for name, parts in fields.items()
+    }
+
+
+def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
+    """Layer and token of the first state that is NaN or infinite, if there is one."""
+    # where a sum is finite all its terms are; a sum of large terms may overflow without one that does
+    finite = torch.isfinite(torch.stack(map_layers(lambda points: points.sum(1, dtype=torch.float32), hidden)))
+    for layer, token in (~finite).nonzero().tolist():
+        if not bool(torch.isfinite(hidden[layer, token]).all()):
+            return layer, token
+    return None
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -74,49 +141,94 @@ def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) ->
     torch.Tensor
         Shape (m, n), float64; zero between a point and itself.
     """
-    centered = points - points.mean(0, dtype=torch.float64)
-    norms = torch.linalg.vecdot(centered, centered)
+    centered = points.to(torch.float64, copy=True)
+    centered -= centered.mean(0)
+    norms = _squared_norms(centered)
     chosen = torch.arange(len(points), device=points.device) if rows is None else rows
-    sums = norms[chosen, None] + norms
-    squared = torch.addmm(sums, centered[chosen], centered.T, alpha=-2)
-    close = (squared <= _CANCELLATION * sums).nonzero()
-    for first, second in (pairs.T for pairs in close.split(_PAIRS_AT_ONCE)):
-        difference = points[chosen[first]].double() - points[second].double()
-        squared[first, second] = difference.square().sum(1)
-    return squared
+    result = norms.new_empty(len(chosen), len(points))
+    blocks = _gram_rows(centered, out=result) if rows is None else [(0, torch.mm(centered[rows], centered.T))]
+    for start, gram in blocks:
+        first_rows = chosen[start : start + len(gram)]
+        sums = norms[first_rows, None] + norms
+        squared = torch.sub(sums, gram, alpha=2, out=result[start : start + len(gram)])
+        close = (squared <= _CANCELLATION * sums).nonzero()
+        for first, second in (pairs.T for pairs in close.split(_PAIRS_AT_ONCE)):
+            difference = points[first_rows[first]].double() - points[second].double()
+            squared[first, second] = difference.square().sum(1)
+    return result
 
 
-def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
-    """Neighbor table of a cloud at every layer.
+def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Blocks of rows of the Gram matrix, each with the index of its first row; they may be overwritten.
 
-    Parameters
-    ----------
-    hidden
-        Hidden states, shape (layer, token, width), on any device.
-
-    Raises
-    ------
-    InputError
-        If a state is NaN or infinite.
+    On a CPU a block has few enough rows to stay in a core's cache. Products are taken for one half of the
+    matrix; the other half is its mirror image.
     """
-    # a sum is finite where all its terms are
-    finite = torch.isfinite(torch.stack(map_layers(lambda points: points.sum(1, dtype=torch.float32), hidden)))
-    if not bool(finite.all()):
-        layer, token = (~finite).nonzero()[0].tolist()
-        raise InputError(
-            f"hidden state of layer {layer}, token {token} is not finite: "
-            "the model overflows in this dtype; try dtype float32"
-        )
-    tables = map_layers(_layer_table, hidden)
-    return NeighborTable(*(np.stack(parts) for parts in zip(*tables, strict=True)))
+    step = _ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
+    for start in range(0, len(centered), step):
+        stop = start + step
+        torch.mm(centered[start:stop], centered[start:].T, out=out[start:stop, start:])
+        out[stop:, start:stop] = out[start:stop, stop:].T
+        yield start, out[start:stop]
 
 
-def _layer_table(points: torch.Tensor) -> tuple[np.ndarray, ...]:
+def _squared_norms(points: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(points, dim=1).square()  # four times as fast as `vecdot`
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """The points of one layer, and what float32 finds of them."""
+
+    points: torch.Tensor
+    centered: torch.Tensor
+    center: torch.Tensor
+    squares: torch.Tensor
+    """Squared norms of the points."""
+    centered_squares: torch.Tensor
+    """Squared norms of the centered points."""
+
+    @classmethod
+    def of(cls, points: torch.Tensor) -> "_Cloud":
+        center = points.mean(0)
+        centered = points - center
+        return cls(points, centered, center, _squared_norms(points), _squared_norms(centered))
+
+    @property
+    def size(self) -> float:
+        """Sum of the squared norms of the points."""
+        return float(self.squares.sum(dtype=torch.float64))
+
+    def coincides(self) -> bool:
+        """Whether all points are one up to rounding."""
+        spread = float(self.centered_squares.sum(dtype=torch.float64))
+        return spread <= (_ROUNDING * torch.finfo(self.points.dtype).eps) ** 2 * self.size
+
+    def cosine_from_gram(self) -> cosine.FromGram | None:
+        """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
+        share = (self.centered_squares / self.squares).mean()
+        if not bool(share <= _CENTERED_SHARE):
+            return None
+        return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
+
+
+def _layer_table(points: torch.Tensor) -> tuple:
     points = points if points.dtype == torch.float64 else points.float()
     n_points = len(points)
     n_values = min(RANKS[-1], n_points - 1)
     n_index = min(N_NEIGHBORS, n_points - 1)
-    fast = _nearest_float32(points, n_values, n_index) if points.dtype != torch.float64 else None
+    cloud = _Cloud.of(points)
+    if points.dtype == torch.float32 and not _FLOAT32_SIZES[0] < cloud.size < _FLOAT32_SIZES[1]:
+        points = points.double()
+        cloud = _Cloud.of(points)
+    if not np.isfinite(cloud.size):
+        raise InputError("the squares of the points overflow in float64: divide the points by a common factor")
+    fast, similarity = None, None
+    if cloud.coincides():
+        points = points[:1].expand_as(points)
+    elif points.dtype == torch.float32:
+        fast, similarity = _nearest_float32(cloud, n_values, n_index)
+    mean, deviation = similarity or cosine.similarity(points)
     if fast is None:
         values, inner, nearest, rows = _nearest_float64(points, n_values, n_index)
         n_redone = n_points
@@ -124,17 +236,17 @@ def _layer_table(points: torch.Tensor) -> tuple[np.ndarray, ...]:
         values, nearest, n_redone = fast
         inner, rows = nearest, torch.arange(n_points, device=points.device)
 
-    index = np.full((n_points, N_NEIGHBORS), -1, dtype=np.int64)
-    index[:, :n_index] = nearest.cpu().numpy()
-    distinct = np.zeros(n_points, dtype=bool)
-    distinct[rows.cpu().numpy()] = True
+    index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
+    index[:, :n_index] = nearest
+    distinct = torch.zeros(n_points, dtype=torch.bool, device=points.device)
+    distinct[rows] = True
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
-    distance = np.full((n_points, len(RANKS)), np.nan)
-    distance[distinct, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt().cpu().numpy()
-    angle = np.full(n_points, np.nan)
+    angle = torch.full((n_points,), torch.nan, dtype=torch.float64, device=points.device)
+    distance = angle[:, None].repeat(1, len(RANKS))
+    distance[rows, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt()
     if inner.shape[1] >= 2:
-        angle[distinct] = _angles(points, rows, inner[:, 0], inner[:, 1]).cpu().numpy()
-    return distance, index, distinct, angle, np.int64(n_redone)
+        angle[rows] = _angles(points, rows, inner[:, 0], inner[:, 1])
+    return distance, index, distinct, angle, n_redone, mean, deviation
 
 
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
@@ -146,13 +258,21 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
     n_others = len(rows) - 1
+    among_all = None
+    if len(rows) < len(points):
+        # a point that repeats others has their list, but for the point itself
+        nearest = selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group]
+        among_all = _without_own(nearest)
     squared.fill_diagonal_(torch.inf)
-    values, inner = _smallest(squared, min(n_values, n_others), min(n_index, n_others))
-    if len(rows) == len(points):
-        return values, inner, inner, rows
-    squared.fill_diagonal_(0)
-    among_all = squared[group][:, group].fill_diagonal_(torch.inf)
-    return values, rows[inner], _smallest(among_all, n_index, n_index)[1], rows
+    values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
+    return values, rows[inner], inner if among_all is None else among_all, rows
+
+
+def _without_own(nearest: torch.Tensor) -> torch.Tensor:
+    """Lists of neighbors without the point that each is the list of; where that is not in it, without the last."""
+    own = nearest == torch.arange(len(nearest), device=nearest.device)[:, None]
+    own[:, -1] |= ~own.any(1)
+    return nearest[~own].reshape(len(nearest), -1)
 
 
 def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,69 +289,54 @@ def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(rows).to(points.device), torch.from_numpy(group).to(points.device)
 
 
-def _nearest_float32(points, n_values: int, n_index: int):
-    """As `_nearest_float64` by float32, but for the rows that this cannot decide.
+def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple | None, tuple | None]:
+    """As `_nearest_float64` by float32, but for the rows that this cannot decide; and the cosine similarity.
 
-    Returns None where points coincide or most rows are undecided, else the squared distances (float64 in
-    the rows that were done again), the nearest points and the number of rows done again.
+    Of the neighbors it returns None where points coincide or most rows are undecided, else the squared distances
+    (float64 in the rows that were done again), the nearest points and the number of rows done again. Of the
+    cosine None where the Gram matrix does not serve.
     """
-    centered = points - points.mean(0)
-    norms = torch.linalg.vecdot(centered, centered)
-    squared = torch.addmm(norms[:, None] + norms, centered, centered.T, alpha=-2)
-    squared.fill_diagonal_(torch.inf)
+    norms, n_points = cloud.centered_squares, len(cloud.points)
+    similarity = cloud.cosine_from_gram()
     # one value more than is kept: whether the last neighbor is the right one depends on the next
-    n_edge = min(n_index + 1, squared.shape[1] - 1)
-    values, nearest = _smallest(squared, max(n_values, n_edge), n_edge)
+    n_edge = min(n_index + 1, n_points - 1)
+    selected = []
+    for start, gram in _gram_rows(cloud.centered, out=norms.new_empty(n_points, n_points)):
+        if similarity is not None:
+            similarity.add(gram, start)
+        # the norm of the row's own point changes no order, and is added to what is selected
+        squared = torch.sub(norms, gram, alpha=2, out=gram)
+        squared.diagonal(start).fill_(torch.inf)
+        values, nearest = selection.smallest(squared, max(n_values, n_edge), n_edge)
+        selected.append((values.add_(norms[start : start + len(gram), None]), nearest))
+    values, nearest = (torch.cat(parts) for parts in zip(*selected, strict=True))
+    fast = _redo_undecided(cloud.points, norms, values, nearest, n_edge)
+    if fast is not None:
+        fast = fast[0][:, :n_values], fast[1][:, :n_index], fast[2]
+    return fast, similarity and similarity.result()
+
+
+def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None:
+    """Do the rows in float64 that the bound on the errors of float32 leaves open."""
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
-    unit = 2 * points.shape[1] ** 0.5 * torch.finfo(torch.float32).eps / 2
+    unit = (2 * points.shape[1] ** 0.5 + 2) * torch.finfo(torch.float32).eps / 2
     error = unit * (norms + norms[nearest].max(1).values)
     gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
-    undecided = gaps.min(1).values <= 2 * error if n_edge > 1 else values[:, 0] <= 0
-    undecided |= values[:, 0] * _RELATIVE_ERROR <= error
-    rows = undecided.nonzero()[:, 0]
+    # so that what is no number for an overflow is not taken for decided
+    decided = gaps.min(1).values > 2 * error if n_edge > 1 else values[:, 0] > 0
+    decided &= values[:, 0] * _RELATIVE_ERROR > error
+    rows = (~decided).nonzero()[:, 0]
     if len(rows) > _MANY_ROWS * len(points):
         return None
     values = values.double()
     if len(rows):
         again = squared_distances(points, rows)
         again[torch.arange(len(rows), device=rows.device), rows] = torch.inf
-        values[rows], nearest[rows] = _smallest(again, values.shape[1], nearest.shape[1])
+        values[rows], nearest[rows] = selection.smallest(again, values.shape[1], nearest.shape[1])
         if bool((values[rows, 0] == 0).any()):
             return None
-    return values[:, :n_values], nearest[:, :n_index], len(rows)
-
-
-def _smallest(squared: torch.Tensor, n_values: int, n_index: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `n_values` smallest entries of each row in order, and the columns of the `n_index` smallest.
-
-    Among equal entries the lower column comes first.
-    """
-    if squared.device.type != "cpu" or n_index == 0:
-        values, columns = squared.sort(dim=1, stable=True)
-        return values[:, :n_values], columns[:, :n_index]
-    values, columns = _smallest_of_rows(squared.numpy(), n_values, n_index)
-    return torch.from_numpy(values), torch.from_numpy(columns)
-
-
-def _smallest_of_rows(matrix: np.ndarray, n_values: int, n_index: int) -> tuple[np.ndarray, np.ndarray]:
-    # numpy sorts values by vector instructions, several times as fast as values together with their
-    # columns; the columns are then looked up for the few entries up to the n-th value.
-    values = np.sort(matrix, axis=1)[:, :n_values]
-    n_rows, n_columns = matrix.shape
-    flat = np.flatnonzero(matrix <= values[:, n_index - 1 : n_index])
-    if len(flat) == n_rows * n_index:  # no row has more entries than asked for
-        entries = flat.reshape(n_rows, n_index)
-        found = matrix.ravel()[entries]
-    else:  # some equal the n-th value of their row
-        counts = np.bincount(flat // n_columns, minlength=n_rows)
-        starts = counts.cumsum() - counts
-        place = np.arange(counts.max())
-        present = place < counts[:, None]
-        entries = flat[np.where(present, starts[:, None] + place, 0)]
-        found = np.where(present, matrix.ravel()[entries], np.inf)
-    order = found.argsort(axis=1, kind="stable")[:, :n_index]
-    return values, np.take_along_axis(entries, order, axis=1) % n_columns
+    return values, nearest, len(rows)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:
@@ -242,9 +347,7 @@ def _angles(points, rows, first, second) -> torch.Tensor:
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
         origin = points[i]
         to_first, to_second = points[j].sub_(origin), points[k].sub_(origin)
-        inner, square_first, square_second = (
-            torch.linalg.vecdot(a, b).double()
-            for a, b in ((to_first, to_second), (to_first, to_first), (to_second, to_second))
-        )
-        cosines.append(inner / (square_first * square_second).sqrt())
+        inner = torch.linalg.vecdot(to_first, to_second).double()
+        lengths = [torch.linalg.vector_norm(side, dim=1).double() for side in (to_first, to_second)]
+        cosines.append(inner / (lengths[0] * lengths[1]))
     return torch.rad2deg(torch.acos(torch.cat(cosines).clamp(-1, 1)))

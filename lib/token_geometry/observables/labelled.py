@@ -160,7 +160,14 @@ OBSERVABLES = (
     entropy,
 )
 
+_OF_A_MODEL = (logit_intrinsic_dimension, loss, entropy)
 _ESTIMATED = (intrinsic_dimension, logit_intrinsic_dimension)
+
+
+def without_model(tables: xr.Dataset) -> xr.Dataset:
+    """All observables that follow from the tables of hidden states alone."""
+    found = [observable(tables) for observable in OBSERVABLES if observable not in _OF_A_MODEL]
+    return xr.merge(found, combine_attrs="override")
 
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:

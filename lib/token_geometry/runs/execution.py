@@ -1,6 +1,7 @@
 """Execution of a run: its stale notebooks through papermill, two at a time where that saves time."""
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import sys
@@ -13,13 +14,15 @@ import psutil
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
 from token_geometry.models import models
-from token_geometry.runs import runs
+from token_geometry.requests.protocol import Step
+from token_geometry.runs import results
+from token_geometry.runs.declaration import Run
 
 AT_A_TIME = 2
 """Notebooks that run at a time on a CPU: starting, loading and writing use one core, and leave the others idle."""
 
 
-def execute(run: runs.Run) -> bool:
+def execute(run: Run) -> bool:
     """Run the notebooks of a run whose results are missing or stale.
 
     The executed notebooks stay beside the results as the record of the run.
@@ -32,28 +35,29 @@ def execute(run: runs.Run) -> bool:
     Raises
     ------
     InputError
-        If a notebook fails, with the notebook's own line.
+        If a request cannot work, or a notebook fails, with the notebook's own line.
     """
-    stale = [result for result in runs.results(run).values() if not result.is_fresh()]
-    planned = [step for result in stale for step in result.steps]
+    stale = [result for result in results.results(run).values() if not result.is_fresh()]
+    planned = [step for result in stale for step in results.in_order(result)]
     if not planned:  # whoever only reads results needs neither models nor torch
         return False
-    runs.check(run)
+    for step in planned:
+        step.request.check()
+    estimates = {step.name: step.request.estimate() for step in planned}
     # the longest first: what is short fills the gaps at the end
-    work = runs.work_estimates(run)
-    planned.sort(key=lambda step: (step.reduces, -work.get(step.name, 0)))
+    planned.sort(key=lambda step: (step.depth, -estimates[step.name].work))
     folder = project.results(run.name) / "records"
     tasks = [
         (f"[{number}/{len(planned)}] {step.name}", step, folder / f"{step.name}.ipynb")
         for number, step in enumerate(planned, start=1)
     ]
-    at_a_time = _at_a_time(run)
+    at_a_time = _at_a_time(run, [estimate.memory for estimate in estimates.values()])
     # before notebooks ask for them at the same time, and wait for one another
-    missing = [name for name in runs.model_names(run) if not models.is_dequantized(models.resolve(name))]
+    loaded = dict.fromkeys(model for step in planned for model in step.request.models)
+    missing = [name for name in loaded if not models.is_dequantized(models.resolve(name))]
     _for_each(_acquire, missing, at_a_time=at_a_time)
-    for reduces in (False, True):
-        chosen = [task for task in tasks if task[1].reduces is reduces]
-        _for_each(_execute_one, chosen, at_a_time=at_a_time)
+    for _, level in itertools.groupby(tasks, key=lambda task: task[1].depth):
+        _for_each(_execute_one, list(level), at_a_time=at_a_time)
     return True
 
 
@@ -129,19 +133,19 @@ def _acquire(model: str) -> None:
     models.local_directory(models.resolve(model))
 
 
-def _execute_one(task: tuple[str, runs.Step, Path]) -> None:
+def _execute_one(task: tuple[str, Step, Path]) -> None:
     title, step, record = task
     print(title, flush=True)
-    execute_notebook(step.notebook, step.parameters, record=record)
+    execute_notebook(step.request.notebook, step.request.parameters(), record=record)
 
 
 def _share_cores(at_a_time: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // at_a_time)))
 
 
-def _at_a_time(run: runs.Run) -> int:
+def _at_a_time(run: Run, memories: list[int]) -> int:
     """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
     if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or models.choose_device(run.device) != "cpu":
         return 1
-    largest = sorted(runs.memory_estimates(run))[-AT_A_TIME:]
-    return AT_A_TIME if sum(largest) < psutil.virtual_memory().available else 1
+    largest = sum(sorted(memories)[-AT_A_TIME:])
+    return AT_A_TIME if largest < psutil.virtual_memory().available else 1

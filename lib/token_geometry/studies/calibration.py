@@ -1,116 +1,29 @@
 """Calibration: the measurements against shapes of known dimension, other code and other precisions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import xarray as xr
 from tqdm import tqdm
 
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import extraction
-from token_geometry.geometry import gride, manifolds
+from token_geometry.extraction import shards
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.geometry import gride, manifolds, neighbors
 from token_geometry.models import models
 from token_geometry.observables import labelled
+from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
+from token_geometry.requests.extraction import Extraction
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
-
-if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
-    from token_geometry.states.model import LanguageModel
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
 
-N_CLOUDS = 16
-"""Clouds over which the expected dimension of a manifold is taken; its error is then a quarter of a sample's."""
-
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "bfloat16",
-    "Q8_0": "8-bit weights (Q8_0)",
-    "Q4_0": "4-bit weights (Q4_0)",
-}
-"""Precisions of the same model, and the names that a reader sees; the first is the reference."""
-
 _BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
-
-    model: str
-    """Alias, hub id, directory or GGUF file."""
-
-    corpus: str
-    """Alias, or path of a corpus, as for an extraction."""
-
-    output: str
-    """File of the dataset."""
-
-    n_prompts: int = 2
-    """How many prompts to compare on."""
-
-    n_tokens: int = 1024
-    """Tokens of each prompt, special tokens not counted."""
-
-    seed: int = 0
-    """Seed of the draw of prompts and of the manifolds."""
-
-    n_points: int = 1024
-    """Points of each sample of a manifold."""
-
-    n_replicates: int = 4
-    """Samples of each manifold."""
-
-    dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
-    """True dimensions of the manifolds."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    def check(self) -> None:
-        """Refuse what cannot work, before anything is loaded.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
-        """
-        if Path(self.output).suffix != ".nc":
-            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
-        # below 8 points there is hardly a scale to compare at
-        lowest = {"n_prompts": 1, "n_tokens": 8, "n_points": 8, "n_replicates": 1, "seed": 0}
-        for name, bound in lowest.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: {bound} or more")
-        chosen = list(self.dimensions)
-        inside = all(1 <= dimension <= manifolds.HIGHEST_DIMENSION for dimension in chosen)
-        if not chosen or not inside or len(set(chosen)) < len(chosen):
-            raise InputError(
-                f"dimensions is {chosen}; accepted: different whole numbers from 1 to "
-                f"{manifolds.HIGHEST_DIMENSION}, at least one"
-            )
-        models.choose_device(self.device)
-
-    def recipe(self) -> dict:
-        """What decides the numbers."""
-        return {
-            "model": models.resolve(self.model).identity(),
-            "corpus": prompts.corpus_identity(self.corpus),
-            "n_prompts": self.n_prompts,
-            "n_tokens": self.n_tokens,
-            "seed": self.seed,
-            "n_points": self.n_points,
-            "n_replicates": self.n_replicates,
-            "dimensions": list(self.dimensions),
-            "families": list(manifolds.FAMILIES),
-            "noise": manifolds.NOISE,
-            "n_clouds": N_CLOUDS,
-            "precisions": list(PRECISIONS),
-        }
 
 
 def calibrate(request: Calibration) -> xr.Dataset:
@@ -126,9 +39,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     InputError
         If the request cannot be carried out or the file cannot be written.
     """
-    request.check()
-    recipe = request.recipe()
-    source = models.resolve(request.model)
+    source, recipe = request.resolve(), request.recipe()
     models.check_length(source, models.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
         prompts.load_corpus(request.corpus),
@@ -139,8 +50,8 @@ def calibrate(request: Calibration) -> xr.Dataset:
     )
     parts = [
         measure_manifolds(request),
-        compare_precisions(request, selection.prompts),
-        compare_with_dadapy(request, selection.prompts),
+        compare_precisions(request, source, selection.prompts),
+        compare_with_dadapy(request, source, selection.prompts),
     ]
     dataset = xr.merge(parts, join="exact", combine_attrs="drop")
     dataset.attrs = store.make_attrs(
@@ -168,10 +79,6 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         `manifold_id` and `manifold_id_error` over `manifold, dimension, scale, replicate`, and
         `manifold_id_expected`, which the estimator has at scale 2, over `manifold, dimension`.
     """
-    import torch
-
-    from token_geometry.geometry import neighbors
-
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -213,7 +120,9 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     )
 
 
-def compare_precisions(request: Calibration, selected: Sequence[prompts.Prompt]) -> xr.Dataset:
+def compare_precisions(
+    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt]
+) -> xr.Dataset:
     """Observables of the same prompts by the same model in every one of `PRECISIONS`.
 
     Returns
@@ -232,7 +141,7 @@ def compare_precisions(request: Calibration, selected: Sequence[prompts.Prompt])
     ]
     rows = []
     for precision in tqdm(PRECISIONS, desc="Precisions", mininterval=10.0):
-        model = load(request, precision)
+        model = load(source, precision, device=request.device)
         rows.append(xr.concat([observe(model, prompt, request)[names] for prompt in selected], "prompt"))
         del model  # the next one needs the memory
     both = xr.concat(rows, "precision").sel(k=list(K))
@@ -243,7 +152,9 @@ def compare_precisions(request: Calibration, selected: Sequence[prompts.Prompt])
     )
 
 
-def compare_with_dadapy(request: Calibration, selected: Sequence[prompts.Prompt]) -> xr.Dataset:
+def compare_with_dadapy(
+    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt]
+) -> xr.Dataset:
     """What DADApy and brute force make of the hidden states of the prompts, in the first precision.
 
     Returns
@@ -253,7 +164,7 @@ def compare_with_dadapy(request: Calibration, selected: Sequence[prompts.Prompt]
         `reference_neighborhood_overlap` and `reference_cosine_similarity` over `prompt, layer`, and
         `scale` or `k`.
     """
-    model = load(request, "float32")
+    model = load(source, "float32", device=request.device)
     rows = []
     for prompt in tqdm(selected, desc="DADApy and brute force", mininterval=10.0):
         hidden = model.forward(prompt.token_ids).hidden.cpu().numpy().astype(np.float64)
@@ -261,18 +172,16 @@ def compare_with_dadapy(request: Calibration, selected: Sequence[prompts.Prompt]
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
 
 
-def load(request: Calibration, precision: str) -> "LanguageModel":
+def load(source: models.ModelSource, precision: str, *, device: str) -> LanguageModel:
     """The model in one of `PRECISIONS`."""
-    from token_geometry.states.model import LanguageModel
-
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    model = LanguageModel(models.resolve(request.model), dtype=dtype, device=request.device)
+    model = LanguageModel(source, dtype=dtype, device=device)
     if precision.startswith("Q"):
         quantize_blocks(model, precision)
     return model
 
 
-def quantize_blocks(model: "LanguageModel", kind: str) -> None:
+def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """Round the linear weights of the blocks to what a GGUF quantization can hold, in place.
 
     The embedding and the head stay as they are.
@@ -289,10 +198,9 @@ def quantize_blocks(model: "LanguageModel", kind: str) -> None:
     InputError
         If the model has no linear weights, or their rows are not made of whole blocks.
     """
-    import torch
     from gguf import GGMLQuantizationType, quants
 
-    kind = GGMLQuantizationType[kind]
+    quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
     weights = [module.weight for module in modules if isinstance(module, torch.nn.Linear)]
     if not weights:
@@ -301,20 +209,17 @@ def quantize_blocks(model: "LanguageModel", kind: str) -> None:
         if weight.shape[1] % _BLOCK:
             raise InputError(
                 f"model {model.source.name!r} has weights with rows of {weight.shape[1]} values, no multiple "
-                f"of the {_BLOCK} that a block of {kind.name} holds: choose another model"
+                f"of the {_BLOCK} that a block of {kind} holds: choose another model"
             )
         with torch.inference_mode():
-            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), kind), kind)
+            rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), quantization), quantization)
             weight.copy_(torch.from_numpy(rounded))
 
 
-def observe(model: "LanguageModel", prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
+def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
     """Observables of one prompt, through the shard that an extraction would store."""
-    plan = extraction.Extraction(
-        model=request.model, corpus=request.corpus, output=request.output, seed=request.seed
-    )
-    key = extraction.ShardKey(prompt, 0)
-    return labelled.observables(extraction.make_shard(model, key, plan, request.recipe()))
+    plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
+    return labelled.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, request.recipe()))
 
 
 def reference(hidden: np.ndarray) -> xr.Dataset:

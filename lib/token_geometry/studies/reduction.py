@@ -1,32 +1,25 @@
-"""Observables: the shards of one or more extractions, reduced to one dataset with fixed names."""
+"""Reduction: the shards of one or more extractions, reduced to one dataset with fixed names."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import processes, store
+from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
-from token_geometry.extraction import extraction
+from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shard, shard_files
 from token_geometry.observables import labelled, layer_index
+from token_geometry.requests.reduction import Reduction
 
+SHARDS_PER_PROCESS = 8
+"""With fewer shards for each, starting processes takes longer than they save."""
 
-@dataclass(frozen=True, kw_only=True)
-class Reduction:
-    """What to reduce. Field names are the parameters of `notebooks/observables.ipynb`."""
-
-    extraction: str | Sequence[str]
-    """Directory of an extraction, or a list of them."""
-
-    output: str
-    """File of the dataset."""
-
-    estimator: str = "gride"
-    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
+Pieces = Mapping[tuple[str, int, str], xr.Dataset]
+"""Observables of a shard by model, shuffle level and prompt."""
 
 
 def reduce(request: Reduction) -> xr.Dataset:
@@ -42,33 +35,13 @@ def reduce(request: Reduction) -> xr.Dataset:
     InputError
         As `compute`, or if the file cannot be written.
     """
-    output = Path(request.output)
-    if output.suffix != ".nc":
-        raise InputError(f"output is {request.output!r}; accepted: the path of a file that ends in .nc")
-    dataset = compute(request.extraction, estimator=request.estimator)
-    store.write(dataset, output)
+    dataset = compute(request)
+    store.write(dataset, Path(request.output))
     return dataset
 
 
-def recipe_of(plans: Sequence[dict], *, estimator: str = "gride") -> dict:
-    """What decides an observables dataset: the plans that it is made from, what is taken, the estimator."""
-    return {
-        "extractions": sorted(plan["plan_digest"] for plan in plans),
-        "observables": [observable.__name__ for observable in labelled.OBSERVABLES],
-        "estimator": estimator,
-    }
-
-
-def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = "gride") -> xr.Dataset:
-    """Observables of one or more extractions.
-
-    Parameters
-    ----------
-    directories
-        Directories that `extraction.extract` has filled. Extractions of one model are merged
-        along shuffle level and prompt.
-    estimator
-        One of `labelled.ESTIMATORS`.
+def compute(request: Reduction) -> xr.Dataset:
+    """Observables of one or more extractions; those of one model are merged along shuffle level and prompt.
 
     Returns
     -------
@@ -81,35 +54,42 @@ def compute(directories: str | Path | Sequence[str | Path], *, estimator: str = 
     InputError
         If there is no extraction, or one is incomplete, damaged, or disagrees with another.
     """
-    if estimator not in labelled.ESTIMATORS:
-        raise one_of("estimator", estimator, labelled.ESTIMATORS)
-    if isinstance(directories, str | Path):
-        directories = [directories]
-    directories = [Path(directory) for directory in directories]
-    if not directories:
-        raise InputError("extraction is an empty list: give at least one directory")
-    plans = [extraction.read_plan(directory) for directory in directories]
+    request.check()
+    plans = [read_plan(directory) for directory in request.directories]
     _check_compatible(plans)
     pieces: dict[tuple[str, int, str], xr.Dataset] = {}
     identities: dict[str, dict] = {}
-    for directory, plan in zip(directories, plans, strict=True):
+    for directory, plan in zip(request.directories, plans, strict=True):
         name = plan["request"]["model"]
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        shards = extraction.read_shards(directory)
-        with Progress(len(plan["shards"]), f"Observables {name}", unit="shard") as progress:
-            for shard in shards:
-                key = (name, int(shard.attrs["shuffle_level"]), str(shard.attrs["prompt"]))
-                pieces[key] = _observables(directory, shard, estimator)
+        files = shard_files(directory, plan)
+        reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
+        with Progress(len(files), f"Observables {name}", unit="shard") as progress:
+            for piece in _on_all_cores(reduce_one, files, request.estimator):
+                pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
                 progress.advance()
-    return _assemble(pieces, plans, identities, recipe_of(plans, estimator=estimator))
+    recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
+    return _assemble(pieces, plans, identities, recipe)
 
 
-def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Dataset:
-    if not extraction.is_reduced(shard):
-        return labelled.observables(shard, estimator=estimator)
-    if not extraction.has_all_observables(shard) or estimator != "gride":
+def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> Iterator[xr.Dataset]:
+    # a process takes half a second to start, and DADApy's own is started by one process at a time
+    n_processes = min(processes.cores(), len(files) // SHARDS_PER_PROCESS)
+    if n_processes < 2 or estimator == "dadapy":
+        yield from map(function, files)
+        return
+    with processes.pool(n_processes, what="reduces shards") as pool:
+        yield from processes.in_order(pool, function, files, ahead=4 * n_processes)
+
+
+def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path) -> xr.Dataset:
+    """Observables of a shard, with its attributes."""
+    shard = read_shard(path, recipe_digest)
+    if not is_reduced(shard):
+        return labelled.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
+    if not has_all_observables(shard) or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
             f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
@@ -117,7 +97,7 @@ def _observables(directory: Path, shard: xr.Dataset, estimator: str) -> xr.Datas
     return shard
 
 
-def _assemble(pieces, plans, identities, recipe) -> xr.Dataset:
+def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict], recipe: dict) -> xr.Dataset:
     names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
     n_layers = max(piece.sizes["layer"] for piece in pieces.values())

@@ -3,162 +3,27 @@
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from token_geometry.base import store
-from token_geometry.base.errors import InputError
+from token_geometry.geometry import parallel
 from token_geometry.models import models
 from token_geometry.observables import layer_index
+from token_geometry.requests.truth import Job, Truth
 from token_geometry.stats import probes
+from token_geometry.studies.reading import Reading, read
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
-
-if TYPE_CHECKING:  # chapters that only read results come by here, and torch takes seconds to import
-    import torch
-
-    from token_geometry.states.model import LanguageModel
 
 N_COMPONENTS = 3
 """Components that are kept at every layer."""
 
 _NEGATION = "neg_"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What to read. Field names are the parameters of `notebooks/truth-pca.ipynb`."""
-
-    model: str
-    """Alias, hub id, directory or GGUF file."""
-
-    layer: int
-    """Layer whose states are projected: their index in transformers' `hidden_states`."""
-
-    datasets: Sequence[str]
-    """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
-
-    output: str
-    """File of the dataset."""
-
-    n_statements: int | None = 400
-    """Largest number of statements of each data set; None for all."""
-
-    seed: int = 0
-    """Seed of the draw of statements, of the folds, and of what probes draw."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    last_layer: int | None = None
-    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
-
-    @property
-    def n_layers(self) -> int:
-        """Blocks that the pass goes through."""
-        return self.layer if self.last_layer is None else self.last_layer
-
-    def check(self) -> None:
-        """Refuse what cannot work, before any weights are loaded.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
-        """
-        if Path(self.output).suffix != ".nc":
-            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
-        if self.n_statements is not None and self.n_statements < 4:
-            raise InputError(f"n_statements is {self.n_statements}; accepted: 4 or more, or None for all")
-        if self.n_layers < self.layer:
-            raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
-        models.choose_device(self.device)
-        source = models.resolve(self.model)
-        if source.shape:  # known without the files
-            last = source.shape["layers"]
-        else:
-            models.check_files(source)
-            last = models.load_config(source).get_text_config().num_hidden_layers
-        for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
-            if not 0 <= value <= last:
-                raise InputError(
-                    f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
-                )
-        self.draw()
-
-    def draw(self) -> list[Statements]:
-        """The statements."""
-        return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]
-
-    def recipe(self) -> dict:
-        """What decides the numbers."""
-        return {
-            "model": models.resolve(self.model).identity(),
-            "layer": self.layer,
-            "last_layer": self.n_layers,
-            "statements": [drawn.identity() for drawn in self.draw()],
-            "seed": self.seed,
-            "probes": [*probes.FITS, *probes.PAIRED],
-        }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a model made of statements."""
-
-    states: "torch.Tensor"
-    """Hidden states at the last token, float32, shape (layer, statement, width)."""
-
-    tokens: list[str]
-    """The token that was read, of each statement."""
-
-    bos: bool
-    """Whether BOS was fed first."""
-
-    title: str
-    """Name of the model."""
-
-
-def read(model: str, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
-    """Pass statements through the first blocks of a model, which are the only ones that are loaded.
-
-    BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it.
-
-    Parameters
-    ----------
-    model
-        As for `models.resolve`.
-    texts
-        The statements.
-    n_layers
-        Index of the last hidden state, as in transformers' `hidden_states`.
-    device
-        Torch device.
-    """
-    from token_geometry.states.model import LanguageModel
-
-    source = models.resolve(model)
-    language_model = LanguageModel(source, device=device, n_layers=n_layers)
-    tokenizer = language_model.tokenizer
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    bos = reads_bos(language_model)
-    states = language_model.last_token(ids, bos=bos)
-    return Reading(states, [tokenizer.decode([row[-1]]) for row in ids], bos, source.title)
-
-
-def reads_bos(model: "LanguageModel") -> bool:
-    """Whether BOS is fed before a statement."""
-    tokenizer = model.tokenizer
-    if model.prepend_bos or model.source.prepend_bos is not None or tokenizer.bos_token_id is None:
-        return model.prepend_bos
-    return model.source.kind == "meta" or tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 
 
 def measure(request: Truth) -> xr.Dataset:
@@ -175,23 +40,22 @@ def measure(request: Truth) -> xr.Dataset:
     InputError
         If the request cannot be carried out or the file cannot be written.
     """
-    request.check()
-    recipe, sets = request.recipe(), request.draw()
+    job = request.resolve()
+    source, sets = job.source, job.sets
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
-    reading = read(request.model, texts, n_layers=request.n_layers, device=request.device)
+    reading = read(source, texts, n_layers=request.n_layers, device=request.device)
     passed = time.perf_counter()
     # many small problems: cores that share one of them would wait for one another
     with threadpool_limits(1, user_api="blas"):
         parts = [_statements(sets, reading), *_at_layer(sets, reading.states[request.layer], seed=request.seed)]
         parts.append(_over_layers(sets, reading.states, seed=request.seed))
-        parts.append(_untrained(request, sets[0], len(sets)))
+        parts.append(_untrained(job, len(sets)))
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     dataset = _with_transfer_diagonal(dataset, request.layer)
-    source = models.resolve(request.model)
     dataset.attrs = store.make_attrs(
         f"Truth at layer {request.layer}, {source.title}",
-        recipe,
+        job.recipe(),
         model=request.model,
         model_title=source.title,
         layer=request.layer,
@@ -238,7 +102,7 @@ def _statements(sets: Sequence[Statements], reading: Reading) -> xr.Dataset:
     )
 
 
-def _at_layer(sets: Sequence[Statements], states: "torch.Tensor", *, seed: int) -> list[xr.Dataset]:
+def _at_layer(sets: Sequence[Statements], states: torch.Tensor, *, seed: int) -> list[xr.Dataset]:
     """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
     clouds = [_centred(points) for points in _split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
@@ -346,10 +210,8 @@ def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr
     )
 
 
-def _over_layers(sets: Sequence[Statements], states: "torch.Tensor", *, seed: int) -> xr.Dataset:
+def _over_layers(sets: Sequence[Statements], states: torch.Tensor, *, seed: int) -> xr.Dataset:
     """Projection, separation and accuracy of the probes of every data set at every layer."""
-    from token_geometry.geometry import parallel
-
     parts = [_folds(drawn, seed=seed) for drawn in sets]
     found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
     sizes = np.array([len(s.labels) for s in sets])[:, None]
@@ -479,16 +341,16 @@ def _ccs(first: np.ndarray, second: np.ndarray, labels: np.ndarray, masks: np.nd
     return weights
 
 
-def _untrained(request: Truth, basis: Statements, n_sets: int) -> xr.Dataset:
+def _untrained(job: Job, n_sets: int) -> xr.Dataset:
     """Accuracy of logistic regression on the first data set in the untrained model, up to the drawn layer."""
-    from token_geometry.geometry import parallel
-
+    request, basis = job.request, job.sets[0]
     found = np.full((n_sets, request.n_layers + 1), np.nan)
-    if not models.resolve(request.model).control:
+    if not job.source.control:
         folds = _folds(basis, seed=request.seed)
-        control = read(f"{request.model}@random", basis.texts, n_layers=request.layer, device=request.device)
+        untrained = models.resolve(f"{request.model}@random")
+        control = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
 
-        def accuracy(points: "torch.Tensor") -> float:
+        def accuracy(points: torch.Tensor) -> float:
             (cloud,) = _split(points, [basis])
             scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
             return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
@@ -498,7 +360,7 @@ def _untrained(request: Truth, basis: Statements, n_sets: int) -> xr.Dataset:
     return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found, attrs)})
 
 
-def _split(points: "torch.Tensor", sets: Sequence[Statements]) -> list[np.ndarray]:
+def _split(points: torch.Tensor, sets: Sequence[Statements]) -> list[np.ndarray]:
     """The points of each data set, float64, as seen from its first one.
 
     So points that are equal, as all full stops are among the embeddings, are exactly zero, and no rounding

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import sentences
 from token_geometry.geometry import manifolds
-from token_geometry.runs import runs
+from token_geometry.runs import declaration, results
 
 LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}
 """Largest relative difference to DADApy that this project allows itself."""
@@ -35,7 +35,7 @@ _OBSERVABLES = {
 class Calibrated:
     """A run and its calibration."""
 
-    run: runs.Run
+    run: declaration.Run
     """What was declared."""
 
     dataset: xr.Dataset | None
@@ -55,15 +55,15 @@ def open_results(run: str = "") -> Calibrated:
     InputError
         If there is no such run, or it declares a calibration that is missing or stale.
     """
-    declared = runs.load(run)
-    return Calibrated(declared, runs.read(declared, "validation"))
+    declared = declaration.load(run)
+    return Calibrated(declared, results.read(declared, "calibration"))
 
 
 def missing(results: Calibrated) -> str:
     """Why there is nothing to show."""
     return (
         f"Run {results.run.name} declares no calibration, so this chapter has no results: add the key "
-        f"`validation` to data/runs/{results.run.name}.yml."
+        f"`calibration` to data/runs/{results.run.name}.yml."
     )
 
 

@@ -15,7 +15,8 @@ from IPython.display import Markdown
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
 from token_geometry.chapters import charts, sentences
-from token_geometry.runs import runs
+from token_geometry.requests.extraction import Extraction
+from token_geometry.runs import declaration, results
 
 COMMANDS = {
     "observables-cpu": "python lib/benchmarks/observables.py",
@@ -57,7 +58,7 @@ _COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
 class Benchmarks:
     """The benchmark results that are there."""
 
-    run: runs.Run
+    run: declaration.Run
     """Run whose cost is estimated from them."""
 
     cpu: dict | None
@@ -93,7 +94,8 @@ def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
     missing = [name for name, found in zip(COMMANDS, (cpu, gpu), strict=False) if found is None]
     paths = sorted(folder.glob("observables-cpu-*.json"))
     others = tuple(_read(path, f"{COMMANDS['observables-cpu']} --model") for path in paths)
-    return Benchmarks(run=runs.load(run), cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
+    declared = declaration.load(run)
+    return Benchmarks(run=declared, cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
 
 
 def _read(path: Path, command: str) -> dict | None:
@@ -408,7 +410,7 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
     if not result:
         return _nothing("observables-cpu")
     measured = result["parameters"]["model"], result["parameters"]["n_tokens"]
-    requests = [r for _, r in runs.requests(run) if (r.model, r.n_tokens) == measured]
+    requests = [r for r in results.requests(run, Extraction) if (r.model, r.n_tokens) == measured]
     if not requests or any(r.n_prompts is None for r in requests):
         return Markdown(
             f"The run {run.name} has no model and prompt length of this benchmark, so its cost does not follow "

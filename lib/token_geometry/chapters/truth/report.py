@@ -15,9 +15,9 @@ from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.chapters import sentences
 from token_geometry.models import models
-from token_geometry.runs import runs
+from token_geometry.requests.truth import Truth
+from token_geometry.runs import declaration, results
 from token_geometry.stats import probes
-from token_geometry.studies import truth
 
 N_SHOWN = 1
 """Statements of each data set and label whose tokens are shown."""
@@ -74,17 +74,17 @@ class Chapter:
             getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("run", "datasets")
         ) or (len(self.datasets) > 0)
 
-    def request(self) -> truth.Truth:
+    def request(self) -> Truth:
         """What to compute."""
-        run = runs.load(self.run)
-        declared = {one.model: one for _, one in runs.truths(run)}
+        run = declaration.load(self.run)
+        declared = {one.model: one for one in results.requests(run, Truth)}
         model = self.model or next(iter(declared), run.models[0])
         same = declared.get(model)
         layer = self.layer
         if layer is None:
             layer = same.layer if same else _depth(model) // 2
         some = same or next(iter(declared.values()), None)
-        return truth.Truth(
+        return Truth(
             model=model,
             layer=layer,
             last_layer=self.last_layer,
@@ -121,17 +121,22 @@ def open_results(chapter: Chapter) -> Results:
         If there is no such run, or a request cannot be carried out.
     """
     if chapter.is_request:
+        # only whoever computes needs torch, which takes seconds to import
+        from token_geometry.studies import truth
+
         return Results(models=(truth.measure(chapter.request()),), notes=())
-    run = runs.load(chapter.run)
+    run = declaration.load(chapter.run)
     found, notes = [], []
-    for _, request in runs.truths(run):
-        result = runs.truth_result(run, request)
+    for result in results.steps(run):
+        if not isinstance(result.request, Truth):
+            continue
         if result.is_fresh():
             found.append(store.read(result.path))
         else:
             state = "stale or damaged" if result.path.is_file() else "missing"
             notes.append(
-                f"The truth results of {request.model} are {state}: `python -m token_geometry run {run.name}`."
+                f"The truth results of {result.request.model} are {state}: "
+                f"`python -m token_geometry run {run.name}`."
             )
     if not found and not notes:
         notes.append(

@@ -1,0 +1,83 @@
+"""Locks between processes: files that the system locks until their process ends, where the file system can."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from token_geometry.base.errors import InputError
+
+SECONDS_TO_LINE, LONGEST_WAIT = 10.0, 3600.0
+"""Seconds after which a process that waits says so, and after which it gives up."""
+
+# NFS without its lock daemon, Lustre without its option, and file systems that say it plainly
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def acquire(path: Path, *, seconds: float) -> FileLock | None:
+    """Lock a file; None where its file system knows no locks, of which a line is printed.
+
+    filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
+    killed process left behind. What locks protect here is written under another name until it is whole: without
+    them work may be done twice, and nothing is damaged.
+
+    Raises
+    ------
+    filelock.Timeout
+        If another process holds it for longer than `seconds`.
+    OSError
+        If the file cannot be written.
+    """
+    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(
+            f"{path} cannot be locked ({error.strerror}): the file system knows no locks, so processes that work "
+            "on the same thing at a time are not kept apart",
+            flush=True,
+        )
+        return None
+    return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Hold a lock while the context lasts; whoever has to wait for it says so.
+
+    Raises
+    ------
+    InputError
+        If another process holds it for longer than `LONGEST_WAIT`.
+    """
+    try:
+        lock = acquire(path, seconds=SECONDS_TO_LINE)
+    except Timeout:
+        print(f"waiting for another process, which holds the lock {path}", flush=True)
+        try:
+            lock = acquire(path, seconds=LONGEST_WAIT)
+        except Timeout:
+            raise InputError(
+                f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes: end that "
+                "process, or delete the file if there is none"
+            ) from None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

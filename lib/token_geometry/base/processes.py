@@ -1,0 +1,98 @@
+"""Work done beside this one, by threads or processes: results in order, and few of them under way."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+
+import joblib
+from joblib.externals.loky import ProcessPoolExecutor
+
+from token_geometry.base.errors import InputError
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return joblib.cpu_count()
+
+
+def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Iterator:
+    """What a function makes of items, in their order, while others work on those that follow.
+
+    An item is taken only when there is room for it, so that memory does not depend on how many there are.
+
+    Parameters
+    ----------
+    executor
+        Threads or processes. They may be slower or faster than whoever makes the items.
+    function
+        From an item to a result.
+    items
+        Taken by the calling thread.
+    ahead
+        How many items are under way at most, done ones that wait for an earlier one counted.
+
+    Raises
+    ------
+    Exception
+        The first in the order of the items that `function` raises; items that wait are dropped then.
+    """
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@contextlib.contextmanager
+def pool(n_processes: int, *, what: str) -> Iterator[Executor]:
+    """Processes that work while the context lasts; they end with this one, however it ends.
+
+    They import what their functions need and no more, and need no guard in the program that starts them. What
+    they are at when the context ends they finish.
+
+    Parameters
+    ----------
+    n_processes
+        How many.
+    what
+        What they do, for the error.
+
+    Raises
+    ------
+    InputError
+        If one of them is killed.
+    """
+    one_core = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    executor = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=one_core)
+    try:
+        with executor:
+            yield executor
+    except BrokenProcessPool:
+        raise InputError(
+            f"a process that {what} was killed, most often for want of memory: start again, with fewer processes; "
+            "what is done is kept"
+        ) from None
+
+
+def _begin(parent: int) -> None:
+    # an interrupt comes to the whole group of processes, and only the first is to act on it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # files are written under another name until they are whole
+
+    threading.Thread(target=watch, daemon=True).start()

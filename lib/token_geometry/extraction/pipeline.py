@@ -1,0 +1,71 @@
+"""What comes behind the passes: tables become shards, while the next prompts go through the model."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from token_geometry.base import processes, store
+from token_geometry.extraction.plan import reduced
+from token_geometry.observables.transfer import Tables
+
+
+def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
+    """Write the shard of a prompt's tables, or only the observables that follow from them.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    table, path = made
+    shard = table.label()
+    store.write(shard if keep_neighbors else reduced(shard), path)
+
+
+def behind(
+    made: Iterable[tuple[Tables, Path]], *, keep_neighbors: bool, batch_size: int, n_writers: int | None = None
+) -> Iterator[int]:
+    """Finish tables in other processes, while this one makes those of the next batch.
+
+    Parameters
+    ----------
+    made
+        Tables and the files they go to. They are taken one batch and a little more before the first of them
+        is written, and then as fast as they are written.
+    keep_neighbors
+        As for `finish`.
+    batch_size
+        How many tables come at once.
+    n_writers
+        How many processes; None: `writers`.
+
+    Yields
+    ------
+    int
+        1 for every shard that is there, in the order of the tables.
+
+    Raises
+    ------
+    InputError
+        As `finish`, or if a process is killed.
+    """
+    n_writers = n_writers or writers(keep_neighbors=keep_neighbors)
+    write = partial(finish, keep_neighbors=keep_neighbors)
+    with processes.pool(n_writers, what="writes shards") as pool:
+        for _ in processes.in_order(pool, write, made, ahead=batch_size + 2 * n_writers):
+            yield 1
+
+
+def writers(*, keep_neighbors: bool, n_processes: int = 1) -> int:
+    """How many processes finish the tables of one GPU.
+
+    Parameters
+    ----------
+    keep_neighbors
+        As for `finish`.
+    n_processes
+        How many processes with GPUs share the cores.
+    """
+    # a core writes some thirty shards of an 8 B model in a second, and reduces some five to ten
+    wanted = 2 if keep_neighbors else 8
+    return max(1, min(wanted, processes.cores() // n_processes - 1))

@@ -1,0 +1,223 @@
+"""The directory of an extraction: which shards it is to hold, and the reading of them, which needs no torch."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Job
+from token_geometry.texts import prompts
+
+PLAN = "extraction.json"
+"""File of an extraction's directory that says what it is to hold."""
+
+
+@dataclass(frozen=True)
+class ShardKey:
+    """One prompt at one shuffle level."""
+
+    prompt: prompts.Prompt
+    """The prompt."""
+
+    shuffle_level: int
+    """Shuffle level S."""
+
+    def file_name(self) -> str:
+        """Name of the shard; the checksum keeps ids apart that differ in odd characters only."""
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.prompt.id)[:80]
+        return f"{plain}-{self.prompt.text_sha256[:8]}-s{self.shuffle_level}.nc"
+
+
+def prepare(job: Job) -> Path:
+    """The directory of an extraction, made where it is missing; before any process is started or model loaded.
+
+    Raises
+    ------
+    InputError
+        If the directory cannot be written, or it holds another extraction and `overwrite` is not set.
+    """
+    directory, recipe = Path(job.request.output), job.recipe
+    if (directory / PLAN).exists() and not job.request.overwrite:
+        found = read_plan(directory)["recipe"]
+        different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
+        if different:
+            name = different[0]
+            raise InputError(
+                f"output {str(directory)!r} holds an extraction with another {name} "
+                f"({found.get(name)!r}, not {recipe.get(name)!r}): set overwrite, or choose another output"
+            )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {directory} cannot be made ({error.strerror}): choose another one") from None
+    if not os.access(directory, os.W_OK):
+        raise InputError(f"output {directory} cannot be written: change its permissions")
+    return directory
+
+
+def write_plan(
+    directory: Path,
+    job: Job,
+    source: models.ModelSource,
+    selection: prompts.Selection,
+    keys: Sequence[ShardKey],
+) -> set[str]:
+    """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more.
+
+    No other file in it is ours.
+    """
+    files = [key.file_name() for key in keys]
+    plan = {
+        "recipe": job.recipe,
+        "recipe_digest": job.recipe_digest,
+        "plan_digest": job.plan_digest,
+        "request": job.request.parameters(),
+        "model_title": source.title,
+        "model_commit": source.revision or "",
+        "n_examined": selection.n_examined,
+        "n_too_short": selection.n_too_short,
+        "shards": [
+            {"prompt": key.prompt.id, "shuffle_level": key.shuffle_level, "file": file}
+            for key, file in zip(keys, files, strict=True)
+        ],
+    }
+    try:
+        previous = {shard["file"] for shard in read_plan(directory)["shards"]}
+    except InputError:
+        previous = set()
+    partial = directory / f".{PLAN}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(directory / PLAN)
+    return previous - set(files)
+
+
+def read_plan(directory: Path) -> dict:
+    """What an extraction's directory is to hold.
+
+    Raises
+    ------
+    InputError
+        If the directory holds no extraction.
+    """
+    path = directory / PLAN
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        if not {"recipe", "recipe_digest", "plan_digest", "request", "shards"} <= set(plan):
+            raise ValueError("keys are missing")
+        return plan
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
+        ) from None
+    except ValueError:
+        raise InputError(f"{path} is damaged: delete it and run notebooks/extraction.ipynb again") from None
+
+
+def read_shards(directory: Path) -> Iterator[xr.Dataset]:
+    """Iterate over the shards of a complete extraction.
+
+    Raises
+    ------
+    InputError
+        If shards are missing, damaged or of another recipe.
+    """
+    plan = read_plan(directory)
+    return (read_shard(path, plan["recipe_digest"]) for path in shard_files(directory, plan))
+
+
+def shard_files(directory: Path, plan: dict) -> list[Path]:
+    """Files of an extraction's shards, in the order of its plan; `InputError` if one is missing."""
+    paths = [directory / entry["file"] for entry in plan["shards"]]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing; "
+            "run notebooks/extraction.ipynb again, it goes on where it stopped"
+        )
+    return paths
+
+
+def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
+    """A shard; `InputError` if it is damaged or of another recipe than the one with this digest."""
+    shard = store.read(path)
+    if shard.attrs["recipe_digest"] != recipe_digest:
+        raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
+    return shard
+
+
+def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) -> None:
+    """Remove what a killed process left half written of these shards, and of the plan if no parts share it."""
+    names = {key.file_name() for key in keys} | ({PLAN} if alone else set())
+    for partial in directory.glob(".*.partial"):
+        if partial.name[1:].rsplit(".", 2)[0] in names:
+            partial.unlink(missing_ok=True)
+
+
+def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
+    """The shards that are not there whole, of this recipe, and with what is asked for."""
+    return [key for key in keys if not _is_done(directory / key.file_name(), job)]
+
+
+def _is_done(path: Path, job: Job) -> bool:
+    try:
+        shard = store.read(path)
+    except InputError:
+        return False
+    if shard.attrs["recipe_digest"] != job.recipe_digest:
+        return False
+    # from a table the observables follow
+    return not is_reduced(shard) or (not job.request.keep_neighbors and has_all_observables(shard))
+
+
+def is_reduced(shard: xr.Dataset) -> bool:
+    """Whether a shard holds observables in place of neighbor tables."""
+    return "observables" in shard.attrs
+
+
+def has_all_observables(shard: xr.Dataset) -> bool:
+    """Whether a reduced shard holds every observable that there is by now."""
+    return shard.attrs["observables"] == names_of_observables()
+
+
+def reduced(shard: xr.Dataset) -> xr.Dataset:
+    """The observables of a shard, which take its place where neighbor tables are not kept."""
+    return labelled.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
+
+
+def names_of_observables() -> str:
+    """What a reduced shard that holds every observable says in its attribute `observables`."""
+    return json.dumps([observable.__name__ for observable in labelled.OBSERVABLES])
+
+
+def cost_table(directory: Path) -> pd.DataFrame:
+    """What each shard cost that is there: device, batch, seconds of the stages per prompt, peak memory (GB).
+
+    The time is that of a prompt; the peak that of the process, up to then.
+    """
+    rows = []
+    for entry in read_plan(directory)["shards"]:
+        path = directory / entry["file"]
+        if not path.is_file():
+            continue  # of another part, or not reached yet
+        attrs = store.read_attrs(path)
+        row = {
+            "prompt": attrs["prompt"],
+            "shuffle level": int(attrs["shuffle_level"]),
+            "device": attrs["device_name"],
+            "batch": int(attrs["batch_size"]),
+            "forward (s)": round(float(attrs["seconds_forward"]), 2),
+            "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
+            "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
+        }
+        if int(attrs["n_gpus"]):
+            row["peak GPU memory (GB)"] = round(int(attrs["peak_gpu_memory_bytes"]) / 1e9, 2)
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,82 @@
+"""Shards: what is kept of one prompt at one shuffle level, from one forward pass."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import xarray as xr
+
+from token_geometry.base import resources, store
+from token_geometry.base.errors import InputError
+from token_geometry.extraction.plan import ShardKey, reduced
+from token_geometry.geometry import neighbors
+from token_geometry.observables import tables, transfer
+from token_geometry.requests.extraction import Extraction
+from token_geometry.states.model import LanguageModel, States
+from token_geometry.texts import prompts
+
+
+def make_tables(
+    model: LanguageModel, keys: Sequence[ShardKey], request: Extraction, recipe: dict
+) -> Iterator[transfer.Tables]:
+    """One forward pass of prompts, all of `n_tokens` tokens, and the tables of each."""
+    started = time.perf_counter()
+    permutations = [
+        prompts.block_permutation(key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256)
+        for key in keys
+    ]
+    token_ids = [prompts.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]
+    passed = model.forward_batch(np.stack(token_ids), final_norm=request.final_norm, logits=True)
+    seconds = (time.perf_counter() - started) / len(keys)
+    for key, permutation, ids, states in zip(keys, permutations, token_ids, passed, strict=True):
+        started = time.perf_counter()
+        arrays = {"token_id": ids, "block_permutation": permutation} | _measure(key, states)
+        attrs = _attrs(model, key, recipe) | {"seconds_geometry": time.perf_counter() - started}
+        attrs |= {"seconds_forward": seconds, "batch_size": len(keys)}
+        yield transfer.leave(arrays, attrs, device=model.device)
+
+
+def make_shards(
+    model: LanguageModel, keys: Sequence[ShardKey], request: Extraction, recipe: dict
+) -> Iterator[xr.Dataset]:
+    """One forward pass of prompts, all of `n_tokens` tokens, and what is kept of each."""
+    for made in make_tables(model, keys, request, recipe):
+        yield made.label() if request.keep_neighbors else reduced(made.label())
+
+
+def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
+    """One forward pass of one prompt and what is kept of it."""
+    (shard,) = make_shards(model, [key], request, recipe)
+    return shard
+
+
+def _measure(key: ShardKey, states: States) -> dict:
+    """Arrays of a shard by name, the geometry's on the device of the states."""
+    try:
+        of_states = tables.arrays(states.hidden)
+        of_logits = neighbors.neighbor_tensors(states.logits[None])
+    except InputError as error:
+        raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
+    return of_states | {
+        "loss": states.loss,
+        "token_loss": states.token_loss,
+        "entropy": states.entropy,
+        "token_entropy": states.token_entropy,
+        "logit_neighbor_distance": of_logits["distance"][0],
+    }
+
+
+def _attrs(model: LanguageModel, key: ShardKey, recipe: dict) -> dict:
+    return store.make_attrs(
+        f"Neighbor tables of one prompt, {model.source.title}",
+        recipe,
+        prompt=key.prompt.id,
+        text_sha256=key.prompt.text_sha256,
+        shuffle_level=key.shuffle_level,
+        bos_prepended=int(model.prepend_bos),
+        device=model.device,
+        device_name=resources.device_name(model.device),
+        n_gpus=len(model.devices) if resources.is_gpu(model.device) else 0,
+        peak_memory_bytes=resources.peak_memory(),
+        peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
+    )

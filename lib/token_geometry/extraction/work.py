@@ -1,0 +1,77 @@
+"""The work of an extraction: which of its shards are missing, and what they will take."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from token_geometry.extraction import estimates, locks, plan
+from token_geometry.extraction.plan import ShardKey
+from token_geometry.models import models
+from token_geometry.requests.extraction import Job
+from token_geometry.texts import prompts
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done of an extraction, as the process that leads it found out."""
+
+    source: models.ModelSource
+    """The model, a revision of the hub by its commit."""
+
+    recipe: dict
+    """What decides the numbers of every shard."""
+
+    missing: list[ShardKey]
+    """What is to be made."""
+
+
+@contextlib.contextmanager
+def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
+    """Find out what is missing of an extraction, say what it will take, and keep others off its directory.
+
+    Parameters
+    ----------
+    job
+        From `Extraction.resolve`.
+    directory
+        From `plan.prepare`.
+    n_processes
+        How many processes share the work.
+
+    Raises
+    ------
+    InputError
+        If the prompts cannot be had, or another run is working on the directory.
+    """
+    request = job.request
+    with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=job.plan_digest):
+        source = models.at_commit(job.source)
+        selection = prompts.select_prompts(
+            job.corpus,
+            [models.load_tokenizer(one) for one in (source, *job.filters)],
+            n_prompts=request.n_prompts,
+            n_tokens=request.n_tokens,
+            seed=request.seed,
+            prompt_ids=request.ids,
+        )
+        print(
+            f"{len(selection.prompts)} prompts of {job.corpus.title}; {selection.n_too_short} of "
+            f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
+        )
+        keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
+        request.check_number_of_processes(n_processes, len(keys))
+        dropped = plan.write_plan(directory, job, source, selection, keys)
+        mine = keys[request.part :: request.n_parts]
+        plan.remove_partial(directory, mine, alone=request.n_parts == 1)
+        missing = plan.missing(directory, job, mine)
+        if request.n_parts > 1:
+            print(f"part {request.part} of {request.n_parts}: {len(mine)} of {len(keys)} shards")
+        if len(missing) < len(mine):
+            print(f"{len(mine) - len(missing)} of {len(mine)} shards are there already")
+        if missing:
+            n_prompts = len({key.prompt.id for key in missing})
+            print(estimates.describe(job, n_prompts, len(missing), n_processes=n_processes), flush=True)
+        yield Work(source, job.recipe, missing)
+        for name in dropped if request.overwrite else ():
+            (directory / name).unlink(missing_ok=True)

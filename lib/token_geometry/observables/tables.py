@@ -1,0 +1,148 @@
+"""Tables of one cloud with names, dimensions and units: all that observables are computed from without the points.
+
+The extraction keeps them in its shards, and `measure` goes through them, so that there is one way from points to
+observables.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from token_geometry.base.errors import InputError
+from token_geometry.geometry import neighbors
+from token_geometry.observables import labelled, transfer
+
+_FIELDS = {
+    "neighbor_distance": "distance",
+    "neighbor_index": "index",
+    "distinct": "distinct",
+    "n_float64": "redone",
+    "neighbor_angle": "angle",
+    "cosine_similarity": "cosine",
+    "cosine_similarity_std": "cosine_std",
+}
+
+_BETWEEN_LAYERS = ["neighborhood_overlap", "layer_overlap", "layer_other"]
+
+
+def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:
+    """What is kept of the points of a cloud at every layer.
+
+    Parameters
+    ----------
+    points
+        Shape (layer, token, width), any floating type, on any device.
+    layers
+        Coordinates of the layers, by default 0, 1, 2 …
+
+    Returns
+    -------
+    xarray.Dataset
+        `neighbor_distance` (layer, token, rank), `neighbor_index` (layer, token, neighbor), `distinct` and
+        `neighbor_angle` (layer, token), `n_float64`, `cosine_similarity` and `cosine_similarity_std` (layer).
+
+    Raises
+    ------
+    InputError
+        If a point is NaN or infinite.
+    """
+    shard = transfer.leave(arrays(points), {}, device=str(points.device)).label()
+    return shard if layers is None else shard.assign_coords(layer=np.asarray(layers))
+
+
+def arrays(points: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same arrays without dimensions; those of tokens are still on the device of the points."""
+    fields = neighbors.neighbor_tensors(points)
+    return {name: fields[field] for name, field in _FIELDS.items()}
+
+
+def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
+    """All observables of clouds of points that need no model.
+
+    Parameters
+    ----------
+    points
+        Points of a cloud at every layer, shape (layer, token, width), or at a single one, shape (token, width): a
+        NumPy array or a torch tensor of any floating type on any device, in any unit. A layer is whatever the
+        first axis counts; token i is the same one in all layers. Half precision becomes float32; float64 stays.
+    layers
+        Coordinates of the layers, numbers or names, all different; by default 0, 1, 2 …
+
+    Returns
+    -------
+    xarray.Dataset
+        Every variable has `long_name` and `units`; distances are in the unit of the points, angles in degrees, all
+        else are pure numbers. For points of shape (token, width) there is no dimension "layer", and nothing that
+        compares layers.
+
+        - `intrinsic_dimension`, `intrinsic_dimension_error` (layer, scale): GRIDE's maximum likelihood estimate
+          from the neighbors of rank `scale`/2 and `scale` (2 … 256), and its Fisher error
+        - `neighbor_distance` (layer, scale): mean distance of the neighbors involved
+        - `neighborhood_overlap` (layer, k): share of common k-neighbors of a layer and the next; NaN at the last
+        - `reciprocity` (layer, k): share of mutual edges of the k-neighbor graph
+        - `layer_overlap` (layer, layer_other): overlap of the 16-neighborhoods of any two layers
+        - `cosine_similarity`, `cosine_similarity_std` (layer): mean and standard deviation over all pairs of
+          tokens, the diagonal included
+        - `neighbor_angle` (layer), degree: mean angle between the vectors to the first and second neighbor
+        - `neighbor_angle_histogram` (layer, angle): share of the points by bin of that angle
+        - `n_points` (layer): how many distinct points enter the dimension; 1 if all coincide but for rounding
+
+        NaN where there are too few points for a scale or a k.
+
+    Raises
+    ------
+    InputError
+        If the points are no array of floating numbers of two or three axes, hold fewer than two tokens or no layer
+        or coordinate, or are not finite; the message names layer and token.
+
+    References
+    ----------
+    Denti et al., Sci. Rep. 12, 20005 (2022), for GRIDE; Viswanathan et al., arXiv:2501.10573.
+
+    Examples
+    --------
+    >>> import numpy as np, token_geometry
+    >>> plane = np.random.default_rng(0).normal(size=(1000, 2)) @ np.eye(2, 50)
+    >>> round(float(token_geometry.measure(plane)["intrinsic_dimension"].sel(scale=2)), 1)
+    2.0
+    """
+    clouds = _as_tensor(points)
+    if clouds.ndim not in (2, 3):
+        raise InputError(
+            f"points have shape {tuple(clouds.shape)}; accepted: (layer, token, width), or (token, width)"
+        )
+    single = clouds.ndim == 2
+    clouds = clouds[None] if single else clouds
+    n_layers, n_tokens, width = clouds.shape
+    for axis, length, least in (("layers", n_layers, 1), ("tokens", n_tokens, 2), ("coordinates", width, 1)):
+        if length < least:
+            raise InputError(f"points have {length} {axis}; accepted: {least} or more")
+    bad = neighbors.first_not_finite(clouds)
+    if bad:
+        raise InputError(f"points of layer {bad[0]}, token {bad[1]} are not finite; accepted: finite numbers")
+    if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
+        raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
+    found = labelled.without_model(tables(clouds, layers=layers))
+    return found.drop_vars(_BETWEEN_LAYERS).isel(layer=0, drop=True) if single else found
+
+
+def _as_tensor(points) -> torch.Tensor:
+    if not isinstance(points, torch.Tensor):
+        try:
+            array = np.asarray(points)
+        except ValueError:
+            raise InputError("points have rows of several lengths; accepted: (layer, token, width)") from None
+        if array.dtype.kind != "f":
+            raise InputError(
+                f"points are of type {array.dtype}; accepted: floating numbers, such as points.astype('float64')"
+            )
+        # torch knows no longer type, no other order of bytes, no backward strides, and warns of what is read-only
+        kind = np.float64 if array.dtype.itemsize >= 8 else np.float32
+        return torch.from_numpy(np.require(array, kind, ["C", "W"]))
+    if points.layout != torch.strided:
+        raise InputError(f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()")
+    if not points.dtype.is_floating_point:
+        raise InputError(f"points are of type {points.dtype}; accepted: floating numbers, such as points.float()")
+    return points.detach()

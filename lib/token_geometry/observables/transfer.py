@@ -1,0 +1,124 @@
+"""Tables: what is kept of one prompt, on its way from the device where it is made to a dataset with names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
+
+if TYPE_CHECKING:  # processes that reduce and write do without torch
+    import torch
+
+VARIABLES = {
+    "neighbor_distance": (
+        ("layer", "token", "rank"),
+        "distance to the neighbor of this rank, distinct points",
+        "1",
+    ),
+    "neighbor_index": (("layer", "token", "neighbor"), "index of the nearest points, nearest first", "1"),
+    "distinct": (("layer", "token"), "1 where a point is the first of its value", "1"),
+    "n_float64": ("layer", "number of points whose neighbors float32 could not decide", "1"),
+    "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree"),
+    "cosine_similarity": ("layer", "mean cosine similarity of all pairs of tokens", "1"),
+    "cosine_similarity_std": ("layer", "standard deviation of the cosine similarity", "1"),
+    "loss": ((), "mean cross-entropy of the next token", "nat"),
+    "token_loss": ("token", "cross-entropy of this token given those before", "nat"),
+    "entropy": ((), "mean entropy of the next token", "nat"),
+    "token_entropy": ("token", "entropy of the prediction of this token", "nat"),
+    "logit_neighbor_distance": (
+        ("token", "rank"),
+        "distance to the neighbor of this rank in the cloud of the logits",
+        "1",
+    ),
+    "token_id": ("token", "token id", "1"),
+    "block_permutation": ("block", "order of the blocks of the shuffle", "1"),
+}
+"""Dimensions, long name and unit of every variable of a shard."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What is kept of one prompt, possibly still on its way from a GPU.
+
+    Where it is pickled, to go to another process, it is waited for; so whoever makes it need not wait.
+    """
+
+    arrays: dict[str, np.ndarray | torch.Tensor]
+    """By names of `VARIABLES`, in memory of the host."""
+
+    attrs: dict
+    """Attributes of the shard."""
+
+    arrived: torch.cuda.Event | None = None
+    """What the device does when the arrays are there; None: they are."""
+
+    def label(self) -> xr.Dataset:
+        """The shard: arrays with dimensions, long names and units."""
+        arrays = self._wait()
+        variables = {
+            name: (dims, arrays[name], {"long_name": long_name, "units": unit})
+            for name, (dims, long_name, unit) in VARIABLES.items()
+            if name in arrays
+        }
+        layers = np.arange(len(arrays["cosine_similarity"]))
+        return xr.Dataset(variables, coords={"layer": layers, "rank": np.array(RANKS)}, attrs=self.attrs)
+
+    def __reduce__(self):
+        return Tables, (self._wait(), self.attrs)
+
+    def _wait(self) -> dict[str, np.ndarray]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return {name: np.asarray(array) for name, array in self.arrays.items()}
+
+
+def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
+    """Send arrays to the host, in the types of a shard, without waiting for the device.
+
+    Parameters
+    ----------
+    arrays
+        By names of `VARIABLES`; on the device or the host.
+    attrs
+        Attributes of the shard.
+    device
+        Torch device of what is not on the host yet.
+    """
+    import torch
+
+    # for a copy that is not waited for torch takes pinned memory, and takes it again when nobody holds it
+    sent = {name: _sent(array, _type(name, array)) for name, array in arrays.items()}
+    if torch.device(device).type != "cuda":
+        return Tables(sent, attrs)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(device))
+    return Tables(sent, attrs, arrived)
+
+
+def _sent(array, dtype: str | None):
+    import torch
+
+    if not isinstance(array, torch.Tensor):
+        return np.asarray(array, dtype=dtype)
+    # on the device, since fewer bytes leave it then
+    typed = array if dtype is None else array.to(getattr(torch, dtype))
+    return typed.to("cpu", non_blocking=True)
+
+
+def _type(name: str, array) -> str | None:
+    if name == "neighbor_index":
+        n_tokens = array.shape[1]
+        if n_tokens <= N_NEIGHBORS:  # -1 stands for a neighbor that there is not
+            return "int32"
+        return "uint16" if n_tokens < 2**16 - 1 else "uint32"
+    return _TYPES.get(name)
+
+
+_TYPES = {"distinct": "int8", "n_float64": "int32"}
+_TYPES |= dict.fromkeys(
+    ("neighbor_distance", "neighbor_angle", "token_loss", "token_entropy", "logit_neighbor_distance"), "float32"
+)

@@ -1,0 +1,121 @@
+"""The request of a calibration: the measurements against known shapes, other code and other precisions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from token_geometry.base.errors import InputError
+from token_geometry.geometry import manifolds
+from token_geometry.models import models
+from token_geometry.requests import sizes
+from token_geometry.requests.extraction import check_corpus
+from token_geometry.requests.protocol import Declaration, Estimate, Request, Step
+from token_geometry.texts import prompts
+
+N_CLOUDS = 16
+"""Clouds over which the expected dimension of a manifold is taken; its error is then a quarter of a sample's."""
+
+PRECISIONS = {
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    "Q8_0": "8-bit weights (Q8_0)",
+    "Q4_0": "4-bit weights (Q4_0)",
+}
+"""Precisions of the same model, and the names that a reader sees; the first is the reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Request):
+    """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
+
+    notebook = "calibration"
+    keys = ("calibration",)
+    old_keys = {"validation": "calibration"}
+
+    model: str
+    """Alias, hub id, directory or GGUF file."""
+
+    corpus: str
+    """Alias, or path of a corpus, as for an extraction."""
+
+    output: str
+    """File of the dataset."""
+
+    n_prompts: int = 2
+    """How many prompts to compare on."""
+
+    n_tokens: int = 1024
+    """Tokens of each prompt, special tokens not counted."""
+
+    seed: int = 0
+    """Seed of the draw of prompts and of the manifolds."""
+
+    n_points: int = 1024
+    """Points of each sample of a manifold."""
+
+    n_replicates: int = 4
+    """Samples of each manifold."""
+
+    dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
+    """True dimensions of the manifolds."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    def check(self) -> None:
+        models.check_files(self.resolve())
+        check_corpus(self.corpus, self.n_prompts)
+
+    def resolve(self) -> models.ModelSource:
+        """Check the request and find out what its model is.
+
+        Raises
+        ------
+        InputError
+            Naming the parameter, its value and what is accepted.
+        """
+        if Path(self.output).suffix != ".nc":
+            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        # below 8 points there is hardly a scale to compare at
+        lowest = {"n_prompts": 1, "n_tokens": 8, "n_points": 8, "n_replicates": 1, "seed": 0}
+        for name, bound in lowest.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: {bound} or more")
+        chosen = list(self.dimensions)
+        inside = all(1 <= dimension <= manifolds.HIGHEST_DIMENSION for dimension in chosen)
+        if not chosen or not inside or len(set(chosen)) < len(chosen):
+            raise InputError(
+                f"dimensions is {chosen}; accepted: different whole numbers from 1 to "
+                f"{manifolds.HIGHEST_DIMENSION}, at least one"
+            )
+        models.choose_device(self.device)
+        return models.resolve(self.model)
+
+    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+        return {
+            "model": models.resolve(self.model).identity(),
+            "corpus": prompts.corpus_identity(self.corpus),
+            "n_prompts": self.n_prompts,
+            "n_tokens": self.n_tokens,
+            "seed": self.seed,
+            "n_points": self.n_points,
+            "n_replicates": self.n_replicates,
+            "dimensions": list(self.dimensions),
+            "families": list(manifolds.FAMILIES),
+            "noise": manifolds.NOISE,
+            "n_clouds": N_CLOUDS,
+            "precisions": list(PRECISIONS),
+        }
+
+    def estimate(self) -> Estimate:
+        """The model, which is always loaded in float32, and its hidden states."""
+        shape = sizes.shape_of(models.resolve(self.model))
+        states = 2 * (shape["layers"] + 1) * self.n_tokens * shape["width"]
+        return Estimate(memory=4 * (shape["parameters"] + states))
+
+    @classmethod
+    def declared(cls, run: Declaration) -> Iterator[Step]:
+        """The one calibration of a run, in the file that it had before its key was renamed."""
+        if "calibration" in run.sections:
+            given = run.sections["calibration"]
+            yield Step("calibration", cls.from_run(run, given, noun="calibration", output="validation.nc"))

@@ -1,0 +1,302 @@
+"""The request of an extraction, and the job that it becomes when it is resolved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from token_geometry.base import project, store
+from token_geometry.base.errors import InputError
+from token_geometry.models import models, placement
+from token_geometry.requests import sizes
+from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.texts import prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction(Request):
+    """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
+
+    notebook = "extraction"
+    old_names = {"shard": "part", "n_shards": "n_parts"}
+
+    model: str
+    """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
+
+    corpus: str
+    """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
+
+    output: str
+    """Directory of the shards."""
+
+    n_prompts: int | None = 16
+    """How many prompts to draw; None for all that are long enough."""
+
+    n_tokens: int = 1024
+    """Tokens of each prompt, special tokens not counted."""
+
+    shuffle_levels: Sequence[int] = (0,)
+    """Levels S of the block shuffle; 0 leaves the text as it is."""
+
+    seed: int = 0
+    """Seed of the draw of prompts and of the shuffles."""
+
+    dtype: str = "float32"
+    """Type of the forward pass."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    num_processes: int = 1
+    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
+
+    gpus_per_model: int = 1
+    """GPUs that the model of one process is spread over, where it is too large for one."""
+
+    batch_size: int | None = None
+    """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
+
+    keep_neighbors: bool = True
+    """Whether shards hold the neighbor tables; else only the observables of the prompt, a hundredth of them."""
+
+    part: int = 0
+    """Which part of the prompts this job takes, from 0; its `output` is that of the other parts."""
+
+    n_parts: int = 1
+    """How many parts independent jobs share the prompts in."""
+
+    overwrite: bool = False
+    """Replace shards of another recipe that the directory holds."""
+
+    filter_models: Sequence[str] = field(default=())
+    """Further models under whose tokenizers a prompt must be long enough."""
+
+    prompt_ids: Sequence[str | int] = field(default=())
+    """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
+    draw play no part."""
+
+    final_norm: bool = True
+    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.model, *self.filter_models)))
+
+    @property
+    def ids(self) -> list[str]:
+        """`prompt_ids` as the corpus has them."""
+        return [str(key) for key in self.prompt_ids]
+
+    @property
+    def n_passes(self) -> int | None:
+        """Prompts times shuffle levels; None where the corpus decides how many prompts there are."""
+        n_prompts = len(self.prompt_ids) or self.n_prompts
+        return None if n_prompts is None else n_prompts * len(self.shuffle_levels)
+
+    def resolve(self, *, n_models: int | None = None, place: int = 0, dry: bool = False) -> "Job":
+        """Check the request and find out what its names stand for; weights and tokenizers are not loaded.
+
+        Parameters
+        ----------
+        n_models
+            How many of the processes are on this machine; None: all.
+        place
+            Number of this process among them.
+        dry
+            Whether to leave out what needs a download or a model's dequantization: the check of its length.
+
+        Raises
+        ------
+        InputError
+            Naming the parameter, its value and what is accepted.
+        """
+        self._check_values()
+        devices = placement.devices(
+            self.device,
+            gpus_per_model=self.gpus_per_model,
+            n_models=self.num_processes if n_models is None else n_models,
+            place=place,
+        )
+        sources = [models.resolve(name) for name in self.models]
+        for source in sources:
+            models.check_files(source)
+            if not dry or (source.kind != "hub" and models.is_dequantized(source)):
+                models.check_length(source, models.load_config(source), self.n_tokens)
+        return Job(self, sources[0], tuple(sources[1:]), tuple(devices))
+
+    def check(self) -> None:
+        self.resolve(dry=True)
+        check_corpus(self.corpus, None if self.prompt_ids else self.n_prompts)
+
+    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+        """What decides the numbers of every shard."""
+        return Job(self, models.resolve(self.model), (), ()).recipe
+
+    def plan_recipe(self) -> dict:
+        """What decides which shards there are, and their numbers."""
+        return Job(self, models.resolve(self.model), (), ()).plan_recipe
+
+    def estimate(self) -> Estimate:
+        shape = sizes.shape_of(models.resolve(self.model))
+        n_passes = self.n_passes
+        if n_passes is None:
+            n_passes = len(prompts.load_corpus(self.corpus).texts) * len(self.shuffle_levels)
+        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
+
+    def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
+        """What so many forward passes of a model of this shape take.
+
+        Parameters
+        ----------
+        shape
+            From `sizes.shape_of`.
+        n_passes
+            How many prompts there are, shuffle levels counted.
+        n_at_once
+            How many of them are in memory at a time.
+        """
+        layers, n_tokens = shape["layers"] + 1, self.n_tokens
+        item = 4 if self.dtype == "float32" else 2
+        prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
+        prompt += sizes.bytes_of_geometry(n_tokens)
+        return Estimate(
+            memory=sizes.PROCESS_BYTES + shape["parameters"] * item + n_at_once * prompt,
+            disk=n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors),
+            passes=n_passes,
+            work=shape["parameters"] * n_passes * n_tokens,
+        )
+
+    def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
+        """Refuse more processes or parts than there are prompts to share.
+
+        Raises
+        ------
+        InputError
+            Naming both numbers.
+        """
+        n_here = len(range(self.part, n_passes, self.n_parts))
+        if num_processes > n_here:
+            parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
+            raise InputError(
+                f"num_processes is {num_processes} and there are {n_here} prompts (shuffle levels counted) "
+                f"to share{parts}; accepted: 1 to {n_here}"
+                if n_here
+                else f"n_parts is {self.n_parts} and there are {n_passes} prompts (shuffle levels counted) to "
+                f"share; accepted: 1 to {n_passes}"
+            )
+
+    def _check_values(self) -> None:
+        if not self.output:
+            raise InputError("output is empty: give the directory that the shards go into")
+        if self.n_prompts is not None and self.n_prompts < 1:
+            raise InputError(f"n_prompts is {self.n_prompts}; accepted: 1 or more, or None for all")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
+        if self.n_tokens < 4:
+            raise InputError(f"n_tokens is {self.n_tokens}; accepted: 4 or more")
+        if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
+            raise InputError(
+                f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
+            )
+        prompts.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
+        if self.dtype not in models.DTYPES:
+            raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(models.DTYPES)}")
+        twice = [key for key in self.ids if self.ids.count(key) > 1]
+        if twice:
+            raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
+        for name in ("num_processes", "gpus_per_model", "n_parts"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; accepted: 1 or more, or None for what fits")
+        if not 0 <= self.part < self.n_parts:
+            raise InputError(f"part is {self.part} and n_parts {self.n_parts}; accepted: 0 to {self.n_parts - 1}")
+        if self.n_passes is not None:
+            self.check_number_of_processes(self.num_processes, self.n_passes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An extraction that was checked, with what its names stand for, each of which is found out once."""
+
+    request: Extraction
+    """What was asked for."""
+
+    source: models.ModelSource
+    """The model."""
+
+    filters: tuple[models.ModelSource, ...]
+    """Further models under whose tokenizers a prompt must be long enough."""
+
+    devices: tuple[str, ...]
+    """Devices of this process."""
+
+    @cached_property
+    def corpus(self) -> prompts.Corpus:
+        """The texts."""
+        return prompts.load_corpus(self.request.corpus)
+
+    @cached_property
+    def shape(self) -> dict[str, int]:
+        """Shape of the model."""
+        return sizes.shape_of(self.source)
+
+    @cached_property
+    def recipe(self) -> dict:
+        """What decides the numbers of every shard."""
+        request = self.request
+        # whoever has results can tell whether they are fresh without the texts that they were made from
+        known = prompts.aliases().get(request.corpus, {}).get("texts_sha256", "")
+        recipe = {
+            "model": self.source.identity(),
+            "corpus": known or self.corpus.identity(),
+            "n_tokens": request.n_tokens,
+            "seed": request.seed,
+            "dtype": request.dtype,
+        }
+        return recipe if request.final_norm else recipe | {"final_norm": False}
+
+    @cached_property
+    def recipe_digest(self) -> str:
+        """Digest of `recipe`."""
+        return store.digest(self.recipe)
+
+    @cached_property
+    def plan_recipe(self) -> dict:
+        """What decides which shards there are, and their numbers."""
+        request = self.request
+        # ids given take the place of the number
+        drawn = {"prompt_ids": request.ids} if request.prompt_ids else {"n_prompts": request.n_prompts}
+        chosen = {
+            "shuffle_levels": list(request.shuffle_levels),
+            "filter_models": list(request.filter_models),
+        }
+        return self.recipe | drawn | chosen
+
+    @cached_property
+    def plan_digest(self) -> str:
+        """Digest of `plan_recipe`."""
+        return store.digest(self.plan_recipe)
+
+
+def check_corpus(corpus: str, n_prompts: int | None) -> None:
+    """Refuse a corpus that there is not, or that has fewer texts than prompts are asked for, without a download.
+
+    Raises
+    ------
+    InputError
+        Naming the corpus.
+    """
+    n_texts = len(prompts.load_corpus(corpus).texts) if _is_at_hand(corpus) else None
+    if n_prompts is not None and n_texts is not None and n_texts < n_prompts:
+        raise InputError(
+            f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
+        )
+
+
+def _is_at_hand(corpus: str) -> bool:
+    """Whether a corpus is on this machine: a dry run downloads nothing."""
+    entry = prompts.aliases().get(corpus)
+    if entry is None or "module" in entry:
+        return True
+    package = entry.get("archive", {}).get("package", "")
+    return bool(package) and any((project.cache() / "archives").glob(f"{package.replace('-', '_')}-*.whl"))

@@ -1,0 +1,113 @@
+"""The request of a reduction: extractions to one dataset of observables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from token_geometry.base import parameters, store
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.observables import labelled
+from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.protocol import Declaration, Request, Step, file_name, output_of
+
+_BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction(Request):
+    """What to reduce. Field names are the parameters of `notebooks/observables.ipynb`.
+
+    A run declares the extractions of its models under `extractions`, by name `n_prompts` or `prompt_ids`
+    and `shuffle_levels`, and those of control models under `controls`, with `models`.
+    """
+
+    notebook = "observables"
+    keys = ("extractions", "controls")
+
+    extraction: str | Sequence[str]
+    """Directory of an extraction, or a list of them."""
+
+    output: str
+    """File of the dataset."""
+
+    estimator: str = "gride"
+    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
+
+    @property
+    def directories(self) -> list[Path]:
+        """Directories of the extractions."""
+        given = [self.extraction] if isinstance(self.extraction, str) else self.extraction
+        return [Path(directory) for directory in given]
+
+    def check(self) -> None:
+        if Path(self.output).suffix != ".nc":
+            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        if self.estimator not in labelled.ESTIMATORS:
+            raise one_of("estimator", self.estimator, labelled.ESTIMATORS)
+        if not self.directories:
+            raise InputError("extraction is an empty list: give at least one directory")
+
+    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+        return self.recipe_of([store.digest(one.plan_recipe()) for one in reads if isinstance(one, Extraction)])
+
+    def recipe_of(self, plan_digests: Sequence[str]) -> dict:
+        """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
+        return {
+            "extractions": sorted(plan_digests),
+            "observables": [observable.__name__ for observable in labelled.OBSERVABLES],
+            "estimator": self.estimator,
+        }
+
+    @classmethod
+    def declared(cls, run: Declaration) -> Iterator[Step]:
+        """The observables of the models of a run, and those of its control models."""
+        blocks = run.sections.get("extractions")
+        if blocks is None:
+            raise InputError(f"{run.name}.yml: key 'extractions' is missing")
+        for key, block in blocks.items():
+            if not isinstance(block, dict) or set(block) not in _BLOCKS:
+                raise InputError(
+                    f"{run.name}.yml: extraction {key!r} must hold just n_prompts and shuffle_levels, "
+                    "or prompt_ids and shuffle_levels"
+                )
+        if not any(0 in block["shuffle_levels"] for block in blocks.values()):
+            raise InputError(
+                f"{run.name}.yml: no extraction has shuffle level 0, which every chapter compares with"
+            )
+        trained = [_extraction(run, model, *block) for model in run.models for block in blocks.items()]
+        yield cls._step(run, "observables", trained)
+        controls = run.sections.get("controls")
+        if controls is None:
+            return
+        if set(controls) not in [block | {"models"} for block in _BLOCKS]:
+            raise InputError(
+                f"{run.name}.yml: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
+            )
+        if not isinstance(controls["models"], list):
+            raise InputError(
+                f"{run.name}.yml: controls: models is {controls['models']!r}; accepted: a list of models"
+            )
+        block = {key: value for key, value in controls.items() if key != "models"}
+        untrained = [_extraction(run, model, "control", block) for model in controls["models"]]
+        if untrained:
+            yield cls._step(run, "control", untrained)
+
+    @classmethod
+    def _step(cls, run: Declaration, name: str, extractions: list[Step]) -> Step:
+        directories = [step.request.output for step in extractions]
+        request = cls(extraction=directories, output=output_of(run.name, f"{name}.nc"))
+        return Step(name, request, tuple(extractions))
+
+
+def _extraction(run: Declaration, model: str, block: str, choice: dict) -> Step:
+    name = f"{file_name(model)}-{block}"
+    given = {
+        **run.shared,
+        "model": model,
+        "output": output_of(run.name, f"shards/{name}"),
+        # the directory belongs to the run: a changed recipe replaces what it holds
+        "overwrite": True,
+        "filter_models": [other for other in run.models if other != model],
+    }
+    noun = f"{run.name}.yml: extraction {block!r}: key"
+    return Step(f"extraction-{name}", parameters.build(Extraction, given | choice, noun=noun))

@@ -1,0 +1,81 @@
+"""Sizes: the shape of a model, and the bytes that states, tables and shards of such a shape take."""
+
+import math
+from pathlib import Path
+
+from token_geometry.geometry import table_format
+from token_geometry.models import gguf_header, models
+
+PROCESS_BYTES = 500_000_000
+"""What Python, torch and transformers take before any weights."""
+
+
+def shape_of(source: models.ModelSource) -> dict[str, int]:
+    """`layers`, `width`, `vocabulary` and `parameters` of a model, without reading its weights.
+
+    Raises
+    ------
+    InputError
+        If the model's files do not say it.
+    """
+    if source.shape:
+        return source.shape
+    if source.kind == "gguf":
+        return gguf_header.read(Path(source.location)).shape()
+    import torch
+    import transformers
+
+    config = models.load_config(source)
+    with models.readable_errors(source), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    return {
+        "layers": text.num_hidden_layers,
+        "width": text.hidden_size,
+        "vocabulary": text.vocab_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def last_layer(source: models.ModelSource) -> int:
+    """Index of a model's last hidden state, which is its number of blocks; nothing is dequantized for it."""
+    if source.shape or source.kind == "gguf":
+        return shape_of(source)["layers"]
+    return models.load_config(source).get_text_config().num_hidden_layers
+
+
+def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:
+    """Bytes of the states of one prompt: as the model gives them, stacked, and in float32.
+
+    Parameters
+    ----------
+    layers
+        Number of states, blocks and embeddings.
+    n_tokens, width
+        Shape of a state.
+    item
+        Bytes of a number in the forward pass.
+    """
+    # blocks hold about ten states' worth while they work: queries, keys, values and the wider inside
+    return n_tokens * width * (layers * (2 * item + 4) + 10 * item)
+
+
+def bytes_of_geometry(n_tokens: int) -> int:
+    """Bytes of the geometry of one layer at its worst: squared distances in float64, sums, a sorted copy."""
+    return 3 * 8 * n_tokens**2
+
+
+def bytes_of_shard(layers: int, n_tokens: int, *, keep_neighbors: bool) -> int:
+    """Bytes of a shard on disk."""
+    if not keep_neighbors:
+        # observables over scales, sizes of neighborhoods and layers, in float64, and the frame of the file
+        return layers * 8 * (3 * 8 + 2 * 31 + layers + 70) + 40_000
+    index_bytes = 2 if n_tokens < 2**16 else 4
+    # per point: distances in float32, indices, angle and a flag
+    return layers * n_tokens * (4 * len(table_format.RANKS) + index_bytes * table_format.N_NEIGHBORS + 5)
+
+
+def spelled(n_bytes: float) -> str:
+    """Bytes with the unit that suits them."""
+    unit = min(int(math.log(max(n_bytes, 1), 1000)), 4)
+    return f"{n_bytes / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

@@ -1,0 +1,146 @@
+"""The request of a reading of statements: true and false ones at a layer of a model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from token_geometry.base import parameters
+from token_geometry.base.errors import InputError
+from token_geometry.models import models
+from token_geometry.requests import sizes
+from token_geometry.requests.protocol import Declaration, Estimate, Request, Step, file_name, output_of
+from token_geometry.stats import probes
+from token_geometry.texts import statements
+from token_geometry.texts.statements import Statements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth(Request):
+    """What to read. Field names are the parameters of `notebooks/truth-pca.ipynb`.
+
+    A run declares `datasets`, `n_statements` and `models`: name → `layer` and, if it differs, `last_layer`.
+    """
+
+    notebook = "truth-pca"
+    keys = ("truth",)
+
+    model: str
+    """Alias, hub id, directory or GGUF file."""
+
+    layer: int
+    """Layer whose states are projected: their index in transformers' `hidden_states`."""
+
+    datasets: Sequence[str]
+    """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
+
+    output: str
+    """File of the dataset."""
+
+    n_statements: int | None = 400
+    """Largest number of statements of each data set; None for all."""
+
+    seed: int = 0
+    """Seed of the draw of statements, of the folds, and of what probes draw."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    last_layer: int | None = None
+    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks that the pass goes through."""
+        return self.layer if self.last_layer is None else self.last_layer
+
+    def check(self) -> None:
+        self.resolve()
+
+    def resolve(self) -> "Job":
+        """Check the request and find out what its model and data sets are; no weights are loaded.
+
+        Raises
+        ------
+        InputError
+            Naming the parameter, its value and what is accepted.
+        """
+        if Path(self.output).suffix != ".nc":
+            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
+        if self.n_statements is not None and self.n_statements < 4:
+            raise InputError(f"n_statements is {self.n_statements}; accepted: 4 or more, or None for all")
+        if self.n_layers < self.layer:
+            raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
+        models.choose_device(self.device)
+        source = models.resolve(self.model)
+        if not source.shape:  # else known without the files
+            models.check_files(source)
+        last = sizes.last_layer(source)
+        for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
+            if not 0 <= value <= last:
+                raise InputError(
+                    f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
+                )
+        return Job(self, source, tuple(self._draw()))
+
+    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+        return Job(self, models.resolve(self.model), tuple(self._draw())).recipe()
+
+    def estimate(self) -> Estimate:
+        """The blocks that are read, in float32, and the states at the last tokens."""
+        shape = sizes.shape_of(models.resolve(self.model))
+        embeddings = shape["vocabulary"] * shape["width"]
+        blocks = (shape["parameters"] - embeddings) * self.n_layers // shape["layers"]
+        n_statements = sum(len(drawn.texts) for drawn in self._draw())
+        return Estimate(memory=4 * (embeddings + blocks + 2 * (self.n_layers + 1) * n_statements * shape["width"]))
+
+    def _draw(self) -> list[Statements]:
+        return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]
+
+    @classmethod
+    def declared(cls, run: Declaration) -> Iterator[Step]:
+        """What a run reads of statements, model by model."""
+        declared = run.sections.get("truth")
+        if declared is None:
+            return
+        noun = f"{run.name}.yml: truth: key"
+        parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)
+        chosen = declared.get("models", {})
+        if not (chosen and isinstance(chosen, dict)):
+            raise InputError(
+                f"{noun} 'models' is {chosen!r}; accepted: models by name, with the key layer of each"
+            )
+        same = {name: value for name, value in declared.items() if name != "models"}
+        for model, layers in chosen.items():
+            if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:
+                raise InputError(f"{noun} {model!r} is {layers!r}; accepted: the keys layer and last_layer")
+            name = f"truth-{file_name(model)}"
+            given = {name: run.shared[name] for name in ("seed", "device")}
+            given |= {"model": model, "output": output_of(run.name, f"{name}.nc")}
+            yield Step(name, parameters.build(cls, given | same | layers, noun=noun))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A reading that was checked, with what its names stand for."""
+
+    request: Truth
+    """What was asked for."""
+
+    source: models.ModelSource
+    """The model."""
+
+    sets: tuple[Statements, ...]
+    """The statements that were drawn of each data set."""
+
+    def recipe(self) -> dict:
+        """What decides the numbers."""
+        return {
+            "model": self.source.identity(),
+            "layer": self.request.layer,
+            "last_layer": self.request.n_layers,
+            "statements": [drawn.identity() for drawn in self.sets],
+            "seed": self.request.seed,
+            "probes": [*probes.FITS, *probes.PAIRED],
+        }

@@ -1,0 +1,147 @@
+"""Declarations: the experiments of `data/runs`, one YAML file each."""
+
+import os
+from dataclasses import dataclass, field, fields
+
+import yaml
+
+from token_geometry.base import parameters, project
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.requests.protocol import kinds
+
+DEFAULT = "demo"
+"""Run of the default profile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One YAML file of `data/runs`; field names are its keys, and beside them stand those of the requests."""
+
+    name: str
+    """Name of the file, and of the Quarto profile that chooses it."""
+
+    title: str
+    """Name that a reader sees."""
+
+    models: list[str]
+    """Models, in the order of the charts."""
+
+    corpus: str
+    """Corpus of the prompts."""
+
+    n_tokens: int
+    """Tokens of each prompt."""
+
+    seed: int = 0
+    """Seed of the draw and of the shuffles."""
+
+    dtype: str = "float32"
+    """Type of the forward pass."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    num_processes: int = 1
+    """Processes that share the prompts of one extraction."""
+
+    final_norm: bool = True
+    """Whether the last layer is the state after the final norm; else the one before."""
+
+    gpus_per_model: int = 1
+    """GPUs that the model of one process is spread over."""
+
+    keep_neighbors: bool = True
+    """Whether shards hold the neighbor tables, from which new observables can be had, or only the observables."""
+
+    description: str = ""
+    """One paragraph about the run."""
+
+    sections: dict[str, dict] = field(default_factory=dict)
+    """What each kind of request is to do, under its keys (see the classes in `requests`)."""
+
+    notes: tuple[str, ...] = ()
+    """What is to be said of the file: keys by their old names."""
+
+    @property
+    def shared(self) -> dict:
+        """Values that all requests of the run have in common, by name of the parameter."""
+        own = ("name", "title", "models", "description", "sections", "notes")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+
+
+def names() -> list[str]:
+    """Names of the declared runs."""
+    return sorted(path.stem for path in (project.root() / "data" / "runs").glob("*.yml"))
+
+
+def active() -> str:
+    """Name of the run that the active Quarto profile chooses.
+
+    Raises
+    ------
+    InputError
+        If profiles are active and none of them is a run.
+    """
+    profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
+    if not profiles:
+        return DEFAULT
+    known = names()
+    for profile in profiles:
+        if profile in known:
+            return profile
+    raise one_of("run", ",".join(profiles), known)
+
+
+def load(name: str = "") -> Run:
+    """Read a run.
+
+    Parameters
+    ----------
+    name
+        Name of a file of `data/runs`; empty for the run of the active Quarto profile.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or a key of it is unknown, missing or ill-typed.
+    """
+    name = name or active()
+    if name not in names():
+        raise one_of("run", name, names())
+    path = project.root() / "data" / "runs" / f"{name}.yml"
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(entries, dict):
+        raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
+    try:
+        run = _build(name, entries)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    if not run.models:
+        raise InputError(f"{path.name}: models is empty; accepted: at least one model")
+    for kind in kinds():  # refuse ill-typed values of a request
+        list(kind.declared(run))
+    return run
+
+
+def _build(name: str, entries: dict) -> Run:
+    keys = [key for kind in kinds() for key in kind.keys]
+    old = {key: new for kind in kinds() for key, new in kind.old_keys.items()}
+    own = [f.name for f in fields(Run) if f.name not in ("name", "sections", "notes")]
+    parameters.refuse_unknown({k: v for k, v in entries.items() if k not in old}, [*own, *keys], noun="key")
+    sections, notes = {}, []
+    for key, value in entries.items():
+        if key in own or value is None:
+            continue
+        if not isinstance(value, dict):
+            raise InputError(f"key {key!r} is {value!r}, of type {type(value).__name__}; accepted: a mapping")
+        if key in old:
+            notes.append(f"{name}.yml: key {key!r} is an old name, and is taken for {old[key]!r}")
+            if old[key] in entries:
+                raise InputError(f"key {key!r} is the old name of {old[key]!r}, and both are given: leave it out")
+        sections[old.get(key, key)] = value
+    given = {key: value for key, value in entries.items() if key in own}
+    given |= {"name": name, "sections": sections, "notes": tuple(notes)}
+    return parameters.build(Run, given, noun="key")

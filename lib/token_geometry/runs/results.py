@@ -1,0 +1,59 @@
+"""Results: the files of a run, whether they are fresh, and the requests that make them."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import xarray as xr
+
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
+from token_geometry.requests.protocol import Request, Step, kinds
+from token_geometry.runs.declaration import Run
+
+Kind = TypeVar("Kind", bound=Request)
+
+
+def results(run: Run) -> dict[str, Step]:
+    """The files of a run by name, each as the step that makes it."""
+    return {step.name: step for kind in kinds() for step in kind.declared(run)}
+
+
+def steps(run: Run) -> list[Step]:
+    """Every notebook of a run with its parameters, each after those whose output it reads."""
+    return [step for result in results(run).values() for step in in_order(result)]
+
+
+def in_order(result: Step) -> Iterator[Step]:
+    """The steps that make a result, itself the last."""
+    for step in result.reads:
+        yield from in_order(step)
+    yield result
+
+
+def requests(run: Run, kind: type[Kind]) -> list[Kind]:
+    """The requests of one kind that a run makes."""
+    return [step.request for step in steps(run) if isinstance(step.request, kind)]
+
+
+def read(run: Run, name: str) -> xr.Dataset | None:
+    """A result of a run by its name in `results`; None where the run declares none.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or stale.
+    """
+    result = results(run).get(name)
+    if result is None:
+        return None
+    if not result.is_fresh():
+        state = "stale or damaged" if result.path.is_file() else "missing"
+        raise InputError(
+            f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
+        )
+    return store.read(result.path)
+
+
+def is_fresh(run: Run) -> bool:
+    """Whether all results of a run are whole and made from what it declares now."""
+    return all(result.is_fresh() for result in results(run).values())
