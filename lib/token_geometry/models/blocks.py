@@ -11,23 +11,16 @@ def depth(config) -> int:
     Raises
     ------
     InputError
-        If it describes no language model.
+        If it describes no causal language model.
     """
-    text = _text(config)
+    vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
-    counts = (getattr(text, name, None) for name in ("decoder_layers", "num_decoder_layers", "num_hidden_layers"))
-    found = next((count for count in counts if isinstance(count, int)), None)
-    if found is None or vocabulary(config) is None:
-        raise InputError(
-            f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
-            "has no one vocabulary and number of layers; choose another model"
-        )
-    return found
+    return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
 
 
-def vocabulary(config) -> int | None:
-    """Number of tokens that a configuration gives its decoder of text."""
-    return getattr(_text(config), "vocab_size", None)
+def vocabulary(config) -> int:
+    """Number of tokens that a configuration gives its decoder of text; else as `depth`."""
+    return _number(config, "vocab_size")
 
 
 def context(config) -> int | None:
@@ -112,6 +105,17 @@ def network(config, n_blocks: int | None):
             f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
         )
     return _first(sketch, path, n_blocks), sketch.config, sketch
+
+
+def _number(config, *names: str) -> int:
+    found = (getattr(_text(config), name, None) for name in names)
+    number = next((number for number in found if isinstance(number, int)), None)
+    if number is None:
+        raise InputError(
+            f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
+            f"has no single {names[-1]}; choose another model"
+        )
+    return number
 
 
 def _text(config):

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from token_geometry.geometry import table_format
-from token_geometry.models import gguf_header, models
+from token_geometry.models import blocks, gguf_header, models
 
 PROCESS_BYTES = 500_000_000
 """What Python, torch and transformers take before any weights."""
@@ -30,7 +30,7 @@ def shape_of(source: models.ModelSource) -> dict[str, int]:
         model = transformers.AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     return {
-        "layers": text.num_hidden_layers,
+        "layers": blocks.depth(config),
         "width": text.hidden_size,
         "vocabulary": text.vocab_size,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -41,7 +41,7 @@ def last_layer(source: models.ModelSource) -> int:
     """Index of a model's last hidden state, which is its number of blocks; nothing is dequantized for it."""
     if source.shape or source.kind == "gguf":
         return shape_of(source)["layers"]
-    return models.load_config(source).get_text_config().num_hidden_layers
+    return blocks.depth(models.load_config(source))
 
 
 def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:

@@ -103,7 +103,7 @@ class Head:
             last = self._trunk(short[None], use_cache=False)[0][0]
             logits = self._logits_of_transformers(short).float()
             self._is_known = torch.allclose(self._logits(last).float(), logits, rtol=1e-3, atol=1e-3)
-        return self._is_known
+        return bool(self._is_known)
 
 
 def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tens
 
 def _gram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     """Sum of the Gram matrices of the columns of each part, float64."""
-    return sum(part.T @ part for part in (part.double() for part in parts))
+    return sum((part.T @ part for part in (part.double() for part in parts)), torch.zeros(()))
 
 
 def _root(gram: torch.Tensor) -> torch.Tensor:

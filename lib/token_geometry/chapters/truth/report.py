@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.chapters import sentences
-from token_geometry.models import models
+from token_geometry.models import blocks, models
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration, results
 from token_geometry.stats import probes
@@ -496,4 +496,4 @@ def _escaped(text: str) -> str:
 
 def _depth(model: str) -> int:
     source = models.resolve(model)
-    return source.shape.get("layers") or models.load_config(source).get_text_config().num_hidden_layers
+    return source.shape.get("layers") or blocks.depth(models.load_config(source))
