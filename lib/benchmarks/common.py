@@ -28,7 +28,8 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel, States
+from token_geometry.states.heads import Head
+from token_geometry.states.model import LanguageModel, States
 
 FORWARD = ("forward", "head")
 """Stages of the forward pass: the blocks, and the loss from the logits."""
@@ -135,7 +136,7 @@ def run_library(
     """
     with ExitStack() as stack:
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
-        stack.enter_context(watch.around(LanguageModel, "_predictions", "head"))
+        stack.enter_context(watch.around(Head, "predictions", "head"))
         stack.enter_context(watch.around(neighbors, "neighbor_tensors", "neighbors"))
         stack.enter_context(watch.stage("writing"))
         shard = shards.make_shard(model, key, request, recipe)

@@ -34,10 +34,11 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import batching, shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.models import models
+from token_geometry.models import devices, loading
+from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 SHAPES = {
@@ -82,7 +83,7 @@ PAPER_PROMPTS = 2244
 N_WARM_UP = 3
 
 
-class RandomModel(LanguageModel):
+def random_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     """A model with random weights, made on the device; it needs no files and no tokenizer.
 
     Parameters
@@ -94,20 +95,15 @@ class RandomModel(LanguageModel):
     device
         A torch device.
     """
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    def __init__(self, shape: str, *, dtype: str, device: str):
-        from transformers import AutoModelForCausalLM, LlamaConfig
-
-        torch.manual_seed(0)
-        config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
-        title = f"Random weights, shapes {shape}"
-        # LanguageModel's own beginning would load a tokenizer and weights: so it is not called
-        self.source = models.ModelSource(shape, title)
-        self.device, self.devices, self.tokenizer, self.prepend_bos = device, [device], None, False
-        self._head_is_known, self._isometry = None, None
-        self.is_whole, self.n_layers = True, config.num_hidden_layers
-        with torch.device(device):
-            self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, rope_theta=5e5)
+    title = f"Random weights, shapes {shape}"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    source = ModelSource(shape, title)
+    return LanguageModel.of(model, source=source, device=device)
 
 
 def random_prompts(n_prompts: int, n_tokens: int, *, n_vocabulary: int) -> list[prompts.Prompt]:
@@ -182,7 +178,7 @@ def measure(pipeline: Pipeline, chosen: list[prompts.Prompt]) -> dict:
 
 def benchmark(options: argparse.Namespace) -> None:
     """Measure, print and write."""
-    device = models.choose_device(options.device)
+    device = devices.choose_device(options.device)
     on_gpu = torch.device(device).type == "cuda"
     shape = options.shape or ("llama-3-8b" if on_gpu else "reduced")
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
@@ -218,10 +214,10 @@ def benchmark(options: argparse.Namespace) -> None:
     write_json(make_result("observables-gpu", parameters, results, device=device), output)
 
 
-def make_model(shape: str, *, dtype: str, device: str) -> RandomModel:
+def make_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     """A model of these shapes with random weights, the same ones on every CPU."""
     try:
-        return RandomModel(shape, dtype=dtype, device=device)
+        return random_model(shape, dtype=dtype, device=device)
     except torch.OutOfMemoryError:
         raise InputError(
             f"device {device!r} has too little memory for the shapes {shape!r} in {dtype}: choose --shape reduced"
@@ -247,7 +243,7 @@ def parse() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, help="default: llama-3-8b on a GPU, reduced on a CPU")
-    parser.add_argument("--dtype", choices=models.DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
+    parser.add_argument("--dtype", choices=loading.DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--n-prompts", type=int, help="default: 64 on a GPU, 4 on a CPU")
     parser.add_argument("--n-tokens", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, help="prompts of a pass; default: what an extraction chooses")

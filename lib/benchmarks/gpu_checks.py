@@ -32,10 +32,10 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import is_gpu, peak_gpu_memory, peak_memory, status
 from token_geometry.extraction import batching, pipeline, shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.models import models
+from token_geometry.models import devices, sources
 from token_geometry.observables import catalog, transfer
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 
 BOUNDS = {
     "geometry": {"distance": 1e-4, "dimension": 1e-4, "cosine": 1e-6, "overlap": 1e-3},
@@ -102,7 +102,7 @@ def correctness(device: str, *, n_prompts: int, n_tokens: int, shape: str) -> di
 def _two_models(device, shape, n_prompts, n_tokens):
     if shape == "smollm2-135m":
         with contextlib.suppress(InputError, OSError, ImportError):
-            source = models.resolve(shape)
+            source = sources.resolve(shape)
             here, there = (LanguageModel(source, device=one) for one in (device, "cpu"))
             n_vocabulary = here.model.config.vocab_size
             return here, there, gpu.random_prompts(n_prompts, n_tokens, n_vocabulary=n_vocabulary), "SmolLM2-135M"
@@ -285,7 +285,7 @@ def rates(bench: Bench, folder: Path, size: int) -> dict:
 def benchmark(options: argparse.Namespace) -> None:
     """Run all checks, print and write; refused where one fails."""
     start = time.perf_counter()
-    device = models.choose_device(options.device)
+    device = devices.choose_device(options.device)
     on_gpu = is_gpu(device)
     at_least("--n-prompts", options.n_prompts or 4, 4)
     at_least("--n-tokens", options.n_tokens or 64, 64)

@@ -16,9 +16,9 @@ import torch
 import transformers
 from common import added_memory, run_command
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.models.gguf import dequantized
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 
 
 def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) -> dict:
@@ -28,14 +28,14 @@ def measure(model: str, n_layers: int | None, dtype: str, *, tokenizer: bool) ->
     counts is not the load alone but the load and one use of each weight, the embeddings included. The pages
     of the file that were touched by then are part of the resident size.
     """
-    source = models.resolve(model)
+    source = sources.resolve(model)
     dequantized.read_tokenizer.cache_clear()  # a second load is that of a new process
     with added_memory() as added:
         started = time.perf_counter()
         if tokenizer:
             network = LanguageModel(source, dtype=dtype, device="cpu", n_layers=n_layers).model
         else:
-            network = models.load_model(source, dtype=dtype, device="cpu", n_layers=n_layers)
+            network = loading.load_model(source, dtype=dtype, device="cpu", n_layers=n_layers)
         loaded = time.perf_counter()
         with torch.inference_mode():
             for weights in network.parameters():

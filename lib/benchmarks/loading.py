@@ -19,7 +19,7 @@ from common import at_least, default_output, make_result, run_command, spread, w
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 
 
 def load_once(names: list[str], *options: object) -> list[dict]:
@@ -71,11 +71,11 @@ def benchmark(options: argparse.Namespace) -> None:
     """Measure, print and write."""
     at_least("--n-layers", options.n_layers, 1)
     at_least("--n-repeats", options.n_repeats, 1)
-    source = models.resolve(options.model)
-    models.is_whole(source, models.load_config(source), options.n_layers)  # refuses too many layers
+    source = sources.resolve(options.model)
+    loading.is_whole(source, loading.load_config(source), options.n_layers)  # refuses too many layers
     with tempfile.TemporaryDirectory(dir=project.cache()) as temporary:
         folder = Path(temporary) / "model"
-        shutil.copytree(models.local_directory(source), folder)
+        shutil.copytree(source.directory(), folder)
         whole, part = (load_from_disk(folder, n_layers, options.dtype) for n_layers in (None, options.n_layers))
     ratios = {
         name: part[f"{name}_bytes"] / whole[f"{name}_bytes"] if part[f"{name}_bytes"] else None

@@ -36,9 +36,9 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import dadapy
-from token_geometry.models import models
+from token_geometry.models import sources
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -259,7 +259,7 @@ def benchmark(options: argparse.Namespace) -> None:
             device="cpu",
         )
         request.check()
-        model = LanguageModel(models.resolve(request.model), dtype=request.dtype, device="cpu")
+        model = LanguageModel(sources.resolve(request.model), dtype=request.dtype, device="cpu")
         selection = prompts.select_prompts(
             corpora.load_corpus(request.corpus),
             [model.tokenizer],

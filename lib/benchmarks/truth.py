@@ -23,8 +23,8 @@ from common import (
 
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
-from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.models import sources
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reading
 from token_geometry.texts import statements
 
@@ -64,8 +64,8 @@ def benchmark(options: argparse.Namespace) -> None:
     for name in ("n_statements", "n_repeats", "batch_size"):
         at_least("--" + name.replace("_", "-"), getattr(options, name), 1)
     drawn = statements.load(options.dataset).draw(options.n_statements, seed=0)
-    whole = LanguageModel(models.resolve(options.model), device="cpu")
-    few = LanguageModel(models.resolve(options.model), device="cpu", n_layers=options.layer)
+    whole = LanguageModel(sources.resolve(options.model), device="cpu")
+    few = LanguageModel(sources.resolve(options.model), device="cpu", n_layers=options.layer)
     ids = whole.tokenizer(list(drawn.texts), add_special_tokens=False)["input_ids"]
     bos = reading.reads_bos(whole)
     rows = [[whole.tokenizer.bos_token_id] * bos + row for row in ids]

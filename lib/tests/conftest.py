@@ -18,9 +18,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import extraction, plan
 from token_geometry.geometry import dadapy
-from token_geometry.models import models
+from token_geometry.models import sources
 from token_geometry.requests.reduction import Reduction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import corpora
 
@@ -48,12 +48,12 @@ def sotu():
 
 @pytest.fixture(scope="session")
 def smollm2():
-    return LanguageModel(models.resolve("smollm2-135m"), device="cpu")
+    return LanguageModel(sources.resolve("smollm2-135m"), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def gemma3():
-    return LanguageModel(models.resolve("gemma3-270m"), device="cpu")
+    return LanguageModel(sources.resolve("gemma3-270m"), device="cpu")
 
 
 @pytest.fixture(scope="session")

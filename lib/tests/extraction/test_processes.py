@@ -23,10 +23,10 @@ from token_geometry import worker
 from token_geometry.base import progress, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import batching, extraction, launcher, locks, plan
-from token_geometry.models import models, placement
+from token_geometry.models import devices, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 
 N_PROMPTS = 6
@@ -273,17 +273,17 @@ def test_a_cpu_works_on_as_many_batches_side_by_side_as_its_memory_has_room_for(
 @pytest.fixture
 def four_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(models, "choose_device", lambda device: "cuda" if device == "auto" else device)
+    monkeypatch.setattr(devices, "choose_device", lambda device: "cuda" if device == "auto" else device)
 
 
 def test_processes_take_gpus_side_by_side(four_gpus, refused):
-    taken = [placement.devices("auto", gpus_per_model=2, n_models=2, place=place) for place in range(2)]
+    taken = [devices.assign("auto", gpus_per_model=2, n_models=2, place=place) for place in range(2)]
     assert taken == [["cuda:0", "cuda:1"], ["cuda:2", "cuda:3"]]
-    assert placement.devices("auto", n_models=4, place=3) == ["cuda:3"]
-    assert placement.devices("cuda:2") == ["cuda:2"]
-    assert placement.devices("cuda:1", gpus_per_model=3) == ["cuda:1", "cuda:2", "cuda:3"]
+    assert devices.assign("auto", n_models=4, place=3) == ["cuda:3"]
+    assert devices.assign("cuda:2") == ["cuda:2"]
+    assert devices.assign("cuda:1", gpus_per_model=3) == ["cuda:1", "cuda:2", "cuda:3"]
     with refused("3 x 2", "4 GPUs"):
-        placement.devices("auto", gpus_per_model=2, n_models=3)
+        devices.assign("auto", gpus_per_model=2, n_models=3)
 
 
 def test_a_large_model_is_shared_out_by_whole_blocks_in_order(refused):
@@ -293,16 +293,16 @@ def test_a_large_model_is_shared_out_by_whole_blocks_in_order(refused):
     with torch.device("meta"):
         sketch = transformers.AutoModelForCausalLM.from_config(config)
     size = sum(p.numel() * 4 for p in sketch.parameters())
-    parts = placement.device_map(sketch, ["cuda:2", "cuda:3"], free=[size, size], name="x")
+    parts = devices.device_map(sketch, ["cuda:2", "cuda:3"], free=[size, size], name="x")
     blocks = [parts[f"model.layers.{number}"] for number in range(8)]
     assert blocks == sorted(blocks) and set(blocks) == {2, 3}
     assert parts["model.embed_tokens"] == 2 and parts["lm_head"] == 3
     with refused("model 'x'", "raise gpus_per_model"):
-        placement.device_map(sketch, ["cuda:0", "cuda:1"], free=[size // 4, size // 4], name="x")
+        devices.device_map(sketch, ["cuda:0", "cuda:1"], free=[size // 4, size // 4], name="x")
 
 
 def test_a_model_in_parts_has_the_states_of_the_whole(folder):
-    whole, parted = (LanguageModel(models.resolve(str(folder / "model")), device="cpu") for _ in range(2))
+    whole, parted = (LanguageModel(sources.resolve(str(folder / "model")), device="cpu") for _ in range(2))
     parts = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
     parts |= {f"model.layers.{number}": "cpu" for number in range(3)}
     parted.model = accelerate.dispatch_model(parted.model, parts, force_hooks=True)

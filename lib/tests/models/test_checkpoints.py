@@ -12,7 +12,7 @@ import transformers
 
 from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora
 
 TOKENS = np.random.default_rng(0).integers(3, 512, size=60)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -6,7 +6,7 @@ import json
 import pytest
 import transformers
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.requests.calibration import Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.truth import Truth
@@ -46,7 +46,7 @@ def test_the_model_and_the_corpus_of_an_extraction_are_resolved_once(request_for
 
         monkeypatch.setattr(module, name, count)
 
-    counted(models, "resolve")
+    counted(sources, "resolve")
     counted(corpora, "find_corpus")
     directory = extraction.extract(request_for(output=str(tmp_path / "out")))
     assert len(list(directory.glob("*.nc"))) == 4
@@ -65,7 +65,7 @@ def test_the_model_and_the_corpus_of_an_extraction_are_resolved_once(request_for
 def test_a_check_notices_what_can_be_known_without_loading_weights(
     request_for, changes, words, refused, monkeypatch
 ):
-    monkeypatch.setattr(models, "load_model", None)
+    monkeypatch.setattr(loading, "load_model", None)
     with refused(*words):
         request_for(**changes).check()
 

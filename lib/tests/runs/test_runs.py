@@ -14,7 +14,7 @@ import yaml
 from token_geometry.__main__ import main
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
-from token_geometry.models import models
+from token_geometry.models import kinds, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
 
@@ -87,7 +87,7 @@ def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, 
         raise AssertionError("a dry run needs no network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    names = [name + control for name in models.aliases() for control in ("", "@random", "@permuted-1")]
+    names = [name + control for name in sources.aliases() for control in ("", "@random", "@permuted-1")]
     paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
     assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
     printed = described(declared(models=names))
@@ -294,7 +294,7 @@ def test_results_are_known_to_be_fresh_without_models_corpora_and_network(declar
     for result in results.results(run).values():
         store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
     monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path / "nothing"))
-    monkeypatch.setattr(models, "check_files", lambda source: pytest.fail("nothing is to be computed"))
+    monkeypatch.setattr(kinds.Wheels, "check_files", lambda source: pytest.fail("nothing is to be computed"))
     assert execution.execute(run) is False
     assert not (tmp_path / "nothing").exists()
 

@@ -1,5 +1,7 @@
 """Hidden states and loss are transformers' own, for real models and for families of tiny ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ import xarray as xr
 from oracles import brute_force
 
 from token_geometry.geometry import gride, neighbors
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.observables import labelled
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import prompts
 
 VOCABULARY = 600
@@ -155,7 +157,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_path, save_tiny):
     folder = save_tiny(FAMILIES[family], tmp_path)
-    language_model = LanguageModel(models.resolve(folder), device="cpu")
+    language_model = LanguageModel(sources.resolve(folder), device="cpu")
     assert language_model.prepend_bos == family.startswith("gemma")
     # longer than one chunk of the head
     token_ids = np.random.default_rng(0).integers(2, VOCABULARY, size=300)
@@ -170,7 +172,7 @@ def test_states_and_loss_of_every_family_are_those_of_transformers(family, tmp_p
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_of_every_family_are_as_far_apart_as_those_of_transformers(family, tmp_path, save_tiny):
-    language_model = LanguageModel(models.resolve(save_tiny(FAMILIES[family], tmp_path)), device="cpu")
+    language_model = LanguageModel(sources.resolve(save_tiny(FAMILIES[family], tmp_path)), device="cpu")
     token_ids = np.random.default_rng(0).integers(2, VOCABULARY, size=300)
     assert language_model.forward(token_ids).logits is None
     states = language_model.forward(token_ids, logits=True)
@@ -186,22 +188,18 @@ def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
         model = transformers.AutoModelForCausalLM.from_config(FAMILIES["gemma2 caps its logits"])
         model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
         model.config.final_logit_softcapping = cap
-        language_model = object.__new__(LanguageModel)
-        vars(language_model).update(
-            source=models.resolve("smollm2-135m"), model=model.eval(), device="cpu", prepend_bos=False,
-            is_whole=True, n_layers=3,
-            _head_is_known=None, _isometry=None,
-        )  # fmt: skip
+        source = dataclasses.replace(sources.resolve("smollm2-135m"), prepend_bos=False)
+        language_model = LanguageModel.of(model.eval(), source=source)
         token_ids = np.arange(2, 42)
         states = language_model.forward(token_ids, logits=True)
         logits = logits_of_transformers(model, token_ids)
         np.testing.assert_allclose(distances(states.logits), distances(logits), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", models.DTYPES)
+@pytest.mark.parametrize("dtype", loading.DTYPES)
 def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dtype, tmp_path, save_tiny):
     folder = save_tiny(FAMILIES["llama"], tmp_path)
-    language_model = LanguageModel(models.resolve(folder), dtype=dtype, device="cpu")
+    language_model = LanguageModel(sources.resolve(folder), dtype=dtype, device="cpu")
     token_ids = np.arange(2, 102)
     states = language_model.forward(token_ids)
     _, loss = forward_of_transformers(language_model.model, token_ids)
@@ -212,7 +210,7 @@ def test_states_are_float32_and_the_loss_that_of_transformers_in_every_dtype(dty
 
 def test_a_token_outside_of_the_vocabulary_is_refused(tmp_path, refused, save_tiny):
     folder = save_tiny(FAMILIES["llama"], tmp_path)
-    language_model = LanguageModel(models.resolve(folder), device="cpu")
+    language_model = LanguageModel(sources.resolve(folder), device="cpu")
     with refused("token id 600", folder, "600 entries"):
         language_model.forward(np.array([5, 600, 7]))
 
@@ -223,4 +221,4 @@ def test_a_gemma_whose_tokenizer_has_no_bos_is_refused(tmp_path, refused, save_t
     tokenizer.bos_token = None
     tokenizer.save_pretrained(folder)
     with refused(folder, "BOS", "prepend_bos"):
-        LanguageModel(models.resolve(folder), device="cpu")
+        LanguageModel(sources.resolve(folder), device="cpu")

@@ -19,11 +19,11 @@ from token_geometry.chapters.truth import charts as truth_charts
 from token_geometry.chapters.truth import frames as truth_frames
 from token_geometry.chapters.truth import prose as truth_prose
 from token_geometry.chapters.truth import results as truth_results
-from token_geometry.models import models
+from token_geometry.models import sources
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration
 from token_geometry.states import prefix_trees
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes
 from token_geometry.studies import truth
 from token_geometry.texts import statements
@@ -101,7 +101,7 @@ def test_gemma_reads_statements_with_its_bos_through_shared_beginnings(gemma3):
 
 def test_a_family_that_cannot_share_beginnings_is_read_in_batches(tmp_path, save_tiny):
     config = transformers.BloomConfig(vocab_size=60, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
-    model = LanguageModel(models.resolve(save_tiny(config, tmp_path)), device="cpu")
+    model = LanguageModel(sources.resolve(save_tiny(config, tmp_path)), device="cpu")
     ids = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 4, 3]]
     found = model.last_token(ids)
     assert model._shares_prefixes is False
@@ -124,10 +124,10 @@ def test_a_tree_has_every_shared_beginning_once_and_sees_only_what_is_before_it(
 def test_llama_reads_its_statements_with_bos_and_smollm2_without(tmp_path, write_meta):
     write_meta(tmp_path / "tiny", n_files=1)
     assert (
-        truth.read(models.resolve(str(tmp_path / "tiny")), ["One.", "Two is one."], n_layers=1, device="cpu").bos
+        truth.read(sources.resolve(str(tmp_path / "tiny")), ["One.", "Two is one."], n_layers=1, device="cpu").bos
         is True
     )
-    assert truth.read(models.resolve("smollm2-135m"), ["One."], n_layers=0, device="cpu").bos is False
+    assert truth.read(sources.resolve("smollm2-135m"), ["One."], n_layers=0, device="cpu").bos is False
 
 
 # Components and probes
@@ -244,7 +244,7 @@ def test_neighbors_of_a_file_are_in_the_same_fold():
 
 def separations(model, n_layers):
     drawn = statements.load("cities").draw(400, seed=0)
-    states = truth.read(models.resolve(model), drawn.texts, n_layers=n_layers, device="cpu").states
+    states = truth.read(sources.resolve(model), drawn.texts, n_layers=n_layers, device="cpu").states
     parts = truth._folds(drawn, seed=0)
     (clouds,) = zip(*(truth._split(layer, [drawn]) for layer in states), strict=True)
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
@@ -326,7 +326,7 @@ def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, t
     _, dataset = executed
     inside = dataset["dataset"].values == "own"
     texts = dataset["statement_text"].values[inside].tolist()
-    model = LanguageModel(models.resolve(str(tiny / "tiny")), device="cpu")
+    model = LanguageModel(sources.resolve(str(tiny / "tiny")), device="cpu")
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     bos = model.tokenizer.bos_token_id
     states = np.stack([model.forward(np.array([bos, *row])).hidden[2, -1].numpy() for row in rows])

@@ -8,13 +8,13 @@ import tracemalloc
 
 import pytest
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.texts import corpora
 
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    return [models.load_tokenizer(models.resolve(name)) for name in ("smollm2-135m", "gemma3-270m")]
+    return [loading.load_tokenizer(sources.resolve(name)) for name in ("smollm2-135m", "gemma3-270m")]
 
 
 def jsonl(path, rows):

@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as kinds
 
-from token_geometry.models import models
+from token_geometry.models import loading, sources
 from token_geometry.texts import corpora, tokens
 
 WORDS = "the of and government people nation year public treaty congress".split()
@@ -42,7 +42,7 @@ ODD = {
 
 @pytest.fixture(scope="module", params=["smollm2-135m", "gemma3-270m"])
 def tokenizer(request):
-    return models.load_tokenizer(models.resolve(request.param))
+    return loading.load_tokenizer(sources.resolve(request.param))
 
 
 def whole(tokenizer, text):

@@ -15,7 +15,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.extraction.work import Work
 from token_geometry.observables.transfer import Tables
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 
 
 def make(
@@ -45,7 +45,7 @@ def make(
     keys
         Those of `work.missing` that this process makes.
     devices
-        From `placement.devices`.
+        From `models.devices.assign`.
     n_processes
         How many processes share `work.missing` evenly; progress counts for all of them.
     shows_progress

@@ -11,7 +11,7 @@ import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
-from token_geometry.models import models
+from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Job
 from token_geometry.texts import prompts
@@ -65,7 +65,7 @@ def prepare(job: Job) -> Path:
 def write_plan(
     directory: Path,
     job: Job,
-    source: models.ModelSource,
+    source: ModelSource,
     selection: prompts.Selection,
     keys: Sequence[ShardKey],
 ) -> set[str]:

@@ -12,7 +12,7 @@ from token_geometry.extraction.plan import ShardKey, reduced
 from token_geometry.geometry import neighbors
 from token_geometry.observables import tables, transfer
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel, States
+from token_geometry.states.model import LanguageModel, States
 from token_geometry.texts import shuffling
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from token_geometry.extraction import estimates, locks, plan
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.models import models
+from token_geometry.models import loading
+from token_geometry.models.source import ModelSource
 from token_geometry.requests.extraction import Job
 from token_geometry.texts import prompts
 
@@ -16,7 +17,7 @@ from token_geometry.texts import prompts
 class Work:
     """What is to be done of an extraction, as the process that leads it found out."""
 
-    source: models.ModelSource
+    source: ModelSource
     """The model, a revision of the hub by its commit."""
 
     recipe: dict
@@ -46,10 +47,10 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
     """
     request = job.request
     with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=job.plan_digest):
-        source = models.at_commit(job.source)
+        source = job.source.at_commit()
         selection = prompts.select_prompts(
             job.corpus,
-            [models.load_tokenizer(one) for one in (source, *job.filters)],
+            [loading.load_tokenizer(one) for one in (source, *job.filters)],
             n_prompts=request.n_prompts,
             n_tokens=request.n_tokens,
             seed=request.seed,

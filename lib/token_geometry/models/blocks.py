@@ -1,6 +1,43 @@
-"""Blocks: where a network keeps them, and a network that has the first few only."""
+"""Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
 from token_geometry.base.errors import InputError
+
+_CONTEXTS = (
+    "max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "max_sequence_length",
+    "model_max_length",
+)  # fmt: skip
+
+
+def depth(config) -> int:
+    """Number of blocks that a configuration gives its decoder of text.
+
+    Raises
+    ------
+    InputError
+        If it describes no causal language model.
+    """
+    vocabulary(config)
+    # the decoder of BART, alone or in the whole, counts by the first name
+    return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
+
+
+def vocabulary(config) -> int:
+    """Number of tokens that a configuration gives its decoder of text; else as `depth`."""
+    return _number(config, "vocab_size")
+
+
+def context(config) -> int | None:
+    """Tokens that a model reads at once at most; None where its configuration sets no limit."""
+    found = (getattr(_text(config), name, None) for name in _CONTEXTS)
+    return min((length for length in found if isinstance(length, int) and length > 0), default=None)
+
+
+def trunk(model):
+    """The network of a transformers model without its head."""
+    if model.base_model is not model or model.get_output_embeddings() is None:
+        return model.base_model
+    # Llama 4 has no part of the name that it gives
+    return next(part for part in model.children() if hasattr(part, "base_model"))
 
 
 def find(trunk, n_layers: int) -> str:
@@ -11,32 +48,89 @@ def find(trunk, n_layers: int) -> str:
     trunk
         A transformers model without head.
     n_layers
-        How many blocks it has.
+        How many blocks its configuration counts.
 
     Raises
     ------
     InputError
-        If it keeps its blocks in no list of this length.
+        If it keeps its blocks in no list of this length, nor in the only list there is.
     """
     import torch
 
     inside = {id(module) for module in trunk.get_decoder().modules()}
-    lists = [
-        name
+    lists = {
+        name: len(module)
         for name, module in trunk.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in inside
-    ]
-    if not lists:
-        raise InputError(
-            f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: it can be read "
-            "only whole (n_layers None), with final_norm"
-        )
+        if isinstance(module, torch.nn.ModuleList) and id(module) in inside
+    }
     # experts and the like, of which there may be as many, lie inside a block
-    return min(lists, key=lambda name: name.count("."))
+    fitting = [name for name, length in lists.items() if length == n_layers]
+    if fitting:
+        return min(fitting, key=lambda name: name.count("."))
+    top = min((name.count(".") for name in lists), default=0)
+    outermost = [name for name in lists if name.count(".") == top]
+    if len(outermost) != 1:
+        raise InputError(
+            f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: a network whose blocks do not "
+            "follow on one another has no layers to compare; choose another model"
+        )
+    return outermost[0]  # LongCat counts a block twice, since it holds two attentions
 
 
-def first(kind: type, path: str, n_blocks: int) -> type:
-    """The class `kind`, except that its models end after `n_blocks` blocks.
+def network(config, n_blocks: int | None):
+    """Class of a network, the configuration it takes, and a sketch without weights.
+
+    Parameters
+    ----------
+    config
+        Of the model.
+    n_blocks
+        How many of its blocks to keep, without a head; None: all of them and the head.
+
+    Raises
+    ------
+    InputError
+        If the network cannot be cut there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):  # which has shapes and no weights
+        sketch = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if n_blocks is None:
+        return type(sketch), sketch.config, sketch
+    sketch = trunk(sketch)
+    path = find(sketch, depth(config))
+    found = len(sketch.get_submodule(path))
+    if n_blocks >= found:
+        raise InputError(
+            f"layer {n_blocks} is asked for, and the network has {found} blocks, where its configuration counts "
+            f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
+        )
+    return _first(sketch, path, n_blocks), sketch.config, sketch
+
+
+def _number(config, *names: str) -> int:
+    found = (getattr(_text(config), name, None) for name in names)
+    number = next((number for number in found if isinstance(number, int)), None)
+    if number is None:
+        raise InputError(
+            f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
+            f"has no single {names[-1]}; choose another model"
+        )
+    return number
+
+
+def _text(config):
+    try:
+        # of a model with encoder and decoder, the causal one is the decoder
+        return config.get_text_config(decoder=True)
+    except ValueError:  # there are several
+        return None
+
+
+def _first(sketch, path: str, n_blocks: int) -> type:
+    """The class of a network, except that its models end after `n_blocks` blocks.
 
     The network is laid out from the configuration of the whole model and then cut. So what a
     family derives from its depth (the scale of the residuals in MiniCPM, the blocks that share
@@ -45,17 +139,23 @@ def first(kind: type, path: str, n_blocks: int) -> type:
 
     Parameters
     ----------
-    kind
-        Class of a transformers model without head.
+    sketch
+        A transformers model without head, as it is inside of the whole model.
     path
         Name of the list of its blocks, from `find`.
     n_blocks
         How many blocks to keep.
     """
+    kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 
     def __init__(self, config, *arguments, **options):
         kind.__init__(self, config, *arguments, **options)
         del self.get_submodule(path)[n_blocks:]
+        for name in {name for name, _ in self.named_children()} - parts:
+            setattr(self, name, None)  # the pooler of BERT, which a model with a head does not have
+        names = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        tied = self.all_tied_weights_keys.items()  # blocks of Zamba share weights
+        self.all_tied_weights_keys = {one: other for one, other in tied if {one, other} <= names}
 
     # transformers looks up by these names what it records of a network, and whose code it is
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}

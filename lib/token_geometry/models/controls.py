@@ -80,7 +80,7 @@ def _is_drawn_in_order(sketch) -> bool:
     """Whether transformers' initialization writes every weight, and draws none of the trunk after the blocks."""
     trunk = sketch.base_model
     try:
-        path = blocks.find(trunk, sketch.config.get_text_config().num_hidden_layers)
+        path = blocks.find(trunk, blocks.depth(sketch.config))
     except (InputError, AttributeError):
         return False
     for part in [*trunk.modules(), *trunk.parameters(), *trunk.buffers()]:

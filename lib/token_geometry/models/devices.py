@@ -27,7 +27,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def devices(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: int = 0) -> list[str]:
+def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: int = 0) -> list[str]:
     """Devices of one of several models that stand side by side on this machine.
 
     Parameters

@@ -2,9 +2,6 @@
 
 from token_geometry.base.errors import InputError
 
-_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-"""Names of the longest sequence, family by family."""
-
 
 def refuse_other_kinds(config, name: str) -> None:
     """Refuse a model that is no causal language model.
@@ -36,13 +33,6 @@ def refuse_other_kinds(config, name: str) -> None:
         f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
         "right; take a causal language model"
     )
-
-
-def context_length(config) -> int | None:
-    """Tokens that a model can read at once; None, if its configuration sets no limit."""
-    text = config.get_text_config()
-    found = [getattr(text, name, None) for name in _CONTEXT]
-    return min((length for length in found if isinstance(length, int) and length > 0), default=None)
 
 
 def needs_bos(model_type: str) -> bool | None:

@@ -43,7 +43,7 @@ def load_tokenizer(source: ModelSource):
         If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
         embeddings for, or lacks more of the model's vocabulary than padding explains.
     """
-    n_vocabulary = load_config(source).get_text_config().vocab_size
+    n_vocabulary = blocks.vocabulary(load_config(source))
     with source.readable_errors():
         tokenizer = source.tokenizer()
     # added tokens may lie beyond: Gemma 3's tokenizer has one for images, which text never yields
@@ -100,7 +100,7 @@ def load_model(
     whole = is_whole(source, config, n_layers)
     with source.readable_errors(), contextlib.ExitStack() as stack:
         source.check_files()
-        kind, config, sketch = _network(config, None if whole else n_layers or 1)
+        kind, config, sketch = blocks.network(config, None if whole else n_layers or 1)
         if not whole or source.control == "random":
             stack.enter_context(_without_report())
         options = {"config": config, "dtype": getattr(torch, dtype)}
@@ -132,7 +132,7 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     InputError
         If there are not so many.
     """
-    last = config.get_text_config().num_hidden_layers
+    last = blocks.depth(config)
     if n_layers is not None and not 0 <= n_layers <= last:
         raise InputError(
             f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
@@ -162,7 +162,7 @@ def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None
     InputError
         Naming the length and the model's context.
     """
-    context = families.context_length(config)
+    context = blocks.context(config)
     bos = needs_bos(source, config.model_type) if bos is None else bos
     if source.kind != "meta" and context and n_tokens + bos > context:
         raise InputError(
@@ -206,20 +206,6 @@ def _loss(model, token_ids: list[int]) -> float:
     return float(
         torch.nn.functional.cross_entropy(logits[-n_predicted - 1 : -1], ids[0, -n_predicted:].to(logits.device))
     )
-
-
-def _network(config, n_blocks: int | None):
-    """Class of the network, without head and cut after `n_blocks`, the configuration it takes, a sketch."""
-    import torch
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    auto = AutoModelForCausalLM if n_blocks is None else AutoModel
-    with torch.device("meta"):  # a sketch, which has shapes and no weights
-        sketch = auto.from_config(config, trust_remote_code=False)
-    if n_blocks is None:
-        return type(sketch), sketch.config, sketch
-    last = config.get_text_config().num_hidden_layers
-    return blocks.first(type(sketch), blocks.find(sketch, last), n_blocks), sketch.config, sketch
 
 
 @contextlib.contextmanager

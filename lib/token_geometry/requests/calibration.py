@@ -6,7 +6,8 @@ from pathlib import Path
 
 from token_geometry.base.errors import InputError
 from token_geometry.geometry import manifolds
-from token_geometry.models import models
+from token_geometry.models import devices, sources
+from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
 from token_geometry.requests.protocol import Estimate, Request
@@ -67,10 +68,10 @@ class Calibration(Request):
     """Torch device."""
 
     def check(self) -> None:
-        models.check_files(self.resolve())
+        self.resolve().check_files()
         check_corpus(self.corpus, self.n_prompts, column=self.column)
 
-    def resolve(self) -> models.ModelSource:
+    def resolve(self) -> ModelSource:
         """Check the request and find out what its model is.
 
         Raises
@@ -92,12 +93,12 @@ class Calibration(Request):
                 f"dimensions is {chosen}; accepted: different whole numbers from 1 to "
                 f"{manifolds.HIGHEST_DIMENSION}, at least one"
             )
-        models.choose_device(self.device)
-        return models.resolve(self.model)
+        devices.choose_device(self.device)
+        return sources.resolve(self.model)
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
-            "model": models.resolve(self.model).identity(),
+            "model": sources.resolve(self.model).identity(),
             "corpus": corpora.corpus_identity(self.corpus, column=self.column),
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
@@ -113,6 +114,6 @@ class Calibration(Request):
 
     def estimate(self) -> Estimate:
         """The model, which is always loaded in float32, and its hidden states."""
-        shape = sizes.shape_of(models.resolve(self.model))
+        shape = sizes.shape_of(sources.resolve(self.model))
         states = 2 * (shape["layers"] + 1) * self.n_tokens * shape["width"]
         return Estimate(memory=4 * (shape["parameters"] + states))

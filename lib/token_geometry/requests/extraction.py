@@ -8,7 +8,8 @@ from pathlib import Path
 
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
-from token_geometry.models import models, placement
+from token_geometry.models import devices, loading, sources
+from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.texts import corpora, shuffling
@@ -115,18 +116,18 @@ class Extraction(Request):
             Naming the parameter, its value and what is accepted.
         """
         self._check_values()
-        devices = placement.devices(
+        chosen = devices.assign(
             self.device,
             gpus_per_model=self.gpus_per_model,
             n_models=self.num_processes if n_models is None else n_models,
             place=place,
         )
-        sources = [models.resolve(name) for name in self.models]
-        for source in sources:
-            models.check_files(source)
-            if not dry or (source.kind != "hub" and models.is_dequantized(source)):
-                models.check_length(source, models.load_config(source), self.n_tokens)
-        return Job(self, sources[0], tuple(sources[1:]), tuple(devices))
+        found = [sources.resolve(name) for name in self.models]
+        for source in found:
+            source.check_files()
+            if not dry or (source.kind != "hub" and source.is_made()):
+                loading.check_length(source, loading.load_config(source), self.n_tokens)
+        return Job(self, found[0], tuple(found[1:]), tuple(chosen))
 
     def check(self) -> None:
         self.resolve(dry=True)
@@ -134,14 +135,14 @@ class Extraction(Request):
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         """What decides the numbers of every shard."""
-        return Job(self, models.resolve(self.model), (), ()).recipe
+        return Job(self, sources.resolve(self.model), (), ()).recipe
 
     def plan_recipe(self) -> dict:
         """What decides which shards there are, and their numbers."""
-        return Job(self, models.resolve(self.model), (), ()).plan_recipe
+        return Job(self, sources.resolve(self.model), (), ()).plan_recipe
 
     def estimate(self) -> Estimate:
-        shape = sizes.shape_of(models.resolve(self.model))
+        shape = sizes.shape_of(sources.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
             n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.shuffle_levels)
@@ -203,8 +204,8 @@ class Extraction(Request):
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
             )
         shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
-        if self.dtype not in models.DTYPES:
-            raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(models.DTYPES)}")
+        if self.dtype not in loading.DTYPES:
+            raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(loading.DTYPES)}")
         twice = [key for key in self.ids if self.ids.count(key) > 1]
         if twice:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
@@ -226,10 +227,10 @@ class Job:
     request: Extraction
     """What was asked for."""
 
-    source: models.ModelSource
+    source: ModelSource
     """The model."""
 
-    filters: tuple[models.ModelSource, ...]
+    filters: tuple[ModelSource, ...]
     """Further models under whose tokenizers a prompt must be long enough."""
 
     devices: tuple[str, ...]

@@ -1,16 +1,16 @@
 """Sizes: the shape of a model, and the bytes that states, tables and shards of such a shape take."""
 
 import math
-from pathlib import Path
 
 from token_geometry.geometry import table_format
-from token_geometry.models import gguf_header, models
+from token_geometry.models import blocks, loading
+from token_geometry.models.source import ModelSource
 
 PROCESS_BYTES = 500_000_000
 """What Python, torch and transformers take before any weights."""
 
 
-def shape_of(source: models.ModelSource) -> dict[str, int]:
+def shape_of(source: ModelSource) -> dict[str, int]:
     """`layers`, `width`, `vocabulary` and `parameters` of a model, without reading its weights.
 
     Raises
@@ -18,30 +18,27 @@ def shape_of(source: models.ModelSource) -> dict[str, int]:
     InputError
         If the model's files do not say it.
     """
-    if source.shape:
-        return source.shape
-    if source.kind == "gguf":
-        return gguf_header.read(Path(source.location)).shape()
+    known = source.known_shape()
+    if known:
+        return known
     import torch
     import transformers
 
-    config = models.load_config(source)
-    with models.readable_errors(source), torch.device("meta"):
+    config = loading.load_config(source)
+    with source.readable_errors(), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     return {
-        "layers": text.num_hidden_layers,
+        "layers": blocks.depth(config),
         "width": text.hidden_size,
         "vocabulary": text.vocab_size,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
 
-def last_layer(source: models.ModelSource) -> int:
+def last_layer(source: ModelSource) -> int:
     """Index of a model's last hidden state, which is its number of blocks; nothing is dequantized for it."""
-    if source.shape or source.kind == "gguf":
-        return shape_of(source)["layers"]
-    return models.load_config(source).get_text_config().num_hidden_layers
+    return source.known_shape().get("layers") or blocks.depth(loading.load_config(source))
 
 
 def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:

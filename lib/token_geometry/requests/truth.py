@@ -6,7 +6,8 @@ from pathlib import Path
 
 from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
-from token_geometry.models import models
+from token_geometry.models import devices, sources
+from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Declaration, Estimate, Request, Step, file_name, output_of
 from token_geometry.stats import probes
@@ -72,10 +73,10 @@ class Truth(Request):
             raise InputError(f"n_statements is {self.n_statements}; accepted: 4 or more, or None for all")
         if self.n_layers < self.layer:
             raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
-        models.choose_device(self.device)
-        source = models.resolve(self.model)
+        devices.choose_device(self.device)
+        source = sources.resolve(self.model)
         if not source.shape:  # else known without the files
-            models.check_files(source)
+            source.check_files()
         last = sizes.last_layer(source)
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
@@ -85,11 +86,11 @@ class Truth(Request):
         return Job(self, source, tuple(self._draw()))
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return Job(self, models.resolve(self.model), tuple(self._draw())).recipe()
+        return Job(self, sources.resolve(self.model), tuple(self._draw())).recipe()
 
     def estimate(self) -> Estimate:
         """The blocks that are read, in float32, and the states at the last tokens."""
-        shape = sizes.shape_of(models.resolve(self.model))
+        shape = sizes.shape_of(sources.resolve(self.model))
         embeddings = shape["vocabulary"] * shape["width"]
         blocks = (shape["parameters"] - embeddings) * self.n_layers // shape["layers"]
         n_statements = sum(len(drawn.texts) for drawn in self._draw())
@@ -128,7 +129,7 @@ class Job:
     request: Truth
     """What was asked for."""
 
-    source: models.ModelSource
+    source: ModelSource
     """The model."""
 
     sets: tuple[Statements, ...]

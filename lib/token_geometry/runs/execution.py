@@ -13,7 +13,7 @@ import psutil
 
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
-from token_geometry.models import models
+from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Step
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
@@ -53,7 +53,7 @@ def execute(run: Run) -> bool:
     at_a_time = _at_a_time(run, [estimate.memory for estimate in estimates.values()])
     # before notebooks ask for them at the same time, and wait for one another
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
-    missing = [name for name in loaded if not models.is_dequantized(models.resolve(name))]
+    missing = [name for name in loaded if not sources.resolve(name).is_made()]
     _for_each(_acquire, missing, at_a_time=at_a_time)
     for _, level in itertools.groupby(tasks, key=lambda task: task[1].depth):
         _for_each(_execute_one, list(level), at_a_time=at_a_time)
@@ -129,7 +129,7 @@ def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
 
 def _acquire(model: str) -> None:
     """Download and dequantize a model, where it is one of those that are."""
-    models.local_directory(models.resolve(model))
+    sources.resolve(model).directory()
 
 
 def _execute_one(task: tuple[str, Step, Path]) -> None:
@@ -144,7 +144,7 @@ def _share_cores(at_a_time: int) -> None:
 
 def _at_a_time(run: Run, memories: list[int]) -> int:
     """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
-    if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or models.choose_device(run.device) != "cpu":
+    if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or devices.choose_device(run.device) != "cpu":
         return 1
     largest = sum(sorted(memories)[-AT_A_TIME:])
     return AT_A_TIME if largest < psutil.virtual_memory().available else 1

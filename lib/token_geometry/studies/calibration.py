@@ -14,11 +14,12 @@ from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import dadapy, gride, manifolds, neighbors
 from token_geometry.geometry.table_format import RANKS
-from token_geometry.models import models
+from token_geometry.models import devices, loading
+from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog, labelled
 from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
 from token_geometry.requests.extraction import Extraction
-from token_geometry.states.states import LanguageModel
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
 
 K = (1, 2, 4, 8, 16, 31)
@@ -41,10 +42,10 @@ def calibrate(request: Calibration) -> xr.Dataset:
         If the request cannot be carried out or the file cannot be written.
     """
     source, recipe = request.resolve(), request.recipe()
-    models.check_length(source, models.load_config(source), request.n_tokens)
+    loading.check_length(source, loading.load_config(source), request.n_tokens)
     selection = prompts.select_prompts(
         corpora.load_corpus(request.corpus, column=request.column),
-        [models.load_tokenizer(source)],
+        [loading.load_tokenizer(source)],
         n_prompts=request.n_prompts,
         n_tokens=request.n_tokens,
         seed=request.seed,
@@ -94,7 +95,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full(shape, np.nan), np.full(shape, np.nan)
     expected = np.full(shape[:2], np.nan)
-    device = models.choose_device(request.device)
+    device = devices.choose_device(request.device)
     cells = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
     for row, column in tqdm(cells, desc="Manifolds", mininterval=10.0):
         # the seeds of two replicates, or of two requests, must have no sample in common
@@ -132,7 +133,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
 
 
 def compare_precisions(
-    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt]
+    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt]
 ) -> xr.Dataset:
     """Observables of the same prompts by the same model in every one of `PRECISIONS`.
 
@@ -164,7 +165,7 @@ def compare_precisions(
 
 
 def compare_with_others(
-    request: Calibration, source: models.ModelSource, selected: Sequence[prompts.Prompt], *, with_dadapy: bool
+    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt], *, with_dadapy: bool
 ) -> xr.Dataset:
     """What DADApy and brute force make of the hidden states of the prompts, in the first precision.
 
@@ -183,7 +184,7 @@ def compare_with_others(
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
 
 
-def load(source: models.ModelSource, precision: str, *, device: str) -> LanguageModel:
+def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
     """The model in one of `PRECISIONS`."""
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     model = LanguageModel(source, dtype=dtype, device=device)

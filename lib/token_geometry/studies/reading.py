@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from token_geometry.models import models
-from token_geometry.states.states import LanguageModel
+from token_geometry.models.source import ModelSource
+from token_geometry.states.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Reading:
     """Name of the model."""
 
 
-def read(source: models.ModelSource, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
+def read(source: ModelSource, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
     """Pass statements through the first blocks of a model, which are the only ones that are loaded.
 
     BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it.
@@ -34,7 +34,7 @@ def read(source: models.ModelSource, texts: Sequence[str], *, n_layers: int, dev
     Parameters
     ----------
     source
-        From `models.resolve`.
+        From `sources.resolve`.
     texts
         The statements.
     n_layers

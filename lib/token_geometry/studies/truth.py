@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from token_geometry.base import store
 from token_geometry.geometry import parallel
-from token_geometry.models import models
+from token_geometry.models import sources
 from token_geometry.observables import layer_index
 from token_geometry.requests.truth import Job, Truth
 from token_geometry.stats import probes
@@ -347,7 +347,7 @@ def _untrained(job: Job, n_sets: int) -> xr.Dataset:
     found = np.full((n_sets, request.n_layers + 1), np.nan)
     if not job.source.control:
         folds = _folds(basis, seed=request.seed)
-        untrained = models.resolve(f"{request.model}@random")
+        untrained = sources.resolve(f"{request.model}@random")
         control = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
 
         def accuracy(points: torch.Tensor) -> float:

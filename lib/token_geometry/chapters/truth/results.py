@@ -7,7 +7,7 @@ import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.chapters.markup import escaped
-from token_geometry.models import models
+from token_geometry.models import blocks, loading, sources
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration, results
 
@@ -135,5 +135,5 @@ def open_results(chosen: TruthParameters) -> TruthResults:
 
 
 def _depth(model: str) -> int:
-    source = models.resolve(model)
-    return source.shape.get("layers") or models.load_config(source).get_text_config().num_hidden_layers
+    source = sources.resolve(model)
+    return source.shape.get("layers") or blocks.depth(loading.load_config(source))

@@ -1,0 +1,134 @@
+"""The head: what a whole model predicts of each token, and how far apart its logits are."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+CHUNK = 256
+"""Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB a position."""
+
+VOCABULARY_CHUNK = 8192
+"""Entries of the vocabulary that a sum over all of them takes at a time."""
+
+# as many logits as stay in a core's cache: passes over more of them wait for memory
+_IN_CACHE = 1 << 18
+
+
+class Head:
+    """The head of a loaded model.
+
+    Parameters
+    ----------
+    model
+        A whole transformers model.
+    trunk
+        The network without the head.
+    """
+
+    def __init__(self, model, trunk):
+        self.model, self._trunk = model, trunk
+        self._linear = model.get_output_embeddings()
+        self._cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self._is_known: bool | None = None
+        self._isometry: torch.Tensor | None = None
+
+    def predictions(self, ids: torch.Tensor, last: torch.Tensor) -> np.ndarray:
+        """Loss of every token but the first and entropy of its prediction, nats.
+
+        Parameters
+        ----------
+        ids
+            Token ids, shape (n_tokens,).
+        last
+            States that the head is applied to, shape (n_tokens, width).
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, shape (2, n_tokens - 1).
+        """
+        whole = None if self._is_all(ids) else self._logits_of_transformers(ids)
+        parts = []
+        for start in range(0, len(ids) - 1, CHUNK):
+            stop = min(start + CHUNK, len(ids) - 1)
+            logits = self._logits(last[start:stop]) if whole is None else whole[start:stop]
+            parts.append(_loss_and_entropy(logits.float(), ids[start + 1 : stop + 1].to(logits.device)))
+        return torch.cat(parts, 1).cpu().numpy()
+
+    def cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Points as far from one another as the logits of the tokens, float32, shape (n_tokens, n)."""
+        is_linear = isinstance(self._linear, torch.nn.Linear) and self._is_all(ids)
+        if is_linear and not self._cap:
+            # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
+            if self._isometry is None:
+                self._isometry = _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
+            points = self._fit(last).double() @ self._isometry
+        else:
+            columns = self._columns(ids, last, is_linear)
+            points = _root(_gram((part - part.mean(0)).T for part in columns))
+        return (points - points.mean(0)).float()
+
+    def _columns(self, ids: torch.Tensor, last: torch.Tensor, is_linear: bool) -> Iterator[torch.Tensor]:
+        if not is_linear:
+            yield from self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
+            return
+        for start in range(0, len(self._linear.weight), VOCABULARY_CHUNK):
+            some = slice(start, start + VOCABULARY_CHUNK)
+            bias = None if self._linear.bias is None else self._linear.bias[some]
+            yield self._capped(
+                torch.nn.functional.linear(self._fit(last), self._linear.weight[some], bias)
+            ).float()
+
+    def _logits(self, last: torch.Tensor) -> torch.Tensor:
+        return self._capped(self._linear(self._fit(last)))
+
+    def _fit(self, last: torch.Tensor) -> torch.Tensor:
+        # blocks of a model that is spread over GPUs lie on several, and Mamba keeps float32 in its stream
+        weight = getattr(self._linear, "weight", last)
+        return last.to(weight.device, weight.dtype)
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
+
+    def _logits_of_transformers(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model(ids[None], use_cache=False).logits[0]
+
+    def _is_all(self, ids: torch.Tensor) -> bool:
+        """Whether the logits are what `_logits` makes of the last states."""
+        # A few families scale their logits after the head. They are found by
+        # comparison, so that no list of families can be out of date.
+        if self._is_known is None:
+            short = ids[:8]
+            last = self._trunk(short[None], use_cache=False)[0][0]
+            logits = self._logits_of_transformers(short).float()
+            self._is_known = torch.allclose(self._logits(last).float(), logits, rtol=1e-3, atol=1e-3)
+        return bool(self._is_known)
+
+
+def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the targets and entropy, float64, shape (2, n); the logits are overwritten."""
+    on_cpu = logits.device.type == "cpu"
+    n_rows = max(1, _IN_CACHE // logits.shape[1]) if on_cpu else len(logits)
+    parts = []
+    for rows, chosen in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
+        # as transformers takes it: in float32, which at 262144 entries loses two units of the fifth digit
+        loss = torch.nn.functional.cross_entropy(rows, chosen, reduction="none").double()
+        rows -= rows.amax(1, keepdim=True)
+        weights = rows.exp()
+        total = weights.sum(1).double()
+        # of probabilities p = w / total: -Σ p log p = log total - Σ w z / total
+        mean = torch.linalg.vecdot(weights, rows).double() / total
+        parts.append(torch.stack([loss, total.log() - mean]))
+    return torch.cat(parts, 1)
+
+
+def _gram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Sum of the Gram matrices of the columns of each part, float64."""
+    return sum((part.T @ part for part in (part.double() for part in parts)), torch.zeros(()))
+
+
+def _root(gram: torch.Tensor) -> torch.Tensor:
+    """Rows with the scalar products that a matrix holds."""
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt()

@@ -1,0 +1,206 @@
+"""A language model: from token ids to hidden states, loss and logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from token_geometry.base.errors import InputError
+from token_geometry.models import blocks, loading
+from token_geometry.models.devices import choose_device
+from token_geometry.models.source import ModelSource
+from token_geometry.states import short_texts
+from token_geometry.states.heads import Head
+from token_geometry.states.stream import Stream
+
+
+@dataclass(frozen=True)
+class States:
+    """What one forward pass leaves of one prompt."""
+
+    hidden: torch.Tensor
+    """Hidden states by their index in transformers' `hidden_states`, float32, without the BOS
+    position, shape (n_layers + 1, n_tokens, width). 0: embeddings; l: the residual stream after l
+    blocks, before any final norm; L, where the model is whole: after the final norm, or before it if
+    that was asked for. The book's chapter on methods translates other ways of counting (tbl-index)."""
+
+    token_loss: np.ndarray
+    """Cross-entropy of each token given those before it, nats, shape (n_tokens,); NaN for a first
+    token that nothing precedes, and for all of them where the model was loaded in part."""
+
+    loss: float
+    """Mean of `token_loss` over the tokens that were predicted, as transformers takes it."""
+
+    token_entropy: np.ndarray
+    """Entropy of the distribution that predicted each token, nats; shape and NaN as of `token_loss`."""
+
+    entropy: float
+    """Mean of `token_entropy` over the tokens that were predicted."""
+
+    logits: torch.Tensor | None = None
+    """If asked for: points that are as far from one another as the logits of the tokens are, float32,
+    shape (n_tokens, n), without the BOS position; n is the width where the head is linear, else n_tokens.
+    The logits themselves would be as wide as the vocabulary."""
+
+
+class LanguageModel:
+    """A loaded model, ready to turn token ids into hidden states.
+
+    Parameters
+    ----------
+    source
+        From `sources.resolve`.
+    dtype
+        Type of the weights and of the forward pass.
+    device
+        A torch device or `auto`.
+    n_layers
+        Index of the last hidden state that is wanted: so many blocks are built and read, and no more
+        of the files than they need. Such a model has no head, and so no loss. None, or the number of
+        the model's blocks: the whole model.
+    devices
+        Devices that the model is spread over, in place of `device`; see `devices.assign`.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        n_layers: int | None = None,
+        devices: Sequence[str] = (),
+    ):
+        chosen = [choose_device(devices[0] if devices else device), *devices[1:]]
+        is_whole = loading.is_whole(source, loading.load_config(source), n_layers)
+        tokenizer = loading.load_tokenizer(source)
+        model = loading.load_model(source, dtype=dtype, device=chosen[0], n_layers=n_layers, devices=chosen)
+        self._take(source, model, tokenizer, devices=chosen, n_layers=None if is_whole else n_layers)
+
+    @classmethod
+    def of(cls, model, *, source: ModelSource, tokenizer=None, device: str = "cpu") -> "LanguageModel":
+        """A transformers model that is in memory already, whole."""
+        new = object.__new__(cls)
+        new._take(source, model, tokenizer, devices=[device], n_layers=None)
+        return new
+
+    def _take(self, source, model, tokenizer, *, devices: list[str], n_layers: int | None) -> None:
+        self.source, self.model, self.tokenizer = source, model, tokenizer
+        self.devices = devices
+        """Devices of the weights; states are gathered on the first."""
+        self.device = devices[0]
+        self.stream = Stream(model, name=source.name, n_layers=n_layers)
+        self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
+        self.head = Head(model, self.stream.trunk) if self.is_whole else None
+        trial = {"model": model, "tokenizer": tokenizer} if self.is_whole else {}
+        self.prepend_bos = loading.needs_bos(source, model.config.model_type, **trial)
+        self._shares_prefixes: bool | None = None
+        self._longest = 0
+        if self.prepend_bos and tokenizer.bos_token_id is None:
+            raise InputError(
+                f"model {source.name!r} needs a BOS token and its tokenizer has none: "
+                "set prepend_bos: false for it in data/models.yml"
+            )
+
+    def forward(self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False) -> States:
+        """Hidden states, loss and entropy of one prompt, of shape (n_tokens,); see `forward_batch`."""
+        (states,) = self.forward_batch(np.asarray(token_ids)[None], final_norm=final_norm, logits=logits)
+        return states
+
+    @torch.inference_mode()
+    def forward_batch(
+        self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False
+    ) -> list[States]:
+        """Hidden states, loss and entropy of prompts of one length, in one pass.
+
+        Parameters
+        ----------
+        token_ids
+            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here
+            where the model needs it, and its position dropped from what is
+            returned. The token after BOS counts in the loss.
+        final_norm
+            Whether the last state of a whole model, of index L, is the one after the final norm, as
+            transformers has it; else it is the residual stream that the norm is applied to. The
+            states below L are before the norm in any case, in a model loaded in part all of them.
+        logits
+            Whether to return the cloud of the logits; a model loaded in part has none.
+
+        Raises
+        ------
+        InputError
+            If a token lies outside the model's vocabulary, there are more than the model can read, or the
+            model is no causal language model with one residual stream.
+        """
+        loading.check_length(
+            self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos
+        )
+        ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
+        if self.prepend_bos:
+            ids = torch.cat([ids.new_full((len(ids), 1), self.tokenizer.bos_token_id), ids], dim=1)
+        layers, last = self.stream.read(ids, final_norm=final_norm)
+        return [
+            self._states_of_one(line, [layer[row] for layer in layers], last[row], logits=logits)
+            for row, line in enumerate(ids)
+        ]
+
+    def _states_of_one(self, ids: torch.Tensor, layers: list, last: torch.Tensor, *, logits: bool) -> States:
+        n_dropped = int(self.prepend_bos)
+        predicted, means, cloud = np.full((2, len(ids) - n_dropped), np.nan), (np.nan, np.nan), None
+        if self.head is not None:
+            predicted[:, 1 - n_dropped :] = self.head.predictions(ids, last)
+            means = predicted[:, 1 - n_dropped :].mean(1)
+            cloud = self.head.cloud(ids, last)[n_dropped:] if logits else None
+        return States(
+            hidden=torch.stack(layers)[:, n_dropped:].float(),
+            token_loss=predicted[0],
+            loss=float(means[0]),
+            token_entropy=predicted[1],
+            entropy=float(means[1]),
+            logits=cloud,
+        )
+
+    def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
+        """Hidden states of many short texts at the last token of each.
+
+        What texts have in common at their beginning is read once, where the model can be made to do so
+        and does it right.
+
+        Parameters
+        ----------
+        token_ids
+            Token ids of each text, without special tokens; at least one text.
+        bos
+            Whether BOS is fed before each text.
+
+        Returns
+        -------
+        torch.Tensor
+            float32, shape (n_layers + 1, n_texts, width), on the CPU.
+
+        Raises
+        ------
+        InputError
+            If a text has no tokens, or one is longer than the model can read, or the model is no causal
+            language model with one residual stream.
+        """
+        start = [self.tokenizer.bos_token_id] if bos else []
+        rows = [[*start, *ids] for ids in token_ids]
+        self._check_lengths([len(row) - len(start) for row in rows], n_special=len(start))
+        longest = max(map(len, rows))
+        # some families see a window only, which a longer text may leave
+        if self._shares_prefixes is None or (self._shares_prefixes and longest > self._longest):
+            self._shares_prefixes = short_texts.can_share(self.stream, rows)
+        self._longest = max(longest, self._longest)
+        return short_texts.last_token(self.stream, rows, shared=self._shares_prefixes)
+
+    def _check_lengths(self, lengths: list[int], *, n_special: int) -> None:
+        longest = blocks.context(self.model.config)
+        if min(lengths) == 0:
+            raise InputError(f"the tokenizer of {self.source.name!r} makes no token of a text: give other texts")
+        if longest and max(lengths) + n_special > longest:
+            raise InputError(
+                f"a text has {max(lengths)} tokens, and model {self.source.name!r} reads {longest - n_special} at "
+                "most: give shorter texts"
+            )
