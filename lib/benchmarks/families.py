@@ -46,12 +46,14 @@ class Mismatch(Exception):
 
 
 def settings() -> list[tuple[str, dict]]:
-    """Every registered family by its defaults, and the encoders among them once more as decoders."""
+    """Every registered family by its defaults, and once more as a decoder where it is not one."""
     found = []
     for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         found.append((model_type, {}))
         kind = CONFIG_MAPPING[model_type]
-        if getattr(kind, "is_decoder", None) is False and not hasattr(kind, "decoder_layers"):
+        if kind.is_encoder_decoder:
+            found.append((model_type, {"is_encoder_decoder": False}))
+        elif getattr(kind, "is_decoder", None) is False:
             found.append((model_type, {"is_decoder": True}))
     return found
 
