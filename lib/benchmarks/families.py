@@ -46,14 +46,12 @@ class Mismatch(Exception):
 
 
 def settings() -> list[tuple[str, dict]]:
-    """Every registered family by its defaults, and once more as a decoder where it is not one."""
+    """Every registered family by its defaults, and the encoders among them once more as decoders."""
     found = []
     for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         found.append((model_type, {}))
         kind = CONFIG_MAPPING[model_type]
-        if kind.is_encoder_decoder:
-            found.append((model_type, {"is_encoder_decoder": False}))
-        elif getattr(kind, "is_decoder", None) is False:
+        if getattr(kind, "is_decoder", None) is False and not hasattr(kind, "decoder_layers"):
             found.append((model_type, {"is_decoder": True}))
     return found
 
