@@ -14,22 +14,18 @@ from token_geometry.base.errors import InputError, one_of
 from token_geometry.texts import reading
 
 TRUTH = {
-    ("false", "true"),
-    ("incorrect", "correct"),
-    ("wrong", "right"),
-    ("wrong", "correct"),
-    ("no", "yes"),
-    ("inaccurate", "accurate"),
-    ("untrue", "true"),
-    ("not true", "true"),
-    ("lie", "truth"),
-    ("lie", "honest"),
-    ("dishonest", "honest"),
-    ("untruthful", "truthful"),
-    ("f", "t"),
-    ("n", "y"),
+    "true": ("false", "untrue", "not true"),
+    "correct": ("incorrect", "wrong"),
+    "right": ("wrong",),
+    "yes": ("no",),
+    "accurate": ("inaccurate",),
+    "truth": ("lie",),
+    "honest": ("lie", "dishonest"),
+    "truthful": ("untruthful",),
+    "t": ("f",),
+    "y": ("n",),
 }
-"""Words for false and true; two words that are no such pair are names of classes."""
+"""Word for true → words for false; two words that are no such pair are names of classes."""
 
 MISSING = {"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?"}
 """What stands in the place of a label that is not there."""
@@ -217,8 +213,8 @@ def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
         number, word = spelled[is_word.argmin()], spelled[is_word.argmax()]
         raise InputError(f"{what} has numbers and words as labels ({number!r}, {word!r}): spell them alike")
     if is_word.any():
-        for false, true in TRUTH:
-            if {*words} <= {false, true}:
+        for true, others in TRUTH.items():
+            if any({*words} <= {true, false} for false in others):
                 return np.array([word == true for word in words], dtype=np.int64), spelled
     elif (outside := ~(np.abs(numbers) < LARGEST)).any():
         raise InputError(
