@@ -24,6 +24,15 @@ from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import corpora
 
+OF_A_MODEL = {"smollm2", "gemma3", "readings", "clouds", "live_dadapy"}
+"""Fixtures that read a real model; a test that takes one is marked so."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not OF_A_MODEL.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.model)
+
 
 @pytest.fixture
 def refused():
