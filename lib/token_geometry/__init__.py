@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # jsonschema, which Altair and nbformat import, would compile a grammar for a check of internationalized
 # addresses that nothing here asks for. That takes three seconds of every process; jsonschema does without.

@@ -1,6 +1,7 @@
 """What the repository promises about itself: versions, commands, layout."""
 
 import importlib.metadata
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
 
 import lock
+import token_geometry
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters.charts import BUNDLE
@@ -103,6 +105,30 @@ def test_every_pinned_package_installs_on_the_python_of_debian_12():
     assert refusing == {}
 
 
+def test_the_version_is_said_in_one_place_and_everywhere_the_same():
+    assert "version" in tomllib.loads((ROOT / "lib" / "pyproject.toml").read_text())["project"]["dynamic"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == token_geometry.__version__
+    newest, *_ = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest == token_geometry.__version__
+
+
+def test_pre_commit_checks_style_with_the_version_of_the_lock():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert hooks[0]["rev"] == f"v{locked()['ruff'][0]}"
+    assert [hook["id"] for hook in hooks[0]["hooks"]] == ["ruff-check", "ruff-format"]
+
+
+def test_workflows_call_targets_of_the_makefile_on_every_python_that_is_supported():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    jobs = workflow["jobs"].values()
+    runs = [step["run"].split() for job in jobs for step in job["steps"] if "run" in step]
+    called = {words[1] for words in runs if words[0] == "make"}
+    assert called == {"check", "test", "book"} and called <= targets
+    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert pythons == list(dict.fromkeys(version for version, _ in lock.targets()))
+
+
 def test_importing_the_library_needs_nothing_of_the_report():
     report = declared("report").keys() - declared().keys() - {"joblib"}  # which scikit-learn brings
     blocked = sorted({name.replace("-", "_") for name in report} | {"IPython", "vl_convert", "pypandoc"})
@@ -137,7 +163,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
 def test_chapters_of_the_book_exist_and_the_home_page_is_at_the_root():
     book = yaml.safe_load((ROOT / "_quarto.yml").read_text())["book"]
     assert book["chapters"][0] == "index.qmd"
-    assert all((ROOT / chapter).is_file() for chapter in book["chapters"])
+    assert all((ROOT / chapter).is_file() for chapter in book["chapters"] + book["appendices"])
 
 
 def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, monkeypatch):
