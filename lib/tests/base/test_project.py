@@ -1,6 +1,7 @@
 """What the repository promises about itself: versions, commands, layout."""
 
 import importlib.metadata
+import json
 import re
 import shlex
 import shutil
@@ -28,6 +29,7 @@ ROOT = project.root()
 
 
 LOCK = (ROOT / "lib" / "constraints.txt").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def locked() -> dict[str, tuple[str, Marker | None, list[str]]]:
@@ -143,11 +145,15 @@ def test_importing_the_library_needs_nothing_of_the_report():
 
 def test_every_command_of_the_readme_is_run_as_it_stands():
     everything = readme.commands()
-    ci = [shlex.split(line) for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make")]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"].values()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    lines += [step["run"] for job in workflow for step in job["steps"] if "run" in step]
+    ci = [shlex.split(line) for line in lines if line.startswith("make")]
     run = [words for words in everything if any(line[: len(words)] == words for line in ci)]
     # by test_notebooks and test_benchmarks
     run += readme.commands("papermill")
     run += readme.commands("torchrun")  # by test_processes
+    run += readme.commands("lib/benchmarks/gpu.sh")  # by test_gpu_checks
     run += readme.commands("pip")  # by test_install
     run += [words for words in readme.commands("python") if words[1].startswith("lib/benchmarks/")]
     for words in readme.commands("python", "-m", "token_geometry"):
@@ -158,6 +164,21 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     run += [shlex.split("conda env create -f environment.yml"), ["conda", "activate", environment]]
     run += [["quarto", "render"], *(["quarto", "render", "--profile", name] for name in declaration.names())]
     assert [words for words in everything if words not in run] == []
+
+
+def test_the_example_of_the_readme_measures_points(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    exec(code, {})
+    dimensions, overlap, unit = capsys.readouterr().out.splitlines()
+    assert dimensions == "[2. 2.]" and 0.5 < float(overlap) < 1 and unit == "degree"
+
+
+def test_the_readme_counts_the_families_as_the_table_does():
+    table = json.loads((ROOT / "data" / "families.json").read_text())
+    equal = {row["class"] for row in table["families"] if row["outcome"] == "equal"}
+    assert f"Of the {table['n_classes']} classes" in README and f"{len(equal)} are read exactly" in README
+    assert f"transformers {table['transformers']} registers" in README
 
 
 def test_chapters_of_the_book_exist_and_the_home_page_is_at_the_root():
