@@ -99,7 +99,7 @@ def network(config, n_blocks: int | None):
         sketch = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if n_blocks is None:
         return type(sketch), sketch.config, sketch
-    sketch = trunk(sketch)
+    whole, sketch = sketch, trunk(sketch)
     path = find(sketch, depth(config))
     found = len(sketch.get_submodule(path))
     if n_blocks >= found:
@@ -107,7 +107,8 @@ def network(config, n_blocks: int | None):
             f"layer {n_blocks} is asked for, and the network has {found} blocks, where its configuration counts "
             f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
         )
-    return _first(sketch, path, n_blocks), sketch.config, sketch
+    prefix = next(name for name, part in whole.named_modules() if part is sketch)
+    return _first(sketch, path, n_blocks, prefix), sketch.config, sketch
 
 
 def _number(config, *names: str) -> int:
@@ -129,7 +130,7 @@ def _text(config):
         return None
 
 
-def _first(sketch, path: str, n_blocks: int) -> type:
+def _first(sketch, path: str, n_blocks: int, prefix: str) -> type:
     """The class of a network, except that its models end after `n_blocks` blocks.
 
     The network is laid out from the configuration of the whole model and then cut. So what a
@@ -145,6 +146,8 @@ def _first(sketch, path: str, n_blocks: int) -> type:
         Name of the list of its blocks, from `find`.
     n_blocks
         How many blocks to keep.
+    prefix
+        Name of the network inside of the whole model, which the names of weights begin with.
     """
     kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 
@@ -159,4 +162,4 @@ def _first(sketch, path: str, n_blocks: int) -> type:
 
     # transformers looks up by these names what it records of a network, and whose code it is
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {"__init__": __init__} | names)
+    return type(kind.__name__, (kind,), {"__init__": __init__, "base_model_prefix": prefix} | names)

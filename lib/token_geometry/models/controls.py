@@ -78,7 +78,7 @@ def _marked_memory() -> Iterator[None]:
 
 def _is_drawn_in_order(sketch) -> bool:
     """Whether transformers' initialization writes every weight, and draws none of the trunk after the blocks."""
-    trunk = sketch.base_model
+    trunk = blocks.trunk(sketch)
     try:
         path = blocks.find(trunk, blocks.depth(sketch.config))
     except (InputError, AttributeError):
@@ -120,10 +120,12 @@ def permute(model, seed: int) -> None:
     """Put the weights of each tensor of a network into random order, in place."""
     import torch
 
+    trunk = blocks.trunk(model)
+    prefix = next(name for name, part in model.named_modules() if part is trunk)
     for name, weights in model.named_parameters():
         # by name, without the part that only a model with head has: so it is the same for the first
         # few blocks alone
-        stem = name.removeprefix(f"{model.base_model_prefix}.")
+        stem = name.removeprefix(f"{prefix}.")
         digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         order = torch.randperm(weights.numel(), generator=random)

@@ -190,7 +190,7 @@ def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=Non
     if known is not None or model is None or tokenizer is None or tokenizer.bos_token_id is None:
         return bool(known)
     added = tokenizer(_SENTENCE)["input_ids"]
-    if added[0] != tokenizer.bos_token_id or model.get_output_embeddings() is None:
+    if added[:1] != [tokenizer.bos_token_id] or model.get_output_embeddings() is None:
         return False
     return _loss(model, added[1:]) - _loss(model, added) > BOS_GAIN
 
