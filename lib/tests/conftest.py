@@ -24,8 +24,11 @@ from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import corpora
 
-OF_A_MODEL = {"smollm2", "gemma3", "readings", "clouds", "live_dadapy"}
-"""Fixtures that read a real model; a test that takes one is marked so."""
+OF_A_MODEL = {
+    "smollm2", "smollm2_gguf", "gemma3", "tokenizer", "tokenizers", "readings", "clouds", "structured", "shuffled",
+    "calibrated", "live_dadapy", "sotu",
+}  # fmt: skip
+"""Fixtures that need what is downloaded; a test that takes one is marked `model`."""
 
 
 def pytest_collection_modifyitems(items):

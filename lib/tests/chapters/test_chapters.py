@@ -317,3 +317,23 @@ def test_the_appendix_has_every_family_once_with_what_was_said_of_it():
     for row in table["families"]:
         other = {**(row.get("dtypes") or {}), **row.get("parts", {})}.values()
         assert (f"- {row['model_type']}: " in exceptions) == any(line != "equal" for line in other)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_chart_draws_in_a_browser_without_a_network(tmp_path, monkeypatch):
+    import check_pages
+
+    import prerender
+
+    if not check_pages.browser():
+        pytest.skip("no browser here")
+    chart = layer_curves(summary(results_of().shuffled["cosine_similarity"]), y_title="y", finding="d")
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    prerender.write_bundle()
+    page = tmp_path / "page.html"
+    script = f'<script src="{charts.BUNDLE}"></script>'
+    page.write_text(f"<!doctype html>{script}{charts.chart_html(chart.to_dict())}{check_pages.PROBE}")
+    assert check_pages.chart_faults(page, check_pages.browser()) == []
+    (tmp_path / charts.BUNDLE).write_text("")
+    assert any("vegaEmbed" in fault for fault in check_pages.chart_faults(page, check_pages.browser()))
