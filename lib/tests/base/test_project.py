@@ -131,6 +131,7 @@ def test_workflows_call_targets_of_the_makefile_on_every_python_that_is_supporte
     assert pythons == list(dict.fromkeys(version for version, _ in lock.targets()))
 
 
+@pytest.mark.slow
 def test_importing_the_library_needs_nothing_of_the_report():
     report = declared("report").keys() - declared().keys() - {"joblib"}  # which scikit-learn brings
     blocked = sorted({name.replace("-", "_") for name in report} | {"IPython", "vl_convert", "pypandoc"})
