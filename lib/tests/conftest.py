@@ -24,6 +24,18 @@ from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import corpora
 
+OF_A_MODEL = {
+    "smollm2", "smollm2_gguf", "gemma3", "tokenizer", "tokenizers", "readings", "clouds", "structured", "shuffled",
+    "calibrated", "live_dadapy", "sotu",
+}  # fmt: skip
+"""Fixtures that need what is downloaded; a test that takes one is marked `model`."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not OF_A_MODEL.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.model)
+
 
 @pytest.fixture
 def refused():

@@ -115,7 +115,7 @@ def _install_quarto() -> bool:
     tried = Path(sys.prefix) / "quarto-tried"
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
-    package = re.search(
+    package = re.search(  # type: ignore[union-attr]
         r"quarto-cli==[\w.]+", (project.root() / "environment.yml").read_text(encoding="utf-8")
     ).group()
     if Path(sys.prefix).resolve() != (project.root() / ".venv").resolve():

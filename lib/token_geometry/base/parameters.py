@@ -64,7 +64,7 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     InputError
         If a name is no field, a field without default is missing, or a value is ill-typed.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     given = _renamed(kind, given, fields, noun)
     refuse_unknown(given, fields, noun=noun)
@@ -116,7 +116,7 @@ def _read(value, hint):
     if not isinstance(value, str):
         return value
     kinds = _kinds(hint)
-    words = {"true": True, "false": False} if bool in kinds else {}
+    words: dict[str, bool | None] = {"true": True, "false": False} if bool in kinds else {}
     if type(None) in kinds and str not in kinds:
         words |= {"none": None, "null": None}
     if value.startswith("[") and any(_is_list(kind) for kind in kinds):

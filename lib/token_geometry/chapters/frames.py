@@ -27,7 +27,7 @@ def summary(variable: xr.DataArray) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a combination of the other dimensions that has data: their columns, `model_title` and
+        One row per combination of the other dimensions that has data: their columns, `model_title` and
         `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`.
     """
     count = variable.count("prompt")

@@ -35,7 +35,7 @@ def fitting(model, n_tokens: int) -> int:
 
 
 def side_by_side(model, n_tokens: int, size: int, *, n_processes: int) -> int:
-    """Number of batches of a loaded model that a CPU works on at a time: one a thread, or as memory has room.
+    """Number of batches of a loaded model that a CPU works on at a time: one per thread, or as memory has room.
 
     Parameters
     ----------

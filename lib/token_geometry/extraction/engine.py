@@ -88,7 +88,7 @@ def make(
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
             written = processes.in_order(stack.enter_context(pool), on_one_core, chunks, ahead=n_threads + 1)
-        stack.enter_context(contextlib.closing(written))
+        stack.enter_context(contextlib.closing(written))  # type: ignore[type-var]
         progress = None
         if shows_progress:
             progress = stack.enter_context(Progress(len(work.missing), f"Extract {source.name}", unit="prompt"))

@@ -53,7 +53,7 @@ def _follow(command: list[str], num_processes: int) -> None:
     refusals: list[str] = []
     others: deque[str] = deque(maxlen=200)
     try:
-        for line in process.stdout:
+        for line in process.stdout:  # type: ignore[union-attr]
             if not line.startswith(MARK):
                 others.append(line)
                 continue
@@ -64,7 +64,7 @@ def _follow(command: list[str], num_processes: int) -> None:
                 print(line, end="", flush=True)
         status = process.wait()
     finally:
-        process.stdin.close()
+        process.stdin.close()  # type: ignore[union-attr]
         _end(process)
     if refusals:
         raise InputError(refusals[0])

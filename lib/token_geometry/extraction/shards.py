@@ -54,7 +54,7 @@ def _measure(key: ShardKey, states: States) -> dict:
     """Arrays of a shard by name, the geometry's on the device of the states."""
     try:
         of_states = tables.arrays(states.hidden)
-        of_logits = neighbors.neighbor_tensors(states.logits[None])
+        of_logits = neighbors.neighbor_tensors(states.logits[None])  # type: ignore[index]
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     return of_states | {

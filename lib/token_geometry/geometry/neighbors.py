@@ -313,7 +313,7 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     fast = _redo_undecided(cloud.points, norms, values, nearest, n_edge)
     if fast is not None:
         fast = fast[0][:, :n_values], fast[1][:, :n_index], fast[2]
-    return fast, similarity and similarity.result()
+    return fast, None if similarity is None else similarity.result()
 
 
 def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None:

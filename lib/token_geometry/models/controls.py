@@ -20,7 +20,7 @@ def split(name: str) -> tuple[str, str, int]:
     return (found["original"], found["control"], int(found["seed"] or 0)) if found else (name, "", 0)
 
 
-def untrained(kind: type, options: dict, seed: int, *, sketch, name: str):
+def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     """A network with weights drawn as before training, all of them from the seed.
 
     Weights are drawn from the first module to the last, the head at the end: so a network of the first few

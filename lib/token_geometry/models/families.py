@@ -86,7 +86,7 @@ def refuse_uneven_scales(config, trunk, name: str) -> None:
     name
         Name of the model.
     """
-    block = (config.to_dict().get("quantization_config") or {}).get("weight_block_size") or ()
+    block: tuple = (config.to_dict().get("quantization_config") or {}).get("weight_block_size") or ()
     for path, weights in trunk.named_parameters() if block else ():
         sizes = zip(weights.shape[-2:], block, strict=False)
         if weights.ndim >= 2 and "layers." in path and any(size > n and size % n for size, n in sizes):

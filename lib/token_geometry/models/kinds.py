@@ -129,7 +129,7 @@ class Directory(ModelSource):
     """A directory in transformers' format."""
 
     kind = "directory"
-    weight_files = ("*.safetensors", "*.bin")
+    weight_files: tuple[str, ...] = ("*.safetensors", "*.bin")
 
     @classmethod
     def at(cls, name: str) -> Self | None:

@@ -76,7 +76,7 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
 def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Path) -> None:
     """Run citeproc once over the whole book, so that it has one list of references."""
     files = [str(file) for file in as_list(config.get("bibliography"))]
-    meta = {"bibliography": files, "link-citations": True}
+    meta: dict = {"bibliography": files, "link-citations": True}
     meta |= {"csl": str(config["csl"])} if config.get("csl") else {}
     for file in [*files, meta.get("csl", "_quarto.yml")]:
         if not (root / file).is_file():
@@ -134,7 +134,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     styles = [STYLE, *as_list(options.get("css"))]
     for file in files + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
-    cover = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
+    cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
     if cover["date"] in ("today", "now"):
         cover["date"] = str(datetime.date.today())
     cover["author"] = [a["name"] if isinstance(a, dict) else a for a in as_list(book.get("author"))]
@@ -188,9 +188,9 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
         except OSError as error:
             raise BookError(f"project.pre-render: {script}: {error.strerror}") from None
         if code:
-            error = BookError(f"project.pre-render: {script} ended with exit code {code}")
-            error.code = max(code, 1)
-            raise error
+            failed = BookError(f"project.pre-render: {script} ended with exit code {code}")
+            failed.code = max(code, 1)
+            raise failed
 
 
 def render(project: Path, *, profile: str | None = None) -> Path:

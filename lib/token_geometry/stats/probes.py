@@ -171,7 +171,7 @@ TITLES = {
 """Names that a reader sees."""
 
 
-def predict(weights: np.ndarray, points: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+def predict(weights: np.ndarray, points: np.ndarray, classes: Sequence[int] | np.ndarray) -> np.ndarray:
     """Labels that the weights give to centred points."""
     scores = points @ weights.T
     place = (scores[:, 0] > 0).astype(int) if len(weights) == 1 else scores.argmax(axis=1)

@@ -93,7 +93,9 @@ class Texts(Mapping[str, str]):
 
     def __init__(self, name: str, read: Read) -> None:
         self._name, self._read = name, read
-        self.checksums, self.held, self.n_characters = {}, {}, 0
+        self.checksums: dict[str, str] = {}
+        self.held: dict[str, str] | None = {}
+        self.n_characters = 0
         for key, text in self._checked():
             if key in self.checksums:
                 raise InputError(
@@ -117,7 +119,7 @@ class Texts(Mapping[str, str]):
             _check_characters(text, f"corpus {self._name!r}, text {key!r}", "remove it")
             yield key, text.strip()
 
-    def items(self) -> Iterator[tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def items(self) -> Iterator[tuple[str, str]]:  # type: ignore[override]
         return self._checked()
 
     def __getitem__(self, key: str) -> str:

@@ -169,11 +169,11 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
             for part in line.replace(b"\r", b"\n").split(b"\n"):
                 where = f"{spelled(path)}, line {place}"
                 with door(where):
-                    part = part.decode("utf-8-sig")
-                    if not part.strip():
+                    text = part.decode("utf-8-sig")
+                    if not text.strip():
                         continue
                     try:
-                        row = json.loads(part, parse_int=_whole_number)
+                        row = json.loads(text, parse_int=_whole_number)
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
                 row = row if isinstance(row, dict) else {}

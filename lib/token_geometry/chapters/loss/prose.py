@@ -111,7 +111,7 @@ def strongest_table(results: RunResults) -> Markdown:
             )
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
-    rows.sort(key=lambda row: results.titles.index(row["model"]))
+    rows.sort(key=lambda row: results.titles.index(str(row["model"])))
     return markup.table(pd.DataFrame(rows))
 
 
