@@ -57,8 +57,7 @@ def find(trunk, n_layers: int) -> str:
         if isinstance(module, torch.nn.ModuleList) and id(module) in inside
     }
     # experts and the like, of which there may be as many, lie inside a block
-    fitting = [name for name, length in lists.items() if length == n_layers]
-    if fitting:
+    if fitting := [name for name, length in lists.items() if length == n_layers]:
         return min(fitting, key=lambda name: name.count("."))
     top = min((name.count(".") for name in lists), default=0)
     outermost = [name for name in lists if name.count(".") == top]
@@ -98,9 +97,8 @@ def network(config, n_blocks: int | None):
 
 
 def _number(config, *names: str) -> int:
-    found = (getattr(_text(config), name, None) for name in names)
-    for number in found:
-        if isinstance(number, int):
+    for name in names:
+        if isinstance(number := getattr(_text(config), name, None), int):
             return number
     raise InputError(
         f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "

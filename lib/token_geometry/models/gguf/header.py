@@ -108,7 +108,7 @@ class Reader(gguf.GGUFReader):
             for _ in range(length):
                 place += 8 + struct.unpack_from("<Q", content, place)[0]
         else:
-            place += length * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
+            place += length * np.dtype(self.gguf_scalar_to_np[gguf.GGUFValueType(kind)]).itemsize
         # transformers takes the number of tokens for the size of the vocabulary; nobody asks for that of scores
         n_kept = length if kind == _STRING else 0
         return place - orig_offs, [np.zeros(1, np.uint8)], [0] * n_kept, [_ARRAY, gguf.GGUFValueType(kind)]
