@@ -65,11 +65,6 @@ class Joined:
         return pairs.transpose(1, 2).reshape(whole.shape)[index]
 
 
-def is_meta(folder: Path) -> bool:
-    """Whether a directory holds weights as Meta publishes them."""
-    return any(folder.glob("consolidated.*.pth"))
-
-
 def check_files(name: str, folder: Path) -> None:
     """Refuse the directory of model `name`, if it lacks one of Meta's files, which it names; none is opened."""
     numbers = [int(path.suffixes[-2][1:]) for path in _paths(folder)]
@@ -110,8 +105,7 @@ def read_config(folder: Path):
     from transformers import LlamaConfig
 
     params = _read_params(folder)
-    vocabulary = params.get("vocab_size", -1)
-    if vocabulary < 1:  # LLaMA 1 and 2 leave it to the tokenizer
+    if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
         vocabulary = _vocabulary(open_shards(folder), params["dim"])
     width = int(2 * 4 * params["dim"] / 3)
     if params.get("ffn_dim_multiplier"):

@@ -13,9 +13,10 @@ def refuse_other_kinds(config, name: str) -> None:
         kind = "a model that sees the tokens behind each one, too"
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return
+    elif hasattr(config, "image_size") and not hasattr(config, "vocab_size"):
+        kind = "a model of images"
     else:
-        reads_images = hasattr(config, "image_size") and not hasattr(config, "vocab_size")
-        kind = "a model of images" if reads_images else "no language model that predicts the next token"
+        kind = "no language model that predicts the next token"
     raise InputError(
         f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
         "right; take a causal language model"

@@ -166,7 +166,7 @@ class Meta(Directory):
     @classmethod
     def at(cls, name: str) -> Self | None:
         folder = Path(name).expanduser().resolve()
-        if (folder / "config.json").is_file() or not checkpoints.is_meta(folder):
+        if (folder / "config.json").is_file() or not any(folder.glob(*cls.weight_files)):
             return None
         checkpoints.check_files(name, folder)
         return cls(name, folder.name, str(folder))
