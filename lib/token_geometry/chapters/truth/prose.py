@@ -10,12 +10,10 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import interval
-from token_geometry.chapters.performance.results import read_benchmark
+from token_geometry.chapters.performance.results import COMMANDS, read_benchmark
 from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
-
-_COMMAND = "python lib/benchmarks/truth.py"
 
 N_SHOWN = 1
 """Statements of each data set and label whose tokens are shown."""
@@ -124,8 +122,8 @@ def costs(results: TruthResults, *, folder: Path | None = None) -> Markdown:
         f"{dataset.attrs['seconds_probes']:.0f} s."
         for dataset, title in results.models
     ]
-    found = read_benchmark("truth-cpu", _COMMAND, _benchmark, folder=folder)
-    missing = f"There is no result of the benchmark: `{_COMMAND}` makes it."
+    found = read_benchmark("truth-cpu", _benchmark, folder=folder)
+    missing = f"There is no result of the benchmark: `{COMMANDS['truth-cpu']}` makes it."
     return markup.bullets([*lines, _benchmark(found) if found else missing])
 
 
