@@ -8,6 +8,7 @@ from token_geometry.chapters import charts
 FALSE_TRUE = ("#d55e00", "#0072b2")
 """Colors of the labels 0 and 1."""
 
+_TWO = ("component 1", "component 2")
 _PAIRS = {"1 and 2": ("c1", "c2"), "1 and 3": ("c1", "c3"), "2 and 3": ("c2", "c3")}
 
 
@@ -23,10 +24,8 @@ def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
             for i, axis in enumerate("xy")
         }
         base = alt.Chart(part).transform_calculate(**{axis: f"{code} : 0" for axis, code in chosen.items()})
-        scale = _equal(part, ["c1", "c2", "c3"])
-        first = alt.X("x:Q", title="first of the two components", scale=scale)
-        second = alt.Y("y:Q", title="second of the two components", scale=scale)
-        return _points(base, frame, size=34).encode(x=first, y=second)
+        titles = [f"{place} of the two components" for place in ("first", "second")]
+        return _points(base, frame, titles, size=34, scale=_equal(part, ["c1", "c2", "c3"]))
 
     return _squares(frame, panel).add_params(pair)
 
@@ -44,10 +43,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.
         top = last[part["model_title"].iloc[0]]
         base = alt.Chart(part).transform_filter(f"datum.layer == min(shown_layer, {top})")
         base = base.transform_lookup("statement_id", from_=lookup)
-        scale = alt.Scale(domain=[-4, 4], clamp=True)
-        return _points(base, texts, size=34).encode(
-            x=alt.X("x:Q", title="component 1", scale=scale), y=alt.Y("y:Q", title="component 2", scale=scale)
-        )
+        return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
     return _squares(frame, panel).add_params(shown)
 
@@ -59,9 +55,7 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     widest = frame.groupby("model_title")[["c1", "c2"]].transform(lambda c: c.abs().max()).max(axis=1)
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
     options = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(values=[-1, 0, 1])}
-    points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, size=18).encode(
-        x=alt.X("x:Q", title="component 1", **options), y=alt.Y("y:Q", title="component 2", **options)
-    )
+    points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, _TWO, size=18, **options)
     chart = charts.panels(points, frame, "dataset", width=250, alone=250, height=250, independent=())
     return charts.chosen(chart, frame["model_title"], title="model")
 
@@ -84,19 +78,7 @@ def over_layers(
 ) -> alt.TopLevelMixin:
     """Line chart with bands: {y_title} against layer, one curve per {color_title}.
 
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `accuracy`, `low`, `high`, `chance`, and those named by `color` and
-        `choose`.
-    color
-        Column of the curves.
-    color_title
-        Title of the legend; a click there keeps one curve.
-    y_title
-        Title of the y axis.
-    choose
-        Column, of which a menu under the chart shows one value at a time.
+    The legend keeps one curve at a click; `choose` is a column, of which a menu shows one value at a time.
     """
     picked = charts.legend_choice(color)
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=_nominal(frame, color, color_title))
@@ -147,16 +129,15 @@ def plane(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
     def panel(part: pd.DataFrame) -> alt.Chart:
         scale = _equal(part, ["truth", "polarity"])
-        return _points(alt.Chart(part), frame, size=30).encode(
-            x=alt.X("truth:Q", title="truth", scale=scale),
-            y=alt.Y("polarity:Q", title="truth times polarity", scale=scale),
-            shape=alt.Shape("dataset:N", title="data set", scale=alt.Scale(range=["circle", "cross"])),
-        )
+        titles = ["truth", "truth times polarity"]
+        points = _points(alt.Chart(part), frame, titles, ["truth:Q", "polarity:Q"], size=30, scale=scale)
+        shapes = alt.Scale(range=["circle", "cross"])
+        return points.encode(shape=alt.Shape("dataset:N", title="data set", scale=shapes))
 
     return _squares(frame, panel)
 
 
-def _points(base: alt.Chart, frame: pd.DataFrame, *, size: int) -> alt.Chart:
+def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *, size: int, **options):
     labels = sorted(set(frame["label"]), key=lambda label: (len(label), label))
     if set(labels) == {"false", "true"}:
         scale = alt.Scale(domain=["false", "true"], range=list(FALSE_TRUE))
@@ -166,6 +147,8 @@ def _points(base: alt.Chart, frame: pd.DataFrame, *, size: int) -> alt.Chart:
         color=alt.Color("label:N", title="label", scale=scale),
         # the text of a statement may be anything: tooltips show it, and nothing makes a page of it
         tooltip=charts.tooltip("statement:N", "label:N"),
+        x=alt.X(axes[0], title=titles[0], **options),
+        y=alt.Y(axes[1], title=titles[1], **options),
     )
 
 

@@ -48,8 +48,7 @@ def tokens(results: TruthResults) -> Markdown:
         frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
         for _, part in frame.groupby(["dataset", "label"], sort=False):
             for entry in part.head(N_SHOWN).itertuples():
-                cells = (entry.statement, entry.dataset, entry.label)
-                rows.append([*map(escaped, cells), f"{escaped(repr(entry.token))}"])
+                rows.append(map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token))))
     if not rows:
         return Markdown("No statements were read.")
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
@@ -105,8 +104,7 @@ def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str |
     other = ~np.eye(transfer.shape[-1], dtype=bool)
     found = []
     for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
-        values = matrix[other]
-        values = values[np.isfinite(values)]
+        values = matrix[other & np.isfinite(matrix)]
         if len(values):
             ends = interval(values.min(), values.max(), ".0%")
             found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
@@ -117,9 +115,8 @@ def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str |
 def costs(results: TruthResults, *, folder: Path | None = None) -> Markdown:
     """What the statements of each model took, and what the benchmark says of other ways to read them."""
     lines = [
-        f"{title}: {dataset.attrs['n_statements']} statements took {dataset.attrs['seconds_forward']:.0f} s to "
-        f"load the blocks and read them, and the rest, the untrained model included, "
-        f"{dataset.attrs['seconds_probes']:.0f} s."
+        f"{title}: {dataset.n_statements} statements took {dataset.seconds_forward:.0f} s to load the blocks and "
+        f"read them, and the rest, the untrained model included, {dataset.seconds_probes:.0f} s."
         for dataset, title in results.models
     ]
     found = read_benchmark("truth-cpu", _benchmark, folder=folder)
