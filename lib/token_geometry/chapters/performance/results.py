@@ -96,21 +96,14 @@ def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
 
 
 def read_benchmark(name: str, check: Callable[[dict], object], *, folder: Path | None = None) -> dict | None:
-    """Read the result of one benchmark.
+    """Read the result of one benchmark by the name of its file without suffix; None where there is none.
 
     Parameters
     ----------
-    name
-        Name of the file, without suffix.
     check
         Function that uses what a chapter needs of it, and fails if that is not there.
     folder
         Where the file is; by default `data/benchmarks`.
-
-    Returns
-    -------
-    dict or None
-        None where there is no such file.
 
     Raises
     ------

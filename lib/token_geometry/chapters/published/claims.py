@@ -91,43 +91,26 @@ def _largest_correlation(evidence: Evidence, scale: int) -> Estimate | None:
 
 
 CLAIMS = (
-    Claim("Shuffling raises the peak of the ID at scale 2", "ID", 1, "paper", True, 2, _peak_height),
-    Claim(
-        "Shuffling moves that peak to an earlier layer",
-        "share of the depth", -1, "arrays", True, 2, lambda evidence: evidence.depth_change(2),
-    ),
-    Claim(
-        "At scale 64, shuffling lowers the ID where structured text has its peak",
-        "ID", -1, "arrays", True, 64, _dimension_at_peak,
-    ),
-    Claim(
-        "Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-        "NO", -1, "paper", True, 2, _overlap_at_peak,
-    ),
-    Claim(
-        "Shuffling raises the mean cosine similarity of the last layer",
-        "cosine", 1, "paper", True, None, _cosine_at_the_end,
-    ),
-    Claim(
-        "Shuffling raises the loss",
-        "nats", 1, "paper", True, None, lambda evidence: _shuffling(evidence, "loss"),
-    ),
-    Claim(
-        "The NO (k = 1) of structured text grows after the first layer",
-        "NO", 1, "arrays", False, None, _overlap_gain,
-    ),
-    Claim(
-        "Prompts with a higher loss have a higher ID at scale 2",
-        "Pearson’s r", 1, "paper", False, 2, lambda evidence: _largest_correlation(evidence, 2),
-    ),
-    Claim(
-        "Prompts with a higher loss have a higher ID at scale 4",
-        "Pearson’s r", 1, "paper", False, 4, lambda evidence: _largest_correlation(evidence, 4),
-    ),
-    Claim(
-        "The correlation at scale 2 is largest before the ID is",
-        "share of the depth", -1, "arrays", False, 2, _correlation_lead,
-    ),
+    Claim("Shuffling raises the peak of the ID at scale 2",
+          "ID", 1, "paper", True, 2, _peak_height),
+    Claim("Shuffling moves that peak to an earlier layer",
+          "share of the depth", -1, "arrays", True, 2, lambda evidence: evidence.depth_change(2)),
+    Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
+          "ID", -1, "arrays", True, 64, _dimension_at_peak),
+    Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
+          "NO", -1, "paper", True, 2, _overlap_at_peak),
+    Claim("Shuffling raises the mean cosine similarity of the last layer",
+          "cosine", 1, "paper", True, None, _cosine_at_the_end),
+    Claim("Shuffling raises the loss",
+          "nats", 1, "paper", True, None, lambda evidence: _shuffling(evidence, "loss")),
+    Claim("The NO (k = 1) of structured text grows after the first layer",
+          "NO", 1, "arrays", False, None, _overlap_gain),
+    Claim("Prompts with a higher loss have a higher ID at scale 2",
+          "Pearson’s r", 1, "paper", False, 2, lambda evidence: _largest_correlation(evidence, 2)),
+    Claim("Prompts with a higher loss have a higher ID at scale 4",
+          "Pearson’s r", 1, "paper", False, 4, lambda evidence: _largest_correlation(evidence, 4)),
+    Claim("The correlation at scale 2 is largest before the ID is",
+          "share of the depth", -1, "arrays", False, 2, _correlation_lead),
 )  # fmt: skip
 """What is compared, in the order of the table."""
 

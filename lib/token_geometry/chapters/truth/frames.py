@@ -17,13 +17,11 @@ BASELINES = {"shuffled_accuracy": "labels shuffled", "untrained_accuracy": "untr
 _LARGEST = 600
 """Points of a panel that a page carries; of more, so many are shown."""
 
-_Parts = Callable[[xr.Dataset], Iterator[pd.DataFrame]]
 
-
-def _of_all(*columns: str) -> Callable[[_Parts], Callable[[TruthResults], pd.DataFrame]]:
+def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.DataFrame]]:
     """Decorator of functions that yield frames of one dataset: of all models of the results, one frame."""
 
-    def decorate(parts_of: _Parts) -> Callable[[TruthResults], pd.DataFrame]:
+    def decorate(parts_of: Callable[[xr.Dataset], Iterator[pd.DataFrame]]):
         @wraps(parts_of)
         def frame(results: TruthResults) -> pd.DataFrame:
             parts = [
@@ -98,13 +96,9 @@ def separation_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
         yield _curve(dataset, i, *(dataset[f"separation{end}"].values[i] for end in ("", "_low", "_high")))
 
 
-def probe_frame(results: TruthResults) -> pd.DataFrame:
-    """Accuracy over layers of every probe and baseline on every data set, with intervals."""
-    return _probes(results).dropna(subset="accuracy")
-
-
 @_of_all("model_title", "dataset", "probe", "layer", "accuracy", "low", "high", "chance")
-def _probes(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+def probe_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Accuracy over layers of every probe and baseline on every data set, with intervals."""
     sizes = pd.Series(dataset["dataset"].values).value_counts()
     for i, name in enumerate(dataset["dataset_name"].values):
         for j, probe in enumerate(dataset["probe"].values):
@@ -149,4 +143,4 @@ def _shown(dataset: xr.Dataset, name: str) -> np.ndarray:
 def _curve(dataset: xr.Dataset, i: int, accuracy, low, high) -> pd.DataFrame:
     values = {"accuracy": accuracy, "low": low, "high": high, "chance": float(dataset["chance"][i])}
     frame = pd.DataFrame({"layer": dataset["layer"].values} | values).round(4)
-    return frame.assign(dataset=dataset["dataset_name"].values[i])
+    return frame.assign(dataset=dataset["dataset_name"].values[i]).dropna(subset="accuracy")

@@ -12,9 +12,6 @@ from token_geometry.requests import sizes
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration, results
 
-OUTPUT = "data/results/truth.nc"
-"""File of the dataset where a request names none."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TruthParameters:
@@ -46,7 +43,7 @@ class TruthParameters:
     """Torch device."""
 
     output: str = ""
-    """File of the dataset; empty: `OUTPUT`."""
+    """File of the dataset; empty: `data/results/truth.nc`."""
 
     last_layer: int | None = None
     """Last layer of the curves over layers, up to which the blocks are loaded; None: `layer`."""
@@ -68,12 +65,9 @@ class TruthParameters:
         return Truth(
             model=model,
             layer=layer,
-            last_layer=self.last_layer,
             datasets=list(self.datasets or (some.datasets if some else ["cities"])),
-            n_statements=self.n_statements,
-            seed=self.seed,
-            device=self.device,
-            output=self.output or OUTPUT,
+            **{name: getattr(self, name) for name in ("last_layer", "n_statements", "seed", "device")},
+            output=self.output or "data/results/truth.nc",
         )
 
 
