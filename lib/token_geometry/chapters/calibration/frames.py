@@ -56,11 +56,10 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of the
-        error of one sample), `low` and `high` (three errors around the estimate), `within` and
-        `n_samples` (samples within three of their own errors of the true dimension, and all), and, at
-        scale 2, `expected` and `as_expected` (dimension that the estimator has for so many points, and
-        samples within three errors of that).
+        Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of that of a sample),
+        `low` and `high` (three errors around the estimate), `within` and `n_samples` (samples within three of
+        their errors of the true dimension, and all), and, at scale 2, `expected` and `as_expected` (dimension that
+        the estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
     if dataset is None:
@@ -96,10 +95,9 @@ def differences(results: CalibrationResults) -> xr.Dataset:
         `neighborhood_overlap` and `cosine_similarity` (absolute).
     """
     ours = results.dataset.sel(precision="float32")
-    names = ("intrinsic_dimension", "intrinsic_dimension_error")
-    found = {
-        title: abs(ours[name] / ours[f"reference_{name}"] - 1) for title, name in zip(LIMITS, names, strict=True)
-    }
+    found = {}
+    for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
+        found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
     for name in ("neighborhood_overlap", "cosine_similarity"):
         found[name] = abs(ours[name] - ours[f"reference_{name}"])
     return xr.Dataset(found)
@@ -111,8 +109,8 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding
-        of float64 is put there, since a logarithmic axis has no zero.
+        Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding of float64 is
+        put there, since a logarithmic axis has no zero.
     """
     if results.dataset is None:
         return pd.DataFrame()

@@ -85,14 +85,8 @@ def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
 
     cpu, gpu, reduced = (read(name) for name in ("observables-cpu", "observables-gpu", "observables-reduced"))
     missing = [name for name, found in (("observables-cpu", cpu), ("observables-gpu", gpu)) if found is None]
-    others = sorted((folder or _folder()).glob("observables-cpu-*.json"))
-    return Benchmarks(
-        run=declaration.load(run),
-        cpu=cpu,
-        others=tuple(read(path.stem) for path in others),
-        shapes=gpu or reduced,
-        missing=tuple(missing),
-    )
+    others = [read(path.stem) for path in sorted((folder or _folder()).glob("observables-cpu-*.json"))]
+    return Benchmarks(declaration.load(run), cpu, tuple(others), shapes=gpu or reduced, missing=tuple(missing))
 
 
 def read_benchmark(name: str, check: Callable[[dict], object], *, folder: Path | None = None) -> dict | None:

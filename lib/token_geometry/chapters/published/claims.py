@@ -37,20 +37,20 @@ class Claim:
 
     def on(self, evidence: Evidence) -> Estimate | None:
         """The number for a model; None where the model's data do not allow it."""
-        if evidence.levels[0] == evidence.levels[1] and self.shuffled:
-            return None
-        if self.scale is not None and self.scale not in evidence.scales:
+        alike = evidence.levels[0] == evidence.levels[1]
+        if (alike and self.shuffled) or self.scale not in (None, *evidence.scales):
             return None
         estimate = self.compute(evidence)
         return estimate if estimate is not None and np.isfinite(estimate.value) else None
 
 
-def _shuffling(evidence: Evidence, observable: str, **at: int) -> Estimate:
-    return evidence.change(observable, [at | {"shuffle_level": level} for level in evidence.levels])
+def _shuffling(observable: str, *, peak_of: int | None = None, **at: int) -> Callable[[Evidence], Estimate]:
+    # with `peak_of`: in the layer where the ID of structured text at that scale has its peak
+    def compute(evidence: Evidence) -> Estimate:
+        layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
+        return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
 
-
-def _structured_peak(evidence: Evidence, scale: int) -> int:
-    return evidence.peak_layer(evidence.levels[0], scale)
+    return compute
 
 
 def _peak_height(evidence: Evidence) -> Estimate:
@@ -58,17 +58,9 @@ def _peak_height(evidence: Evidence) -> Estimate:
     return evidence.change("intrinsic_dimension", points)
 
 
-def _dimension_at_peak(evidence: Evidence) -> Estimate:
-    return _shuffling(evidence, "intrinsic_dimension", scale=64, layer=_structured_peak(evidence, 64))
-
-
-def _overlap_at_peak(evidence: Evidence) -> Estimate:
-    return _shuffling(evidence, "neighborhood_overlap", k=2, layer=_structured_peak(evidence, 2))
-
-
 def _cosine_at_the_end(evidence: Evidence) -> Estimate:
     last = int(evidence.mean("cosine_similarity", evidence.levels[0])["layer"].max())
-    return _shuffling(evidence, "cosine_similarity", layer=last)
+    return _shuffling("cosine_similarity", layer=last)(evidence)
 
 
 def _overlap_gain(evidence: Evidence) -> Estimate | None:
@@ -82,7 +74,7 @@ def _overlap_gain(evidence: Evidence) -> Estimate | None:
 
 def _correlation_lead(evidence: Evidence) -> Estimate | None:
     layer, _ = evidence.strongest(2) or (None, None)
-    peak = _structured_peak(evidence, 2)
+    peak = evidence.peak_layer(evidence.levels[0], 2)
     return layer and Estimate(layer / evidence.n_blocks - peak / evidence.n_blocks)
 
 
@@ -96,13 +88,13 @@ CLAIMS = (
     Claim("Shuffling moves that peak to an earlier layer",
           "share of the depth", -1, "arrays", True, 2, lambda evidence: evidence.depth_change(2)),
     Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
-          "ID", -1, "arrays", True, 64, _dimension_at_peak),
+          "ID", -1, "arrays", True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
     Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-          "NO", -1, "paper", True, 2, _overlap_at_peak),
+          "NO", -1, "paper", True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
     Claim("Shuffling raises the mean cosine similarity of the last layer",
           "cosine", 1, "paper", True, None, _cosine_at_the_end),
     Claim("Shuffling raises the loss",
-          "nats", 1, "paper", True, None, lambda evidence: _shuffling(evidence, "loss")),
+          "nats", 1, "paper", True, None, _shuffling("loss")),
     Claim("The NO (k = 1) of structured text grows after the first layer",
           "NO", 1, "arrays", False, None, _overlap_gain),
     Claim("Prompts with a higher loss have a higher ID at scale 2",

@@ -15,8 +15,7 @@ from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import correlation, intervals
 
-ENDS = [(1 - intervals.CONFIDENCE) / 2, (1 + intervals.CONFIDENCE) / 2]
-"""Quantiles at the ends of an interval."""
+_ENDS = [(1 - intervals.CONFIDENCE) / 2, (1 + intervals.CONFIDENCE) / 2]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Published(Evidence):
     def at(self, observable: str, point: dict) -> Estimate:
         mean, deviation = (float(self.dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
         # the published deviation has the divisor n
-        half = special.stdtrit(self.n_prompts - 1, ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
+        half = special.stdtrit(self.n_prompts - 1, _ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
         return Estimate(mean, mean - half, mean + half)
 
     def change(self, observable: str, points: list[dict]) -> Estimate:
@@ -165,7 +164,7 @@ class Measured(Evidence):
             intervals.resampled_means(dimension.sel(shuffle_level=level).dropna("layer")).idxmax("layer")
             for level in self.levels
         )
-        return Estimate(found.value, *map(float, ((last - first) / self.n_blocks).quantile(ENDS)))
+        return Estimate(found.value, *map(float, ((last - first) / self.n_blocks).quantile(_ENDS)))
 
 
 def _estimate(found: xr.Dataset, name: str) -> Estimate:

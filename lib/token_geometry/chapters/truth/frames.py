@@ -24,12 +24,12 @@ def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.D
     def decorate(parts_of: Callable[[xr.Dataset], Iterator[pd.DataFrame]]):
         @wraps(parts_of)
         def frame(results: TruthResults) -> pd.DataFrame:
-            parts = [
-                part.assign(model_title=dataset.attrs["model_title"])
-                for dataset in results.datasets
-                for part in parts_of(dataset)
-            ]
-            return pd.concat(parts, ignore_index=True)[[*columns]] if parts else pd.DataFrame(columns=columns)
+            parts = []
+            for dataset in results.datasets:
+                parts += [part.assign(model_title=dataset.model_title) for part in parts_of(dataset)]
+            found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            # a probe that does not apply has no accuracy
+            return found[[*columns]].dropna()
 
         return frame
 
@@ -143,4 +143,4 @@ def _shown(dataset: xr.Dataset, name: str) -> np.ndarray:
 def _curve(dataset: xr.Dataset, i: int, accuracy, low, high) -> pd.DataFrame:
     values = {"accuracy": accuracy, "low": low, "high": high, "chance": float(dataset["chance"][i])}
     frame = pd.DataFrame({"layer": dataset["layer"].values} | values).round(4)
-    return frame.assign(dataset=dataset["dataset_name"].values[i]).dropna(subset="accuracy")
+    return frame.assign(dataset=dataset["dataset_name"].values[i])

@@ -63,11 +63,9 @@ def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     top = int(values.argmax())
     # one layer of many lies above chance by accident: what counts is from where on all do
     above = len(low) - int(np.cumprod((low > chance)[::-1]).sum())
-    onset = (
-        f"from layer {above} on its interval lies above chance"
-        if above < len(low)
-        else "at the last layer its interval does not lie above chance"
-    )
+    onset = f"from layer {above} on its interval lies above chance"
+    if above == len(low):
+        onset = "at the last layer its interval does not lie above chance"
     return (
         f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
         f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); {onset}."
