@@ -4,16 +4,8 @@ import pandas as pd
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.calibration.frames import (
-    LIMITS,
-    N_ERRORS,
-    OBSERVABLES,
-    SMALL,
-    CalibrationResults,
-    differences,
-    is_within,
-    manifold_frame,
-)
+from token_geometry.chapters.calibration import frames
+from token_geometry.chapters.calibration.frames import N_ERRORS, SMALL, CalibrationResults, is_within
 from token_geometry.chapters.numbers import Number
 from token_geometry.geometry import manifolds
 
@@ -44,7 +36,7 @@ def basis(results: CalibrationResults) -> Markdown:
 def counts(results: CalibrationResults) -> Markdown:
     """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
     rows = []
-    for title, part in manifold_frame(results).query("scale == 2").groupby("title", sort=False):
+    for title, part in frames.manifold_frame(results).query("scale == 2").groupby("title", sort=False):
         for label, value, within in ((title, "estimate", "within"), ("expected", "expected", "as_expected")):
             cells = zip(part["dimension"], part[value], part[within], part["n_samples"], strict=True)
             rows.append({"manifold": label} | {str(d): f"{mean:.1f} ({k}/{n})" for d, mean, k, n in cells})
@@ -98,11 +90,11 @@ def scale_findings(results: CalibrationResults) -> Markdown:
 @markup.unless(missing)
 def agreement(results: CalibrationResults) -> Markdown:
     """Largest differences to DADApy and to brute force."""
-    found = differences(results)
+    found = frames.differences(results)
     missing_dadapy, lines = results.dataset.attrs.get("dadapy_missing"), []
     if missing_dadapy:
         lines.append(f"The comparison with DADApy was not run where this was computed. {missing_dadapy}.")
-    for title, limit in () if missing_dadapy else LIMITS.items():
+    for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
         verdict = "kept" if largest <= limit else "broken"
         lines.append(
@@ -128,7 +120,7 @@ def precision_findings(results: CalibrationResults) -> Markdown:
     lines = []
     for precision in change["precision"].values:
         moved = []
-        for observable, (name, at) in OBSERVABLES.items():
+        for observable, (name, at) in frames.OBSERVABLES.items():
             here = at | {"precision": precision}
             errors = f" ({Number(in_errors.sel(here)):.2g} error bars)" if name == "intrinsic_dimension" else ""
             moved.append(f"{observable} by {Number(size[name].sel(here)):.2g}{errors}")

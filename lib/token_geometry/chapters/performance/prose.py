@@ -6,17 +6,10 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup
 from token_geometry.chapters.numbers import Number, count, interval, large, seconds
 from token_geometry.chapters.performance import frames
-from token_geometry.chapters.performance.results import (
-    COMMANDS,
-    PROCEDURES,
-    Benchmarks,
-    measured,
-    median,
-    stage_seconds,
-    unmeasured,
-)
+from token_geometry.chapters.performance.results import COMMANDS, Benchmarks, measured, median, stage_seconds
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import results
+from token_geometry.runs.declaration import Run
 
 N_SELECTED = 257
 """Neighbors of a token that are looked for: the 256 of the largest scale, and itself."""
@@ -182,9 +175,11 @@ def throughput(result: dict) -> Markdown:
 
 def run_cost(benchmarks: Benchmarks) -> Markdown:
     """What the measured times make of the forward passes that the run declares."""
-    result, run = benchmarks.cpu, benchmarks.run
-    if not result:
-        return Markdown(unmeasured("observables-cpu"))
+    return _run_cost(benchmarks.cpu, run=benchmarks.run)
+
+
+@measured("observables-cpu")
+def _run_cost(result: dict, *, run: Run) -> Markdown:
     given = result["parameters"]["model"], result["parameters"]["n_tokens"]
     requests = [r for r in results.requests(run, Extraction) if (r.model, r.n_tokens) == given]
     if not requests or any(r.n_prompts is None for r in requests):
@@ -193,7 +188,7 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
             "from these figures."
         )
     passes = sum(r.n_prompts * len(r.shuffle_levels) for r in requests)
-    ours, theirs = (passes * median(result, name) / 60 for name in PROCEDURES)
+    ours, theirs = (passes * median(result, name) / 60 for name in ("library", "reference"))
     return Markdown(
         f"The run {run.name} takes {count(passes, 'prompt')} through {result['model']['title']}, shuffled ones "
         f"included: {ours:.2g} minutes at these medians, and {theirs:.2g} by the reference procedure."
@@ -203,12 +198,11 @@ def run_cost(benchmarks: Benchmarks) -> Markdown:
 @measured("observables-cpu")
 def longest(result: dict) -> Markdown:
     """Time of each procedure, and its longest stage."""
-    frame, lines = frames.times(result).set_index("stage"), []
-    for procedure in result["seconds"]:
-        part = frame.loc[frame["procedure"] == PROCEDURES[procedure], "median"]
+    lines = []
+    for procedure, part in frames.times(result).set_index("stage").groupby("procedure", sort=False):
+        took, after = part["median"], part.loc[part["part"] != "forward pass", "median"]
         lines.append(
-            f"{PROCEDURES[procedure].capitalize()} takes {seconds(median(result, procedure))} s, of which "
-            f"{seconds(median(result, procedure, forward=False))} s after the forward pass; its longest stage is "
-            f"{part.idxmax()} with {seconds(part.max())} s."
+            f"{procedure.capitalize()} takes {seconds(took.sum())} s, of which {seconds(after.sum())} s after the "
+            f"forward pass; its longest stage is {took.idxmax()} with {seconds(took.max())} s."
         )
     return markup.bullets(lines)

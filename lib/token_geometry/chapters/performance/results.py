@@ -120,14 +120,10 @@ def _folder() -> Path:
     return project.root() / "data" / "benchmarks"
 
 
-def unmeasured(name: str) -> str:
-    """What is said in the place of a result that is missing."""
-    return f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json."
-
-
 def measured(name: str) -> Callable[[Callable[..., Markdown]], Callable[..., Markdown]]:
     """Decorator of functions that say something of a result: where it is missing, how to make it."""
-    return markup.unless(lambda result: "" if result else unmeasured(name))
+    missing = f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json."
+    return markup.unless(lambda result: "" if result else missing)
 
 
 def stage_seconds(result: dict, procedure: str) -> dict[str, dict[str, float]]:

@@ -48,7 +48,8 @@ def tokens(results: TruthResults) -> Markdown:
         frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
         for _, part in frame.groupby(["dataset", "label"], sort=False):
             for entry in part.head(N_SHOWN).itertuples():
-                rows.append(map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token))))
+                cells = (entry.statement, entry.dataset, entry.label, repr(entry.token))
+                rows.append([*map(escaped, cells)])
     if not rows:
         return Markdown("No statements were read.")
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
@@ -78,8 +79,8 @@ def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
     at, found = dataset.sel(layer=dataset.attrs["layer"]).isel(dataset=0), []
     for probe, name in probes.TITLES.items():
-        ends = (float(at[f"probe_accuracy{end}"].sel(probe=probe)) for end in ("", "_low", "_high"))
-        accuracy, low, high = ends
+        one = at.sel(probe=probe)
+        accuracy, low, high = (float(one[f"probe_accuracy{end}"]) for end in ("", "_low", "_high"))
         if np.isfinite(accuracy):
             found.append(f"{name} {accuracy:.0%} ({interval(low, high, '.0%')})")
     for variable, name in BASELINES.items():
