@@ -86,12 +86,7 @@ class RunResults:
 
 
 def open_results(run: str = "") -> RunResults:
-    """Open the results of a run.
-
-    Parameters
-    ----------
-    run
-        Name of a run; empty for that of the active Quarto profile.
+    """Open the results of a run, by default that of the active Quarto profile.
 
     Raises
     ------
