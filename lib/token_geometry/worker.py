@@ -80,14 +80,7 @@ def share(request: Extraction) -> None:
             print(f"{state.num_processes} processes")
             found = [stack.enter_context(begin(job, plan.prepare(job), n_processes=state.num_processes))]
         (work,) = broadcast_object_list(found)
-        engine.make(
-            request,
-            work,
-            work.missing[state.process_index :: state.num_processes],
-            devices=job.devices,
-            n_processes=state.num_processes,
-            shows_progress=state.is_main_process,
-        )
+        engine.make(job, work, place=state.process_index, n_processes=state.num_processes)
         state.wait_for_everyone()
 
 

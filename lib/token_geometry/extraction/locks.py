@@ -65,9 +65,7 @@ def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
     if gate is None:
         return None
     try:
-        for other in folder.glob("*-of-*"):
-            if not locks.is_held(other):
-                continue
+        for other in filter(locks.is_held, folder.glob("*-of-*")):
             try:
                 note = json.loads(other.read_text())
             except (OSError, ValueError):

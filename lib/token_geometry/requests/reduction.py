@@ -10,6 +10,9 @@ from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Declaration, Request, Step, file_name, output_of
 
+OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]
+"""Names of all observables."""
+
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
 
 
@@ -54,7 +57,7 @@ class Reduction(Request):
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
         return {
             "extractions": sorted(plan_digests),
-            "observables": [observable.__name__ for observable in catalog.FUNCTIONS],
+            "observables": OBSERVABLES,
             "estimator": self.estimator,
         }
 

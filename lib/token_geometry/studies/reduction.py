@@ -11,9 +11,9 @@ import xarray as xr
 from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
-from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shard, shard_files
+from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
 from token_geometry.observables import catalog, layer_index
-from token_geometry.requests.reduction import Reduction
+from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8
 """With fewer shards for each, starting processes takes longer than they save."""
@@ -87,9 +87,10 @@ def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> 
 def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path) -> xr.Dataset:
     """Observables of a shard, with its attributes."""
     shard = read_shard(path, recipe_digest)
-    if not is_reduced(shard):
+    kept = held_observables(shard)
+    if kept is None:
         return catalog.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
-    if not has_all_observables(shard) or estimator != "gride":
+    if kept != OBSERVABLES or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
             f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
