@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         if options.command == "book":
             return render(declared, renderer=options.renderer)
         if options.dry_run:
-            found = forecast.forecasts(declared)
-            print(forecast.describe(declared, found))
-            return int(any(one.problem for one in found))
+            described, n_problems = forecast.describe(declared)
+            print(described)
+            return int(n_problems > 0)
         if not execution.execute(declared):
             print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:

@@ -54,7 +54,7 @@ def seconds_of_pass(job: Job) -> float:
     try:
         dtype = getattr(torch, job.request.dtype)
         left, right = (
-            torch.ones(shape, device=device, dtype=dtype) for shape in ((rows, inner), (inner, 4 * inner))
+            torch.ones(size, device=device, dtype=dtype) for size in ((rows, inner), (inner, 4 * inner))
         )
         product = _seconds(lambda: left @ right, device)
         cloud = torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0)).to(device)

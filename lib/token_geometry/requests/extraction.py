@@ -12,27 +12,23 @@ from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.requests.run import Shared
 from token_geometry.texts import corpora, shuffling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extraction(Request):
+class Extraction(Shared, Request):
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
     notebook = "extraction"
     old_names = {"shard": "part", "n_shards": "n_parts"}
+    none = {"n_prompts": "all", "batch_size": "what fits"}
 
     model: str
     """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
 
-    corpus: str
-    """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
-
     output: str
     """Directory of the shards."""
-
-    column: str = "text"
-    """Column of the texts, where the corpus has columns."""
 
     n_prompts: int | None = 16
     """How many prompts to draw; None for all that are long enough."""
@@ -43,26 +39,8 @@ class Extraction(Request):
     shuffle_levels: Sequence[int] = (0,)
     """Levels S of the block shuffle; 0 leaves the text as it is."""
 
-    seed: int = 0
-    """Seed of the draw of prompts and of the shuffles."""
-
-    dtype: str = "float32"
-    """Type of the forward pass."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    num_processes: int = 1
-    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
-
-    gpus_per_model: int = 1
-    """GPUs that the model of one process is spread over, where it is too large for one."""
-
     batch_size: int | None = None
     """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
-
-    keep_neighbors: bool = True
-    """Whether shards hold the neighbor tables; else only the observables of the prompt, a hundredth of them."""
 
     part: int = 0
     """Which part of the prompts this job takes, from 0; its `output` is that of the other parts."""
@@ -79,9 +57,6 @@ class Extraction(Request):
     prompt_ids: Sequence[str | int] = field(default=())
     """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
     draw play no part."""
-
-    final_norm: bool = True
-    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -193,12 +168,9 @@ class Extraction(Request):
     def _check_values(self) -> None:
         if not self.output:
             raise InputError("output is empty: give the directory that the shards go into")
-        if self.n_prompts is not None and self.n_prompts < 1:
-            raise InputError(f"n_prompts is {self.n_prompts}; accepted: 1 or more, or None for all")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
-        if self.n_tokens < 4:
-            raise InputError(f"n_tokens is {self.n_tokens}; accepted: 4 or more")
+        self.check_bounds(
+            n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1
+        )
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
             raise InputError(
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
@@ -209,11 +181,6 @@ class Extraction(Request):
         twice = [key for key in self.ids if self.ids.count(key) > 1]
         if twice:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
-        for name in ("num_processes", "gpus_per_model", "n_parts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; accepted: 1 or more, or None for what fits")
         if not 0 <= self.part < self.n_parts:
             raise InputError(f"part is {self.part} and n_parts {self.n_parts}; accepted: 0 to {self.n_parts - 1}")
         if self.n_passes is not None:
