@@ -50,14 +50,9 @@ def as_many_as_fit(n: int, each: int, *, free: int, fixed: int = 0) -> int:
 
 
 class Halving:
-    """Work in batches that become half as large where the memory is too small.
+    """Work in batches, of `size` items at first, that become half as large where the memory is too small.
 
-    Parameters
-    ----------
-    size
-        How many items make a batch at first.
-    what
-        What one item is, for the error.
+    `what` says what one item is, for the error.
     """
 
     def __init__(self, size: int, *, what: str):

@@ -72,8 +72,8 @@ def write_plan(
     """
     plan = {
         "recipe": job.recipe,
-        "recipe_digest": job.recipe_digest,
-        "plan_digest": job.plan_digest,
+        "recipe_digest": store.digest(job.recipe),
+        "plan_digest": store.digest(job.plan_recipe),
         "request": job.request.parameters(),
         "model_title": source.title,
         "model_commit": source.revision or "",
@@ -145,19 +145,17 @@ def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) ->
 
 def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
     """The shards that are not there whole, of this recipe, and with what is asked for."""
-    return [key for key in keys if not _is_done(directory / key.file_name(), job)]
+    digest = store.digest(job.recipe)
 
+    def is_done(key: ShardKey) -> bool:
+        try:
+            kept = held_observables(read_shard(directory / key.file_name(), digest))
+        except InputError:
+            return False
+        # from a table the observables follow
+        return kept is None or (kept == OBSERVABLES and not job.request.keep_neighbors)
 
-def _is_done(path: Path, job: Job) -> bool:
-    try:
-        shard = store.read(path)
-    except InputError:
-        return False
-    if shard.attrs["recipe_digest"] != job.recipe_digest:
-        return False
-    # from a table the observables follow
-    kept = held_observables(shard)
-    return kept is None or (kept == OBSERVABLES and not job.request.keep_neighbors)
+    return [key for key in keys if not is_done(key)]
 
 
 def held_observables(shard: xr.Dataset) -> list[str] | None:

@@ -39,9 +39,6 @@ class Calibration(Request):
     corpus: str
     """Alias, or path of a corpus, as for an extraction."""
 
-    output: str
-    """File of the dataset."""
-
     column: str = "text"
     """Column of the texts, where the corpus has columns."""
 

@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project, store
+from token_geometry.base import project
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -26,9 +26,6 @@ class Extraction(Shared, Request):
 
     model: str
     """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
-
-    output: str
-    """Directory of the shards."""
 
     n_prompts: int | None = 16
     """How many prompts to draw; None for all that are long enough."""
@@ -51,10 +48,10 @@ class Extraction(Shared, Request):
     overwrite: bool = False
     """Replace shards of another recipe that the directory holds."""
 
-    filter_models: Sequence[str] = field(default=())
+    filter_models: Sequence[str] = ()
     """Further models under whose tokenizers a prompt must be long enough."""
 
-    prompt_ids: Sequence[str | int] = field(default=())
+    prompt_ids: Sequence[str | int] = ()
     """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
     draw play no part."""
 
@@ -91,12 +88,8 @@ class Extraction(Shared, Request):
             Naming the parameter, its value and what is accepted.
         """
         self._check_values()
-        chosen = devices.assign(
-            self.device,
-            gpus_per_model=self.gpus_per_model,
-            n_models=self.num_processes if n_models is None else n_models,
-            place=place,
-        )
+        n_models = n_models or self.num_processes
+        chosen = devices.assign(self.device, gpus_per_model=self.gpus_per_model, n_models=n_models, place=place)
         found = [sources.resolve(name) for name in self.models]
         for source in found:
             source.check_files()
@@ -124,16 +117,9 @@ class Extraction(Shared, Request):
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
-        """What so many forward passes of a model of this shape take.
+        """What so many forward passes of a model take, whose shape is from `sizes.shape_of`.
 
-        Parameters
-        ----------
-        shape
-            From `sizes.shape_of`.
-        n_passes
-            How many prompts there are, shuffle levels counted.
-        n_at_once
-            How many of them are in memory at a time.
+        Shuffle levels count as prompts of their own, `n_at_once` of which are in memory at a time.
         """
         layers, n_tokens = shape["layers"] + 1, self.n_tokens
         item = 4 if self.dtype == "float32" else 2
@@ -147,13 +133,7 @@ class Extraction(Shared, Request):
         )
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
-        """Refuse more processes or parts than there are prompts to share.
-
-        Raises
-        ------
-        InputError
-            Naming both numbers.
-        """
+        """Refuse more processes or parts than there are prompts to share."""
         n_here = len(range(self.part, n_passes, self.n_parts))
         if num_processes > n_here:
             parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
@@ -216,20 +196,9 @@ class Job:
     @cached_property
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
-        request = self.request
-        recipe = {
-            "model": self.source.identity(),
-            "corpus": self.corpus.identity(),
-            "n_tokens": request.n_tokens,
-            "seed": request.seed,
-            "dtype": request.dtype,
-        }
-        return recipe if request.final_norm else recipe | {"final_norm": False}
-
-    @cached_property
-    def recipe_digest(self) -> str:
-        """Digest of `recipe`."""
-        return store.digest(self.recipe)
+        recipe = {"model": self.source.identity(), "corpus": self.corpus.identity()}
+        recipe |= {name: getattr(self.request, name) for name in ("n_tokens", "seed", "dtype")}
+        return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property
     def plan_recipe(self) -> dict:
@@ -237,16 +206,8 @@ class Job:
         request = self.request
         # ids given take the place of the number
         drawn = {"prompt_ids": request.ids} if request.prompt_ids else {"n_prompts": request.n_prompts}
-        chosen = {
-            "shuffle_levels": list(request.shuffle_levels),
-            "filter_models": list(request.filter_models),
-        }
-        return self.recipe | drawn | chosen
-
-    @cached_property
-    def plan_digest(self) -> str:
-        """Digest of `plan_recipe`."""
-        return store.digest(self.plan_recipe)
+        lists = {name: list(getattr(request, name)) for name in ("shuffle_levels", "filter_models")}
+        return self.recipe | drawn | lists
 
 
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:

@@ -31,9 +31,6 @@ class Reduction(Request):
     extraction: str | Sequence[str]
     """Directory of an extraction, or a list of them."""
 
-    output: str
-    """File of the dataset."""
-
     estimator: str = "gride"
     """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
 
@@ -55,11 +52,8 @@ class Reduction(Request):
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
-        return {
-            "extractions": sorted(plan_digests),
-            "observables": OBSERVABLES,
-            "estimator": self.estimator,
-        }
+        decisive = {"observables": OBSERVABLES, "estimator": self.estimator}
+        return {"extractions": sorted(plan_digests)} | decisive
 
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:

@@ -35,9 +35,6 @@ class Truth(Request):
     datasets: Sequence[str]
     """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
 
-    output: str
-    """File of the dataset."""
-
     n_statements: int | None = 400
     """Largest number of statements of each data set; None for all."""
 

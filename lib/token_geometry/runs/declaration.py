@@ -19,40 +19,25 @@ def names() -> list[str]:
     return sorted(path.stem for path in (project.root() / "data" / "runs").glob("*.yml"))
 
 
-def active() -> str:
-    """Name of the run that the active Quarto profile chooses.
-
-    Raises
-    ------
-    InputError
-        If profiles are active and none of them is a run.
-    """
-    profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
-    if not profiles:
-        return DEFAULT
-    known = names()
-    for profile in profiles:
-        if profile in known:
-            return profile
-    raise one_of("run", ",".join(profiles), known)
-
-
 def load(name: str = "") -> Run:
     """Read a run.
 
     Parameters
     ----------
     name
-        Name of a file of `data/runs`; empty for the run of the active Quarto profile.
+        Name of a file of `data/runs`; empty for the run that the active Quarto profile chooses.
 
     Raises
     ------
     InputError
         If there is no such run, or a key of it is unknown, missing or ill-typed.
     """
-    name = name or active()
-    if name not in names():
-        raise one_of("run", name, names())
+    known = names()
+    if not name:
+        profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
+        name = next((profile for profile in profiles if profile in known), ",".join(profiles) or DEFAULT)
+    if name not in known:
+        raise one_of("run", name, known)
     path = project.root() / "data" / "runs" / f"{name}.yml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))

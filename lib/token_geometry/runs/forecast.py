@@ -10,16 +10,9 @@ from token_geometry.runs.declaration import Run
 
 
 def describe(run: Run) -> tuple[str, int]:
-    """What a run will do: each notebook with its parameters, estimates of disk and memory, and its problem.
+    """What a run will do, and how many of its notebooks cannot work; nothing is loaded or downloaded for it.
 
-    Nothing is loaded or downloaded for it.
-
-    Returns
-    -------
-    str
-        The lines.
-    int
-        How many notebooks cannot work.
+    Each notebook is named with its parameters, estimates of disk and memory, and its problem.
     """
     lines, disk, n_problems, steps = [f"run {run.name}: {run.title}", ""], 0, 0, results.steps(run)
     for step in steps:

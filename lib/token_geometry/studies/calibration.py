@@ -22,6 +22,7 @@ from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibratio
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
+from token_geometry.texts.prompts import Prompt
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
@@ -86,10 +87,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
         recipe,
         model=request.model,
         model_title=source.title,
-        corpus=request.corpus,
-        n_tokens=request.n_tokens,
-        n_points=request.n_points,
-        seed=request.seed,
+        **{name: getattr(request, name) for name in ("corpus", "n_tokens", "n_points", "seed")},
         **{f"dadapy_{key}": text for key, text in made_by.items()},
     )
     store.write(dataset, Path(request.output))
@@ -140,9 +138,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     )
 
 
-def compare_precisions(
-    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt]
-) -> xr.Dataset:
+def compare_precisions(request: Calibration, source: ModelSource, selected: Sequence[Prompt]) -> xr.Dataset:
     """`OBSERVED` of the same prompts by the same model, over `precision` and `prompt`."""
     # through the shards that an extraction would store
     plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
@@ -161,7 +157,7 @@ def compare_precisions(
 
 
 def compare_with_others(
-    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt], *, with_dadapy: bool
+    request: Calibration, source: ModelSource, selected: Sequence[Prompt], *, with_dadapy: bool
 ) -> xr.Dataset:
     """What `reference` makes of the hidden states of the prompts, in the first precision, over `prompt`."""
     model = load(source, "float32", device=request.device)
@@ -182,16 +178,9 @@ def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
 
 
 def quantize_blocks(model: LanguageModel, kind: str) -> None:
-    """Round the linear weights of the blocks to what a GGUF quantization can hold, in place.
+    """Round the linear weights of a model's blocks, in float32, to what a GGUF quantization can hold, in place.
 
-    The embedding and the head stay as they are.
-
-    Parameters
-    ----------
-    model
-        Loaded in float32.
-    kind
-        A type of GGUF with blocks of 32 weights, such as `Q8_0` or `Q4_0`.
+    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights.
 
     Raises
     ------

@@ -23,18 +23,7 @@ Pieces = Mapping[tuple[str, int, str], xr.Dataset]
 
 
 def reduce(request: Reduction) -> xr.Dataset:
-    """Compute the observables of one or more extractions and write them to a file.
-
-    Returns
-    -------
-    xarray.Dataset
-        As `compute` returns it, and as the file holds it.
-
-    Raises
-    ------
-    InputError
-        As `compute`, or if the file cannot be written.
-    """
+    """`compute`, and write the dataset to a file; `InputError` if that cannot be written."""
     dataset = compute(request)
     store.write(dataset, Path(request.output))
     return dataset
@@ -101,8 +90,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
 def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict], recipe: dict) -> xr.Dataset:
     names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
-    n_layers = max(piece.sizes["layer"] for piece in pieces.values())
-    layers = np.arange(n_layers)
+    layers = np.arange(max(piece.sizes["layer"] for piece in pieces.values()))
     outer = {"model": names, "shuffle_level": levels, "prompt": prompt_ids}
     sizes = tuple(map(len, outer.values()))
     template = next(iter(pieces.values())).reindex(layer=layers)
@@ -121,35 +109,23 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         for key, variable in piece.data_vars.items():
             inside = tuple(slice(size) for size in variable.shape)
             variables[key].values[place + inside] = variable.values
-    depth = np.full((len(names), n_layers), np.nan)
-    for row, name in enumerate(names):
-        last = max(p.sizes["layer"] for (n, _, _), p in pieces.items() if n == name) - 1
-        depth[row, : last + 1] = np.arange(last + 1) / last
+    lasts = {name: piece.sizes["layer"] - 1 for (name, *_), piece in pieces.items()}
+    depth = [np.where(layers <= lasts[name], layers / lasts[name], np.nan) for name in names]
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}
     final_norm = plans[0]["recipe"].get("final_norm", True)
-    end = "after" if final_norm else "before"
+    index = f"index in hidden_states: 0 embeddings, L {'after' if final_norm else 'before'} the final norm"
+    share = {"long_name": "layer over number of blocks", "units": "1"}
     coords |= {
-        "layer": (
-            "layer",
-            layers,
-            {"long_name": f"index in hidden_states: 0 embeddings, L {end} the final norm"},
-        ),
+        "layer": ("layer", layers, {"long_name": index}),
         "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
-        "relative_depth": (
-            ("model", "layer"),
-            depth,
-            {"long_name": "layer over number of blocks", "units": "1"},
-        ),
+        "relative_depth": (("model", "layer"), depth, share),
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
     request = plans[0]["request"]
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
         recipe,
-        n_tokens=request["n_tokens"],
-        seed=request["seed"],
-        dtype=request["dtype"],
-        corpus=request["corpus"],
+        **{name: request[name] for name in ("n_tokens", "seed", "dtype", "corpus")},
         models=json.dumps(identities, sort_keys=True),
         n_texts_examined=max(plan["n_examined"] for plan in plans),
         n_texts_too_short=max(plan["n_too_short"] for plan in plans),

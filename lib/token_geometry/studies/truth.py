@@ -53,6 +53,8 @@ TITLES = {
 }
 """What the variables of the dataset are; all are without unit."""
 
+Sets, Arrays = Sequence[Statements], Sequence[np.ndarray]
+
 _NEGATION = "neg_"
 
 
@@ -105,7 +107,7 @@ def measure(request: Truth) -> xr.Dataset:
     return dataset
 
 
-def _statements(sets: Sequence[Statements], reading: Reading) -> xr.Dataset:
+def _statements(sets: Sets, reading: Reading) -> xr.Dataset:
     """What is known of each statement and data set before any geometry."""
     one = "statement"
     chance = [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets]
@@ -128,9 +130,7 @@ def _statements(sets: Sequence[Statements], reading: Reading) -> xr.Dataset:
     )
 
 
-def _at_layer(
-    sets: Sequence[Statements], states: torch.Tensor, accuracy: np.ndarray, *, seed: int
-) -> list[xr.Dataset]:
+def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: int) -> list[xr.Dataset]:
     """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
     clouds = [_centred(points) for points in _split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
@@ -154,14 +154,7 @@ def _at_layer(
     return [projection, _transfer(sets, clouds, leading, accuracy, seed=seed), _truth_plane(sets, clouds)]
 
 
-def _transfer(
-    sets: Sequence[Statements],
-    clouds: Sequence[np.ndarray],
-    axes: Sequence[np.ndarray],
-    accuracy: np.ndarray,
-    *,
-    seed: int,
-) -> xr.Dataset:
+def _transfer(sets: Sets, clouds: Arrays, axes: Arrays, accuracy: np.ndarray, *, seed: int) -> xr.Dataset:
     """Accuracy of a probe of one data set on another; on the same it is the given one, shape (probe, dataset).
 
     NaN where one of them is not of true and false, and for paired probes on the opposite that they learned from.
@@ -192,7 +185,7 @@ def _transfer(
     )
 
 
-def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr.Dataset:
+def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     """All statements along the directions of truth and of polarity of the first negated pair."""
     names, opposite = [s.name for s in sets], statements.opposites(sets)
     plane, pair = np.full((sum(len(s.labels) for s in sets), 2), np.nan), ""
@@ -211,60 +204,50 @@ def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr
     )
 
 
-def _over_layers(sets: Sequence[Statements], states: torch.Tensor, *, seed: int) -> xr.Dataset:
+def _over_layers(sets: Sets, states: torch.Tensor, *, seed: int) -> xr.Dataset:
     """Projection, separation and accuracy of the probes of every data set at every layer."""
     parts = [_folds(drawn, seed=seed) for drawn in sets]
     found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
-    accuracy, separation, ratio, scores, shuffled = zip(*found, strict=True)
-    by_layer, by_probe = ("dataset", "layer"), ("probe", "dataset", "layer")
-    of_first = np.full((len(sets), len(states)), np.nan)
-    of_first[0] = shuffled
-    variables = {
-        "layer_projection": (
-            ("statement", "layer", "kept_component"),
-            np.stack(scores, axis=1).astype(np.float32),
-        ),
-        "variance_ratio": (by_layer, np.stack(ratio, axis=-1)),
-        "shuffled_accuracy": (by_layer, of_first),
-    }
+    curves = xr.concat(found, "layer").transpose("probe", "dataset", "statement", "layer", "kept_component")
     sizes = np.array([len(s.labels) for s in sets])[:, None]
-    for name, dims, at_layers in (
-        ("separation", by_layer, separation),
-        ("probe_accuracy", by_probe, accuracy),
-    ):
-        values = np.stack(at_layers, axis=-1)
-        low, high = probes.interval(values * sizes, sizes)
-        variables |= {name: (dims, values), f"{name}_low": (dims, low), f"{name}_high": (dims, high)}
-    coords = {"layer": np.arange(len(states)), "probe": list(probes.TITLES)}
-    return xr.Dataset(variables, coords=coords | {"kept_component": np.arange(1, N_COMPONENTS + 1)})
+    for name in ("separation", "probe_accuracy"):
+        low, high = probes.interval(curves[name].values * sizes, sizes)
+        curves[f"{name}_low"], curves[f"{name}_high"] = (curves[name].dims, low), (curves[name].dims, high)
+    return curves.assign_coords(layer=np.arange(len(states)))
 
 
-def _one_layer(
-    sets: Sequence[Statements], clouds: Sequence[np.ndarray], parts: Sequence[probes.Folds], *, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
-    """Accuracy (probe, dataset), separation and variance ratio of each data set, scores, accuracy if shuffled."""
-    names, opposite = [s.name for s in sets], statements.opposites(sets)
-    accuracy = {probe: np.full(len(sets), np.nan) for probe in probes.TITLES}
-    separation, ratio, kept, shuffled = [], [], [], np.nan
+def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, seed: int) -> xr.Dataset:
+    names, opposite, nothing = [s.name for s in sets], statements.opposites(sets), np.full(len(sets), np.nan)
+    accuracy = {probe: nothing.copy() for probe in probes.TITLES}
+    separation, ratio, kept, shuffled = nothing.copy(), nothing.copy(), [], nothing.copy()
     for i, (drawn, cloud, folds) in enumerate(zip(sets, clouds, parts, strict=True)):
         labels = drawn.labels
         components = probes.principal_components(cloud, labels)
         scores, axes = (part[..., : probes.N_COMPONENTS] for part in (components.scores, components.axes.T))
-        separation.append(probes.separation(scores, labels, folds))
-        ratio.append(probes.variance_ratio(cloud, labels))
+        separation[i] = probes.separation(scores, labels, folds)
+        ratio[i] = probes.variance_ratio(cloud, labels)
         kept.append(np.pad(scores, ((0, 0), (0, N_COMPONENTS)))[:, :N_COMPONENTS])
         for probe in probes.FITS if drawn.is_binary else ["logistic_regression"]:
             accuracy[probe][i] = probes.cross_validate(probes.FITS[probe], scores, labels, folds)
         if i == 0:
             random = np.random.default_rng(seed).permutation(labels)
-            shuffled = probes.cross_validate(probes.logistic_regression, scores, random, folds)
+            shuffled[0] = probes.cross_validate(probes.logistic_regression, scores, random, folds)
         if drawn.name in opposite and names.index(opposite[drawn.name]) > i:
             j = names.index(opposite[drawn.name])
             is_negation = _is_negation(drawn.name, opposite)
-            both = _paired(scores, clouds[j] @ axes, labels, folds, is_negation=is_negation, seed=seed)
+            both = _paired((scores, clouds[j] @ axes), labels, folds, is_negation=is_negation, seed=seed)
             for probe, pair in both.items():
                 accuracy[probe][[i, j]] = pair
-    return np.stack(list(accuracy.values())), np.array(separation), np.array(ratio), np.concatenate(kept), shuffled
+    return xr.Dataset(
+        {
+            "layer_projection": (("statement", "kept_component"), np.concatenate(kept).astype(np.float32)),
+            "separation": ("dataset", separation),
+            "variance_ratio": ("dataset", ratio),
+            "probe_accuracy": (("probe", "dataset"), np.stack(list(accuracy.values()))),
+            "shuffled_accuracy": ("dataset", shuffled),
+        },
+        coords={"probe": list(accuracy), "kept_component": np.arange(1, N_COMPONENTS + 1)},
+    )
 
 
 def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
@@ -272,16 +255,9 @@ def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
     return probes.folds(drawn.labels, drawn.rows // 2, seed=seed)
 
 
-def _paired(
-    first: np.ndarray,
-    second: np.ndarray,
-    labels: np.ndarray,
-    parts: probes.Folds,
-    *,
-    is_negation: bool,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    """Cross-validated accuracy of the paired probes on a data set and on its opposite."""
+def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negation: bool, seed: int) -> dict:
+    """Cross-validated accuracy of the paired probes, by name, on a data set and on its opposite."""
+    first, second = pair
     masks = np.zeros((len(parts), len(labels)), dtype=bool)
     for mask, (train, _) in zip(masks, parts, strict=True):
         mask[train] = True
@@ -318,7 +294,7 @@ def _is_right(points: np.ndarray, labels: np.ndarray, weight: np.ndarray, train,
     return ((points[test] - points[train].mean(axis=0)) @ weight[:-1] + weight[-1] > 0) == labels[test]
 
 
-def _untrained(request: Truth, sets: Sequence[Statements], *, is_control: bool) -> xr.Dataset:
+def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
     """Accuracy of logistic regression on the first data set in the untrained model, up to the drawn layer."""
     basis = sets[0]
     found = np.full((len(sets), request.n_layers + 1), np.nan)
@@ -336,7 +312,7 @@ def _untrained(request: Truth, sets: Sequence[Statements], *, is_control: bool) 
     return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found)})
 
 
-def _split(points: torch.Tensor, sets: Sequence[Statements]) -> list[np.ndarray]:
+def _split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
     """The points of each data set, float64, as seen from its first one.
 
     So points that are equal, as all full stops are among the embeddings, are exactly zero, and no rounding
