@@ -166,8 +166,8 @@ def test_the_error_of_a_worker_becomes_one_line(program, words, refused, capsys)
 @pytest.mark.slow
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     program = (
-        "import os, sys, time; from pathlib import Path; from token_geometry.worker import _end_with_parent;"
-        "_end_with_parent(True); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
+        "import os, sys, time; from pathlib import Path; from token_geometry import worker;"
+        "worker.processes.end_with(os.getppid(), worker._input_is_over); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
     )
     starter = (
         "import sys; from token_geometry.extraction import launcher;"
@@ -263,9 +263,11 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(request_for, alone, mon
 def test_the_batch_is_as_large_as_the_free_memory_allows():
     prompt = batching.bytes_of_prompt(layers=33, n_tokens=1024, width=4096, item=2)
     assert 1.0e9 < prompt < 1.5e9
-    assert batching.within(100 * prompt, prompt) == batching.LARGEST
-    assert batching.within(5 * prompt, prompt) == 4
-    assert batching.within(prompt, prompt) == 1
+    largest = batching.LARGEST
+    assert batching.as_many_as_fit(largest, prompt, free=100 * prompt) == largest
+    assert batching.as_many_as_fit(largest, prompt, free=5 * prompt) == 4
+    assert batching.as_many_as_fit(largest, prompt, free=5 * prompt, fixed=prompt) == 3
+    assert batching.as_many_as_fit(largest, prompt, free=prompt) == 1
 
 
 def test_a_cpu_works_on_as_many_batches_side_by_side_as_its_memory_has_room_for():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from token_geometry.base import store
 from token_geometry.extraction import estimates, locks, plan
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import loading
@@ -33,10 +34,8 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
 
     Parameters
     ----------
-    job
-        From `Extraction.resolve`.
-    directory
-        From `plan.prepare`.
+    job, directory
+        From `Extraction.resolve` and `plan.prepare`.
     n_processes
         How many processes share the work.
 
@@ -46,7 +45,8 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         If the prompts cannot be had, or another run is working on the directory.
     """
     request = job.request
-    with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=job.plan_digest):
+    digest = store.digest(job.plan_recipe)
+    with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=digest):
         source = job.source.at_commit()
         selection = prompts.select_prompts(
             job.corpus,
@@ -71,8 +71,7 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         if len(missing) < len(mine):
             print(f"{len(mine) - len(missing)} of {len(mine)} shards are there already")
         if missing:
-            n_prompts = len({key.prompt.id for key in missing})
-            print(estimates.describe(job, n_prompts, len(missing), n_processes=n_processes), flush=True)
+            print(estimates.describe(job, missing, n_processes=n_processes), flush=True)
         yield Work(source, job.recipe, missing)
         for name in dropped if request.overwrite else ():
             (directory / name).unlink(missing_ok=True)
