@@ -105,12 +105,7 @@ def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             "the model overflows in this dtype; try dtype float32"
         )
     layers = zip(*map_layers(_layer_table, hidden), strict=True)
-    fields = dict(zip(NeighborTable.__dataclass_fields__, layers, strict=True))
-    numbers = {"redone": torch.int64, "cosine": torch.float64, "cosine_std": torch.float64}
-    return {
-        name: torch.tensor(parts, dtype=numbers[name]) if name in numbers else torch.stack(parts)
-        for name, parts in fields.items()
-    }
+    return dict(zip(NeighborTable.__dataclass_fields__, map(torch.stack, layers), strict=True))
 
 
 def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
@@ -176,28 +171,14 @@ def _squared_norms(points: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(points, dim=1).square()  # four times as fast as `vecdot`
 
 
-@dataclass(frozen=True)
 class _Cloud:
     """The points of one layer, and what float32 finds of them."""
 
-    points: torch.Tensor
-    centered: torch.Tensor
-    center: torch.Tensor
-    squares: torch.Tensor
-    """Squared norms of the points."""
-    centered_squares: torch.Tensor
-    """Squared norms of the centered points."""
-
-    @classmethod
-    def of(cls, points: torch.Tensor) -> "_Cloud":
-        center = points.mean(0)
-        centered = points - center
-        return cls(points, centered, center, _squared_norms(points), _squared_norms(centered))
-
-    @property
-    def size(self) -> float:
-        """Sum of the squared norms of the points."""
-        return float(self.squares.sum(dtype=torch.float64))
+    def __init__(self, points: torch.Tensor):
+        self.points, self.center = points, points.mean(0)
+        self.centered = points - self.center
+        self.squares, self.centered_squares = _squared_norms(points), _squared_norms(self.centered)
+        self.size = float(self.squares.sum(dtype=torch.float64))
 
     def coincides(self) -> bool:
         """Whether all points are one up to rounding."""
@@ -212,32 +193,24 @@ class _Cloud:
         return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
 
 
-def _layer_table(points: torch.Tensor) -> tuple:
-    points = points if points.dtype == torch.float64 else points.float()
-    n_points = len(points)
-    n_values = min(RANKS[-1], n_points - 1)
-    n_index = min(N_NEIGHBORS, n_points - 1)
-    cloud = _Cloud.of(points)
-    if points.dtype == torch.float32 and not _FLOAT32_SIZES[0] < cloud.size < _FLOAT32_SIZES[1]:
-        points = points.double()
-        cloud = _Cloud.of(points)
+def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The fields of a neighbor table, for one layer."""
+    cloud = _Cloud(points if points.dtype == torch.float64 else points.float())
+    if cloud.points.dtype == torch.float32 and not _FLOAT32_SIZES[0] < cloud.size < _FLOAT32_SIZES[1]:
+        cloud = _Cloud(points.double())
     if not np.isfinite(cloud.size):
         raise InputError("the squares of the points overflow in float64: divide the points by a common factor")
-    fast, similarity = None, None
+    points, n_points = cloud.points, len(points)
+    n_values, n_index = min(RANKS[-1], n_points - 1), min(N_NEIGHBORS, n_points - 1)
+    found, similarity = None, None
     if cloud.coincides():
         points = points[:1].expand_as(points)
     elif points.dtype == torch.float32:
-        fast, similarity = _nearest_float32(cloud, n_values, n_index)
-    mean, deviation = similarity or cosine.similarity(points)
-    if fast is None:
-        values, inner, nearest, rows = _nearest_float64(points, n_values, n_index)
-        n_redone = n_points
-    else:
-        values, nearest, n_redone = fast
-        inner, rows = nearest, torch.arange(n_points, device=points.device)
+        found, similarity = _nearest_float32(cloud, n_values, n_index)
+    values, inner, nearest, rows, n_redone = found or _nearest_float64(points, n_values, n_index)
 
     index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
-    index[:, :n_index] = nearest
+    index[:, :n_index] = nearest[:, :n_index]
     distinct = torch.zeros(n_points, dtype=torch.bool, device=points.device)
     distinct[rows] = True
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
@@ -246,14 +219,16 @@ def _layer_table(points: torch.Tensor) -> tuple:
     distance[rows, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt()
     if inner.shape[1] >= 2:
         angle[rows] = _angles(points, rows, inner[:, 0], inner[:, 1])
-    return distance, index, distinct, angle, n_redone, mean, deviation
+    moments = torch.tensor(similarity or cosine.similarity(points), dtype=torch.float64)
+    return distance, index, distinct, angle, torch.tensor(n_redone), *moments
 
 
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
     """Neighbors decided in float64.
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
-    points, the points nearest to each point among all, and the indices of the distinct points.
+    points, the points nearest to each point among all, the indices of the distinct points, and how many points
+    were decided so.
     """
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
@@ -265,7 +240,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
         among_all = _without_own(nearest)
     squared.fill_diagonal_(torch.inf)
     values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
-    return values, rows[inner], inner if among_all is None else among_all, rows
+    return values, rows[inner], inner if among_all is None else among_all, rows, len(points)
 
 
 def _without_own(nearest: torch.Tensor) -> torch.Tensor:
@@ -279,22 +254,17 @@ def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the points that repeat no earlier one, and for each point its place among these."""
     # adding zero makes one of the two zeros, which are equal and differ in their bits
     lines = (points + 0.0).cpu().numpy()
-    keys = [line.tobytes() for line in lines]
-    first: dict[bytes, int] = {}
-    for place, key in enumerate(keys):
-        first.setdefault(key, place)
-    rows = np.fromiter(first.values(), dtype=np.int64)
-    places = {key: place for place, key in enumerate(first)}
-    group = np.fromiter((places[key] for key in keys), dtype=np.int64)
-    return torch.from_numpy(rows).to(points.device), torch.from_numpy(group).to(points.device)
+    places: dict[bytes, int] = {}
+    group = np.array([places.setdefault(line.tobytes(), len(places)) for line in lines])
+    first = np.unique(group, return_index=True)[1]
+    return torch.from_numpy(first).to(points.device), torch.from_numpy(group).to(points.device)
 
 
 def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple | None, tuple | None]:
     """As `_nearest_float64` by float32, but for the rows that this cannot decide; and the cosine similarity.
 
-    Of the neighbors it returns None where points coincide or most rows are undecided, else the squared distances
-    (float64 in the rows that were done again), the nearest points and the number of rows done again. Of the
-    cosine None where the Gram matrix does not serve.
+    The first is None where points coincide or most rows are undecided, the second where the Gram matrix does not
+    serve.
     """
     norms, n_points = cloud.centered_squares, len(cloud.points)
     similarity = cloud.cosine_from_gram()
@@ -307,21 +277,19 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
         # the norm of the row's own point changes no order, and is added to what is selected
         squared = torch.sub(norms, gram, alpha=2, out=gram)
         squared.diagonal(start).fill_(torch.inf)
-        values, nearest = selection.smallest(squared, max(n_values, n_edge), n_edge)
+        values, nearest = selection.smallest(squared, n_values, n_edge)
         selected.append((values.add_(norms[start : start + len(gram), None]), nearest))
     values, nearest = (torch.cat(parts) for parts in zip(*selected, strict=True))
-    fast = _redo_undecided(cloud.points, norms, values, nearest, n_edge)
-    if fast is not None:
-        fast = fast[0][:, :n_values], fast[1][:, :n_index], fast[2]
-    return fast, similarity and similarity.result()
+    return _redo_undecided(cloud.points, norms, values, nearest), similarity and similarity.result()
 
 
-def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None:
+def _redo_undecided(points, norms, values, nearest) -> tuple | None:
     """Do the rows in float64 that the bound on the errors of float32 leaves open."""
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
     unit = (2 * points.shape[1] ** 0.5 + 2) * torch.finfo(torch.float32).eps / 2
     error = unit * (norms + norms[nearest].max(1).values)
+    n_edge = nearest.shape[1]
     gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
     # so that what is no number for an overflow is not taken for decided
     decided = gaps.min(1).values > 2 * error if n_edge > 1 else values[:, 0] > 0
@@ -336,7 +304,7 @@ def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None
         values[rows], nearest[rows] = selection.smallest(again, values.shape[1], nearest.shape[1])
         if bool((values[rows, 0] == 0).any()):
             return None
-    return values, nearest, len(rows)
+    return values, nearest, nearest, torch.arange(len(points), device=points.device), len(rows)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:
