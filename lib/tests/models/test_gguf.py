@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from token_geometry.states.states import LanguageModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from token_geometry.models import loading, sources
 from token_geometry.models.gguf import dequantized, header
 from token_geometry.models.gguf import tokenizers as gguf_tokenizers
 from token_geometry.requests.extraction import Extraction
+from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora
 
 IDS = np.random.default_rng(0).integers(0, 256, size=100)  # beyond the windows and original contexts of below

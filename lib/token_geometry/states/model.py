@@ -133,9 +133,7 @@ class LanguageModel:
             If a token lies outside the model's vocabulary, there are more than the model can read, or the
             model is no causal language model with one residual stream.
         """
-        loading.check_length(
-            self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos
-        )
+        loading.check_length(self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos)
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
         if self.prepend_bos:
             ids = torch.cat([ids.new_full((len(ids), 1), self.tokenizer.bos_token_id), ids], dim=1)
