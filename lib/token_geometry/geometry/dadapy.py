@@ -63,11 +63,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # importing DADApy takes seconds, so the process stays; a forked one cannot share it
 def _start(process_id: int) -> tuple[subprocess.Popen, dict[str, str]]:
-    folder = _environment()
-    python = folder / "bin" / "python"
+    python = _environment() / "bin" / "python"
     with project.cache_lock("dadapy"):
         if not python.exists():
-            _make(folder)
+            _make(python.parents[1])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([python, _script()], **pipes, text=True)
     atexit.register(process.stdin.close)  # which ends it

@@ -23,18 +23,10 @@ _FLOOR_FISHER = 5 * np.finfo(np.float64).eps
 
 
 def ratios(distance: np.ndarray) -> np.ndarray:
-    """Ratios mu of the distances to neighbors of rank 2n and n.
+    """Ratios mu of the distances to neighbors of rank 2n and n, shape (..., n_points, n_ranks - 1).
 
-    Parameters
-    ----------
-    distance
-        Distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (..., n_points, n_ranks - 1), NaN where a distance is missing; a ratio of exactly 1 is
-        nudged by ten units of the last place, as in DADApy.
+    They come from the distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks), and are NaN
+    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy.
     """
     mu = distance[..., 1:] / distance[..., :-1]
     return np.where(mu == 1, 1 + 10 * np.finfo(np.float64).eps, mu)
@@ -57,9 +49,8 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Notes
     -----
-    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly
-    coincide), but do enter the Fisher information; the score counts N - 1 points, not N. Both as
-    in DADApy 0.3.
+    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly coincide), but do enter
+    the Fisher information; the score counts N - 1 points, not N. Both as in DADApy 0.3.
     """
     shape = mu.shape[:-1]
     mu = mu.reshape(-1, mu.shape[-1])

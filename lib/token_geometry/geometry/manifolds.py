@@ -102,10 +102,8 @@ def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarr
     ----------
     family
         Name of one of `FAMILIES`.
-    dimension
-        Dimension of the manifold, without the noise.
-    n_points
-        How many points to draw.
+    dimension, n_points
+        Dimension of the manifold, without the noise, and how many points to draw.
     seed
         Seed of the points, the orthogonal map and the noise; family and dimension are mixed in.
 

@@ -45,30 +45,26 @@ _FLOAT32_SIZES = 1e-25, 1e37
 
 _PAIRS_AT_ONCE = 1 << 15
 
-# Rows of the Gram matrix that stay in the cache of a core while all that is wanted of them is taken.
-_ROWS_IN_CACHE = 128
-
 
 @dataclass(frozen=True)
 class NeighborTable:
     """Neighbors of the points of one cloud at every layer, and what else needs the points themselves."""
 
     distance: np.ndarray
-    """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape
-    (layer, token, rank); NaN for a point that repeats an earlier one and beyond the last rank."""
+    """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape (layer, token, rank);
+    NaN for a point that repeats an earlier one and beyond the last rank."""
 
     index: np.ndarray
-    """Indices of the nearest points, nearest first, the point itself left out, duplicates kept,
-    shape (layer, token, N_NEIGHBORS); among equal distances the lower index comes first, and -1
-    stands where there are no more points."""
+    """Indices of the nearest points, nearest first, the point itself left out, duplicates kept, shape (layer,
+    token, N_NEIGHBORS); of equal distances the lower index first, and -1 where there are no more points."""
 
     distinct: np.ndarray
     """Whether a point is the first of its value, shape (layer, token). Where all points of a layer coincide up
     to rounding, they count as one."""
 
     angle: np.ndarray
-    """Angle in degrees between the vectors to the first and second neighbor among distinct points,
-    shape (layer, token); NaN for a point that repeats an earlier one."""
+    """Angle in degrees between the vectors to the first and second neighbor among distinct points, shape (layer,
+    token); NaN for a point that repeats an earlier one."""
 
     redone: np.ndarray
     """Number of points whose neighbors were decided in float64, shape (layer,)."""
@@ -81,12 +77,7 @@ class NeighborTable:
 
 
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
-    """Neighbor table of a cloud at every layer.
-
-    Parameters
-    ----------
-    hidden
-        Hidden states, shape (layer, token, width), on any device.
+    """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
 
     Raises
     ------
@@ -119,22 +110,11 @@ def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Squared Euclidean distances in float64.
+    """Squared Euclidean distances in float64, shape (m, n), of the points of some rows to all points.
 
-    The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their
-    norms are taken again from the difference of the vectors: so equal points are at exactly zero.
-
-    Parameters
-    ----------
-    points
-        Shape (n, width), any floating type.
-    rows
-        Indices of the points whose distances to all are wanted, shape (m,); by default all.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (m, n), float64; zero between a point and itself.
+    The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their norms are taken
+    again from the difference of the vectors: so equal points are at exactly zero. Points have shape (n, width) and
+    any floating type; `rows` are indices, shape (m,), by default all.
     """
     centered = points.to(torch.float64, copy=True)
     centered -= centered.mean(0)
@@ -159,7 +139,7 @@ def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[i
     On a CPU a block has few enough rows to stay in a core's cache. Products are taken for one half of the
     matrix; the other half is its mirror image.
     """
-    step = _ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
+    step = selection.ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
     for start in range(0, len(centered), step):
         stop = start + step
         torch.mm(centered[start:stop], centered[start:].T, out=out[start:stop, start:])
@@ -187,10 +167,9 @@ class _Cloud:
 
     def cosine_from_gram(self) -> cosine.FromGram | None:
         """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
-        share = (self.centered_squares / self.squares).mean()
-        if not bool(share <= _CENTERED_SHARE):
-            return None
-        return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
+        if bool((self.centered_squares / self.squares).mean() <= _CENTERED_SHARE):
+            return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
+        return None
 
 
 def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -310,7 +289,7 @@ def _redo_undecided(points, norms, values, nearest) -> tuple | None:
 def _angles(points, rows, first, second) -> torch.Tensor:
     """Angles in degrees between the vectors from `rows` to `first` and `second`, shape (n,)."""
     # on a CPU in pieces that stay in its cache, three times as fast
-    piece = _ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
+    piece = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
     cosines = []
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
         origin = points[i]

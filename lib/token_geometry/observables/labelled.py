@@ -1,7 +1,6 @@
-"""Observables with names, dimensions and units, from one shard of an extraction.
+"""Observables with names, dimensions and coordinates: each function makes those it is named for from a shard.
 
-Every function maps a shard (``xarray.Dataset``) to a dataset, and returns the variables
-of the observables dataset that it is named for; `catalog` lists them all, with titles and units.
+`catalog` lists them all, with titles and units.
 """
 
 import numpy as np
@@ -70,8 +69,7 @@ def neighborhood_overlap(shard: xr.Dataset) -> xr.Dataset:
 
 def reciprocity(shard: xr.Dataset) -> xr.Dataset:
     """Share of mutual edges of the k-neighbor graph; see `overlap.reciprocity`."""
-    values = overlap.reciprocity(shard["neighbor_index"].values)
-    return _over("layer", "k", reciprocity=values[:, : len(K)])
+    return _over("layer", "k", reciprocity=overlap.reciprocity(shard["neighbor_index"].values)[:, : len(K)])
 
 
 def layer_overlap(shard: xr.Dataset) -> xr.Dataset:

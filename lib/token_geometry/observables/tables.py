@@ -17,28 +17,11 @@ from token_geometry.observables import catalog, transfer
 _NAMES = {"redone": "n_float64", "cosine": "cosine_similarity", "cosine_std": "cosine_similarity_std"}
 _NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")}
 
-_BETWEEN_LAYERS = ["neighborhood_overlap", "layer_overlap", "layer_other"]
-
 
 def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:
-    """What is kept of the points of a cloud at every layer.
+    """The variables of a shard that follow from the points of a cloud at every layer, shape (layer, token, width).
 
-    Parameters
-    ----------
-    points
-        Shape (layer, token, width), any floating type, on any device.
-    layers
-        Coordinates of the layers, by default 0, 1, 2 …
-
-    Returns
-    -------
-    xarray.Dataset
-        Those of `transfer.VARIABLES` that follow from the points alone.
-
-    Raises
-    ------
-    InputError
-        If a point is NaN or infinite.
+    `layers` are the coordinates of the layers, by default 0, 1, 2 …; raises as `neighbors.neighbor_table`.
     """
     shard = transfer.leave(arrays(points), {}, device=str(points.device)).label()
     return shard if layers is None else shard.assign_coords(layer=np.asarray(layers))
@@ -111,24 +94,27 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
     found = catalog.without_model(tables(clouds, layers=layers))
-    return found.drop_vars(_BETWEEN_LAYERS).isel(layer=0, drop=True) if single else found
+    between = ["neighborhood_overlap", "layer_overlap", "layer_other"]
+    return found.drop_vars(between).isel(layer=0, drop=True) if single else found
 
 
 def _as_tensor(points) -> torch.Tensor:
-    if not isinstance(points, torch.Tensor):
+    if isinstance(points, torch.Tensor):
+        if points.layout != torch.strided:
+            raise InputError(
+                f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()"
+            )
+        is_floating, hint = points.dtype.is_floating_point, "points.float()"
+    else:
         try:
-            array = np.asarray(points)
+            points = np.asarray(points)
         except ValueError:
             raise InputError("points have rows of several lengths; accepted: (layer, token, width)") from None
-        if array.dtype.kind != "f":
-            raise InputError(
-                f"points are of type {array.dtype}; accepted: floating numbers, such as points.astype('float64')"
-            )
-        # torch knows no longer type, no other order of bytes, no backward strides, and warns of what is read-only
-        kind = np.float64 if array.dtype.itemsize >= 8 else np.float32
-        return torch.from_numpy(np.require(array, kind, ["C", "W"]))
-    if points.layout != torch.strided:
-        raise InputError(f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()")
-    if not points.dtype.is_floating_point:
-        raise InputError(f"points are of type {points.dtype}; accepted: floating numbers, such as points.float()")
-    return points.detach()
+        is_floating, hint = points.dtype.kind == "f", "points.astype('float64')"
+    if not is_floating:
+        raise InputError(f"points are of type {points.dtype}; accepted: floating numbers, such as {hint}")
+    if isinstance(points, torch.Tensor):
+        return points.detach()
+    # torch knows no longer type, no other order of bytes, no backward strides, and warns of what is read-only
+    kind = np.float64 if points.dtype.itemsize >= 8 else np.float32
+    return torch.from_numpy(np.require(points, kind, ["C", "W"]))

@@ -79,16 +79,9 @@ class Tables:
 
 
 def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
-    """Send arrays to the host, in the types of a shard, without waiting for the device.
+    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the device.
 
-    Parameters
-    ----------
-    arrays
-        By names of `VARIABLES`; on the device or the host.
-    attrs
-        Attributes of the shard.
-    device
-        Torch device of what is not on the host yet.
+    `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
     """
     import torch
 
