@@ -103,7 +103,7 @@ def random_model(shape: str, *, dtype: str, device: str) -> LanguageModel:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
     source = ModelSource(shape, title)
-    return LanguageModel.of(model, source=source, device=device)
+    return LanguageModel(source, device=device, loaded=(model, None))
 
 
 def random_prompts(n_prompts: int, n_tokens: int, *, n_vocabulary: int) -> list[prompts.Prompt]:

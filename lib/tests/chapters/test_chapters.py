@@ -262,7 +262,7 @@ def over_layers_names():
 
 @pytest.mark.parametrize("name", over_layers_names())
 def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_over_layers(name):
-    results, entry = results_of(), catalog.get(name)
+    results, entry = results_of(), catalog.CATALOG[name]
     if entry.choice:
         values = results.observables[entry.choice].values
         at = values[1].item()

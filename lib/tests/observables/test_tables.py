@@ -30,6 +30,7 @@ def test_an_array_of_points_has_every_observable_that_needs_no_model_with_name_a
     assert found.sizes["layer"] == 3 and found["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())
     assert found["neighbor_angle"].attrs["units"] == "degree"
+    assert all(found[name].dims == catalog.CATALOG[name].dims for name in found.data_vars)
     assert found["n_points"].values.tolist() == [297, 300, 300]
     assert found["intrinsic_dimension"].sel(scale=2).values == pytest.approx([1, 3, 6], rel=0.25)
 

@@ -189,7 +189,7 @@ def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
         model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
         model.config.final_logit_softcapping = cap
         source = dataclasses.replace(sources.resolve("smollm2-135m"), prepend_bos=False)
-        language_model = LanguageModel.of(model.eval(), source=source)
+        language_model = LanguageModel(source, device="cpu", loaded=(model.eval(), None))
         token_ids = np.arange(2, 42)
         states = language_model.forward(token_ids, logits=True)
         logits = logits_of_transformers(model, token_ids)

@@ -11,16 +11,10 @@ _TERMS_IN_FLOAT32 = 128
 
 
 def similarity(points: torch.Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of the cosine over all pairs of points of one cloud.
+    """Mean and standard deviation of the cosine over all pairs of points of one cloud, shape (token, width).
 
-    With unit vectors u_i, their mean m and v_i = u_i - m, the mean over all pairs is |m|^2 and the
-    variance (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32
-    serves for V.
-
-    Parameters
-    ----------
-    points
-        Shape (token, width).
+    With unit vectors u_i, their mean m and v_i = u_i - m, the mean over all pairs is |m|^2 and the variance
+    (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32 serves for V.
     """
     n_points, width = points.shape
     norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
@@ -38,15 +32,8 @@ class FromGram:
 
     The Gram matrix is that of the centered points c_i = x_i - m. With s_i = c_i . m + |m|^2 / 2 the product of two
     points is c_i . c_j + s_i + s_j; the mean over all pairs is the squared length of the mean of the unit vectors.
-
-    Parameters
-    ----------
-    points, centered
-        Shape (token, width); no point is zero.
-    center
-        Shape (width,).
-    norms
-        Norms of the points, shape (token,).
+    `points`, of which none is zero, and `centered` have shape (token, width), `center` (width,), and `norms`,
+    those of the points, (token,).
     """
 
     def __init__(self, points: torch.Tensor, centered: torch.Tensor, center: torch.Tensor, norms: torch.Tensor):
@@ -64,14 +51,10 @@ class FromGram:
         # |x_i| times the cosine's difference from the mean; pairs before the block came with earlier blocks
         product = torch.add(gram[:, start:], self._shift[rest]).add_(self._shift[rows, None])
         difference = product.mul_(self._inverse[rest]).sub_(self._mean.to(gram.dtype) * self._norms[rows, None])
-        inside, beyond = (part.double() for part in _row_squares(difference, len(gram)))
+        parts = difference[:, : len(gram)], difference[:, len(gram) :]
+        inside, beyond = (torch.linalg.vector_norm(part, dim=1).square().double() for part in parts)
         self._squares += ((inside + 2 * beyond) * self._inverse[rows].double().square()).sum()
 
     def result(self) -> tuple[float, float]:
         """Mean and standard deviation, once all rows were added."""
         return float(self._mean), float(self._squares.sqrt()) / len(self._norms)
-
-
-def _row_squares(matrix: torch.Tensor, at: int) -> list[torch.Tensor]:
-    """Sums of the squares of each row's entries before column `at` and from there on."""
-    return [torch.linalg.vector_norm(part, dim=1).square() for part in (matrix[:, :at], matrix[:, at:])]

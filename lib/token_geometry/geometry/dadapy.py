@@ -57,25 +57,13 @@ def ask(request: dict) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Versions of DADApy and of the NumPy below it.
-
-    Raises
-    ------
-    InputError
-        If the environment of DADApy cannot be made here.
-    """
+    """Versions of DADApy and of the NumPy below it; raises `InputError` as `estimate` does."""
     return _start(os.getpid())[1]
-
-
-def environment() -> Path:
-    """Folder of the environment in the cache, whether it is made or not; other requirements have another one."""
-    declared = _script().read_text(encoding="utf-8").split("# ///")[1]
-    return project.cache() / f"dadapy-{hashlib.sha256(declared.encode()).hexdigest()[:16]}"
 
 
 @functools.cache  # importing DADApy takes seconds, so the process stays; a forked one cannot share it
 def _start(process_id: int) -> tuple[subprocess.Popen, dict[str, str]]:
-    python = environment() / "bin" / "python"
+    python = _environment() / "bin" / "python"
     with project.cache_lock("dadapy"):
         if not python.exists():
             _make(python.parents[1])
@@ -100,10 +88,16 @@ def _read(process: subprocess.Popen) -> dict:
     answer = json.loads(line) if line else {"error": f"it ended with exit status {process.wait()}"}
     if "error" in answer:
         raise InputError(
-            f"DADApy has no answer ({answer['error']}); if it is broken, delete {environment()}, which is made "
+            f"DADApy has no answer ({answer['error']}); if it is broken, delete {_environment()}, which is made "
             "anew then"
         )
     return answer
+
+
+def _environment() -> Path:
+    """Folder in the cache, whether it is made or not; other requirements have another one."""
+    declared = _script().read_text(encoding="utf-8").split("# ///")[1]
+    return project.cache() / f"dadapy-{hashlib.sha256(declared.encode()).hexdigest()[:16]}"
 
 
 def _script() -> Path:

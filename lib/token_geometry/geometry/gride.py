@@ -11,11 +11,11 @@ DADApy's `return_id_scaling_gride`, and are stated where they are applied.
 
 import numpy as np
 
-LOWEST, HIGHEST = 1e-3, 1e3
-"""Bracket of the dimension, as in DADApy."""
+# Bracket of the dimension, as in DADApy.
+_LOWEST, _HIGHEST = 1e-3, 1e3
 
+# Relative step at which Newton's method stops; the step before it was the square root of this.
 _TOLERANCE = 1e-11
-"""Relative step at which Newton's method stops; the step before it was the square root of this."""
 
 # DADApy keeps 1 - mu^-d away from zero by these: in the score and in the Fisher information.
 _FLOOR_SCORE = 2e-7
@@ -23,18 +23,10 @@ _FLOOR_FISHER = 5 * np.finfo(np.float64).eps
 
 
 def ratios(distance: np.ndarray) -> np.ndarray:
-    """Ratios mu of the distances to neighbors of rank 2n and n.
+    """Ratios mu of the distances to neighbors of rank 2n and n, shape (..., n_points, n_ranks - 1).
 
-    Parameters
-    ----------
-    distance
-        Distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (..., n_points, n_ranks - 1), NaN where a distance is missing; a ratio of exactly 1 is
-        nudged by ten units of the last place, as in DADApy.
+    They come from the distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks), and are NaN
+    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy.
     """
     mu = distance[..., 1:] / distance[..., :-1]
     return np.where(mu == 1, 1 + 10 * np.finfo(np.float64).eps, mu)
@@ -57,9 +49,8 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Notes
     -----
-    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly
-    coincide), but do enter the Fisher information; the score counts N - 1 points, not N. Both as
-    in DADApy 0.3.
+    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly coincide), but do enter
+    the Fisher information; the score counts N - 1 points, not N. Both as in DADApy 0.3.
     """
     shape = mu.shape[:-1]
     mu = mu.reshape(-1, mu.shape[-1])
@@ -90,9 +81,9 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
         # d log mu is minus the logarithm of a Beta(n1, n1) variable, whose mean is psi(n1) - psi(2 n1): exact
         # for n1 = 1, and near the root for the others
         expected = special.digamma(2 * n1[:, 0]) - special.digamma(n1[:, 0])
-        d = np.nan_to_num(expected * (n_kept - 1) / weight.sum(1), nan=HIGHEST)
-    d = np.clip(d, LOWEST, HIGHEST)
-    low, high = np.full(len(d), LOWEST), np.full(len(d), HIGHEST)
+        d = np.nan_to_num(expected * (n_kept - 1) / weight.sum(1), nan=_HIGHEST)
+    d = np.clip(d, _LOWEST, _HIGHEST)
+    low, high = np.full(len(d), _LOWEST), np.full(len(d), _HIGHEST)
     open_ = np.flatnonzero(n1[:, 0] > 1)
     for _ in range(100):
         if not open_.size:

@@ -50,16 +50,6 @@ def sphere(random: np.random.Generator, n_points: int, dimension: int) -> np.nda
     return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def hypercube(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:
-    """Uniform density in a cube of side 1, d coordinates."""
-    return random.uniform(size=(n_points, dimension))
-
-
-def gaussian(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:
-    """Normal density of standard deviation 1, d coordinates."""
-    return random.normal(size=(n_points, dimension))
-
-
 def roll(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:
     """Swiss roll: a cuboid, one side of which is rolled up to a spiral, d + 1 coordinates.
 
@@ -76,12 +66,12 @@ def roll(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarr
 FAMILIES = {
     "torus": Family("flat torus", torus),
     "sphere": Family("sphere", sphere),
-    "hypercube": Family("hypercube", hypercube),
-    "gaussian": Family("Gaussian", gaussian),
+    "hypercube": Family("hypercube", lambda random, n, d: random.uniform(size=(n, d))),
+    "gaussian": Family("Gaussian", lambda random, n, d: random.normal(size=(n, d))),
     "roll": Family("Swiss roll", roll),
     "noisy_torus": Family("noisy torus", torus, noisy=True),
 }
-"""Families by name."""
+"""Families by name; the hypercube is uniform with sides of 1, the Gaussian has a standard deviation of 1."""
 
 
 def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: int, seed: int) -> float:
@@ -91,16 +81,7 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
     12140 (2017)), is taken over all points of several clouds together. It is what a single cloud differs
     from by chance only; how far it is from `dimension` is the bias of the estimator.
 
-    Parameters
-    ----------
-    family, dimension
-        As for `sample`.
-    n_points
-        Points of each cloud.
-    n_clouds
-        How many clouds to draw.
-    seed
-        Seed of the first of them; those of the others follow.
+    `n_clouds` clouds are drawn as by `sample`, the first with `seed` and each other with the next one.
     """
     from sklearn.metrics import euclidean_distances
 
@@ -109,10 +90,8 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
         points = sample(family, dimension=dimension, n_points=n_points, seed=seed + cloud)
         squared = euclidean_distances(points, squared=True)
         np.fill_diagonal(squared, np.inf)
-        nearest = squared.argmin(axis=1)
-        first = squared[np.arange(n_points), nearest]
-        squared[np.arange(n_points), nearest] = np.inf
-        logarithms.append(np.log(squared.min(axis=1) / first) / 2)
+        first, second = np.partition(squared, 1, axis=1)[:, :2].T
+        logarithms.append(np.log(second / first) / 2)
     return float(1 / np.mean(logarithms))
 
 
@@ -123,10 +102,8 @@ def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarr
     ----------
     family
         Name of one of `FAMILIES`.
-    dimension
-        Dimension of the manifold, without the noise.
-    n_points
-        How many points to draw, independently.
+    dimension, n_points
+        Dimension of the manifold, without the noise, and how many points to draw.
     seed
         Seed of the points, the orthogonal map and the noise; family and dimension are mixed in.
 

@@ -45,30 +45,26 @@ _FLOAT32_SIZES = 1e-25, 1e37
 
 _PAIRS_AT_ONCE = 1 << 15
 
-# Rows of the Gram matrix that stay in the cache of a core while all that is wanted of them is taken.
-_ROWS_IN_CACHE = 128
-
 
 @dataclass(frozen=True)
 class NeighborTable:
     """Neighbors of the points of one cloud at every layer, and what else needs the points themselves."""
 
     distance: np.ndarray
-    """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape
-    (layer, token, rank); NaN for a point that repeats an earlier one and beyond the last rank."""
+    """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape (layer, token, rank);
+    NaN for a point that repeats an earlier one and beyond the last rank."""
 
     index: np.ndarray
-    """Indices of the nearest points, nearest first, the point itself left out, duplicates kept,
-    shape (layer, token, N_NEIGHBORS); among equal distances the lower index comes first, and -1
-    stands where there are no more points."""
+    """Indices of the nearest points, nearest first, the point itself left out, duplicates kept, shape (layer,
+    token, N_NEIGHBORS); of equal distances the lower index first, and -1 where there are no more points."""
 
     distinct: np.ndarray
     """Whether a point is the first of its value, shape (layer, token). Where all points of a layer coincide up
     to rounding, they count as one."""
 
     angle: np.ndarray
-    """Angle in degrees between the vectors to the first and second neighbor among distinct points,
-    shape (layer, token); NaN for a point that repeats an earlier one."""
+    """Angle in degrees between the vectors to the first and second neighbor among distinct points, shape (layer,
+    token); NaN for a point that repeats an earlier one."""
 
     redone: np.ndarray
     """Number of points whose neighbors were decided in float64, shape (layer,)."""
@@ -81,12 +77,7 @@ class NeighborTable:
 
 
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
-    """Neighbor table of a cloud at every layer.
-
-    Parameters
-    ----------
-    hidden
-        Hidden states, shape (layer, token, width), on any device.
+    """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
 
     Raises
     ------
@@ -105,12 +96,7 @@ def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             "the model overflows in this dtype; try dtype float32"
         )
     layers = zip(*map_layers(_layer_table, hidden), strict=True)
-    fields = dict(zip(NeighborTable.__dataclass_fields__, layers, strict=True))
-    numbers = {"redone": torch.int64, "cosine": torch.float64, "cosine_std": torch.float64}
-    return {
-        name: torch.tensor(parts, dtype=numbers[name]) if name in numbers else torch.stack(parts)
-        for name, parts in fields.items()
-    }
+    return dict(zip(NeighborTable.__dataclass_fields__, map(torch.stack, layers), strict=True))
 
 
 def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
@@ -124,22 +110,11 @@ def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Squared Euclidean distances in float64.
+    """Squared Euclidean distances in float64, shape (m, n), of the points of some rows to all points.
 
-    The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their
-    norms are taken again from the difference of the vectors: so equal points are at exactly zero.
-
-    Parameters
-    ----------
-    points
-        Shape (n, width), any floating type.
-    rows
-        Indices of the points whose distances to all are wanted, shape (m,); by default all.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (m, n), float64; zero between a point and itself.
+    The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their norms are taken
+    again from the difference of the vectors: so equal points are at exactly zero. Points have shape (n, width) and
+    any floating type; `rows` are indices, shape (m,), by default all.
     """
     centered = points.to(torch.float64, copy=True)
     centered -= centered.mean(0)
@@ -164,7 +139,7 @@ def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[i
     On a CPU a block has few enough rows to stay in a core's cache. Products are taken for one half of the
     matrix; the other half is its mirror image.
     """
-    step = _ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
+    step = selection.ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
     for start in range(0, len(centered), step):
         stop = start + step
         torch.mm(centered[start:stop], centered[start:].T, out=out[start:stop, start:])
@@ -176,28 +151,14 @@ def _squared_norms(points: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(points, dim=1).square()  # four times as fast as `vecdot`
 
 
-@dataclass(frozen=True)
 class _Cloud:
     """The points of one layer, and what float32 finds of them."""
 
-    points: torch.Tensor
-    centered: torch.Tensor
-    center: torch.Tensor
-    squares: torch.Tensor
-    """Squared norms of the points."""
-    centered_squares: torch.Tensor
-    """Squared norms of the centered points."""
-
-    @classmethod
-    def of(cls, points: torch.Tensor) -> "_Cloud":
-        center = points.mean(0)
-        centered = points - center
-        return cls(points, centered, center, _squared_norms(points), _squared_norms(centered))
-
-    @property
-    def size(self) -> float:
-        """Sum of the squared norms of the points."""
-        return float(self.squares.sum(dtype=torch.float64))
+    def __init__(self, points: torch.Tensor):
+        self.points, self.center = points, points.mean(0)
+        self.centered = points - self.center
+        self.squares, self.centered_squares = _squared_norms(points), _squared_norms(self.centered)
+        self.size = float(self.squares.sum(dtype=torch.float64))
 
     def coincides(self) -> bool:
         """Whether all points are one up to rounding."""
@@ -206,38 +167,29 @@ class _Cloud:
 
     def cosine_from_gram(self) -> cosine.FromGram | None:
         """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
-        share = (self.centered_squares / self.squares).mean()
-        if not bool(share <= _CENTERED_SHARE):
-            return None
-        return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
+        if bool((self.centered_squares / self.squares).mean() <= _CENTERED_SHARE):
+            return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
+        return None
 
 
-def _layer_table(points: torch.Tensor) -> tuple:
-    points = points if points.dtype == torch.float64 else points.float()
-    n_points = len(points)
-    n_values = min(RANKS[-1], n_points - 1)
-    n_index = min(N_NEIGHBORS, n_points - 1)
-    cloud = _Cloud.of(points)
-    if points.dtype == torch.float32 and not _FLOAT32_SIZES[0] < cloud.size < _FLOAT32_SIZES[1]:
-        points = points.double()
-        cloud = _Cloud.of(points)
+def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The fields of a neighbor table, for one layer."""
+    cloud = _Cloud(points if points.dtype == torch.float64 else points.float())
+    if cloud.points.dtype == torch.float32 and not _FLOAT32_SIZES[0] < cloud.size < _FLOAT32_SIZES[1]:
+        cloud = _Cloud(points.double())
     if not np.isfinite(cloud.size):
         raise InputError("the squares of the points overflow in float64: divide the points by a common factor")
-    fast, similarity = None, None
+    points, n_points = cloud.points, len(points)
+    n_values, n_index = min(RANKS[-1], n_points - 1), min(N_NEIGHBORS, n_points - 1)
+    found, similarity = None, None
     if cloud.coincides():
         points = points[:1].expand_as(points)
     elif points.dtype == torch.float32:
-        fast, similarity = _nearest_float32(cloud, n_values, n_index)
-    mean, deviation = similarity or cosine.similarity(points)
-    if fast is None:
-        values, inner, nearest, rows = _nearest_float64(points, n_values, n_index)
-        n_redone = n_points
-    else:
-        values, nearest, n_redone = fast
-        inner, rows = nearest, torch.arange(n_points, device=points.device)
+        found, similarity = _nearest_float32(cloud, n_values, n_index)
+    values, inner, nearest, rows, n_redone = found or _nearest_float64(points, n_values, n_index)
 
     index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
-    index[:, :n_index] = nearest
+    index[:, :n_index] = nearest[:, :n_index]
     distinct = torch.zeros(n_points, dtype=torch.bool, device=points.device)
     distinct[rows] = True
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
@@ -246,14 +198,16 @@ def _layer_table(points: torch.Tensor) -> tuple:
     distance[rows, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt()
     if inner.shape[1] >= 2:
         angle[rows] = _angles(points, rows, inner[:, 0], inner[:, 1])
-    return distance, index, distinct, angle, n_redone, mean, deviation
+    moments = torch.tensor(similarity or cosine.similarity(points), dtype=torch.float64)
+    return distance, index, distinct, angle, torch.tensor(n_redone), *moments
 
 
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
     """Neighbors decided in float64.
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
-    points, the points nearest to each point among all, and the indices of the distinct points.
+    points, the points nearest to each point among all, the indices of the distinct points, and how many points
+    were decided so.
     """
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
@@ -265,7 +219,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
         among_all = _without_own(nearest)
     squared.fill_diagonal_(torch.inf)
     values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
-    return values, rows[inner], inner if among_all is None else among_all, rows
+    return values, rows[inner], inner if among_all is None else among_all, rows, len(points)
 
 
 def _without_own(nearest: torch.Tensor) -> torch.Tensor:
@@ -279,22 +233,17 @@ def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the points that repeat no earlier one, and for each point its place among these."""
     # adding zero makes one of the two zeros, which are equal and differ in their bits
     lines = (points + 0.0).cpu().numpy()
-    keys = [line.tobytes() for line in lines]
-    first: dict[bytes, int] = {}
-    for place, key in enumerate(keys):
-        first.setdefault(key, place)
-    rows = np.fromiter(first.values(), dtype=np.int64)
-    places = {key: place for place, key in enumerate(first)}
-    group = np.fromiter((places[key] for key in keys), dtype=np.int64)
-    return torch.from_numpy(rows).to(points.device), torch.from_numpy(group).to(points.device)
+    places: dict[bytes, int] = {}
+    group = np.array([places.setdefault(line.tobytes(), len(places)) for line in lines])
+    first = np.unique(group, return_index=True)[1]
+    return torch.from_numpy(first).to(points.device), torch.from_numpy(group).to(points.device)
 
 
 def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple | None, tuple | None]:
     """As `_nearest_float64` by float32, but for the rows that this cannot decide; and the cosine similarity.
 
-    Of the neighbors it returns None where points coincide or most rows are undecided, else the squared distances
-    (float64 in the rows that were done again), the nearest points and the number of rows done again. Of the
-    cosine None where the Gram matrix does not serve.
+    The first is None where points coincide or most rows are undecided, the second where the Gram matrix does not
+    serve.
     """
     norms, n_points = cloud.centered_squares, len(cloud.points)
     similarity = cloud.cosine_from_gram()
@@ -307,21 +256,19 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
         # the norm of the row's own point changes no order, and is added to what is selected
         squared = torch.sub(norms, gram, alpha=2, out=gram)
         squared.diagonal(start).fill_(torch.inf)
-        values, nearest = selection.smallest(squared, max(n_values, n_edge), n_edge)
+        values, nearest = selection.smallest(squared, n_values, n_edge)
         selected.append((values.add_(norms[start : start + len(gram), None]), nearest))
     values, nearest = (torch.cat(parts) for parts in zip(*selected, strict=True))
-    fast = _redo_undecided(cloud.points, norms, values, nearest, n_edge)
-    if fast is not None:
-        fast = fast[0][:, :n_values], fast[1][:, :n_index], fast[2]
-    return fast, None if similarity is None else similarity.result()
+    return _redo_undecided(cloud.points, norms, values, nearest), similarity and similarity.result()
 
 
-def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None:
+def _redo_undecided(points, norms, values, nearest) -> tuple | None:
     """Do the rows in float64 that the bound on the errors of float32 leaves open."""
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
     unit = (2 * points.shape[1] ** 0.5 + 2) * torch.finfo(torch.float32).eps / 2
     error = unit * (norms + norms[nearest].max(1).values)
+    n_edge = nearest.shape[1]
     gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
     # so that what is no number for an overflow is not taken for decided
     decided = gaps.min(1).values > 2 * error if n_edge > 1 else values[:, 0] > 0
@@ -336,13 +283,13 @@ def _redo_undecided(points, norms, values, nearest, n_edge: int) -> tuple | None
         values[rows], nearest[rows] = selection.smallest(again, values.shape[1], nearest.shape[1])
         if bool((values[rows, 0] == 0).any()):
             return None
-    return values, nearest, len(rows)
+    return values, nearest, nearest, torch.arange(len(points), device=points.device), len(rows)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:
     """Angles in degrees between the vectors from `rows` to `first` and `second`, shape (n,)."""
     # on a CPU in pieces that stay in its cache, three times as fast
-    piece = _ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
+    piece = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
     cosines = []
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
         origin = points[i]

@@ -7,28 +7,6 @@ each neighbor of one list is looked up in the other, and counts for every k that
 import numpy as np
 
 
-def neighbor_ranks(lists: np.ndarray) -> np.ndarray:
-    """Place of every point in the list of every point.
-
-    Parameters
-    ----------
-    lists
-        Indices, nearest first, shape (n_points, n_neighbors), less than 255 neighbors; -1 marks a missing
-        one.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_points, n_points), uint8, 0 for the nearest; n_neighbors where a point is not in the list.
-    """
-    n_points, n_neighbors = lists.shape
-    # the column that -1 points at takes the entries of missing neighbors, and is cut off
-    ranks = np.full((n_points, n_points + 1), n_neighbors, dtype=np.uint8)
-    places = np.arange(n_neighbors, dtype=np.uint8)[None]
-    np.put_along_axis(ranks, lists.astype(np.int64), places, axis=1)
-    return ranks[:, :-1]
-
-
 def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
     """Neighborhood overlap chi_k of each layer with the next.
 
@@ -37,7 +15,7 @@ def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     index
-        Shape (layer, n_points, n_neighbors).
+        Indices of neighbors, nearest first, shape (layer, n_points, n_neighbors); -1 marks a missing one.
 
     Returns
     -------
@@ -50,21 +28,15 @@ def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
     """
     overlap = np.full((index.shape[0], index.shape[2]), np.nan)
     for layer in range(len(index) - 1):
-        ranks = neighbor_ranks(index[layer + 1])
-        overlap[layer] = _shares(_look_up(ranks, index[layer]), index[layer])
+        overlap[layer] = _shares(_ranks(index[layer + 1]), index[layer])
     return overlap
 
 
 def reciprocity(index: np.ndarray) -> np.ndarray:
-    """Share of the edges of the k-neighbor graph that are mutual, shape (layer, n_neighbors).
+    """Share of the edges of the k-neighbor graph that are mutual; shapes as of `neighborhood_overlap`.
 
     r_k = 1/(N k) sum_ij A_ij A_ji. The edge from i to its neighbor j is mutual within k when i stands in the
     list of j, and both places are within k.
-
-    Parameters
-    ----------
-    index
-        Shape (layer, n_points, n_neighbors).
 
     References
     ----------
@@ -73,12 +45,12 @@ def reciprocity(index: np.ndarray) -> np.ndarray:
     shares = np.empty((index.shape[0], index.shape[2]))
     for layer, lists in enumerate(index):
         # entry (i, j) of the transpose: the place of i in the list of j
-        shares[layer] = _shares(_look_up(neighbor_ranks(lists).T, lists), lists)
+        shares[layer] = _shares(_ranks(lists).T, lists)
     return shares
 
 
 def layer_overlap(index: np.ndarray, *, k: int = 16) -> np.ndarray:
-    """Overlap of the neighborhoods of k points between any two layers, shape (layer, layer)."""
+    """Overlap of the neighborhoods of k points of any two layers, shape (layer, layer); NaN if there are fewer."""
     n_layers, n_points, _ = index.shape
     lists = index[:, :, :k]
     overlap = np.empty((n_layers, n_layers))
@@ -86,23 +58,28 @@ def layer_overlap(index: np.ndarray, *, k: int = 16) -> np.ndarray:
     addresses = np.where(lists >= 0, lists, 0) + n_points * np.arange(n_points)[None, :, None]
     missing = lists < 0
     for layer in range(n_layers):
-        member = (neighbor_ranks(lists[layer]) < lists.shape[2]).ravel()
+        member = (_ranks(lists[layer]) < lists.shape[2]).ravel()
         found = member[addresses[layer:]] & ~missing[layer:]
         overlap[layer, layer:] = overlap[layer:, layer] = found.sum((1, 2)) / (n_points * k)
     return np.full_like(overlap, np.nan) if missing.any() else overlap
 
 
-def _look_up(ranks: np.ndarray, lists: np.ndarray) -> np.ndarray:
-    """For each entry of the lists the larger of its own place and its rank in the table."""
-    found = np.take_along_axis(ranks, np.where(lists >= 0, lists, 0).astype(np.int64), axis=1)
-    larger = np.maximum(found, np.arange(lists.shape[1], dtype=np.uint8))
-    return np.where(lists >= 0, larger, lists.shape[1])
-
-
-def _shares(places: np.ndarray, lists: np.ndarray) -> np.ndarray:
-    """Share of entries whose place is within k, for k = 1 … n_neighbors."""
+def _ranks(lists: np.ndarray) -> np.ndarray:
+    """Place of every point in the list of every point, less than 255 long; the length of the list if not in it."""
     n_points, n_neighbors = lists.shape
-    counts = np.bincount(places.ravel(), minlength=n_neighbors + 1)[:n_neighbors].cumsum()
-    k = np.arange(1, n_neighbors + 1)
+    # the column that -1 points at takes the entries of missing neighbors, and is cut off
+    ranks = np.full((n_points, n_points + 1), n_neighbors, dtype=np.uint8)
+    places = np.arange(n_neighbors, dtype=np.uint8)[None]
+    np.put_along_axis(ranks, lists.astype(np.int64), places, axis=1)
+    return ranks[:, :-1]
+
+
+def _shares(ranks: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    """Share of entries whose place in the list and rank in the table are within k, for k = 1 … n_neighbors."""
+    n_points, n_neighbors = lists.shape
+    found = np.take_along_axis(ranks, np.where(lists >= 0, lists, 0).astype(np.int64), axis=1)
+    larger = np.maximum(found, np.arange(n_neighbors, dtype=np.uint8))
+    counts = np.bincount(np.where(lists >= 0, larger, n_neighbors).ravel(), minlength=n_neighbors + 1)
     missing = (lists < 0).any(0).cumsum() > 0
-    return np.where(missing, np.nan, counts / (n_points * k))
+    k = np.arange(1, n_neighbors + 1)
+    return np.where(missing, np.nan, counts[:n_neighbors].cumsum() / (n_points * k))

@@ -7,18 +7,11 @@ import torch
 
 
 def map_layers(function: Callable, hidden: torch.Tensor) -> list:
-    """Apply a function to every layer, in order.
+    """Apply a function of the states of one layer to every layer of hidden states, shape (layer, token, width).
 
     On a CPU the layers are shared out to as many threads as torch uses, and each works on one core: a
     team of threads inside each small operation would spend its time waiting for one another, above all
     where other programs run.
-
-    Parameters
-    ----------
-    function
-        From the states of a layer, shape (token, width), to anything.
-    hidden
-        Hidden states, shape (layer, token, width).
     """
     n_threads = torch.get_num_threads()
     if hidden.device.type != "cpu" or n_threads == 1:

@@ -3,40 +3,26 @@
 import numpy as np
 import torch
 
-# Rows that stay in the cache of a core while they are selected from.
-_ROWS_IN_CACHE = 128
+ROWS_IN_CACHE = 128
+"""Rows of a Gram matrix that stay in the cache of a core while all that is wanted of them is taken."""
 
 
 def smallest(matrix: torch.Tensor, n_values: int, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The smallest entries of each row in order, and the columns of the first of them.
+    """The smallest entries of each row in order, shape (m, n_values), and the columns of the first of them.
 
-    Parameters
-    ----------
-    matrix
-        Shape (m, n), on any device.
-    n_values
-        How many entries of each row are wanted, at most n.
-    n_columns
-        Of how many the column is wanted too, at most `n_values`.
-
-    Returns
-    -------
-    values, columns
-        Shape (m, n_values), and (m, n_columns); among equal entries the lower column comes first.
+    The matrix has shape (m, n) and may be on any device, the columns (m, n_columns); n_columns ≤ n_values ≤ n.
+    Among equal entries the lower column comes first.
     """
     if matrix.device.type != "cpu" or n_columns == 0:
         values, columns = matrix.sort(dim=1, stable=True)
         return values[:, :n_values], columns[:, :n_columns]
-    parts = [_of_rows(rows.numpy(), n_values, n_columns) for rows in matrix.split(_ROWS_IN_CACHE)]
-    values, columns = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return torch.from_numpy(values), torch.from_numpy(columns)
-
-
-def _of_rows(matrix: np.ndarray, n_values: int, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
-    # numpy partitions and sorts values by vector instructions, several times as fast as values together with
-    # their columns; the columns are then looked up for the few entries up to the last one wanted
-    values = np.sort(np.partition(matrix, n_values - 1, axis=1)[:, :n_values], axis=1)
-    return values, _columns(matrix, values[:, n_columns - 1 : n_columns], n_columns)
+    values, columns = [], []
+    for rows in (part.numpy() for part in matrix.split(ROWS_IN_CACHE)):
+        # numpy partitions and sorts values by vector instructions, several times as fast as values together with
+        # their columns; the columns are then looked up for the few entries up to the last one wanted
+        values.append(np.sort(np.partition(rows, n_values - 1, axis=1)[:, :n_values], axis=1))
+        columns.append(_columns(rows, values[-1][:, n_columns - 1 : n_columns], n_columns))
+    return torch.from_numpy(np.concatenate(values)), torch.from_numpy(np.concatenate(columns))
 
 
 def _columns(matrix: np.ndarray, last: np.ndarray, n_columns: int) -> np.ndarray:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from token_geometry.base.errors import one_of
 from token_geometry.observables import labelled
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Observable:
     """One variable of the observables dataset."""
 
@@ -29,8 +28,8 @@ class Observable:
     dims: tuple[str, ...]
     """Dimensions beside `model`, `shuffle_level` and `prompt`."""
 
-    unit: str
-    """Unit as UDUNITS spells it; "1" for a number without."""
+    function: Callable[..., xr.Dataset]
+    """Function that makes it, perhaps with others, from a shard."""
 
     definition: str
     """What it is, in one phrase of Markdown."""
@@ -38,8 +37,8 @@ class Observable:
     source: str
     """Label of the equation or section of the chapter on methods that defines it."""
 
-    function: Callable[..., xr.Dataset]
-    """Function that makes it, perhaps with others, from a shard."""
+    unit: str = "1"
+    """Unit as UDUNITS spells it; "1" for a number without."""
 
     first_layer: int = 1
     """Layer that charts begin at: most say nothing at the embeddings, where equal tokens coincide."""
@@ -67,154 +66,48 @@ class Observable:
 UNITS = {"degree": "degrees", "nat": "nats"}
 """Plural of the units, as a title has them."""
 
-CATALOG = {
-    entry.name: entry
-    for entry in (
-        Observable(
-            name="intrinsic_dimension",
-            title="intrinsic dimension",
-            short_title="ID",
-            dims=("layer", "scale"),
-            unit="1",
-            definition="GRIDE estimate",
-            source="eq-score",
-            function=labelled.intrinsic_dimension,
-        ),
-        Observable(
-            name="intrinsic_dimension_error",
-            title="error of the intrinsic dimension",
-            short_title="error of the ID",
-            dims=("layer", "scale"),
-            unit="1",
-            definition="its Fisher error",
-            source="eq-fisher",
-            function=labelled.intrinsic_dimension,
-        ),
-        Observable(
-            name="logit_intrinsic_dimension",
-            title="intrinsic dimension of the logits",
-            short_title="ID of the logits",
-            dims=("scale",),
-            unit="1",
-            definition="GRIDE estimate for the cloud of logits",
-            source="eq-logits",
-            function=labelled.logit_intrinsic_dimension,
-        ),
-        Observable(
-            name="neighbor_distance",
-            title="mean distance of the neighbors",
-            short_title="neighbor distance",
-            dims=("layer", "scale"),
-            unit="1",
-            definition="mean distance of the neighbors involved, in the units of the hidden states",
-            source="eq-distance",
-            function=labelled.neighbor_distance,
-        ),
-        Observable(
-            name="neighborhood_overlap",
-            title="neighborhood overlap",
-            short_title="NO",
-            dims=("layer", "k"),
-            unit="1",
-            definition="overlap of layer $l$ with layer $l + 1$",
-            source="eq-overlap",
-            function=labelled.neighborhood_overlap,
-        ),
-        Observable(
-            name="cosine_similarity",
-            title="mean cosine similarity",
-            short_title="cosine similarity",
-            dims=("layer",),
-            unit="1",
-            definition="mean over all pairs",
-            source="eq-cosine",
-            function=labelled.cosine_similarity,
-            first_layer=0,
-        ),
-        Observable(
-            name="cosine_similarity_std",
-            title="standard deviation of the cosine similarity",
-            short_title="deviation of the cosine",
-            dims=("layer",),
-            unit="1",
-            definition="standard deviation over all pairs",
-            source="eq-cosine",
-            function=labelled.cosine_similarity,
-            first_layer=0,
-        ),
-        Observable(
-            name="neighbor_angle",
-            title="mean neighbor angle",
-            short_title="neighbor angle",
-            dims=("layer",),
-            unit="degree",
-            definition="mean angle between the two nearest neighbors",
-            source="eq-angle",
-            function=labelled.neighbor_angle,
-        ),
-        Observable(
-            name="neighbor_angle_histogram",
-            title="share of points by neighbor angle",
-            short_title="share of points",
-            dims=("layer", "angle"),
-            unit="1",
-            definition=f"share of points with an angle in each bin of {labelled.ANGLE_STEP} degrees",
-            source="eq-angle",
-            function=labelled.neighbor_angle_histogram,
-        ),
-        Observable(
-            name="reciprocity",
-            title="reciprocity",
-            short_title="reciprocity",
-            dims=("layer", "k"),
-            unit="1",
-            definition="share of mutual edges",
-            source="eq-reciprocity",
-            function=labelled.reciprocity,
-        ),
-        Observable(
-            name="layer_overlap",
-            title="overlap of two layers",
-            short_title="layer overlap",
-            dims=("layer", "layer_other"),
-            unit="1",
-            definition="overlap of any two layers at $k = 16$",
-            source="eq-overlap",
-            function=labelled.layer_overlap,
-        ),
-        Observable(
-            name="n_points",
-            title="number of distinct points",
-            short_title="points",
-            dims=("layer",),
-            unit="1",
-            definition="distinct points that enter the ID",
-            source="sec-methods-duplicates",
-            function=labelled.n_points,
-            first_layer=0,
-        ),
-        Observable(
-            name="loss",
-            title="loss",
-            short_title="loss",
-            dims=(),
-            unit="nat",
-            definition="mean cross-entropy of the next token",
-            source="eq-loss",
-            function=labelled.loss,
-        ),
-        Observable(
-            name="entropy",
-            title="entropy",
-            short_title="entropy",
-            dims=(),
-            unit="nat",
-            definition="mean entropy of the next token",
-            source="eq-entropy",
-            function=labelled.entropy,
-        ),
-    )
-}
+_LAYER, _SCALE, _K = ("layer",), ("layer", "scale"), ("layer", "k")
+
+# fields in the order of the class: first what it is called, then what it is
+_ENTRIES = (
+    Observable("intrinsic_dimension", "intrinsic dimension", "ID",
+               _SCALE, labelled.intrinsic_dimension, "GRIDE estimate", "eq-score"),
+    Observable("intrinsic_dimension_error", "error of the intrinsic dimension", "error of the ID",
+               _SCALE, labelled.intrinsic_dimension, "its Fisher error", "eq-fisher"),
+    Observable("logit_intrinsic_dimension", "intrinsic dimension of the logits", "ID of the logits",
+               ("scale",), labelled.logit_intrinsic_dimension,
+               "GRIDE estimate for the cloud of logits", "eq-logits"),
+    Observable("neighbor_distance", "mean distance of the neighbors", "neighbor distance",
+               _SCALE, labelled.neighbor_distance,
+               "mean distance of the neighbors involved, in the units of the hidden states", "eq-distance"),
+    Observable("neighborhood_overlap", "neighborhood overlap", "NO",
+               _K, labelled.neighborhood_overlap, "overlap of layer $l$ with layer $l + 1$", "eq-overlap"),
+    Observable("cosine_similarity", "mean cosine similarity", "cosine similarity",
+               _LAYER, labelled.cosine_similarity, "mean over all pairs", "eq-cosine", first_layer=0),
+    Observable("cosine_similarity_std", "standard deviation of the cosine similarity", "deviation of the cosine",
+               _LAYER, labelled.cosine_similarity,
+               "standard deviation over all pairs", "eq-cosine", first_layer=0),
+    Observable("neighbor_angle", "mean neighbor angle", "neighbor angle",
+               _LAYER, labelled.neighbor_angle,
+               "mean angle between the two nearest neighbors", "eq-angle", unit="degree"),
+    Observable("neighbor_angle_histogram", "share of points by neighbor angle", "share of points",
+               ("layer", "angle"), labelled.neighbor_angle_histogram,
+               f"share of points with an angle in each bin of {labelled.ANGLE_STEP} degrees", "eq-angle"),
+    Observable("reciprocity", "reciprocity", "reciprocity",
+               _K, labelled.reciprocity, "share of mutual edges", "eq-reciprocity"),
+    Observable("layer_overlap", "overlap of two layers", "layer overlap",
+               ("layer", "layer_other"), labelled.layer_overlap,
+               "overlap of any two layers at $k = 16$", "eq-overlap"),
+    Observable("n_points", "number of distinct points", "points",
+               _LAYER, labelled.n_points,
+               "distinct points that enter the ID", "sec-methods-duplicates", first_layer=0),
+    Observable("loss", "loss", "loss",
+               (), labelled.loss, "mean cross-entropy of the next token", "eq-loss", unit="nat"),
+    Observable("entropy", "entropy", "entropy",
+               (), labelled.entropy, "mean entropy of the next token", "eq-entropy", unit="nat"),
+)  # fmt: skip
+
+CATALOG = {entry.name: entry for entry in _ENTRIES}
 """The observables by name, in the order of the table."""
 
 FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
@@ -222,19 +115,6 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
 _OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy)
-
-
-def get(name: str) -> Observable:
-    """An observable by name.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
-    if name not in CATALOG:
-        raise one_of("observable", name, CATALOG)
-    return CATALOG[name]
 
 
 def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:
@@ -247,11 +127,8 @@ def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
     """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions."""
-    found = (
-        function(shard, estimator=estimator) if function in _ESTIMATED else function(shard)
-        for function in FUNCTIONS
-    )
-    return _described(found)
+    options = dict.fromkeys(_ESTIMATED, {"estimator": estimator})
+    return _described(function(shard, **options.get(function, {})) for function in FUNCTIONS)
 
 
 def without_model(tables: xr.Dataset) -> xr.Dataset:

@@ -1,7 +1,6 @@
-"""Observables with names, dimensions and units, from one shard of an extraction.
+"""Observables with names, dimensions and coordinates: each function makes those it is named for from a shard.
 
-Every function maps a shard (``xarray.Dataset``) to a dataset, and returns the variables
-of the observables dataset that it is named for; `catalog` lists them all, with titles and units.
+`catalog` lists them all, with titles and units.
 """
 
 import numpy as np
@@ -22,9 +21,15 @@ K = np.arange(1, 32)
 ANGLE_STEP = 5
 """Width in degrees of the bins of the neighbor angle, which go from 0 to 180."""
 
+_EDGES = np.arange(0, 180 + ANGLE_STEP, ANGLE_STEP)
+_ANGLE = xr.Variable("angle", _EDGES[:-1] + ANGLE_STEP / 2, {"long_name": "center of the bin", "units": "degree"})
+_COORDS = {"scale": SCALES, "k": K, "angle": _ANGLE}
 
-def _with_k(name: str, values: np.ndarray) -> xr.Dataset:
-    return xr.Dataset({name: (("layer", "k"), values[:, : len(K)])}, coords={"k": K})
+
+def _over(*dims: str, **values: np.ndarray) -> xr.Dataset:
+    """Arrays as variables over these dimensions, with the coordinates that do not depend on the shard."""
+    variables = {name: (dims, array) for name, array in values.items()}
+    return xr.Dataset(variables, coords={name: _COORDS[name] for name in dims if name in _COORDS})
 
 
 def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
@@ -33,25 +38,18 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
     `dadapy` asks DADApy itself, and is refused where that cannot be had.
     """
-    dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
-    dims = ("layer", "scale")
-    return xr.Dataset(
-        {
-            "intrinsic_dimension": (dims, dimension),
-            "intrinsic_dimension_error": (dims, error),
-        },
-        coords={"scale": SCALES},
-    )
+    dimension, error = _dimension(shard["neighbor_distance"], estimator)
+    return _over("layer", "scale", intrinsic_dimension=dimension, intrinsic_dimension_error=error)
 
 
 def logit_intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
     """GRIDE estimate for the cloud of the logits of all tokens, over scale; `estimator` as above."""
-    dimension, _ = _dimension(shard["logit_neighbor_distance"].values[None], estimator)
-    return xr.Dataset({"logit_intrinsic_dimension": ("scale", dimension[0])}, coords={"scale": SCALES})
+    dimension, _ = _dimension(shard["logit_neighbor_distance"].expand_dims("layer"), estimator)
+    return _over("scale", logit_intrinsic_dimension=dimension[0])
 
 
-def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
-    distance = distance.astype(np.float64)
+def _dimension(distance: xr.DataArray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
+    distance = distance.values.astype(np.float64)
     if estimator == "dadapy":
         return dadapy.estimate(distance)[:2]
     return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
@@ -59,41 +57,37 @@ def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.nda
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
     """Mean distance of the neighbors of rank n1 and n2 that enter the estimate at each scale."""
-    distance = shard["neighbor_distance"].values.astype(np.float64)
-    present = np.isfinite(distance)
-    count = present.sum(1)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(present, distance, 0).sum(1) / np.where(count, count, np.nan)
-    both = (mean[:, 1:] + mean[:, :-1]) / 2
-    return xr.Dataset({"neighbor_distance": (("layer", "scale"), both)}, coords={"scale": SCALES})
+    mean = _mean(shard["neighbor_distance"].values.astype(np.float64))
+    return _over("layer", "scale", neighbor_distance=(mean[:, 1:] + mean[:, :-1]) / 2)
 
 
 def neighborhood_overlap(shard: xr.Dataset) -> xr.Dataset:
     """Share of common k-neighbors of layer l and l + 1; see `overlap.neighborhood_overlap`."""
     values = overlap.neighborhood_overlap(shard["neighbor_index"].values)
-    return _with_k("neighborhood_overlap", values)
+    return _over("layer", "k", neighborhood_overlap=values[:, : len(K)])
 
 
 def reciprocity(shard: xr.Dataset) -> xr.Dataset:
     """Share of mutual edges of the k-neighbor graph; see `overlap.reciprocity`."""
-    values = overlap.reciprocity(shard["neighbor_index"].values)
-    return _with_k("reciprocity", values)
+    return _over("layer", "k", reciprocity=overlap.reciprocity(shard["neighbor_index"].values)[:, : len(K)])
 
 
 def layer_overlap(shard: xr.Dataset) -> xr.Dataset:
     """Overlap of 16-neighborhoods between any two layers; see `overlap.layer_overlap`."""
     values = overlap.layer_overlap(shard["neighbor_index"].values)
-    return xr.Dataset(
-        {"layer_overlap": (("layer", "layer_other"), values)}, coords={"layer_other": shard["layer"].values}
-    )
+    return _over("layer", "layer_other", layer_overlap=values).assign_coords(layer_other=shard["layer"].values)
 
 
 def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
     """Mean angle between the vectors to the first and second neighbor."""
-    values = shard["neighbor_angle"].values.astype(np.float64)
-    count = np.isfinite(values).sum(1)
-    mean = np.nansum(values, axis=1) / np.where(count, count, np.nan)
-    return xr.Dataset({"neighbor_angle": ("layer", mean)})
+    return _over("layer", neighbor_angle=_mean(shard["neighbor_angle"].values.astype(np.float64)))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over tokens of what is there, NaN where nothing is, without a warning."""
+    present = np.isfinite(values)
+    count = present.sum(1)
+    return np.where(present, values, 0).sum(1) / np.where(count, count, np.nan)
 
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
@@ -101,23 +95,16 @@ def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
 
     The coordinate `angle` holds the centers of the bins; a bin has its lower edge, the last one both.
     """
-    edges = np.arange(0, 180 + ANGLE_STEP, ANGLE_STEP)
-    values = shard["neighbor_angle"].values.astype(np.float64)
-    bins = np.minimum(values // ANGLE_STEP, len(edges) - 2)
-    counts = np.stack([np.bincount(row[np.isfinite(row)].astype(int), minlength=len(edges) - 1) for row in bins])
+    angles = shard["neighbor_angle"].values.astype(np.float64)
+    counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])
     total = counts.sum(1, keepdims=True)
     shares = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
-    shares = (("layer", "angle"), shares.astype(np.float32))
-    angle = xr.Variable(
-        "angle", edges[:-1] + ANGLE_STEP / 2, {"long_name": "center of the bin", "units": "degree"}
-    )
-    return xr.Dataset({"neighbor_angle_histogram": shares}, coords={"angle": angle})
+    return _over("layer", "angle", neighbor_angle_histogram=shares.astype(np.float32))
 
 
 def n_points(shard: xr.Dataset) -> xr.Dataset:
     """Number of distinct points of each layer."""
-    count = shard["distinct"].values.astype(bool).sum(1).astype(np.float64)
-    return xr.Dataset({"n_points": ("layer", count)})
+    return _over("layer", n_points=shard["distinct"].values.astype(bool).sum(1).astype(np.float64))
 
 
 def cosine_similarity(shard: xr.Dataset) -> xr.Dataset:

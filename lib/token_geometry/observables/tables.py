@@ -1,7 +1,6 @@
 """Tables of one cloud with names, dimensions and units: all that observables are computed from without the points.
 
-The extraction keeps them in its shards, and `measure` goes through them, so that there is one way from points to
-observables.
+The extraction keeps them in its shards, and `measure` goes through them: there is one way to the observables.
 """
 
 from collections.abc import Sequence
@@ -14,39 +13,15 @@ from token_geometry.base.errors import InputError
 from token_geometry.geometry import neighbors
 from token_geometry.observables import catalog, transfer
 
-_FIELDS = {
-    "neighbor_distance": "distance",
-    "neighbor_index": "index",
-    "distinct": "distinct",
-    "n_float64": "redone",
-    "neighbor_angle": "angle",
-    "cosine_similarity": "cosine",
-    "cosine_similarity_std": "cosine_std",
-}
-
-_BETWEEN_LAYERS = ["neighborhood_overlap", "layer_overlap", "layer_other"]
+# variables of a shard by the fields of a neighbor table, where they have other names
+_NAMES = {"redone": "n_float64", "cosine": "cosine_similarity", "cosine_std": "cosine_similarity_std"}
+_NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")}
 
 
 def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:
-    """What is kept of the points of a cloud at every layer.
+    """The variables of a shard that follow from the points of a cloud at every layer, shape (layer, token, width).
 
-    Parameters
-    ----------
-    points
-        Shape (layer, token, width), any floating type, on any device.
-    layers
-        Coordinates of the layers, by default 0, 1, 2 …
-
-    Returns
-    -------
-    xarray.Dataset
-        `neighbor_distance` (layer, token, rank), `neighbor_index` (layer, token, neighbor), `distinct` and
-        `neighbor_angle` (layer, token), `n_float64`, `cosine_similarity` and `cosine_similarity_std` (layer).
-
-    Raises
-    ------
-    InputError
-        If a point is NaN or infinite.
+    `layers` are the coordinates of the layers, by default 0, 1, 2 …; raises as `neighbors.neighbor_table`.
     """
     shard = transfer.leave(arrays(points), {}, device=str(points.device)).label()
     return shard if layers is None else shard.assign_coords(layer=np.asarray(layers))
@@ -54,8 +29,7 @@ def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Datase
 
 def arrays(points: torch.Tensor) -> dict[str, torch.Tensor]:
     """The same arrays without dimensions; those of tokens are still on the device of the points."""
-    fields = neighbors.neighbor_tensors(points)
-    return {name: fields[field] for name, field in _FIELDS.items()}
+    return {_NAMES.get(field, field): part for field, part in neighbors.neighbor_tensors(points).items()}
 
 
 def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
@@ -77,17 +51,12 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
         else are pure numbers. For points of shape (token, width) there is no dimension "layer", and nothing that
         compares layers.
 
-        - `intrinsic_dimension`, `intrinsic_dimension_error` (layer, scale): GRIDE's maximum likelihood estimate
-          from the neighbors of rank `scale`/2 and `scale` (2 … 256), and its Fisher error
-        - `neighbor_distance` (layer, scale): mean distance of the neighbors involved
-        - `neighborhood_overlap` (layer, k): share of common k-neighbors of a layer and the next; NaN at the last
-        - `reciprocity` (layer, k): share of mutual edges of the k-neighbor graph
-        - `layer_overlap` (layer, layer_other): overlap of the 16-neighborhoods of any two layers
-        - `cosine_similarity`, `cosine_similarity_std` (layer): mean and standard deviation over all pairs of
-          tokens, the diagonal included
-        - `neighbor_angle` (layer), degree: mean angle between the vectors to the first and second neighbor
-        - `neighbor_angle_histogram` (layer, angle): share of the points by bin of that angle
-        - `n_points` (layer): how many distinct points enter the dimension; 1 if all coincide but for rounding
+        - over layer and scale, that is the rank of the farther neighbor, 2 … 256: `intrinsic_dimension` by GRIDE,
+          `intrinsic_dimension_error`, `neighbor_distance`
+        - over layer and k, 1 … 31: `neighborhood_overlap` with the next layer, NaN at the last; `reciprocity`
+        - over layer: `cosine_similarity`, `cosine_similarity_std`, `neighbor_angle`, `n_points`, which is 1 where
+          all points coincide but for rounding
+        - over layer and angle, layer and layer_other: `neighbor_angle_histogram`, `layer_overlap` at k = 16
 
         NaN where there are too few points for a scale or a k.
 
@@ -125,24 +94,27 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
     found = catalog.without_model(tables(clouds, layers=layers))
-    return found.drop_vars(_BETWEEN_LAYERS).isel(layer=0, drop=True) if single else found
+    between = ["neighborhood_overlap", "layer_overlap", "layer_other"]
+    return found.drop_vars(between).isel(layer=0, drop=True) if single else found
 
 
 def _as_tensor(points) -> torch.Tensor:
-    if not isinstance(points, torch.Tensor):
+    if isinstance(points, torch.Tensor):
+        if points.layout != torch.strided:
+            raise InputError(
+                f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()"
+            )
+        is_floating, hint = points.dtype.is_floating_point, "points.float()"
+    else:
         try:
-            array = np.asarray(points)
+            points = np.asarray(points)
         except ValueError:
             raise InputError("points have rows of several lengths; accepted: (layer, token, width)") from None
-        if array.dtype.kind != "f":
-            raise InputError(
-                f"points are of type {array.dtype}; accepted: floating numbers, such as points.astype('float64')"
-            )
-        # torch knows no longer type, no other order of bytes, no backward strides, and warns of what is read-only
-        kind = np.float64 if array.dtype.itemsize >= 8 else np.float32
-        return torch.from_numpy(np.require(array, kind, ["C", "W"]))
-    if points.layout != torch.strided:
-        raise InputError(f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()")
-    if not points.dtype.is_floating_point:
-        raise InputError(f"points are of type {points.dtype}; accepted: floating numbers, such as points.float()")
-    return points.detach()
+        is_floating, hint = points.dtype.kind == "f", "points.astype('float64')"
+    if not is_floating:
+        raise InputError(f"points are of type {points.dtype}; accepted: floating numbers, such as {hint}")
+    if isinstance(points, torch.Tensor):
+        return points.detach()
+    # torch knows no longer type, no other order of bytes, no backward strides, and warns of what is read-only
+    kind = np.float64 if points.dtype.itemsize >= 8 else np.float32
+    return torch.from_numpy(np.require(points, kind, ["C", "W"]))

@@ -9,35 +9,37 @@ import numpy as np
 import xarray as xr
 
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
+from token_geometry.observables.catalog import CATALOG
 
 if TYPE_CHECKING:  # processes that reduce and write do without torch
     import torch
 
+
+def _observed(name: str) -> tuple:
+    """A variable that is an observable as it is."""
+    entry = CATALOG[name]
+    return entry.dims, entry.title, entry.unit, None
+
+
 VARIABLES = {
     "neighbor_distance": (
-        ("layer", "token", "rank"),
-        "distance to the neighbor of this rank, distinct points",
-        "1",
-    ),
-    "neighbor_index": (("layer", "token", "neighbor"), "index of the nearest points, nearest first", "1"),
-    "distinct": (("layer", "token"), "1 where a point is the first of its value", "1"),
-    "n_float64": ("layer", "number of points whose neighbors float32 could not decide", "1"),
-    "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree"),
-    "cosine_similarity": ("layer", "mean cosine similarity of all pairs of tokens", "1"),
-    "cosine_similarity_std": ("layer", "standard deviation of the cosine similarity", "1"),
-    "loss": ((), "mean cross-entropy of the next token", "nat"),
-    "token_loss": ("token", "cross-entropy of this token given those before", "nat"),
-    "entropy": ((), "mean entropy of the next token", "nat"),
-    "token_entropy": ("token", "entropy of the prediction of this token", "nat"),
+        ("layer", "token", "rank"), "distance to the neighbor of this rank, distinct points", "1", "float32"),
+    "neighbor_index": (("layer", "token", "neighbor"), "index of the nearest points, nearest first", "1", None),
+    "distinct": (("layer", "token"), "1 where a point is the first of its value", "1", "int8"),
+    "n_float64": ("layer", "number of points whose neighbors float32 could not decide", "1", "int32"),
+    "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree", "float32"),
+    "cosine_similarity": _observed("cosine_similarity"),
+    "cosine_similarity_std": _observed("cosine_similarity_std"),
+    "loss": _observed("loss"),
+    "token_loss": ("token", "cross-entropy of this token given those before", "nat", "float32"),
+    "entropy": _observed("entropy"),
+    "token_entropy": ("token", "entropy of the prediction of this token", "nat", "float32"),
     "logit_neighbor_distance": (
-        ("token", "rank"),
-        "distance to the neighbor of this rank in the cloud of the logits",
-        "1",
-    ),
-    "token_id": ("token", "token id", "1"),
-    "block_permutation": ("block", "order of the blocks of the shuffle", "1"),
-}
-"""Dimensions, long name and unit of every variable of a shard."""
+        ("token", "rank"), "distance to the neighbor of this rank in the cloud of the logits", "1", "float32"),
+    "token_id": ("token", "token id", "1", None),
+    "block_permutation": ("block", "order of the blocks of the shuffle", "1", None),
+}  # fmt: skip
+"""Dimensions, long name, unit and type of every variable of a shard; None: the type goes with the array."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Tables:
         arrays = self._wait()
         variables = {
             name: (dims, arrays[name], {"long_name": long_name, "units": unit})
-            for name, (dims, long_name, unit) in VARIABLES.items()
+            for name, (dims, long_name, unit, _) in VARIABLES.items()
             if name in arrays
         }
         layers = np.arange(len(arrays["cosine_similarity"]))
@@ -77,21 +79,22 @@ class Tables:
 
 
 def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
-    """Send arrays to the host, in the types of a shard, without waiting for the device.
+    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the device.
 
-    Parameters
-    ----------
-    arrays
-        By names of `VARIABLES`; on the device or the host.
-    attrs
-        Attributes of the shard.
-    device
-        Torch device of what is not on the host yet.
+    `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
     """
     import torch
 
-    # for a copy that is not waited for torch takes pinned memory, and takes it again when nobody holds it
-    sent = {name: _sent(array, _type(name, array)) for name, array in arrays.items()}
+    sent = {}
+    for name, array in arrays.items():
+        dtype = _type_of_index(array.shape[1]) if name == "neighbor_index" else VARIABLES[name][-1]
+        if isinstance(array, torch.Tensor):
+            # typed on the device, since fewer bytes leave it then; for a copy that is not waited for torch takes
+            # pinned memory, and takes it again when nobody holds it
+            typed = array if dtype is None else array.to(getattr(torch, dtype))
+            sent[name] = typed.to("cpu", non_blocking=True)
+        else:
+            sent[name] = np.asarray(array, dtype=dtype)
     if torch.device(device).type != "cuda":
         return Tables(sent, attrs)
     arrived = torch.cuda.Event()
@@ -99,26 +102,7 @@ def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: 
     return Tables(sent, attrs, arrived)
 
 
-def _sent(array, dtype: str | None):
-    import torch
-
-    if not isinstance(array, torch.Tensor):
-        return np.asarray(array, dtype=dtype)
-    # on the device, since fewer bytes leave it then
-    typed = array if dtype is None else array.to(getattr(torch, dtype))
-    return typed.to("cpu", non_blocking=True)
-
-
-def _type(name: str, array) -> str | None:
-    if name == "neighbor_index":
-        n_tokens = array.shape[1]
-        if n_tokens <= N_NEIGHBORS:  # -1 stands for a neighbor that there is not
-            return "int32"
-        return "uint16" if n_tokens < 2**16 - 1 else "uint32"
-    return _TYPES.get(name)
-
-
-_TYPES = {"distinct": "int8", "n_float64": "int32"}
-_TYPES |= dict.fromkeys(
-    ("neighbor_distance", "neighbor_angle", "token_loss", "token_entropy", "logit_neighbor_distance"), "float32"
-)
+def _type_of_index(n_tokens: int) -> str:
+    if n_tokens <= N_NEIGHBORS:  # -1 stands for a neighbor that there is not
+        return "int32"
+    return "uint16" if n_tokens < 2**16 - 1 else "uint32"

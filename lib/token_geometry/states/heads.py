@@ -1,9 +1,11 @@
 """The head: what a whole model predicts of each token, and how far apart its logits are."""
 
+import functools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 CHUNK = 256
 """Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB per position."""
@@ -16,69 +18,50 @@ _IN_CACHE = 1 << 18
 
 
 class Head:
-    """The head of a loaded model.
-
-    Parameters
-    ----------
-    model
-        A whole transformers model.
-    trunk
-        The network without the head.
-    """
+    """The head of a whole transformers model, of which `trunk` is the network without it."""
 
     def __init__(self, model, trunk):
         self.model, self._trunk = model, trunk
         self._linear = model.get_output_embeddings()
         self._cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._is_known: bool | None = None
-        self._isometry: torch.Tensor | None = None
 
     def predictions(self, ids: torch.Tensor, last: torch.Tensor) -> np.ndarray:
-        """Loss of every token but the first and entropy of its prediction, nats.
+        """Loss of every token but the first and entropy of its prediction, nats, float64, shape (2, n_tokens - 1).
 
-        Parameters
-        ----------
-        ids
-            Token ids, shape (n_tokens,).
-        last
-            States that the head is applied to, shape (n_tokens, width).
-
-        Returns
-        -------
-        numpy.ndarray
-            float64, shape (2, n_tokens - 1).
+        `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
         """
         whole = None if self._is_all(ids) else self._logits_of_transformers(ids)
         parts = []
-        for start in range(0, len(ids) - 1, CHUNK):
-            stop = min(start + CHUNK, len(ids) - 1)
-            logits = self._logits(last[start:stop]) if whole is None else whole[start:stop]
-            parts.append(_loss_and_entropy(logits.float(), ids[start + 1 : stop + 1].to(logits.device)))
+        rows = (last if whole is None else whole)[:-1].split(CHUNK)
+        for some, targets in zip(rows, ids[1:].split(CHUNK), strict=True):
+            logits = self._logits(some) if whole is None else some
+            parts.append(_loss_and_entropy(logits.float(), targets.to(logits.device)))
         return torch.cat(parts, 1).cpu().numpy()
 
     def cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Points as far from one another as the logits of the tokens, float32, shape (n_tokens, n)."""
         is_linear = isinstance(self._linear, torch.nn.Linear) and self._is_all(ids)
         if is_linear and not self._cap:
-            # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
-            if self._isometry is None:
-                self._isometry = _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
             points = self._fit(last).double() @ self._isometry
         else:
             columns = self._columns(ids, last, is_linear)
             points = _root(_gram((part - part.mean(0)).T for part in columns))
         return (points - points.mean(0)).float()
 
+    @functools.cached_property
+    def _isometry(self) -> torch.Tensor:
+        # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
+        return _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
+
     def _columns(self, ids: torch.Tensor, last: torch.Tensor, is_linear: bool) -> Iterator[torch.Tensor]:
         if not is_linear:
             yield from self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
             return
-        for start in range(0, len(self._linear.weight), VOCABULARY_CHUNK):
-            some = slice(start, start + VOCABULARY_CHUNK)
-            bias = None if self._linear.bias is None else self._linear.bias[some]
-            yield self._capped(
-                torch.nn.functional.linear(self._fit(last), self._linear.weight[some], bias)
-            ).float()
+        weights, bias = self._linear.weight.split(VOCABULARY_CHUNK), self._linear.bias
+        biases = [None] * len(weights) if bias is None else bias.split(VOCABULARY_CHUNK)
+        for weight, part in zip(weights, biases, strict=True):
+            yield self._capped(functional.linear(self._fit(last), weight, part)).float()
 
     def _logits(self, last: torch.Tensor) -> torch.Tensor:
         return self._capped(self._linear(self._fit(last)))
@@ -113,7 +96,7 @@ def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tens
     parts = []
     for rows, chosen in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
         # as transformers takes it: in float32, which at 262144 entries loses two units of the fifth digit
-        loss = torch.nn.functional.cross_entropy(rows, chosen, reduction="none").double()
+        loss = functional.cross_entropy(rows, chosen, reduction="none").double()
         rows -= rows.amax(1, keepdim=True)
         weights = rows.exp()
         total = weights.sum(1).double()

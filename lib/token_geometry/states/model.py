@@ -20,14 +20,14 @@ class States:
     """What one forward pass leaves of one prompt."""
 
     hidden: torch.Tensor
-    """Hidden states by their index in transformers' `hidden_states`, float32, without the BOS
-    position, shape (n_layers + 1, n_tokens, width). 0: embeddings; l: the residual stream after l
-    blocks, before any final norm; L, where the model is whole: after the final norm, or before it if
-    that was asked for. The book's chapter on methods translates other ways of counting (tbl-index)."""
+    """Hidden states by their index in transformers' `hidden_states`, float32, without the BOS position, shape
+    (n_layers + 1, n_tokens, width). 0: embeddings; l: the residual stream after l blocks, before any final norm;
+    L, where the model is whole: after the final norm, or before it if that was asked for. The book's chapter on
+    methods translates other ways of counting (tbl-index)."""
 
     token_loss: np.ndarray
-    """Cross-entropy of each token given those before it, nats, shape (n_tokens,); NaN for a first
-    token that nothing precedes, and for all of them where the model was loaded in part."""
+    """Cross-entropy of each token given those before it, nats, shape (n_tokens,); NaN for a first token that
+    nothing precedes, and for all of them where the model was loaded in part."""
 
     loss: float
     """Mean of `token_loss` over the tokens that were predicted, as transformers takes it."""
@@ -39,9 +39,9 @@ class States:
     """Mean of `token_entropy` over the tokens that were predicted."""
 
     logits: torch.Tensor | None = None
-    """If asked for: points that are as far from one another as the logits of the tokens are, float32,
-    shape (n_tokens, n), without the BOS position; n is the width where the head is linear, else n_tokens.
-    The logits themselves would be as wide as the vocabulary."""
+    """If asked for: points that are as far from one another as the logits of the tokens, which are as wide as the
+    vocabulary, float32, shape (n_tokens, n), without BOS; n is the width where the head is linear, else
+    n_tokens."""
 
 
 class LanguageModel:
@@ -56,11 +56,13 @@ class LanguageModel:
     device
         A torch device or `auto`.
     n_layers
-        Index of the last hidden state that is wanted: so many blocks are built and read, and no more
-        of the files than they need. Such a model has no head, and so no loss. None, or the number of
-        the model's blocks: the whole model.
+        Index of the last hidden state that is wanted: so many blocks are built and read, and no more of the files
+        than they need. Such a model has no head, and so no loss. None, or the number of its blocks: the whole
+        model.
     devices
         Devices that the model is spread over, in place of `device`; see `devices.assign`.
+    loaded
+        A whole transformers model and its tokenizer that are in memory already.
     """
 
     def __init__(
@@ -71,25 +73,21 @@ class LanguageModel:
         device: str = "auto",
         n_layers: int | None = None,
         devices: Sequence[str] = (),
+        loaded: tuple | None = None,
     ):
-        chosen = [choose_device(devices[0] if devices else device), *devices[1:]]
-        is_whole = loading.is_whole(source, loading.load_config(source), n_layers)
-        tokenizer = loading.load_tokenizer(source)
-        model = loading.load_model(source, dtype=dtype, device=chosen[0], n_layers=n_layers, devices=chosen)
-        self._take(source, model, tokenizer, devices=chosen, n_layers=None if is_whole else n_layers)
-
-    @classmethod
-    def of(cls, model, *, source: ModelSource, tokenizer=None, device: str = "cpu") -> "LanguageModel":
-        """A transformers model that is in memory already, whole."""
-        new = object.__new__(cls)
-        new._take(source, model, tokenizer, devices=[device], n_layers=None)
-        return new
-
-    def _take(self, source, model, tokenizer, *, devices: list[str], n_layers: int | None) -> None:
-        self.source, self.model, self.tokenizer = source, model, tokenizer
-        self.devices = devices
+        self.devices = [choose_device(devices[0] if devices else device), *devices[1:]]
         """Devices of the weights; states are gathered on the first."""
-        self.device = devices[0]
+        self.source, self.device = source, self.devices[0]
+        if loaded is None:
+            if loading.is_whole(source, loading.load_config(source), n_layers):
+                n_layers = None
+            tokenizer = loading.load_tokenizer(source)
+            model = loading.load_model(
+                source, dtype=dtype, device=self.device, n_layers=n_layers, devices=self.devices
+            )
+        else:
+            model, tokenizer = loaded
+        self.model, self.tokenizer = model, tokenizer
         self.stream = Stream(model, name=source.name, n_layers=n_layers)
         self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
         self.head = Head(model, self.stream.trunk) if self.is_whole else None
@@ -105,8 +103,7 @@ class LanguageModel:
 
     def forward(self, token_ids: np.ndarray, *, final_norm: bool = True, logits: bool = False) -> States:
         """Hidden states, loss and entropy of one prompt, of shape (n_tokens,); see `forward_batch`."""
-        (states,) = self.forward_batch(np.asarray(token_ids)[None], final_norm=final_norm, logits=logits)
-        return states
+        return self.forward_batch(np.asarray(token_ids)[None], final_norm=final_norm, logits=logits)[0]
 
     @torch.inference_mode()
     def forward_batch(
@@ -117,13 +114,11 @@ class LanguageModel:
         Parameters
         ----------
         token_ids
-            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here
-            where the model needs it, and its position dropped from what is
-            returned. The token after BOS counts in the loss.
+            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here where the model needs it,
+            and its position dropped from what is returned. The token after BOS counts in the loss.
         final_norm
-            Whether the last state of a whole model, of index L, is the one after the final norm, as
-            transformers has it; else it is the residual stream that the norm is applied to. The
-            states below L are before the norm in any case, in a model loaded in part all of them.
+            Whether the last state of a whole model, of index L, is the one after the final norm, as transformers
+            has it; else it is the residual stream that the norm is applied to, as are all states below L.
         logits
             Whether to return the cloud of the logits; a model loaded in part has none.
 
@@ -162,8 +157,8 @@ class LanguageModel:
     def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
         """Hidden states of many short texts at the last token of each.
 
-        What texts have in common at their beginning is read once, where the model can be made to do so
-        and does it right.
+        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at their
+        beginning is read once, where the model can be made to do so and does it right.
 
         Parameters
         ----------
@@ -171,11 +166,6 @@ class LanguageModel:
             Token ids of each text, without special tokens; at least one text.
         bos
             Whether BOS is fed before each text.
-
-        Returns
-        -------
-        torch.Tensor
-            float32, shape (n_layers + 1, n_texts, width), on the CPU.
 
         Raises
         ------
@@ -185,20 +175,16 @@ class LanguageModel:
         """
         start = [self.tokenizer.bos_token_id] if bos else []
         rows = [[*start, *ids] for ids in token_ids]
-        self._check_lengths([len(row) - len(start) for row in rows], n_special=len(start))
-        longest = max(map(len, rows))
+        longest, context = max(map(len, rows)), blocks.context(self.model.config)
+        if min(map(len, rows)) == len(start):
+            raise InputError(f"the tokenizer of {self.source.name!r} makes no token of a text: give other texts")
+        if context and longest > context:
+            raise InputError(
+                f"a text has {longest - len(start)} tokens, and model {self.source.name!r} reads "
+                f"{context - len(start)} at most: give shorter texts"
+            )
         # some families see a window only, which a longer text may leave
         if self._shares_prefixes is None or (self._shares_prefixes and longest > self._longest):
             self._shares_prefixes = short_texts.can_share(self.stream, rows)
         self._longest = max(longest, self._longest)
         return short_texts.last_token(self.stream, rows, shared=self._shares_prefixes)
-
-    def _check_lengths(self, lengths: list[int], *, n_special: int) -> None:
-        longest = blocks.context(self.model.config)
-        if min(lengths) == 0:
-            raise InputError(f"the tokenizer of {self.source.name!r} makes no token of a text: give other texts")
-        if longest and max(lengths) + n_special > longest:
-            raise InputError(
-                f"a text has {max(lengths)} tokens, and model {self.source.name!r} reads {longest - n_special} at "
-                "most: give shorter texts"
-            )

@@ -4,6 +4,7 @@ A token sees those before it in its own text and nothing else, so that a beginni
 read once. Miao et al., arXiv:2305.09781, verify drafts of a text so.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,20 +32,15 @@ class Tree:
 
 
 def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]:
-    """Sort texts by their tokens and cut them into trees of about so many nodes.
+    """Sort texts, none of them empty, by their tokens and cut them into trees of up to `n_nodes` nodes.
 
-    Parameters
-    ----------
-    token_ids
-        Token ids of each text; none is empty.
-    n_nodes
-        Nodes of a tree, unless a single text has more.
+    A single text that has more is a tree of its own.
     """
-    order = sorted(range(len(token_ids)), key=lambda i: list(token_ids[i]))
     group: list[int] = []
     size = 0
-    for i in order:
-        new = len(token_ids[i]) - (_shared(token_ids[group[-1]], token_ids[i]) if group else 0)
+    for i in sorted(range(len(token_ids)), key=lambda i: list(token_ids[i])):
+        pairs = zip(token_ids[group[-1]] if group else (), token_ids[i], strict=False)
+        new = len(token_ids[i]) - sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if group and size + new > n_nodes:
             yield _tree(token_ids, group)
             group, size, new = [], 0, len(token_ids[i])
@@ -53,34 +49,17 @@ def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]
     yield _tree(token_ids, group)
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning of two texts."""
-    for n, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return n
-    return min(len(first), len(second))
-
-
 def _tree(token_ids: Sequence[Sequence[int]], group: list[int]) -> Tree:
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) → node
-    paths, last = [], []
+    paths = []
     for i in group:
         node, path = -1, []
         for token in token_ids[i]:
             node = nodes.setdefault((node, int(token)), len(nodes))
             path.append(node)
-        paths.append(path)
-        last.append(node)
-    depth = torch.zeros(len(nodes), dtype=torch.int64)
+        paths.append(torch.tensor(path))
     sees = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
     for path in paths:
-        places = torch.tensor(path)
-        depth[places] = torch.arange(len(path))
-        sees[places[:, None], places] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
-    return Tree(
-        token_ids=torch.tensor([token for _, token in nodes]),
-        depth=depth,
-        sees=sees,
-        texts=group,
-        last=torch.tensor(last),
-    )
+        sees[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
+    tokens, last = torch.tensor([token for _, token in nodes]), torch.stack([path[-1] for path in paths])
+    return Tree(token_ids=tokens, depth=sees.sum(1) - 1, sees=sees, texts=group, last=last)

@@ -2,8 +2,10 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from token_geometry.states import prefix_trees
 from token_geometry.states.stream import Stream
@@ -17,19 +19,15 @@ TREE_TOKENS = 192
 TREES_AT_ONCE = 6
 """How many such groups are read at a time."""
 
+_padded = partial(pad_sequence, batch_first=True)
+
 
 def last_token(stream: Stream, rows: list[list[int]], *, shared: bool) -> torch.Tensor:
     """States of texts at their last token, float32 and on the CPU, shape (layer, text, width).
 
-    Parameters
-    ----------
-    stream
-        The model.
-    rows
-        Tokens of each text, BOS included where it is fed.
-    shared
-        Whether what texts have in common at their beginning is read once. Else they are sorted by length
-        and read in batches; a shorter one is filled up behind its last token, which cannot see it.
+    `rows` are the tokens of each text, BOS included where it is fed. If `shared`, what texts have in common at
+    their beginning is read once. Else they are sorted by length and read in batches; a shorter one is filled up
+    behind its last token, which cannot see it.
     """
     return torch.stack(_by_text((_read_trees if shared else _read_batches)(stream, rows)), dim=1)
 
@@ -54,10 +52,8 @@ def can_share(stream: Stream, rows: list[list[int]]) -> bool:
 
 def _read_batches(stream: Stream, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Texts by index, and their states at the last token, shape (text, layer, width)."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for batch in _batches(order, [len(row) for row in rows]):
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(rows[i]) for i in batch], batch_first=True)
-        layers, _ = stream.read(ids)
+    for batch in _batches([len(row) for row in rows]):
+        layers, _ = stream.read(_padded([torch.tensor(rows[i]) for i in batch]))
         place = torch.arange(len(batch)), torch.tensor([len(rows[i]) - 1 for i in batch])
         yield batch, torch.stack([layer[place] for layer in layers], dim=1)
 
@@ -67,24 +63,24 @@ def _read_trees(stream: Stream, rows: list[list[int]]) -> Iterator[tuple[list[in
     trees = list(prefix_trees.trees(rows, n_nodes=TREE_TOKENS))
     for start in range(0, len(trees), TREES_AT_ONCE):
         batch = trees[start : start + TREES_AT_ONCE]
-        size = max(len(tree.token_ids) for tree in batch)
-        ids, depth = torch.zeros(2, len(batch), size, dtype=torch.int64)
+        ids = _padded([tree.token_ids for tree in batch])
         # what fills up a smaller tree sees itself, since a softmax needs something to see
-        sees = torch.eye(size, dtype=torch.bool).repeat(len(batch), 1, 1)
+        sees = torch.eye(ids.shape[1], dtype=torch.bool).repeat(len(batch), 1, 1)
         for row, tree in enumerate(batch):
-            n = len(tree.token_ids)
-            ids[row, :n], depth[row, :n], sees[row, :n, :n] = tree.token_ids, tree.depth, tree.sees
+            sees[row, : len(tree.sees), : len(tree.sees)] = tree.sees
         mask = torch.zeros(sees.shape, dtype=stream.model.dtype)
         mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
-        layers, _ = stream.read(ids, position_ids=depth, attention_mask=mask[:, None])
+        layers, _ = stream.read(
+            ids, position_ids=_padded([tree.depth for tree in batch]), attention_mask=mask[:, None]
+        )
         for row, tree in enumerate(batch):
             yield tree.texts, torch.stack([layer[row, tree.last] for layer in layers], dim=1)
 
 
-def _batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """Runs of `order` that have `BATCH_TOKENS` tokens at most when they are filled up to their longest."""
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Texts by length that have `BATCH_TOKENS` tokens at most when they are filled up to their longest."""
     batch: list[int] = []
-    for i in order:
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
             yield batch
             batch = []

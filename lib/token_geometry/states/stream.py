@@ -27,18 +27,13 @@ _thread = threading.local()
 class Stream:
     """The blocks of a loaded model, which are read while a text passes through them.
 
-    Parameters
-    ----------
-    model
-        A transformers model, with a head or cut after its first blocks.
-    name
-        Name of the model, for errors.
-    n_layers
-        Index of the last state that is wanted of a model that was cut; None: the model is whole.
+    The model is a whole one of transformers, or one cut after its first blocks, of which `n_layers` is the index
+    of the last state that is wanted. Errors call it by `name`.
     """
 
     def __init__(self, model, *, name: str, n_layers: int | None):
         self.model, self.name, self.is_whole = model, name, n_layers is None
+        self._what = f"model {name!r} is a {type(model).__name__}"
         self.trunk = blocks.trunk(model)
         n_blocks = blocks.depth(model.config) if n_layers is None else max(n_layers, 1)
         found = self.trunk.get_submodule(blocks.find(self.trunk, n_blocks))
@@ -53,23 +48,16 @@ class Stream:
     def read(
         self, ids: torch.Tensor, *, final_norm: bool = True, **more
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Pass texts of one length through the model.
+        """Pass texts of one length through the model, given as token ids, shape (n_texts, n_tokens).
 
-        Parameters
-        ----------
-        ids
-            Token ids, shape (n_texts, n_tokens).
-        final_norm
-            Whether the last state of a whole model is taken after the final norm.
-        more
-            What the network takes besides: `position_ids`, `attention_mask`.
+        With `final_norm` the last state of a whole model is taken after the final norm. `more` is what the network
+        takes besides: `position_ids`, `attention_mask`.
 
         Returns
         -------
-        list of torch.Tensor
-            The input of the first block and the output of each, shape (n_texts, n_tokens, width).
-        torch.Tensor
-            What the head is applied to.
+        layers, last
+            The input of the first block and the output of each, and what the head is applied to, each of
+            shape (n_texts, n_tokens, width).
 
         Raises
         ------
@@ -77,8 +65,12 @@ class Stream:
             If a token is outside of the vocabulary, later tokens change the states of earlier ones, the
             model has no residual stream, or its last state has another width.
         """
-        self._check_vocabulary(ids)
-        device = self.model.device
+        device, n_vocabulary = self.model.device, blocks.vocabulary(self.model.config)
+        if int(ids.max()) >= n_vocabulary:
+            raise InputError(
+                f"token id {int(ids.max())} is outside the vocabulary of {self.name!r} "
+                f"({n_vocabulary} entries): its tokenizer belongs to another model"
+            )
         ids, more = ids.to(device), {name: tensor.to(device) for name, tensor in more.items()}
         if self._alone is None:
             self._alone = self._check_behavior(ids)
@@ -117,25 +109,17 @@ class Stream:
             _thread.states = None
         if not is_chain or len(states) != max(self.n_layers, 1) + 1:
             raise InputError(
-                f"model {self.name!r} is a {type(self.model).__name__}, whose blocks do not hand their states on "
-                "to one another: it has no residual stream to measure; choose another model"
+                f"{self._what}, whose blocks do not hand their states on to one another: it has no residual "
+                "stream to measure; choose another model"
             )
         for state in states:
             if state.shape != (*ids.shape, state.shape[-1]):
                 raise InputError(
-                    f"model {self.name!r} is a {type(self.model).__name__}, whose blocks hand on states of shape "
-                    f"{tuple(state.shape)} for {ids.shape[1]} tokens of {len(ids)} text(s): it has no residual "
-                    "stream of one vector per token; choose another model"
+                    f"{self._what}, whose blocks hand on states of shape {tuple(state.shape)} for {ids.shape[1]} "
+                    f"tokens of {len(ids)} text(s): it has no residual stream of one vector per token; choose "
+                    "another model"
                 )
         return states, last
-
-    def _check_vocabulary(self, ids: torch.Tensor) -> None:
-        n_vocabulary = blocks.vocabulary(self.model.config)
-        if int(ids.max()) >= n_vocabulary:
-            raise InputError(
-                f"token id {int(ids.max())} is outside the vocabulary of {self.name!r} "
-                f"({n_vocabulary} entries): its tokenizer belongs to another model"
-            )
 
     def _check_behavior(self, ids: torch.Tensor) -> bool:
         """Whether texts have to pass alone, since those beside them change their states."""
@@ -153,9 +137,9 @@ class Stream:
         # experts take sums in an order that depends on how many tokens they are given
         if leak > max(_ROUND_OFF, unit, 4 * noise):
             raise InputError(
-                f"model {self.name!r} is a {type(self.model).__name__} that sees the tokens behind a token (an "
-                "encoder, or trained to fill gaps): a loss of the next token means nothing, and states depend on "
-                "what stands behind; choose a causal language model"
+                f"{self._what} that sees the tokens behind a token (an encoder, or trained to fill gaps): a loss "
+                "of the next token means nothing, and states depend on what stands behind; choose a causal "
+                "language model"
             )
         return noise > max(_ROUND_OFF, 4 * unit)
 
@@ -173,7 +157,8 @@ def _entered(place: int, block, arguments: tuple, options: dict) -> None:
     state = _tensor(arguments or options.get("hidden_states", tuple(options.values())))
     if place == 0 and not states:
         states.append(state)
-    elif len(states) != place + 1 or not _same(states[-1], state):
+    # a state moves on to the next GPU where a model is spread over several
+    elif len(states) != place + 1 or not (states[-1] is state or torch.equal(states[-1].to(state.device), state)):
         _thread.is_chain = False
 
 
@@ -181,11 +166,6 @@ def _left(place: int, block, arguments: tuple, output) -> None:
     states = getattr(_thread, "states", None)
     if states is not None:
         states.append(_tensor(output))
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # one moves on to the next GPU where a model is spread over several
-    return one is other or (one.shape == other.shape and torch.equal(one.to(other.device), other))
 
 
 def _tensor(output) -> torch.Tensor:
