@@ -111,7 +111,7 @@ def _install_quarto() -> bool:
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
     environment = (project.root() / "environment.yml").read_text(encoding="utf-8")
-    package = re.search(r"quarto-cli==[\w.]+", environment).group()
+    (package,) = re.findall(r"quarto-cli==[\w.]+", environment)
     if Path(sys.prefix).resolve() != (project.root() / ".venv").resolve():
         print(f"No Quarto here; rendering with pandoc (for Quarto: pip install {package}).", flush=True)
         return False

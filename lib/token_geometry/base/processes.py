@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,7 +21,7 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
-def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Iterator:
+def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Generator:
     """What a function makes of items, in their order, while others work on those that follow.
 
     The calling thread takes an item only when fewer than `ahead` are under way, done ones that wait for an earlier

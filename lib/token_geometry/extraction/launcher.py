@@ -60,7 +60,7 @@ def _follow(command: list[str], num_processes: int) -> None:
     refusals: list[str] = []
     others: deque[str] = deque(maxlen=200)
     try:
-        for line in process.stdout:
+        for line in process.stdout or ():
             if line.startswith(f"{MARK}error: "):
                 refusals.append(line.removeprefix(f"{MARK}error: ").strip())
             elif line.startswith(MARK):
@@ -69,7 +69,8 @@ def _follow(command: list[str], num_processes: int) -> None:
                 others.append(line)
         status = process.wait()
     finally:
-        process.stdin.close()
+        if process.stdin:
+            process.stdin.close()
         process.terminate()  # which does nothing where it has ended
         try:
             process.wait(_SECONDS_TO_END)

@@ -1,6 +1,6 @@
 """What comes behind the passes: tables become shards, while the next prompts go through the model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def behind(
     batch_size: int,
     n_processes: int = 1,
     n_writers: int | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Finish tables in other processes, while this one makes those of the next batch.
 
     Parameters

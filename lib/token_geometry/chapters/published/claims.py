@@ -73,9 +73,11 @@ def _overlap_gain(evidence: Evidence) -> Estimate | None:
 
 
 def _correlation_lead(evidence: Evidence) -> Estimate | None:
-    layer, _ = evidence.strongest(2) or (None, None)
+    found = evidence.strongest(2)
+    if found is None:
+        return None
     peak = evidence.peak_layer(evidence.levels[0], 2)
-    return layer and Estimate(layer / evidence.n_blocks - peak / evidence.n_blocks)
+    return Estimate(found[0] / evidence.n_blocks - peak / evidence.n_blocks)
 
 
 def _largest_correlation(evidence: Evidence, scale: int) -> Estimate | None:
@@ -144,9 +146,9 @@ def peaks(results: RunResults) -> pd.DataFrame:
     rows = []
     for evidence in of_all(results):
         for level in dict.fromkeys(evidence.levels) if 2 in evidence.scales else ():
-            at = {"shuffle_level": level, "layer": evidence.peak_layer(level, 2)}
+            at: dict = {"shuffle_level": level, "layer": evidence.peak_layer(level, 2)}
             height = asdict(evidence.at("intrinsic_dimension", at | {"scale": 2}))
-            row = {"model_title": evidence.title, "side": evidence.side} | at
+            row: dict = {"model_title": evidence.title, "side": evidence.side} | at
             row |= {"relative_depth": at["layer"] / evidence.n_blocks, "mean": height.pop("value")}
             rows.append(row | height | {"n_prompts": evidence.n_prompts})
     return pd.DataFrame(rows)
