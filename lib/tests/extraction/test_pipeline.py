@@ -52,6 +52,7 @@ def left_half_written(directory):
     return list(directory.glob(".*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_neighbors", [True, False])
 def test_processes_write_what_this_one_writes_to_the_bit_and_in_order(tmp_path, keep_neighbors):
     alone, behind = tmp_path / "alone", tmp_path / "behind"
@@ -101,6 +102,7 @@ def test_tables_are_made_no_further_ahead_than_there_is_room_for():
     assert n_done == 200 and largest <= 6
 
 
+@pytest.mark.slow
 def test_the_error_of_a_process_is_the_line_it_would_be_here(tmp_path, refused):
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
@@ -119,6 +121,7 @@ def test_the_error_of_a_process_is_the_line_it_would_be_here(tmp_path, refused):
     assert not left_half_written(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_in_one_line(tmp_path, refused):
     def made():
         for number in range(100):
@@ -154,6 +157,7 @@ for _ in pipeline.behind(made(), keep_neighbors=True, batch_size=2, n_writers=2)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_or_killed_run_ends_its_processes_and_leaves_whole_shards(tmp_path, how):
     here = str(Path(__file__).parent)
@@ -229,6 +233,7 @@ def forty_shards(tmp_path):
     return directory
 
 
+@pytest.mark.slow
 def test_observables_are_the_same_on_one_core_and_on_all(forty_shards, monkeypatch, refused):
     monkeypatch.setattr(processes, "cores", lambda: 1)
     alone = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
