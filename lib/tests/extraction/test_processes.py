@@ -162,7 +162,8 @@ def test_the_error_of_a_worker_becomes_one_line(program, words, refused, capsys)
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     program = (
         "import os, sys, time; from pathlib import Path; from token_geometry import worker;"
-        "worker.processes.end_with(os.getppid(), worker._input_is_over); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
+        "worker.processes.end_with(os.getppid(), worker._input_is_over);"
+        "Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
     )
     starter = (
         "import sys; from token_geometry.extraction import launcher;"

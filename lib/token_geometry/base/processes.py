@@ -93,7 +93,7 @@ def _begin(parent: int) -> None:
 
 
 def end_with(parent: int, is_over: Callable[[], object] = lambda: time.sleep(1)) -> None:
-    """End this process with the one that started it, or when `is_over`, which takes a second, returns something."""
+    """End this process with the one that started it, or when `is_over`, which takes a second, returns true."""
 
     def watch():
         while os.getppid() == parent and not is_over():

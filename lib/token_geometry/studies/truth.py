@@ -53,7 +53,8 @@ TITLES = {
 }
 """What the variables of the dataset are; all are without unit."""
 
-Sets, Arrays = Sequence[Statements], Sequence[np.ndarray]
+Sets = Sequence[Statements]
+Arrays = Sequence[np.ndarray]
 
 _NEGATION = "neg_"
 
