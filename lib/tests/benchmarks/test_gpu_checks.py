@@ -10,6 +10,8 @@ import readme
 
 from token_geometry.base import project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
@@ -76,8 +78,6 @@ def test_the_differences_that_a_check_finds_are_those_that_there_are(started):
 import sys, json
 sys.path.insert(0, "lib/benchmarks")
 import gpu_checks
-
-pytestmark = pytest.mark.slow
 bench = gpu_checks.Bench("tiny", dtype="float32", device="cpu", n_prompts=2, n_tokens=64)
 one, other = (made.label() for made in bench.tables(bench.keys))
 spread = one.copy(deep=True)

@@ -1,7 +1,6 @@
 """Chapters on results made for the purpose: what is missing of a run is said, and nothing fails."""
 
 import ast
-import itertools
 import json
 import pkgutil
 import re
@@ -139,7 +138,10 @@ def label(cell):
     return lines[0].removeprefix("#| label: ") if lines else None
 
 
-@pytest.mark.parametrize(("chapter", "run"), list(itertools.product(CHAPTERS, RUNS)))
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=[pytest.mark.slow] * (n < 2)) for n, run in enumerate(RUNS)]
+)
 @pytest.mark.filterwarnings("error")
 def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, monkeypatch):
     results = RUNS[run]()
