@@ -1,4 +1,4 @@
-# `make book` builds the report, `make test` runs the tests.
+# `make book` builds the report, `make test` runs the tests, `make check` in a minute what needs no real model.
 # With an environment active (virtualenv or conda) it is used as it is; else .venv is made by lib/install.py.
 
 PYTHON ?= python3
@@ -9,7 +9,11 @@ RENDERER ?= auto
 ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 BIN := $(or $(ACTIVE),$(CURDIR)/.venv)/bin
 
-.PHONY: book results test clean environment
+# a whole .venv is kept; one of another Python only where none is asked for by PYTHON=
+INSTALL = "$(if $(ACTIVE),python3,$(PYTHON))" lib/install.py $(if $(ACTIVE),--active "$(ACTIVE)") \
+	$(if $(filter file,$(origin PYTHON)),--any-python)
+
+.PHONY: book results test check clean environment
 book: environment
 	@PATH="$(BIN):$$PATH" python -m token_geometry book $(RUN) --renderer $(RENDERER)
 
@@ -19,10 +23,12 @@ results: environment
 test: environment
 	@PATH="$(BIN):$$PATH" python -m pytest lib
 
-# a whole .venv is kept; one of another Python only where none is asked for by PYTHON=
+check:
+	@$(INSTALL) --dev
+	@PATH="$(BIN):$$PATH" python lib/check.py
+
 environment:
-	@"$(if $(ACTIVE),python3,$(PYTHON))" lib/install.py $(if $(ACTIVE),--active "$(ACTIVE)") \
-	$(if $(filter file,$(origin PYTHON)),--any-python)
+	@$(INSTALL)
 
 # leaves results and downloads alone: they are what takes long
 clean:

@@ -21,7 +21,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 READY = os.path.join(VENV, "ready")
 """Written last: an environment without it is not whole."""
 CONSTRAINTS = os.path.join(ROOT, "lib", "constraints.txt")
-EXTRAS = "[report,test]"
+EXTRAS = ["report", "test"]
 
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 """PyTorch's index of builds without CUDA."""
@@ -39,15 +39,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--active", metavar="PREFIX", help="only check the environment that is active")
     parser.add_argument("--dadapy", metavar="FOLDER", help="only make the environment of DADApy in this folder")
+    parser.add_argument("--dev", action="store_true", help="with what make check runs")
     parser.add_argument("--any-python", action="store_true", help="keep a whole .venv, of whatever Python it is")
     options = parser.parse_args()
     try:
         if options.active:
-            check_active(options.active)
+            check_active(options.active, options.dev)
         elif options.dadapy:
             make_dadapy(options.dadapy)
         else:
-            make_venv(options.any_python)
+            make_venv(options.any_python, options.dev)
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
         return 1
@@ -61,26 +62,33 @@ def main():
     return 0
 
 
-def check_active(prefix):
+def check_active(prefix, dev):
     """Refuse an active environment that lacks something: nothing is installed into it without being asked."""
     needed = ("token_geometry", "papermill", "altair", "pytest")
+    needed += ("ruff", "mypy", "importlinter") if dev else ()
     find = f"import importlib.util as u; print(*(n for n in {needed!r} if u.find_spec(n) is None))"
     done = run([os.path.join(prefix, "bin", "python"), "-c", find])
     missing = done.stdout.split() if done and done.returncode == 0 else ["a working Python"]
     if missing:
         raise Refused(
             "the active environment {} lacks {}: deactivate it, and make uses one of its own; or "
-            "pip install -c lib/constraints.txt -e 'lib{}'".format(prefix, ", ".join(missing), EXTRAS)
+            "pip install -c lib/constraints.txt -e 'lib{}'".format(prefix, ", ".join(missing), extras(dev))
         )
 
 
-def make_venv(any_python):
+def extras(dev):
+    """The extras as a requirement names them."""
+    return "[{}]".format(",".join(EXTRAS + ["dev"] * dev))
+
+
+def make_venv(any_python, dev):
     """Make `.venv` unless it is whole, of this Python, and of today's requirements."""
     version = "{}.{}".format(*sys.version_info[:2])
     wanted = wanted_digest()
     found = read_ready()
     same_python = bool(found) and (any_python or found[0] == version)
-    if same_python and found[1] == wanted:
+    had_dev = same_python and found[2:] == ["dev"]
+    if same_python and found[1] == wanted and (had_dev or not dev):
         return
     if not same_python:
         check_python(version)
@@ -93,9 +101,10 @@ def make_venv(any_python):
     else:
         os.remove(READY)
     uv = find_uv()
-    install(uv, uv_settings(PYTHON) if uv else {})
+    install(uv, uv_settings(PYTHON) if uv else {}, dev or had_dev)
     with open(READY + ".partial", "w") as file:
-        file.write(f"{found[0] if same_python else version} {wanted}\n")
+        words = [found[0] if same_python else version, wanted] + ["dev"] * (dev or had_dev)
+        file.write(" ".join(words) + "\n")
     os.replace(READY + ".partial", READY)
     print(f"{VENV} is ready", flush=True)
 
@@ -133,14 +142,14 @@ def wanted_digest():
 
 
 def read_ready():
-    """Python version and digest of a whole `.venv` whose Python still runs, or None."""
+    """Python version, digest and perhaps "dev" of a whole `.venv` whose Python still runs, or None."""
     try:
         with open(READY) as file:
-            version, digest = file.read().split()
+            version, digest, *dev = file.read().split()
     except (OSError, ValueError):
         return None
     done = run([PYTHON, "-c", "import sys; print('{}.{}'.format(*sys.version_info[:2]))"])
-    return (version, digest) if done and done.stdout.strip() == version else None
+    return [version, digest] + dev if done and done.stdout.strip() == version else None
 
 
 def check_python(version):
@@ -244,14 +253,14 @@ def uv_install(uv, python, environment):
     return [uv, "pip", "install", "--no-progress", *index, "--python", python]
 
 
-def install(uv, settings):
+def install(uv, settings, dev):
     """Install the package with what the report needs, and show what is downloaded."""
     environment = dict(os.environ, **settings)
     environment.pop("VIRTUAL_ENV", None)
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command = uv_install(uv, PYTHON, environment) if uv else pip
     command += ["--constraint", CONSTRAINTS, *cpu_options(uv, environment)]
-    requirement = ["--editable", os.path.join(ROOT, "lib") + EXTRAS]
+    requirement = ["--editable", os.path.join(ROOT, "lib") + extras(dev)]
     with open(CONSTRAINTS) as file:
         torch = re.search(r"^torch==[^\s;]+", file.read(), re.MULTILINE).group()
     # torch alone shows which build it is

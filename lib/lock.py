@@ -5,6 +5,7 @@ holds already are kept; `--upgrade` takes the newest of the index, `--upgrade-pa
 """
 
 import argparse
+import functools
 import re
 import subprocess
 import sys
@@ -31,6 +32,7 @@ MACOS = (15, 0)
 """The oldest macOS that Apple mended when the versions were last chosen."""
 
 
+@functools.cache
 def targets() -> dict[tuple[str, str], tuple[list[tags.Tag], dict[str, str]]]:
     """Tags, best first, and environment of markers for every Python and platform that is supported."""
     found = {}

@@ -1,10 +1,11 @@
-"""Before rendering: run what is stale of the active profile's run, lay out the chart library and the catalog."""
+"""Before rendering: run what is stale of the active profile's run, lay out the chart library and the tables."""
 
 import importlib.metadata
 import sys
 
 from token_geometry.__main__ import main
 from token_geometry.base import project
+from token_geometry.chapters import families
 from token_geometry.chapters.charts import BUNDLE
 from token_geometry.observables import catalog
 
@@ -22,12 +23,13 @@ def write_bundle() -> None:
         partial.replace(target)
 
 
-def write_catalog() -> None:
-    """Write the table of observables that the chapter on methods includes."""
-    (project.root() / "book" / "_observables.md").write_text(catalog.as_table(), encoding="utf-8")
+def write_tables() -> None:
+    """Write what chapters include: the table of observables, and what is known of the families of models."""
+    for name, text in (("observables", catalog.as_table()), ("families", families.as_page())):
+        (project.root() / "book" / f"_{name}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     write_bundle()
-    write_catalog()
+    write_tables()
     sys.exit(main(["run"]))

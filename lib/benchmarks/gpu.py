@@ -135,9 +135,9 @@ class Pipeline:
     def whole(self, batch: list[prompts.Prompt]) -> None:
         """As an extraction and the reduction to observables run it, without a stopwatch."""
         keys = [ShardKey(prompt, 0) for prompt in batch]
-        for key, shard in zip(keys, shards.make_shards(self.model, keys, self.request, {}), strict=True):
+        for key, made in zip(keys, shards.make_tables(self.model, keys, self.request, {}), strict=True):
             path = self.folder / key.file_name()
-            store.write(shard, path)
+            store.write(made.label(), path)
             catalog.observables(store.read(path))
 
     def seconds(self, step, chosen: list[prompts.Prompt]) -> float:
@@ -191,7 +191,7 @@ def benchmark(options: argparse.Namespace) -> None:
         print(f"no GPU is used: {shape} shapes on the CPU")
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(shape, dtype=dtype, device=device)
-        batch_size = options.batch_size or batching.fitting(model, options.n_tokens)
+        batch_size = batching.fitting(model, options.n_tokens, size=options.batch_size)[0]
         request = Extraction(
             model=shape,
             corpus="",

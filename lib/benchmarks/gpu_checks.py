@@ -300,7 +300,7 @@ def benchmark(options: argparse.Namespace) -> None:
     bench = Bench(shape, dtype=dtype, device=device, n_prompts=n_prompts, n_tokens=n_tokens)
     for key in bench.keys[:N_WARM_UP]:
         bench.tables([key])
-    size = batching.fitting(bench.model, n_tokens)
+    size, _ = batching.fitting(bench.model, n_tokens)
     if shape != "tiny":  # whose batches an allocator has room for at any time
         # before larger batches leave an allocator with memory of its own
         results["halving"] = halving(bench, size=min(8, n_prompts))

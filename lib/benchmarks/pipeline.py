@@ -1,4 +1,4 @@
-"""Everything but the pass and the geometry: how many prompts a second are labelled, written and reduced.
+"""Everything but the pass and the geometry: how many prompts per second are labelled, written and reduced.
 
 Tables of the shapes of Llama-3-8B, made once from random points, go through what an extraction does with
 them behind a GPU, and through the reduction of the observables notebook. Each number of cores is a process

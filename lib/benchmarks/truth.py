@@ -1,4 +1,4 @@
-"""Statements to a layer: this library against whole passes, one a statement and in padded batches.
+"""Statements to a layer: this library against whole passes, one per statement and in padded batches.
 
 All three find the same states, which is checked. They take turns, so that whatever else the machine does
 falls on all of them.

@@ -10,19 +10,31 @@ import pytest
 import torch
 import transformers
 import xarray as xr
-from oracles import brute_force, two_prompts
+from oracles import brute_force, read_shards, two_prompts
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import extraction, plan
+from token_geometry.extraction import extraction
 from token_geometry.geometry import dadapy
 from token_geometry.models import sources
 from token_geometry.requests.reduction import Reduction
 from token_geometry.states.model import LanguageModel
 from token_geometry.studies import reduction
 from token_geometry.texts import corpora
+
+OF_A_MODEL = {
+    "smollm2", "smollm2_gguf", "gemma3", "tokenizer", "tokenizers", "readings", "clouds", "structured", "shuffled",
+    "calibrated", "live_dadapy", "sotu",
+}  # fmt: skip
+"""Fixtures that need what is downloaded; a test that takes one is marked `model`."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not OF_A_MODEL.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.model)
 
 
 @pytest.fixture
@@ -181,7 +193,7 @@ def readings(tmp_path_factory, smollm2):
         model="smollm2-135m", shuffle_level=0
     )
     result = []
-    for shard in plan.read_shards(directory):
+    for shard in read_shards(directory):
         ids = torch.from_numpy(shard["token_id"].values.astype(np.int64))[None]
         with torch.inference_mode():
             output = smollm2.model(ids, labels=ids, output_hidden_states=True)
@@ -208,4 +220,4 @@ def live_dadapy():
 @pytest.fixture(scope="session")
 def clouds(readings):
     """For each prompt the clouds of its layers, from float64 distances of the distinct points."""
-    return [[brute_force(points) for points in plan.hidden] for reading in readings]
+    return [[brute_force(points) for points in reading.hidden] for reading in readings]

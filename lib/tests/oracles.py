@@ -101,11 +101,17 @@ def two_prompts(folder):
     )
 
 
+def read_shards(directory):
+    """The shards of a complete extraction."""
+    planned = plan.read_plan(Path(directory))
+    return (plan.read_shard(path, planned["recipe_digest"]) for path in plan.shard_files(Path(directory), planned))
+
+
 def pin():
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder:
         directory = extraction.extract(two_prompts(folder))
-        shard = next(iter(plan.read_shards(directory)))
+        shard = next(iter(read_shards(directory)))
     tables = shard["neighbor_distance"].values[list(LAYERS)]
     found = {name: of_points(points) for name, points in clouds().items()}
     found |= {"tables": tables, "layers": np.stack(dadapy.estimate(tables))}

@@ -3,11 +3,11 @@
 import importlib
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # jsonschema, which Altair and nbformat import, would compile a grammar for a check of internationalized
 # addresses that nothing here asks for. That takes three seconds of every process; jsonschema does without.
-sys.modules.setdefault("rfc3987_syntax", None)
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def __getattr__(name: str):

@@ -25,10 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="token-geometry")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing or stale of a declared run")
-    run.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
-    run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
     of_book = commands.add_parser("book", help="render the book of a declared run")
-    of_book.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    for command in (run, of_book):
+        command.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
+    run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
     of_book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
     options = parser.parse_args(argv)
     try:
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         if options.command == "book":
             return render(declared, renderer=options.renderer)
         if options.dry_run:
-            found = forecast.forecasts(declared)
-            print(forecast.describe(declared, found))
-            return int(any(one.problem for one in found))
+            described, n_problems = forecast.describe(declared)
+            print(described)
+            return int(n_problems > 0)
         if not execution.execute(declared):
             print(f"run {declared.name}: all results are there and fresh, nothing to compute")
     except InputError as error:
@@ -59,17 +59,12 @@ def render(run: Run, *, renderer: str) -> int:
     run
         The run whose results the chapters show.
     renderer
-        `quarto`, `pandoc`, or `auto`: Quarto where there is one.
+        `quarto`, which is refused where there is none, `pandoc`, or `auto`: Quarto where there is one.
 
     Returns
     -------
     int
         Exit status.
-
-    Raises
-    ------
-    InputError
-        If Quarto is asked for and there is none.
     """
     quarto = find_quarto() if renderer != "pandoc" else None
     if quarto is None and renderer == "auto" and _install_quarto():
@@ -115,9 +110,8 @@ def _install_quarto() -> bool:
     tried = Path(sys.prefix) / "quarto-tried"
     if tried.exists() or importlib.util.find_spec("quarto_cli"):
         return False
-    package = re.search(
-        r"quarto-cli==[\w.]+", (project.root() / "environment.yml").read_text(encoding="utf-8")
-    ).group()
+    environment = (project.root() / "environment.yml").read_text(encoding="utf-8")
+    (package,) = re.findall(r"quarto-cli==[\w.]+", environment)
     if Path(sys.prefix).resolve() != (project.root() / ".venv").resolve():
         print(f"No Quarto here; rendering with pandoc (for Quarto: pip install {package}).", flush=True)
         return False

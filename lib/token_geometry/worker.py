@@ -12,14 +12,13 @@ import io
 import os
 import select
 import sys
-import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
+import torch.distributed
 import yaml
 
-from token_geometry.base import parameters
+from token_geometry.base import parameters, processes
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import engine, plan
 from token_geometry.extraction.launcher import MARK
@@ -34,12 +33,13 @@ _LONGEST = timedelta(days=30)
 def main(argv: list[str] | None = None) -> int:
     """Take part in an extraction; returns the exit status."""
     options = _parser().parse_args(argv)
-    _end_with_parent(options.ends_with_input)
+    processes.end_with(os.getppid(), *([_input_is_over] if options.ends_with_input else []))
     with contextlib.redirect_stdout(_Marked(sys.stdout)), contextlib.redirect_stderr(_Marked(sys.stderr)):
         try:
             for request in _requests(options):
                 share(request)
-            _leave()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
         except InputError as error:
             print(f"error: {error}")
             return 1
@@ -49,16 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 def share(request: Extraction) -> None:
     """Make this process's part of an extraction.
 
-    Parameters
-    ----------
-    request
-        The extraction. If its `num_processes` is not 1, so many processes there must be, of all machines
-        together.
-
     Raises
     ------
     InputError
-        As `extraction.extract`, or if another number of processes came up than was asked for.
+        As `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on all machines.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -80,14 +74,7 @@ def share(request: Extraction) -> None:
             print(f"{state.num_processes} processes")
             found = [stack.enter_context(begin(job, plan.prepare(job), n_processes=state.num_processes))]
         (work,) = broadcast_object_list(found)
-        engine.make(
-            request,
-            work,
-            work.missing[state.process_index :: state.num_processes],
-            devices=job.devices,
-            n_processes=state.num_processes,
-            shows_progress=state.is_main_process,
-        )
+        engine.make(job, work, place=state.process_index, n_processes=state.num_processes)
         state.wait_for_everyone()
 
 
@@ -117,13 +104,6 @@ def _requests(options) -> list[Extraction]:
     return [parameters.build(Extraction, given, noun="parameter")]
 
 
-def _leave() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 class _Marked(io.TextIOBase):
     """Lines with a mark at their beginning, written whole, so that those of several processes stay apart."""
 
@@ -141,18 +121,8 @@ class _Marked(io.TextIOBase):
         self._stream.flush()
 
 
-def _end_with_parent(ends_with_input: bool) -> None:
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            if not ends_with_input:
-                time.sleep(1)
-            elif select.select([sys.stdin], [], [], 1)[0] and not os.read(sys.stdin.fileno(), 1):
-                break
-        os._exit(1)  # shards are written under another name until they are whole
-
-    threading.Thread(target=watch, daemon=True).start()
+def _input_is_over() -> bool:
+    return bool(select.select([sys.stdin], [], [], 1)[0]) and not os.read(sys.stdin.fileno(), 1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import readme
 
 from token_geometry.base import project
 
+pytestmark = pytest.mark.slow
+
 BACKEND = """
 import pathlib, time, zipfile
 def get_requires_for_build_editable(config_settings=None):
@@ -25,7 +27,8 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
         info = "token_geometry-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: token_geometry\\nVersion: 1.0\\n"
-            "Provides-Extra: report\\nProvides-Extra: test\\nRequires-Dist: torch\\n")
+            "Provides-Extra: report\\nProvides-Extra: test\\nProvides-Extra: dev\\n"
+            "Requires-Dist: torch\\nRequires-Dist: mypy ; extra == 'dev'\\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(f"{info}/RECORD", "")
         wheel.writestr("token_geometry.pth", str(pathlib.Path.cwd()))
@@ -76,8 +79,8 @@ def environment(folder, *, uv, **more):
     } | more  # fmt: skip
 
 
-def make(folder, *arguments, uv=False, **more):
-    command = ["make", "--no-print-directory", "environment", f"PYTHON={sys.executable}", *arguments]
+def make(folder, *arguments, target="environment", uv=False, **more):
+    command = ["make", "--no-print-directory", target, f"PYTHON={sys.executable}", *arguments]
     variables = environment(folder, uv=uv, **more)
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
@@ -114,6 +117,20 @@ def test_an_environment_is_made_once_and_brought_up_to_date(small, uv):
     if sys.platform == "linux":
         assert "torch comes with CUDA here: about 3 GB" in changed.stdout
     assert (small / ".venv" / "bin" / "python").exists() and imports(small)
+
+
+def test_the_tools_of_make_check_come_when_it_is_called_and_stay(small):
+    add_wheel(small.parent / "index", "mypy", "1.0")
+    assert make(small).returncode == 0
+    python = small / ".venv" / "bin" / "python"
+    assert subprocess.run([python, "-c", "import mypy"], capture_output=True).returncode
+    (small / "lib" / "check.py").write_text("import mypy; print('checked')")
+    done = make(small, target="check")
+    assert "is made anew" not in done.stdout and done.stdout.endswith("checked\n"), done.stderr
+    assert make(small, target="check").stdout == "checked\n" and make(small).stdout == ""
+    (small / "lib" / "constraints.txt").write_text("torch==1.0+cpu\nuv==0.0.1\n# other versions\n")
+    assert ".venv is ready" in make(small).stdout
+    assert make(small, target="check").stdout == "checked\n"
 
 
 @pytest.mark.parametrize("version", [(3, 10, 2), (3, 15, 0)])
@@ -195,6 +212,9 @@ def test_an_active_environment_that_lacks_the_package_is_left_alone(small, tmp_p
     line = refusal(make(small, VIRTUAL_ENV=str(active)))
     assert str(active) in line and "lacks token_geometry" in line and "deactivate it" in line
     assert sorted(active.rglob("*")) == before and not (small / ".venv").exists()
+    assert "mypy" not in line and "lib[report,test]" in line
+    line = refusal(make(small, target="check", VIRTUAL_ENV=str(active)))
+    assert "ruff, mypy, importlinter" in line and "lib[report,test,dev]" in line
     line = refusal(make(small, CONDA_PREFIX=str(tmp_path / "nothing")))
     assert "a working Python" in line
 

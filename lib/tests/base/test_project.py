@@ -1,6 +1,8 @@
 """What the repository promises about itself: versions, commands, layout."""
 
 import importlib.metadata
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
 
 import lock
+import token_geometry
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters.charts import BUNDLE
@@ -26,6 +29,7 @@ ROOT = project.root()
 
 
 LOCK = (ROOT / "lib" / "constraints.txt").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def locked() -> dict[str, tuple[str, Marker | None, list[str]]]:
@@ -103,6 +107,31 @@ def test_every_pinned_package_installs_on_the_python_of_debian_12():
     assert refusing == {}
 
 
+def test_the_version_is_said_in_one_place_and_everywhere_the_same():
+    assert "version" in tomllib.loads((ROOT / "lib" / "pyproject.toml").read_text())["project"]["dynamic"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == token_geometry.__version__
+    newest, *_ = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest == token_geometry.__version__
+
+
+def test_pre_commit_checks_style_with_the_version_of_the_lock():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert hooks[0]["rev"] == f"v{locked()['ruff'][0]}"
+    assert [hook["id"] for hook in hooks[0]["hooks"]] == ["ruff-check", "ruff-format"]
+
+
+def test_workflows_call_targets_of_the_makefile_on_every_python_that_is_supported():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    jobs = workflow["jobs"].values()
+    runs = [step["run"].split() for job in jobs for step in job["steps"] if "run" in step]
+    called = {words[1] for words in runs if words[0] == "make"}
+    assert called == {"check", "test", "book"} and called <= targets
+    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert pythons == list(dict.fromkeys(version for version, _ in lock.targets()))
+
+
+@pytest.mark.slow
 def test_importing_the_library_needs_nothing_of_the_report():
     report = declared("report").keys() - declared().keys() - {"joblib"}  # which scikit-learn brings
     blocked = sorted({name.replace("-", "_") for name in report} | {"IPython", "vl_convert", "pypandoc"})
@@ -117,11 +146,15 @@ def test_importing_the_library_needs_nothing_of_the_report():
 
 def test_every_command_of_the_readme_is_run_as_it_stands():
     everything = readme.commands()
-    ci = [shlex.split(line) for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make")]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"].values()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    lines += [step["run"] for job in workflow for step in job["steps"] if "run" in step]
+    ci = [shlex.split(line) for line in lines if line.startswith("make")]
     run = [words for words in everything if any(line[: len(words)] == words for line in ci)]
     # by test_notebooks and test_benchmarks
     run += readme.commands("papermill")
     run += readme.commands("torchrun")  # by test_processes
+    run += readme.commands("lib/benchmarks/gpu.sh")  # by test_gpu_checks
     run += readme.commands("pip")  # by test_install
     run += [words for words in readme.commands("python") if words[1].startswith("lib/benchmarks/")]
     for words in readme.commands("python", "-m", "token_geometry"):
@@ -134,10 +167,25 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     assert [words for words in everything if words not in run] == []
 
 
+def test_the_example_of_the_readme_measures_points(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    exec(code, {})
+    dimensions, overlap, unit = capsys.readouterr().out.splitlines()
+    assert dimensions == "[2. 2.]" and 0.5 < float(overlap) < 1 and unit == "degree"
+
+
+def test_the_readme_counts_the_families_as_the_table_does():
+    table = json.loads((ROOT / "data" / "families.json").read_text())
+    equal = {row["class"] for row in table["families"] if row["outcome"] == "equal"}
+    assert f"Of the {table['n_classes']} classes" in README and f"{len(equal)} are read exactly" in README
+    assert f"transformers {table['transformers']} registers" in README
+
+
 def test_chapters_of_the_book_exist_and_the_home_page_is_at_the_root():
     book = yaml.safe_load((ROOT / "_quarto.yml").read_text())["book"]
     assert book["chapters"][0] == "index.qmd"
-    assert all((ROOT / chapter).is_file() for chapter in book["chapters"])
+    assert all((ROOT / chapter).is_file() for chapter in book["chapters"] + book["appendices"])
 
 
 def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, monkeypatch):

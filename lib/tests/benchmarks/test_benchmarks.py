@@ -11,6 +11,8 @@ from token_geometry.base import project
 from token_geometry.chapters.performance import charts, frames, prose
 from token_geometry.chapters.performance.results import median, open_benchmarks
 
+pytestmark = pytest.mark.slow
+
 
 def start(name, *arguments):
     ((_, *command),) = readme.commands("python", f"lib/benchmarks/{name}.py")

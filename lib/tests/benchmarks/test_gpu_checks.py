@@ -10,6 +10,8 @@ import readme
 
 from token_geometry.base import project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):

@@ -10,6 +10,8 @@ import transformers
 
 from token_geometry.chapters.performance import loading as loading_report
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 N_LAYERS = 4
 

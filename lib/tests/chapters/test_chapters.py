@@ -1,7 +1,6 @@
 """Chapters on results made for the purpose: what is missing of a run is said, and nothing fails."""
 
 import ast
-import itertools
 import json
 import pkgutil
 import re
@@ -17,7 +16,7 @@ from IPython.display import Markdown
 
 from token_geometry import chapters
 from token_geometry.base import project
-from token_geometry.chapters import charts, over_layers
+from token_geometry.chapters import charts, families, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
@@ -139,7 +138,10 @@ def label(cell):
     return lines[0].removeprefix("#| label: ") if lines else None
 
 
-@pytest.mark.parametrize(("chapter", "run"), list(itertools.product(CHAPTERS, RUNS)))
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=[pytest.mark.slow] * (n < 2)) for n, run in enumerate(RUNS)]
+)
 @pytest.mark.filterwarnings("error")
 def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, monkeypatch):
     results = RUNS[run]()
@@ -300,3 +302,40 @@ def test_the_chapter_on_methods_includes_the_table_of_the_catalog_and_defines_al
     for row, entry in zip(rows, catalog.CATALOG.values(), strict=True):
         assert row.startswith(f"| `{entry.name}` | ") and row.endswith(f"| @{entry.source} |")
         assert f"{{#{entry.source}}}" in text
+
+
+def test_the_appendix_has_every_family_once_with_what_was_said_of_it():
+    assert "{{< include _families.md >}}" in (project.root() / "book" / "families.qmd").read_text()
+    table = json.loads((project.root() / "data" / "families.json").read_text())
+    page = families.as_page().replace("\\", "")
+    assert f"these are {len(table['families'])} models" in page and f"of {table['n_classes']} classes" in page
+    tables, _, exceptions = page.partition("Exceptions among")
+    rows = [line.strip("| ").split(" | ") for line in tables.splitlines() if line.startswith("| ")]
+    named = [name for row in rows if row[1] != "families" for name in row[1].split(", ")]
+    expected = [row["model_type"] + " (as a decoder)" * bool(row["setting"]) for row in table["families"]]
+    assert sorted(named) == sorted(expected)
+    (encoders,) = [row for row in rows if "sees the tokens behind a token" in row[0]]
+    assert "roberta" in encoders[1].split(", ") and "llama" not in encoders[1].split(", ")
+    for row in table["families"]:
+        other = {**(row.get("dtypes") or {}), **row.get("parts", {})}.values()
+        assert (f"- {row['model_type']}: " in exceptions) == any(line != "equal" for line in other)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_chart_draws_in_a_browser_without_a_network(tmp_path, monkeypatch):
+    import check_pages
+
+    import prerender
+
+    if not check_pages.browser():
+        pytest.skip("no browser here")
+    chart = layer_curves(summary(results_of().shuffled["cosine_similarity"]), y_title="y", finding="d")
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    prerender.write_bundle()
+    page = tmp_path / "page.html"
+    script = f'<script src="{charts.BUNDLE}"></script>'
+    page.write_text(f"<!doctype html>{script}{charts.chart_html(chart.to_dict())}{check_pages.PROBE}")
+    assert check_pages.chart_faults(page, check_pages.browser()) == []
+    (tmp_path / charts.BUNDLE).write_text("")
+    assert any("vegaEmbed" in fault for fault in check_pages.chart_faults(page, check_pages.browser()))

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import oracles
 import pytest
 import xarray as xr
 
@@ -79,7 +80,7 @@ def times(directory):
 
 def values(directory):
     """Shards without what differs from run to run."""
-    return [shard.drop_attrs() for shard in plan.read_shards(directory)]
+    return [shard.drop_attrs() for shard in oracles.read_shards(directory)]
 
 
 # Shards
@@ -96,7 +97,7 @@ def test_a_directory_holds_a_shard_for_every_prompt_and_level_and_the_plan(struc
 
 
 def test_a_shard_says_what_made_it(structured):
-    for shard in plan.read_shards(structured):
+    for shard in oracles.read_shards(structured):
         recipe = json.loads(shard.attrs["recipe"])
         assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
@@ -106,8 +107,8 @@ def test_a_shard_says_what_made_it(structured):
 
 
 def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
-    for shard in plan.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in oracles.read_shards(structured)}
+    for shard in oracles.read_shards(shuffled):
         permutation = shard["block_permutation"].values
         assert len(permutation) == 4 ** shard.attrs["shuffle_level"]
         expected = shuffling.block_permutation(
@@ -121,8 +122,8 @@ def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuf
 
 
 def test_shuffled_prompts_are_harder_to_predict(structured, shuffled):
-    plain = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
-    for shard in plan.read_shards(shuffled):
+    plain = {shard.attrs["prompt"]: shard for shard in oracles.read_shards(structured)}
+    for shard in oracles.read_shards(shuffled):
         if shard.attrs["shuffle_level"] == 4:
             assert shard["loss"] > plain[shard.attrs["prompt"]]["loss"] + 1
 
@@ -167,7 +168,7 @@ def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwri
     before = times(output)
     extraction.extract(dataclasses.replace(request, n_prompts=2))
     assert times(output) == before
-    assert len(list(plan.read_shards(output))) == 2
+    assert len(list(oracles.read_shards(output))) == 2
     extraction.extract(request)
     extraction.extract(dataclasses.replace(request, n_prompts=2, overwrite=True))
     after = times(output)
@@ -176,10 +177,10 @@ def test_fewer_prompts_keep_the_shards_that_are_there_unless_they_may_be_overwri
 
 
 def test_prompts_may_be_named(structured, tmp_path):
-    drawn = {shard.attrs["prompt"]: shard for shard in plan.read_shards(structured)}
+    drawn = {shard.attrs["prompt"]: shard for shard in oracles.read_shards(structured)}
     wanted = list(drawn)[:0:-1]
     request = dataclasses.replace(STRUCTURED, output=str(tmp_path), prompt_ids=wanted)
-    named = list(plan.read_shards(extraction.extract(request)))
+    named = list(oracles.read_shards(extraction.extract(request)))
     assert [shard.attrs["prompt"] for shard in named] == wanted
     for shard in named:
         xr.testing.assert_identical(shard.drop_attrs(), drawn[shard.attrs["prompt"]].drop_attrs())
@@ -204,8 +205,8 @@ def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured
     request = dataclasses.replace(
         STRUCTURED, model="smollm2-135m@random", n_prompts=1, output=str(tmp_path / "control")
     )
-    (control,) = plan.read_shards(extraction.extract(request))
-    trained = next(iter(plan.read_shards(structured)))
+    (control,) = oracles.read_shards(extraction.extract(request))
+    trained = next(iter(oracles.read_shards(structured)))
     np.testing.assert_array_equal(control["token_id"], trained["token_id"])
     assert control["loss"] > trained["loss"] + 5
     assert json.loads(control.attrs["recipe"])["model"]["weights"] == "random, seed 0"
@@ -213,9 +214,9 @@ def test_an_untrained_control_is_extracted_as_another_model(tmp_path, structured
 
 
 def test_the_state_before_the_final_norm_may_take_the_place_of_the_one_after(structured, tmp_path, refused):
-    expected = next(iter(plan.read_shards(structured)))
+    expected = next(iter(oracles.read_shards(structured)))
     before = dataclasses.replace(STRUCTURED, n_prompts=1, output=str(tmp_path / "before"), final_norm=False)
-    (found,) = plan.read_shards(extraction.extract(before))
+    (found,) = oracles.read_shards(extraction.extract(before))
     last = expected.sizes["layer"] - 1
     np.testing.assert_array_equal(
         found["neighbor_distance"].sel(layer=slice(0, last - 1)),
@@ -243,7 +244,7 @@ def test_an_extraction_of_another_recipe_is_refused_unless_overwritten(copy, ref
     extraction.extract(dataclasses.replace(other, overwrite=True))
     assert len(times(output)) == 3
     assert not times(output).items() & before.items()
-    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in plan.read_shards(output))
+    assert all(json.loads(s.attrs["recipe"])["seed"] == 1 for s in oracles.read_shards(output))
 
 
 def test_device_and_processes_do_not_make_results_stale():
@@ -307,7 +308,7 @@ def test_an_incomplete_extraction_gives_no_observables(copy, refused):
     output, _ = copy
     next(output.glob("*.nc")).unlink()
     with refused(output, "1 of 3 shards are missing"):
-        list(plan.read_shards(output))
+        list(oracles.read_shards(output))
     with refused(output, "incomplete"):
         reduce_(output)
 
@@ -329,7 +330,7 @@ def test_a_shard_of_another_recipe_gives_no_observables(copy, refused):
     shard = store.read(path)
     store.write(shard.assign_attrs(store.make_attrs("x", {"seed": 1})), path)
     with refused(path, "another recipe"):
-        list(plan.read_shards(output))
+        list(oracles.read_shards(output))
 
 
 def test_a_folder_without_extraction_gives_no_observables(tmp_path, refused):

@@ -99,6 +99,7 @@ def times(directory):
 # Processes
 
 
+@pytest.mark.slow
 def test_three_processes_make_what_one_makes(request_for, alone, capfd):
     request = request_for(num_processes=3)
     assert_identical(extraction.extract(request), alone)
@@ -110,6 +111,7 @@ def test_three_processes_make_what_one_makes(request_for, alone, capfd):
     assert "12 of 12 shards are there already" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_launches_as_of_two_machines_by_the_command_of_the_readme_make_what_one_makes(request_for, alone):
     request = request_for(num_processes=2)
     with socket.socket() as free:
@@ -133,6 +135,7 @@ def test_two_launches_as_of_two_machines_by_the_command_of_the_readme_make_what_
     assert_identical(request.output, alone)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_than_was_asked_for_is_noticed(request_for, refused):
     # no launcher started this process: as accelerate's does on a CPU, whatever number it is given
     request = request_for(num_processes=2)
@@ -141,6 +144,7 @@ def test_another_number_of_processes_than_was_asked_for_is_noticed(request_for, 
     assert not times(request.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "words"),
     [
@@ -159,10 +163,12 @@ def test_the_error_of_a_worker_becomes_one_line(program, words, refused, capsys)
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     program = (
-        "import os, sys, time; from pathlib import Path; from token_geometry.worker import _end_with_parent;"
-        "_end_with_parent(True); Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
+        "import os, sys, time; from pathlib import Path; from token_geometry import worker;"
+        "worker.processes.end_with(os.getppid(), worker._input_is_over);"
+        "Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(100)"
     )
     starter = (
         "import sys; from token_geometry.extraction import launcher;"
@@ -186,6 +192,7 @@ def wait_for(condition, *, seconds):
 # Slices
 
 
+@pytest.mark.slow
 def test_slices_by_independent_jobs_make_what_one_makes(request_for, alone, refused):
     request = request_for(n_parts=3)
     for part in (2, 0, 1):
@@ -196,6 +203,7 @@ def test_slices_by_independent_jobs_make_what_one_makes(request_for, alone, refu
     assert_identical(request.output, alone)
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_directory_exclude_each_other_and_slices_of_one_run_do_not(request_for, refused):
     request = request_for()
     directory = Path(request.output)
@@ -256,9 +264,11 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(request_for, alone, mon
 def test_the_batch_is_as_large_as_the_free_memory_allows():
     prompt = batching.bytes_of_prompt(layers=33, n_tokens=1024, width=4096, item=2)
     assert 1.0e9 < prompt < 1.5e9
-    assert batching.within(100 * prompt, prompt) == batching.LARGEST
-    assert batching.within(5 * prompt, prompt) == 4
-    assert batching.within(prompt, prompt) == 1
+    largest = batching.LARGEST
+    assert batching.as_many_as_fit(largest, prompt, free=100 * prompt) == largest
+    assert batching.as_many_as_fit(largest, prompt, free=5 * prompt) == 4
+    assert batching.as_many_as_fit(largest, prompt, free=5 * prompt, fixed=prompt) == 3
+    assert batching.as_many_as_fit(largest, prompt, free=prompt) == 1
 
 
 def test_a_cpu_works_on_as_many_batches_side_by_side_as_its_memory_has_room_for():
@@ -382,6 +392,7 @@ def test_a_full_disk_stops_a_run_and_what_is_done_is_kept(request_for, alone, mo
     assert_identical(request.output, alone)
 
 
+@pytest.mark.slow
 def test_a_file_system_without_space_stops_a_run_in_one_line(folder, request_for, alone, tmp_path):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir(), kept.mkdir()
@@ -493,6 +504,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_dataset_of_an_uninterrupted_one(folder, request_for):
     levels = [0, 1, 2, 3]
     request = request_for(n_prompts=12, shuffle_levels=levels)
@@ -533,6 +545,7 @@ def test_shards_say_what_they_cost(request_for):
 # SLURM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["processes", "slices"])
 def test_the_slurm_scripts_start_workers(script, tmp_path):
     path = Path(__file__).parents[2] / "slurm" / f"{script}.sh"

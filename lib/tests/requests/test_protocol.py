@@ -145,6 +145,7 @@ def command(folder, *words):
     )
 
 
+@pytest.mark.slow
 def test_a_new_kind_of_result_is_one_request_and_one_notebook(copy):
     declare(copy, lengths={"unit": "words"})
     planned = command(copy, "run", "small", "--dry-run")
@@ -162,6 +163,7 @@ def test_a_new_kind_of_result_is_one_request_and_one_notebook(copy):
     assert store.read(result)["length"].max() > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "words"),
     [

@@ -13,6 +13,8 @@ from token_geometry.runs import results as results_of_runs
 from token_geometry.stats.correlation import correlate
 from token_geometry.stats.intervals import paired_difference
 
+pytestmark = [pytest.mark.slow, pytest.mark.model]
+
 
 @pytest.fixture(scope="module")
 def results():

@@ -58,6 +58,8 @@ def test_chapters_import_no_torch_before_they_need_it():
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.model
+@pytest.mark.slow
 def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus):
     (corpus / "notebooks").symlink_to(project.root() / "notebooks")
     for words in readme.commands("papermill"):
@@ -86,6 +88,8 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
         assert "sha256" in dataset.attrs["models"]
 
 
+@pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -108,6 +112,8 @@ def test_bad_parameters_are_refused_with_one_line_and_leave_no_result(corpus, pa
     assert not list((corpus / "refused").glob("*.nc"))
 
 
+@pytest.mark.model
+@pytest.mark.slow
 def test_observables_refuse_a_folder_without_an_extraction(corpus):
     done = papermill("observables", corpus, "-p", "extraction", "elsewhere", "-p", "output", "none.nc")
     assert done.returncode != 0
@@ -115,6 +121,8 @@ def test_observables_refuse_a_folder_without_an_extraction(corpus):
     assert not (corpus / "none.nc").exists()
 
 
+@pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["shuffling", "loss", "published", "truth-pca", "validation", "performance"])
 def test_a_chapter_refuses_a_parameter_that_it_does_not_know(corpus, chapter):
     done = papermill(chapter, corpus, "-p", "rum", "paper")

@@ -50,7 +50,7 @@ def declared(tmp_path, monkeypatch):
 
 def described(run):
     """What a dry run prints."""
-    return forecast.describe(run, forecast.forecasts(run))
+    return forecast.describe(run)[0]
 
 
 def test_every_committed_run_is_complete_and_can_be_planned():

@@ -28,7 +28,7 @@ def rank(points) -> int:
 
 
 def estimate(family, dimension, *, n_points=1024, seeds=range(6)):
-    """ID and error at every scale, of one sample a seed."""
+    """ID and error at every scale, of one sample per seed."""
     samples = [manifolds.sample(family, dimension=dimension, n_points=n_points, seed=seed) for seed in seeds]
     table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)))
     return gride.estimate(np.moveaxis(gride.ratios(table.distance), -1, -2), labelled.SCALES // 2)

@@ -20,8 +20,7 @@ def acquire(path: Path, *, seconds: float) -> FileLock | None:
     """Lock a file; None where its file system knows no locks, of which a line is printed.
 
     filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
-    killed process left behind. What locks protect here is written under another name until it is whole: without
-    them work may be done twice, and nothing is damaged.
+    killed process left behind. Without locks work may be done twice, but files are renamed when they are whole.
 
     Raises
     ------
@@ -33,9 +32,7 @@ def acquire(path: Path, *, seconds: float) -> FileLock | None:
     lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
     try:
         lock.acquire()
-    except Timeout:
-        raise
-    except OSError as error:
+    except OSError as error:  # a Timeout is one, without a number
         if error.errno not in _NO_LOCKS:
             raise
         print(
@@ -58,24 +55,18 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def waiting(path: Path) -> Iterator[None]:
-    """Hold a lock while the context lasts; whoever has to wait for it says so.
-
-    Raises
-    ------
-    InputError
-        If another process holds it for longer than `LONGEST_WAIT`.
-    """
+    """Hold a lock while the context lasts; whoever has to wait says so, and at last raises an `InputError`."""
     try:
-        lock = acquire(path, seconds=SECONDS_TO_LINE)
-    except Timeout:
-        print(f"waiting for another process, which holds the lock {path}", flush=True)
         try:
-            lock = acquire(path, seconds=LONGEST_WAIT)
+            lock = acquire(path, seconds=SECONDS_TO_LINE)
         except Timeout:
-            raise InputError(
-                f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes: end that "
-                "process, or delete the file if there is none"
-            ) from None
+            print(f"waiting for another process, which holds the lock {path}", flush=True)
+            lock = acquire(path, seconds=LONGEST_WAIT)
+    except Timeout:
+        raise InputError(
+            f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes: end that "
+            "process, or delete the file if there is none"
+        ) from None
     try:
         yield
     finally:

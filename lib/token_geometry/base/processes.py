@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,26 +21,12 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
-def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Iterator:
+def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Generator:
     """What a function makes of items, in their order, while others work on those that follow.
 
-    An item is taken only when there is room for it, so that memory does not depend on how many there are.
-
-    Parameters
-    ----------
-    executor
-        Threads or processes. They may be slower or faster than whoever makes the items.
-    function
-        From an item to a result.
-    items
-        Taken by the calling thread.
-    ahead
-        How many items are under way at most, done ones that wait for an earlier one counted.
-
-    Raises
-    ------
-    Exception
-        The first in the order of the items that `function` raises; items that wait are dropped then.
+    The calling thread takes an item only when fewer than `ahead` are under way, done ones that wait for an earlier
+    one counted, so that memory does not depend on how many there are. The first exception in their order is
+    raised, and items that wait are dropped then.
     """
     waiting: deque = deque()
     try:
@@ -60,19 +46,7 @@ def pool(n_processes: int, *, what: str) -> Iterator[Executor]:
     """Processes that work while the context lasts; they end with this one, however it ends.
 
     They import what their functions need and no more, and need no guard in the program that starts them. What
-    they are at when the context ends they finish.
-
-    Parameters
-    ----------
-    n_processes
-        How many.
-    what
-        What they do, for the error.
-
-    Raises
-    ------
-    InputError
-        If one of them is killed.
+    they are at when the context ends they finish. If one is killed, an `InputError` says `what` they do.
     """
     one_core = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     executor = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=one_core)
@@ -89,10 +63,15 @@ def pool(n_processes: int, *, what: str) -> Iterator[Executor]:
 def _begin(parent: int) -> None:
     # an interrupt comes to the whole group of processes, and only the first is to act on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+
+
+def end_with(parent: int, is_over: Callable[[], object] = lambda: time.sleep(1)) -> None:
+    """End this process with the one that started it, or when `is_over`, which takes a second, is true."""
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
+        while os.getppid() == parent and not is_over():
+            pass
         os._exit(1)  # files are written under another name until they are whole
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, and elsewhere a line now and then, so that a log stays short."""
 
+import contextlib
 import sys
 import time
 
@@ -11,33 +12,18 @@ FIRST, GROWTH, LONGEST = 10.0, 1.5, 600.0
 _LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {elapsed} gone, {remaining} left"
 
 
-class Progress:
-    """Count of what is done, on standard error, with its rate and the time left.
+class Progress(contextlib.AbstractContextManager):
+    """Count of what is done, of a `total` of `unit`s, on standard error, with its rate and the time left.
 
     Without a terminal the lines of a log come 10, 25, 48 … seconds after the start, at last every ten
     minutes: a dozen in the first hour, six in each of the others, and one at the end.
-
-    Parameters
-    ----------
-    total
-        How many there are.
-    title
-        What is being done.
-    unit
-        Name of one.
-    clock
-        Returns seconds; for tests.
     """
 
     def __init__(self, total: int, title: str, *, unit: str, clock=time.monotonic):
         self._total, self._title, self._unit, self._clock = total, title, unit, clock
-        self._done = 0
-        self._start = self._clock()
+        self._done, self._start = 0, clock()
         self._next, self._wait = self._start + FIRST, FIRST
         self._bar = tqdm(total=total, desc=title, unit=unit) if sys.stderr.isatty() else None
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *error) -> None:
         if self._bar is not None:

@@ -13,13 +13,8 @@ from token_geometry.base.errors import InputError
 def root() -> Path:
     """The project's root: the nearest folder upwards that holds `_quarto.yml`.
 
-    The search starts at the working directory and falls back to the checkout
-    that this package is installed from.
-
-    Raises
-    ------
-    InputError
-        If neither lies in a project.
+    The search starts at the working directory and falls back to the checkout that this package is installed from;
+    an `InputError` says if neither lies in a project.
     """
     for start in (Path.cwd(), Path(__file__).resolve()):
         for folder in (start, *start.parents):
@@ -31,15 +26,12 @@ def root() -> Path:
 def cache() -> Path:
     """Folder of downloads and dequantized weights.
 
-    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache`
-    where that exists, else the user's cache directory.
+    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's
+    cache directory.
     """
-    chosen = os.environ.get("TOKEN_GEOMETRY_CACHE")
-    if chosen:
+    if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()
-    elif (root() / "data" / "cache").is_dir():
-        folder = root() / "data" / "cache"
-    else:
+    elif not (folder := root() / "data" / "cache").is_dir():
         folder = user_cache_path("token-geometry")
     try:
         folder.mkdir(parents=True, exist_ok=True)

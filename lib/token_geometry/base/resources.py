@@ -11,31 +11,27 @@ from pathlib import Path
 def peak_memory() -> int:
     """Largest resident size of this process so far, bytes."""
     # getrusage would do, did it not hand a process that was started by a larger one that one's peak
-    peak = status("VmHWM")
-    if peak is not None:
-        return peak
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def status(key: str) -> int | None:
     """An entry of Linux's account of this process's memory, bytes; None elsewhere."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+    found = _entry("/proc/self/status", key)
+    return int(found.split()[0]) * 1024 if found else None
 
 
 @functools.cache
 def processor() -> str:
     """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return _entry("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+
+
+def _entry(file: str, key: str) -> str:
+    """What a file of Linux's `/proc` says of a key; empty elsewhere."""
+    path = Path(file)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
 
 
 def is_gpu(device: str) -> bool:

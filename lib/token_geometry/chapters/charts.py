@@ -35,28 +35,14 @@ BUNDLE = "book/assets/vega-embed.js"
 
 @alt.theme.register("token_geometry", enable=True)
 def _theme() -> alt.theme.ThemeConfig:
-    font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
+    symbols = {"symbolOpacity": 1, "symbolType": "circle"}
     return {
         "config": {
-            "font": font,
+            "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
             "view": {"stroke": None, "continuousWidth": 280, "continuousHeight": 220},
-            "axis": {
-                "labelFontSize": 11,
-                "titleFontSize": 12,
-                "titleFontWeight": "normal",
-                "gridColor": "#e8e8e8",
-                "domainColor": "#888",
-                "tickColor": "#888",
-            },
-            "legend": {
-                "orient": "top",
-                "labelFontSize": 11,
-                "labelLimit": 260,
-                "titleFontSize": 12,
-                "titleFontWeight": "normal",
-                "symbolOpacity": 1,
-                "symbolType": "circle",
-            },
+            "axis": text | {"gridColor": "#e8e8e8", "domainColor": "#888", "tickColor": "#888"},
+            "legend": text | symbols | {"orient": "top", "labelLimit": 260},
             "header": {"labelFontSize": 12, "labelFontWeight": 600, "title": None},
             "title": {"fontSize": 12, "fontWeight": 600, "anchor": "start"},
         }
@@ -66,8 +52,7 @@ def _theme() -> alt.theme.ThemeConfig:
 def _render(spec: dict, **_) -> dict[str, str]:
     # Quarto asks a CDN for require.js and jQuery as soon as a cell emits text/html;
     # raw HTML inside Markdown reaches the page without them.
-    body = chart_html(spec)
-    return {"text/markdown": f"```{{=html}}\n{body}\n```"}
+    return {"text/markdown": f"```{{=html}}\n{chart_html(spec)}\n```"}
 
 
 def chart_html(spec: dict) -> str:
@@ -93,18 +78,12 @@ def _with_csv(spec: dict) -> dict:
         texts[name] = frame.to_csv(index=False, lineterminator="\n")
         numeric = {column: pd.api.types.is_numeric_dtype(frame[column]) for column in frame}
         parse = {column: "number" if number else "string" for column, number in numeric.items()}
-        formats[name] = {"type": "csv", "parse": parse}
+        formats[name] = {"format": {"type": "csv", "parse": parse}}
 
-    def rewrite(part):
-        if isinstance(part, list):
-            return [rewrite(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        if set(part) == {"name"} and part["name"] in formats:
-            return part | {"format": formats[part["name"]]}
-        return {key: rewrite(value) for key, value in part.items() if key != "datasets"}
+    def with_format(part: dict) -> dict:
+        return part | formats.get(part["name"], {}) if part.keys() == {"name"} else part
 
-    return rewrite(spec) | ({"datasets": texts} if texts else {})
+    return json.loads(json.dumps(spec | ({"datasets": texts} if texts else {})), object_hook=with_format)
 
 
 alt.renderers.register("token_geometry", _render)
@@ -128,7 +107,6 @@ TITLES = {
     "dataset": "data set",
     "train": "learned from",
     "test": "tested on",
-    "scale": "scale",
 }
 """Names that a reader sees, of columns that bear another."""
 
@@ -137,16 +115,11 @@ SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale 
 
 
 def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
-    """Decorator of functions that draw a frame: an empty one makes a chart that says so.
+    """Decorator of functions that draw a frame: an empty one makes a chart that says that there is no `what`.
 
     The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
     the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
     something else in the docstring's place.
-
-    Parameters
-    ----------
-    what
-        Name of the quantity, for the chart without data.
     """
 
     def decorate(draw: Callable) -> Callable:
@@ -157,7 +130,7 @@ def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
         def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = beginning, **options):
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
-                return no_data(options.get("y_title") or what, description)
+                return _no_data(options.get("y_title") or what, description)
             return draw(frame, *others, **options).properties(description=description)
 
         return drawn
@@ -175,16 +148,14 @@ def color(
 ) -> alt.Color:
     """Colors of the values of a column, in their order; `options` are those of `alt.Color`."""
     values = unique(frame[column])
-    colors = [palette[place % len(palette)] for place in range(len(values))]
-    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=colors), **options)
+    colors = itertools.islice(itertools.cycle(palette), len(values))
+    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=[*colors]), **options)
 
 
-def level_color(levels: Iterable[int], *, title: str = TITLES["shuffle_level"], names: Iterable | None = None):
+def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], names: list[str] | None = None):
     """Colors of shuffle levels, which bear `names` in the data where these are given."""
-    levels = list(levels)
     colors = [LEVEL_COLORS[level % len(LEVEL_COLORS)] for level in levels]
-    domain = levels if names is None else list(names)
-    return alt.Color("shuffle_level:N", title=title, scale=alt.Scale(domain=domain, range=colors))
+    return alt.Color("shuffle_level:N", title=title, scale=alt.Scale(domain=names or levels, range=colors))
 
 
 def tooltip(*fields: str) -> list[alt.Tooltip]:
@@ -247,10 +218,8 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
 
     Parameters
     ----------
-    chart
-        Any chart whose data hold the column.
-    values
-        The column.
+    chart, values
+        Any chart, and the column, which its data hold.
     title
         Name of a value, as `scale` or `layer`.
     initial
@@ -268,37 +237,27 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     elif all(isinstance(v, int) and v > 0 for v in options) and _is_row([math.log2(v) for v in options]):
         # a slider has equal steps: it moves the exponent
         expression, start = f"pow(2, {name})", int(math.log2(initial))
-        limits = (int(math.log2(options[0])), int(math.log2(options[-1])))
-        bind = alt.binding_range(min=limits[0], max=limits[1], step=1, name=f"{title} 2^")
+        low, high = (int(math.log2(end)) for end in (options[0], options[-1]))
+        bind = alt.binding_range(min=low, max=high, step=1, name=f"{title} 2^")
     else:
         expression, start = name, initial
         bind = alt.binding_select(options=options, name=f"{title} ")
     if bind is not None:
         chart = chart.add_params(alt.param(name, value=start, bind=bind))
-    text = alt.ExprRef(f"'{title} ' + {expression}")
     kept = f"datum['{values.name}'] == {expression}"
     kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat"}.get(type(chart))
     if kind:  # its parts have data of their own
         chart[kind] = [part.transform_filter(kept) for part in chart[kind]]
     else:
         chart = chart.transform_filter(kept)
-    return chart.properties(title=alt.TitleParams(text=text))
+    return chart.properties(title=alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}")))
 
 
 def _is_row(values: list) -> bool:
     return not isinstance(values[0], str) and all(b - a == 1 for a, b in itertools.pairwise(values))
 
 
-def no_data(what: str, description: str) -> alt.Chart:
-    """A chart that says that the run holds no data for it.
-
-    Parameters
-    ----------
-    what
-        Title of the quantity.
-    description
-        Alt text of the chart that would be there.
-    """
+def _no_data(what: str, description: str) -> alt.Chart:
     text = f"{what}: this run holds no data for this figure"
     return (
         alt.Chart(pd.DataFrame({"text": [text]}))

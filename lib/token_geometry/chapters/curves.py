@@ -50,9 +50,8 @@ def by_depth(
 
 
 def _chosen(chart: alt.TopLevelMixin, frame: pd.DataFrame, choose: str | None, initial) -> alt.TopLevelMixin:
-    if not choose:
-        return chart
-    return charts.chosen(chart, frame[choose], title="k =" if choose == "k" else choose, initial=initial)
+    title = "k =" if choose == "k" else choose
+    return charts.chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
 
 
 def curves(
@@ -82,8 +81,8 @@ def curves(
     columns = charts.unique(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
     by_level = color == "shuffle_level"
     levels = sorted(set(frame[color])) if by_level else []
-    own = picked is None
-    picked = charts.legend_choice(color) if own else picked
+    own = [charts.legend_choice(color)] if picked is None else []
+    picked = picked or own[0]
     base = alt.Chart(frame[columns]).encode(
         x=alt.X(f"{x}:Q", title=x.replace("_", " ")),
         color=charts.level_color(levels) if by_level else charts.color(frame, color),
@@ -105,5 +104,4 @@ def curves(
         tooltip=charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q"),
         opacity=charts.shown(picked, 0.9, 0.0),
     )
-    chart = alt.layer(band, line, points)
-    return chart.add_params(picked) if own else chart
+    return alt.layer(band, line, points).add_params(*own)

@@ -27,32 +27,22 @@ def summary(variable: xr.DataArray) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a combination of the other dimensions that has data: their columns, `model_title` and
+        One row per combination of the other dimensions that has data: their columns, `model_title` and
         `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`.
     """
     count = variable.count("prompt")
     with np.errstate(invalid="ignore", divide="ignore"):
-        parts = xr.Dataset(
-            {
-                "mean": variable.mean("prompt"),
-                "std": variable.std("prompt", ddof=1).where(count > 1, 0.0),
-                "n_prompts": count,
-            }
-        )
-    return tidy(parts)
+        mean, std = variable.mean("prompt"), variable.std("prompt", ddof=1).where(count > 1, 0.0)
+    return tidy(xr.Dataset({"mean": mean, "std": std, "n_prompts": count}))
 
 
 def tidy(parts: xr.Dataset) -> pd.DataFrame:
     """Frame of `mean`, `std` and `n_prompts`, with the columns that `summary` returns."""
-    frame = parts.to_dataframe().reset_index()
-    frame = frame[frame["n_prompts"] > 0].copy()
-    frame["low"] = frame["mean"] - frame["std"]
-    frame["high"] = frame["mean"] + frame["std"]
-    numbers = ["mean", "std", "low", "high", "relative_depth"]
-    present = [column for column in numbers if column in frame]
+    frame = parts.to_dataframe().reset_index().query("n_prompts > 0")
+    frame = frame.assign(low=frame["mean"] - frame["std"], high=frame["mean"] + frame["std"])
     # the page carries these: five digits are more than a chart can show
-    frame[present] = frame[present].round(5)
-    return frame.drop(columns=[c for c in ("model",) if c in frame and "model_title" in frame])
+    frame = frame.round(dict.fromkeys(("mean", "std", "low", "high", "relative_depth"), 5))
+    return frame.drop(columns="model", errors="ignore") if "model_title" in frame else frame
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
     layers
         Range of layers to look at; by default 1 … L, since the embeddings repeat tokens.
     """
-    within = variable.sel(layer=layers or slice(1, None))
+    within = variable.sel(layer=layers or FROM_ONE)
     mean = within.mean("prompt")
     layer = int(mean.idxmax("layer"))
     values = within.sel(layer=layer)

@@ -52,9 +52,8 @@ def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str |
 def table(frame: pd.DataFrame) -> Markdown:
     """A frame as a Markdown table: names in the first column, numbers as the frame spells them."""
     cells = [[str(value).replace("|", "\\|") for value in row] for row in frame.values.tolist()]
-    header = [str(column) for column in frame.columns]
-    rule = [":--"] + ["--:"] * (len(header) - 1)
-    return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *cells]))
+    rule = [":--"] + ["--:"] * (frame.shape[1] - 1)
+    return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [map(str, frame), rule, *cells]))
 
 
 def plain(text: Markdown | str) -> str:

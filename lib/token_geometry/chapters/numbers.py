@@ -17,11 +17,6 @@ class Number(float):
         return mantissa.replace("-", "−")
 
 
-def _digits(value: float) -> int:
-    """Digits behind the point with which a result is stated: two, and more where it is small."""
-    return 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
-
-
 def interval(low: float, high: float, spec: str) -> str:
     """The ends of an interval, or of a range: `−0.2 to 0.5`."""
     return f"{Number(low):{spec}} to {Number(high):{spec}}"
@@ -41,7 +36,9 @@ def estimate(
     name
         What is in the brackets.
     """
-    spec = f"{sign}.{_digits(value) if digits is None else digits}f"
+    if digits is None:
+        digits = 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
+    spec = f"{sign}.{digits}f"
     text = f"{Number(value):{spec}}"
     return f"{text} ({name}{interval(low, high, spec)})" if np.isfinite(low) else text
 

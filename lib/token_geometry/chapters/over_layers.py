@@ -1,9 +1,9 @@
 """Any observable over layers: its chart, its alt text and what it says, from its entry in the catalog."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import altair as alt
-import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
@@ -12,7 +12,7 @@ from token_geometry.chapters import curves, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables.catalog import CATALOG, UNITS, Observable
+from token_geometry.observables.catalog import CATALOG, UNITS
 from token_geometry.stats import intervals
 
 
@@ -48,32 +48,25 @@ def by_level(
     InputError
         If there is no such observable.
     """
-    entry = _entry(name)
-    finding = change(results, name=name, at=at)
-    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
-    return Figure(curves.layer_curves(_frame(results.shuffled, entry, shown), **options), finding)
+    return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 
 
 def by_model(
     results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
 ) -> Figure:
     """An observable of structured prompts over layers and relative depth by model; parameters as of `by_level`."""
-    entry = _entry(name)
-    finding = largest(results, name=name, at=at)
-    options = {"y_title": entry.axis_title, "choose": entry.choice, "initial": at, "finding": finding}
-    return Figure(curves.by_depth(_frame(results.structured, entry, shown), **options), finding)
+    return _figure(results, name, at, shown, results.structured, largest, curves.by_depth)
 
 
-def _entry(name: str) -> Observable:
-    names = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
-    if name not in names:
-        raise one_of("observable over layers", name, names)
-    return CATALOG[name]
-
-
-def _frame(dataset: xr.Dataset, entry: Observable, shown: slice | list | None) -> pd.DataFrame:
+def _figure(results, name, at, shown, dataset: xr.Dataset, say: Callable, draw: Callable) -> Figure:
+    accepted = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
+    if name not in accepted:
+        raise one_of("observable over layers", name, accepted)
+    entry, finding = CATALOG[name], say(results, name=name, at=at)
     kept = {} if shown is None else {entry.choice: shown}
-    return summary(dataset[entry.name].sel(layer=slice(entry.first_layer, None), **kept))
+    frame = summary(dataset[name].sel(layer=slice(entry.first_layer, None), **kept))
+    chart = draw(frame, y_title=entry.axis_title, choose=entry.choice, initial=at, finding=finding)
+    return Figure(chart, finding)
 
 
 def one_level(results: RunResults) -> str:
@@ -113,14 +106,11 @@ def largest(results: RunResults, model: str, title: str, *, name: str, at: int |
     top = peak(results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0))
     depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
     what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
+    spec = ".1f" if top.mean >= 2 else ".2f"
     return (
         f"{title}: the mean {what} is largest in layer {top.layer}, at {depth:.0%} of the depth, with "
-        f"{top.mean:{_spec(top.mean)}} ± {top.std:{_spec(top.mean)}}."
+        f"{top.mean:{spec}} ± {top.std:{spec}}."
     )
-
-
-def _spec(value: Number) -> str:
-    return ".1f" if value >= 2 else ".2f"
 
 
 def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
@@ -142,6 +132,7 @@ def effect(found: xr.Dataset) -> str:
 
 
 def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:
-    """Mean of an observable over prompts and middle layers, at the lowest and the highest shuffle level."""
-    values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
+    """Mean of an observable over prompts and middle layers, if it has layers, at the two extreme levels."""
+    values = results.shuffled[name].sel(model=model, **at)
+    values = values.sel(layer=results.middle_layers(model)) if "layer" in values.dims else values
     return [Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]

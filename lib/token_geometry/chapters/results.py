@@ -25,7 +25,7 @@ class RunResults:
     """What was declared."""
 
     observables: xr.Dataset
-    """What was computed; names as fixed for the observables dataset."""
+    """What was computed."""
 
     control: xr.Dataset | None = None
     """The same of the control models; None where the run declares none."""
@@ -71,7 +71,7 @@ class RunResults:
     @property
     def halfway(self) -> int:
         """Layer in the middle of the shallowest model."""
-        return int(self.observables["relative_depth"].count("layer").min() - 1) // 2
+        return min(self.last_layer(model) for model, _ in self.models) // 2
 
     @property
     def extremes(self) -> tuple[int, int]:
@@ -86,12 +86,7 @@ class RunResults:
 
 
 def open_results(run: str = "") -> RunResults:
-    """Open the results of a run.
-
-    Parameters
-    ----------
-    run
-        Name of a run; empty for that of the active Quarto profile.
+    """Open the results of a run, by default that of the active Quarto profile.
 
     Raises
     ------

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+import psutil
+import torch
+
 from token_geometry.base.errors import InputError
+from token_geometry.base.resources import is_gpu
 from token_geometry.requests.sizes import bytes_of_geometry, bytes_of_prompt
 
 LARGEST = 8
@@ -12,73 +16,43 @@ SHARE = 0.8
 """Share of the free memory that a batch may take: what the kernels need besides is not counted."""
 
 
-def fitting(model, n_tokens: int) -> int:
-    """Number of prompts that go through a loaded model at once.
+def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int = 1) -> tuple[int, int]:
+    """Prompts of a batch, and batches that a CPU works on at a time; 0 of them on GPUs.
 
-    On a CPU one: a core has enough to do with it, and a larger batch only leaves the caches. On GPUs as many
-    as the memory holds that is free beside the weights, up to `LARGEST`.
-
-    Parameters
-    ----------
-    model
-        A `states.LanguageModel`.
-    n_tokens
-        Tokens of each prompt.
-    """
-    import torch
-
-    gpus = [device for device in model.devices if torch.device(device).type == "cuda"]
-    if not gpus:
-        return 1
-    free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
-    return within(free, _bytes_in(model, n_tokens), fixed=bytes_of_geometry(n_tokens))
-
-
-def side_by_side(model, n_tokens: int, size: int, *, n_processes: int) -> int:
-    """Number of batches of a loaded model that a CPU works on at a time: one a thread, or as memory has room.
+    A GPU takes as many prompts as the memory holds that is free beside the weights, up to `LARGEST`; a CPU one:
+    a core has enough to do with it, and a larger batch only leaves the caches.
 
     Parameters
     ----------
     model
-        A `states.LanguageModel`.
+        A `states.LanguageModel` that is loaded.
     n_tokens, size
-        Tokens of each prompt, prompts of a batch.
+        Tokens of each prompt, and prompts of a batch where this is given.
     n_processes
-        Processes that share the memory.
+        Processes that share the memory of a CPU.
     """
-    import psutil
-    import torch
-
-    free = psutil.virtual_memory().available // n_processes
-    batch = size * _bytes_in(model, n_tokens) + bytes_of_geometry(n_tokens)
-    return as_many_as_fit(torch.get_num_threads(), batch, free=free)
-
-
-def as_many_as_fit(n: int, each: int, *, free: int) -> int:
-    """At most `n` things of so many bytes each, as free memory has room for, at least one."""
-    return max(1, min(n, int(SHARE * free // each)))
-
-
-def _bytes_in(model, n_tokens: int) -> int:
     config = model.model.config.get_text_config()
     item = next(model.model.parameters()).element_size()
-    return bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
+    prompt = bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
+    geometry = bytes_of_geometry(n_tokens)
+    gpus = [device for device in model.devices if is_gpu(device)]
+    if gpus:
+        free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+        return size or as_many_as_fit(LARGEST, prompt, free=free, fixed=geometry), 0
+    size = size or 1
+    free = psutil.virtual_memory().available // n_processes
+    return size, as_many_as_fit(torch.get_num_threads(), size * prompt + geometry, free=free)
 
 
-def within(free: int, prompt: int, *, fixed: int = 0) -> int:
-    """How many prompts of so many bytes each fit into the free ones, at least one, `LARGEST` at most."""
-    return max(1, min(LARGEST, int((SHARE * free - fixed) // prompt)))
+def as_many_as_fit(n: int, each: int, *, free: int, fixed: int = 0) -> int:
+    """At most `n` things of so many bytes each, as free memory has room for beside fixed ones; at least one."""
+    return max(1, min(n, int((SHARE * free - fixed) // each)))
 
 
 class Halving:
-    """Work in batches that become half as large where the memory is too small.
+    """Work in batches, of `size` items at first, that become half as large where the memory is too small.
 
-    Parameters
-    ----------
-    size
-        How many items make a batch at first.
-    what
-        What one item is, for the error.
+    `what` says what one item is, for the error.
     """
 
     def __init__(self, size: int, *, what: str):

@@ -2,32 +2,22 @@
 
 import contextlib
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from token_geometry.base import processes, resources
+from token_geometry.base import processes
 from token_geometry.base.progress import Progress
 from token_geometry.extraction import batching, pipeline, shards
-from token_geometry.extraction.plan import ShardKey
 from token_geometry.extraction.work import Work
 from token_geometry.observables.transfer import Tables
-from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.extraction import Job
 from token_geometry.states.model import LanguageModel
 
 
-def make(
-    request: Extraction,
-    work: Work,
-    keys: Sequence[ShardKey],
-    *,
-    devices: Sequence[str],
-    n_processes: int = 1,
-    shows_progress: bool = True,
-) -> None:
-    """Make shards and write them.
+def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
+    """Make missing shards and write them.
 
     On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has
     threads, or fewer where the memory has no room for them. A team of threads inside a matrix product would
@@ -38,37 +28,29 @@ def make(
 
     Parameters
     ----------
-    request
-        The extraction.
+    job
+        From `Extraction.resolve`.
     work
         From `work.begin`.
-    keys
-        Those of `work.missing` that this process makes.
-    devices
-        From `models.devices.assign`.
-    n_processes
-        How many processes share `work.missing` evenly; progress counts for all of them.
-    shows_progress
-        Whether this process shows it.
+    place, n_processes
+        Number of this process, and how many share `work.missing` evenly; the first shows the progress of all.
 
     Raises
     ------
     InputError
         If the model cannot be loaded, a prompt does not fit into memory, or a shard cannot be written.
     """
+    request, source, keys = job.request, work.source, work.missing[place::n_processes]
     if not keys:
         return
-    source, directory = work.source, Path(request.output)
-    model = LanguageModel(source, dtype=request.dtype, devices=devices)
-    size = request.batch_size or batching.fitting(model, request.n_tokens)
-    on_gpu = resources.is_gpu(model.device)
-    n_threads = 0 if on_gpu else batching.side_by_side(model, request.n_tokens, size, n_processes=n_processes)
+    model = LanguageModel(source, dtype=request.dtype, devices=job.devices)
+    size, n_threads = batching.fitting(model, request.n_tokens, size=request.batch_size, n_processes=n_processes)
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")
 
     def pass_through(chunk) -> list[tuple[Tables, Path]]:
         made = halving(lambda part: list(shards.make_tables(model, part, request, work.recipe)), chunk)
-        return [(one, directory / key.file_name()) for key, one in zip(chunk, made, strict=True)]
+        return [(one, Path(request.output) / key.file_name()) for key, one in zip(chunk, made, strict=True)]
 
     def on_one_core(chunk) -> int:
         for made in pass_through(chunk):
@@ -76,22 +58,19 @@ def make(
         return len(chunk)
 
     with contextlib.ExitStack() as stack:
-        if on_gpu:
-            written = pipeline.behind(
-                itertools.chain.from_iterable(map(pass_through, chunks)),
-                keep_neighbors=request.keep_neighbors,
-                batch_size=size,
-                n_writers=pipeline.writers(keep_neighbors=request.keep_neighbors, n_processes=n_processes),
-            )
-        else:
+        if n_threads:
             # the number of threads belongs to the thread that sets it, and is the default of later ones
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
             written = processes.in_order(stack.enter_context(pool), on_one_core, chunks, ahead=n_threads + 1)
+        else:
+            made = itertools.chain.from_iterable(map(pass_through, chunks))
+            written = pipeline.behind(
+                made, keep_neighbors=request.keep_neighbors, batch_size=size, n_processes=n_processes
+            )
         stack.enter_context(contextlib.closing(written))
-        progress = None
-        if shows_progress:
-            progress = stack.enter_context(Progress(len(work.missing), f"Extract {source.name}", unit="prompt"))
+        progress = Progress(len(work.missing), f"Extract {source.name}", unit="prompt") if place == 0 else None
+        stack.enter_context(progress or contextlib.nullcontext())
         for n_written in written:
             if progress:
                 progress.advance(n_written * n_processes)

@@ -1,8 +1,9 @@
 """Estimates: what an extraction takes on this machine in time, disk and memory, before it starts."""
 
+import itertools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -10,24 +11,15 @@ import torch
 
 from token_geometry.base import resources
 from token_geometry.extraction import batching
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import Job
 
 
-def describe(job: Job, n_prompts: int, n_passes: int, *, n_processes: int = 1) -> str:
-    """One line on what an extraction takes on this machine; the time is from a probe of its device.
-
-    Parameters
-    ----------
-    job
-        From `Extraction.resolve`.
-    n_prompts, n_passes
-        How many prompts are to be run, and how many with every shuffle level counted.
-    n_processes
-        How many processes share them.
-    """
-    request, device = job.request, job.devices[0]
+def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> str:
+    """One line on what shards, which so many processes share, take on this machine; the time is from a probe."""
+    request, device, n_passes = job.request, job.devices[0], len(missing)
     size_of_batch = request.batch_size or 1
     n_at_once = 1
     if not resources.is_gpu(device):  # a core each, as `engine.make` has it
@@ -37,6 +29,7 @@ def describe(job: Job, n_prompts: int, n_passes: int, *, n_processes: int = 1) -
     found = request.estimate_of(job.shape, n_passes, n_at_once=n_at_once * size_of_batch)
     seconds = seconds_of_pass(job) * n_passes / n_processes / n_at_once
     free = shutil.disk_usage(Path(request.output)).free
+    n_prompts = len({key.prompt.id for key in missing})
     each = "" if n_processes == 1 else " in each process"
     return (
         f"{n_prompts} prompts, {n_passes} forward passes: about {duration(seconds)} on {device}, "
@@ -59,12 +52,12 @@ def seconds_of_pass(job: Job) -> float:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        generator = torch.Generator().manual_seed(0)
         dtype = getattr(torch, job.request.dtype)
-        left = torch.randn(rows, inner, generator=generator).to(device, dtype)
-        right = torch.randn(inner, 4 * inner, generator=generator).to(device, dtype)
+        left, right = (
+            torch.ones(size, device=device, dtype=dtype) for size in ((rows, inner), (inner, 4 * inner))
+        )
         product = _seconds(lambda: left @ right, device)
-        cloud = torch.randn(1, n_tokens, width, generator=generator).to(device)
+        cloud = torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0)).to(device)
         layer = _seconds(lambda: neighbors.neighbor_table(cloud), device)
     finally:
         torch.set_num_threads(n_threads)
@@ -82,15 +75,10 @@ def duration(seconds: float) -> str:
 
 
 def _seconds(work: Callable, device: str) -> float:
-    def wait() -> None:
+    times = [time.perf_counter()]
+    for _ in range(3):  # the first pays for what is set up once
+        work()
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
-
-    times = []
-    for _ in range(3):  # the first pays for what is set up once
-        wait()
-        start = time.perf_counter()
-        work()
-        wait()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        times.append(time.perf_counter())
+    return min(end - start for start, end in itertools.pairwise(times))

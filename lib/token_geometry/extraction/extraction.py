@@ -30,5 +30,5 @@ def extract(request: Extraction) -> Path:
         launcher.run(request)
     else:
         with begin(job, directory) as work:
-            engine.make(request, work, work.missing, devices=job.devices)
+            engine.make(job, work)
     return directory

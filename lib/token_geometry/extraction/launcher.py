@@ -17,8 +17,6 @@ from token_geometry.requests.extraction import Extraction
 MARK = "token_geometry: "
 """What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
 
-_SECONDS_TO_END = 20
-
 
 def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
@@ -40,9 +38,16 @@ def run(request: Extraction) -> None:
 
 
 def _follow(command: list[str], num_processes: int) -> None:
+    # a process's threads are prompts that it works on at a time (see engine.make)
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // num_processes)),
+    }
+    if sys.platform == "linux":  # the name of this machine need not lead to an address
+        environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     process = subprocess.Popen(
         command,
-        env=os.environ | _environment(num_processes),
+        env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -53,42 +58,27 @@ def _follow(command: list[str], num_processes: int) -> None:
     refusals: list[str] = []
     others: deque[str] = deque(maxlen=200)
     try:
-        for line in process.stdout:
-            if not line.startswith(MARK):
-                others.append(line)
-                continue
-            line = line.removeprefix(MARK)
-            if line.startswith("error: "):
-                refusals.append(line.removeprefix("error: ").strip())
+        for line in process.stdout or ():
+            if line.startswith(f"{MARK}error: "):
+                refusals.append(line.removeprefix(f"{MARK}error: ").strip())
+            elif line.startswith(MARK):
+                print(line.removeprefix(MARK), end="", flush=True)
             else:
-                print(line, end="", flush=True)
+                others.append(line)
         status = process.wait()
     finally:
-        process.stdin.close()
-        _end(process)
+        if process.stdin:
+            process.stdin.close()
+        process.terminate()  # which does nothing where it has ended
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     if refusals:
         raise InputError(refusals[0])
     if status:
         raise InputError(_reason("".join(others), num_processes))
-
-
-def _environment(num_processes: int) -> dict[str, str]:
-    environment = {"PYTHONUNBUFFERED": "1"}
-    # a process's threads are prompts that it works on at a time (see engine.make)
-    environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // num_processes))
-    if sys.platform == "linux":  # the name of this machine need not lead to an address
-        environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-    return environment
-
-
-def _end(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _reason(printed: str, num_processes: int) -> str:

@@ -19,24 +19,12 @@ from token_geometry.base.errors import InputError
 FOLDER = ".locks"
 """Folder of the locks inside an extraction's directory."""
 
-_GATE_SECONDS = 60.0
-
 
 @contextlib.contextmanager
 def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Iterator[None]:
-    """Hold the lock of part `part` of `n_parts` of a directory while the context lasts.
+    """Hold the lock of part `part` of `n_parts` of an extraction's directory while the context lasts.
 
-    On a file system that knows no locks nothing is held, and a line says so.
-
-    Parameters
-    ----------
-    directory
-        Directory of an extraction.
-    part, n_parts
-        The part.
-    plan_digest
-        Digest of what the directory is to hold when all parts are there; parts of another plan are
-        another run.
+    Where a file system knows no locks nothing is held, and a line says so. Parts of another plan are another run.
 
     Raises
     ------
@@ -61,13 +49,11 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
 def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    gate = locks.acquire(folder / "gate", seconds=_GATE_SECONDS)
+    gate = locks.acquire(folder / "gate", seconds=60)
     if gate is None:
         return None
     try:
-        for other in folder.glob("*-of-*"):
-            if not locks.is_held(other):
-                continue
+        for other in filter(locks.is_held, folder.glob("*-of-*")):
             try:
                 note = json.loads(other.read_text())
             except (OSError, ValueError):

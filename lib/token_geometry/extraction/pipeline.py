@@ -1,6 +1,6 @@
 """What comes behind the passes: tables become shards, while the next prompts go through the model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -10,21 +10,20 @@ from token_geometry.observables.transfer import Tables
 
 
 def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
-    """Write the shard of a prompt's tables, or only the observables that follow from them.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
+    """Write the shard of a prompt's tables, or only its observables; `InputError` if it cannot be written."""
     table, path = made
     shard = table.label()
     store.write(shard if keep_neighbors else reduced(shard), path)
 
 
 def behind(
-    made: Iterable[tuple[Tables, Path]], *, keep_neighbors: bool, batch_size: int, n_writers: int | None = None
-) -> Iterator[int]:
+    made: Iterable[tuple[Tables, Path]],
+    *,
+    keep_neighbors: bool,
+    batch_size: int,
+    n_processes: int = 1,
+    n_writers: int | None = None,
+) -> Generator[int, None, None]:
     """Finish tables in other processes, while this one makes those of the next batch.
 
     Parameters
@@ -36,8 +35,10 @@ def behind(
         As for `finish`.
     batch_size
         How many tables come at once.
+    n_processes
+        How many processes with GPUs share the cores.
     n_writers
-        How many processes; None: `writers`.
+        How many processes finish tables; None: as many as keep up with a GPU.
 
     Yields
     ------
@@ -49,23 +50,10 @@ def behind(
     InputError
         As `finish`, or if a process is killed.
     """
-    n_writers = n_writers or writers(keep_neighbors=keep_neighbors)
+    if n_writers is None:
+        # a core writes some thirty shards of an 8 B model in a second, and reduces some five to ten
+        n_writers = max(1, min(2 if keep_neighbors else 8, processes.cores() // n_processes - 1))
     write = partial(finish, keep_neighbors=keep_neighbors)
     with processes.pool(n_writers, what="writes shards") as pool:
         for _ in processes.in_order(pool, write, made, ahead=batch_size + 2 * n_writers):
             yield 1
-
-
-def writers(*, keep_neighbors: bool, n_processes: int = 1) -> int:
-    """How many processes finish the tables of one GPU.
-
-    Parameters
-    ----------
-    keep_neighbors
-        As for `finish`.
-    n_processes
-        How many processes with GPUs share the cores.
-    """
-    # a core writes some thirty shards of an 8 B model in a second, and reduces some five to ten
-    wanted = 2 if keep_neighbors else 8
-    return max(1, min(wanted, processes.cores() // n_processes - 1))

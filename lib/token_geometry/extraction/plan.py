@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Job
+from token_geometry.requests.reduction import OBSERVABLES
 from token_geometry.texts import prompts
 
 PLAN = "extraction.json"
@@ -36,7 +37,7 @@ class ShardKey:
 
 
 def prepare(job: Job) -> Path:
-    """The directory of an extraction, made where it is missing; before any process is started or model loaded.
+    """The directory of an extraction, made where it is missing.
 
     Raises
     ------
@@ -63,17 +64,12 @@ def prepare(job: Job) -> Path:
 
 
 def write_plan(
-    directory: Path,
-    job: Job,
-    source: ModelSource,
-    selection: prompts.Selection,
-    keys: Sequence[ShardKey],
+    directory: Path, job: Job, source: ModelSource, selection: prompts.Selection, keys: Sequence[ShardKey]
 ) -> set[str]:
     """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more.
 
     No other file in it is ours.
     """
-    files = [key.file_name() for key in keys]
     plan = {
         "recipe": job.recipe,
         "recipe_digest": job.recipe_digest,
@@ -84,8 +80,7 @@ def write_plan(
         "n_examined": selection.n_examined,
         "n_too_short": selection.n_too_short,
         "shards": [
-            {"prompt": key.prompt.id, "shuffle_level": key.shuffle_level, "file": file}
-            for key, file in zip(keys, files, strict=True)
+            {"prompt": key.prompt.id, "shuffle_level": key.shuffle_level, "file": key.file_name()} for key in keys
         ],
     }
     try:
@@ -95,17 +90,11 @@ def write_plan(
     partial = directory / f".{PLAN}.{os.getpid()}.partial"
     partial.write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
     partial.replace(directory / PLAN)
-    return previous - set(files)
+    return previous - {key.file_name() for key in keys}
 
 
 def read_plan(directory: Path) -> dict:
-    """What an extraction's directory is to hold.
-
-    Raises
-    ------
-    InputError
-        If the directory holds no extraction.
-    """
+    """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
     path = directory / PLAN
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
@@ -118,18 +107,6 @@ def read_plan(directory: Path) -> dict:
         ) from None
     except ValueError:
         raise InputError(f"{path} is damaged: delete it and run notebooks/extraction.ipynb again") from None
-
-
-def read_shards(directory: Path) -> Iterator[xr.Dataset]:
-    """Iterate over the shards of a complete extraction.
-
-    Raises
-    ------
-    InputError
-        If shards are missing, damaged or of another recipe.
-    """
-    plan = read_plan(directory)
-    return (read_shard(path, plan["recipe_digest"]) for path in shard_files(directory, plan))
 
 
 def shard_files(directory: Path, plan: dict) -> list[Path]:
@@ -162,38 +139,26 @@ def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) ->
 
 def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
     """The shards that are not there whole, of this recipe, and with what is asked for."""
-    return [key for key in keys if not _is_done(directory / key.file_name(), job)]
+
+    def is_done(key: ShardKey) -> bool:
+        try:
+            kept = held_observables(read_shard(directory / key.file_name(), job.recipe_digest))
+        except InputError:
+            return False
+        # from a table the observables follow
+        return kept is None or (kept == OBSERVABLES and not job.request.keep_neighbors)
+
+    return [key for key in keys if not is_done(key)]
 
 
-def _is_done(path: Path, job: Job) -> bool:
-    try:
-        shard = store.read(path)
-    except InputError:
-        return False
-    if shard.attrs["recipe_digest"] != job.recipe_digest:
-        return False
-    # from a table the observables follow
-    return not is_reduced(shard) or (not job.request.keep_neighbors and has_all_observables(shard))
-
-
-def is_reduced(shard: xr.Dataset) -> bool:
-    """Whether a shard holds observables in place of neighbor tables."""
-    return "observables" in shard.attrs
-
-
-def has_all_observables(shard: xr.Dataset) -> bool:
-    """Whether a reduced shard holds every observable that there is by now."""
-    return shard.attrs["observables"] == names_of_observables()
+def held_observables(shard: xr.Dataset) -> list[str] | None:
+    """Names of the observables that a shard holds in place of neighbor tables; None where it holds the tables."""
+    return json.loads(shard.attrs["observables"]) if "observables" in shard.attrs else None
 
 
 def reduced(shard: xr.Dataset) -> xr.Dataset:
     """The observables of a shard, which take its place where neighbor tables are not kept."""
-    return catalog.observables(shard).assign_attrs(shard.attrs | {"observables": names_of_observables()})
-
-
-def names_of_observables() -> str:
-    """What a reduced shard that holds every observable says in its attribute `observables`."""
-    return json.dumps([observable.__name__ for observable in catalog.FUNCTIONS])
+    return catalog.observables(shard).assign_attrs(shard.attrs | {"observables": json.dumps(OBSERVABLES)})
 
 
 def cost_table(directory: Path) -> pd.DataFrame:
@@ -202,10 +167,8 @@ def cost_table(directory: Path) -> pd.DataFrame:
     The time is that of a prompt; the peak that of the process, up to then.
     """
     rows = []
-    for entry in read_plan(directory)["shards"]:
-        path = directory / entry["file"]
-        if not path.is_file():
-            continue  # of another part, or not reached yet
+    files = [directory / entry["file"] for entry in read_plan(directory)["shards"]]
+    for path in filter(Path.is_file, files):  # others are of another part, or not reached yet
         attrs = store.read_attrs(path)
         row = {
             "prompt": attrs["prompt"],

@@ -8,7 +8,7 @@ import xarray as xr
 
 from token_geometry.base import resources, store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction.plan import ShardKey, reduced
+from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.observables import tables, transfer
 from token_geometry.requests.extraction import Extraction
@@ -36,25 +36,17 @@ def make_tables(
         yield transfer.leave(arrays, attrs, device=model.device)
 
 
-def make_shards(
-    model: LanguageModel, keys: Sequence[ShardKey], request: Extraction, recipe: dict
-) -> Iterator[xr.Dataset]:
-    """One forward pass of prompts, all of `n_tokens` tokens, and what is kept of each."""
-    for made in make_tables(model, keys, request, recipe):
-        yield made.label() if request.keep_neighbors else reduced(made.label())
-
-
 def make_shard(model: LanguageModel, key: ShardKey, request: Extraction, recipe: dict) -> xr.Dataset:
-    """One forward pass of one prompt and what is kept of it."""
-    (shard,) = make_shards(model, [key], request, recipe)
-    return shard
+    """One forward pass of one prompt, and its shard with the neighbor tables."""
+    (made,) = make_tables(model, [key], request, recipe)
+    return made.label()
 
 
 def _measure(key: ShardKey, states: States) -> dict:
     """Arrays of a shard by name, the geometry's on the device of the states."""
     try:
         of_states = tables.arrays(states.hidden)
-        of_logits = neighbors.neighbor_tensors(states.logits[None])
+        of_logits = neighbors.neighbor_tensors(states.logits[None])  # type: ignore[index]
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     return of_states | {

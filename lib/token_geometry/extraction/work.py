@@ -33,10 +33,8 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
 
     Parameters
     ----------
-    job
-        From `Extraction.resolve`.
-    directory
-        From `plan.prepare`.
+    job, directory
+        From `Extraction.resolve` and `plan.prepare`.
     n_processes
         How many processes share the work.
 
@@ -71,8 +69,7 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         if len(missing) < len(mine):
             print(f"{len(mine) - len(missing)} of {len(mine)} shards are there already")
         if missing:
-            n_prompts = len({key.prompt.id for key in missing})
-            print(estimates.describe(job, n_prompts, len(missing), n_processes=n_processes), flush=True)
+            print(estimates.describe(job, missing, n_processes=n_processes), flush=True)
         yield Work(source, job.recipe, missing)
         for name in dropped if request.overwrite else ():
             (directory / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ N_COORDINATES = 64
 """Coordinates that every sample lives in."""
 
 HIGHEST_DIMENSION = N_COORDINATES // 2
-"""Largest dimension that is offered: a torus takes two coordinates a dimension."""
+"""Largest dimension that is offered: a torus takes two coordinates per dimension."""
 
 NOISE = 0.02
 """Standard deviation of the noise in each coordinate, in units of the radius of the noisy torus."""

@@ -259,7 +259,9 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
         values, nearest = selection.smallest(squared, n_values, n_edge)
         selected.append((values.add_(norms[start : start + len(gram), None]), nearest))
     values, nearest = (torch.cat(parts) for parts in zip(*selected, strict=True))
-    return _redo_undecided(cloud.points, norms, values, nearest), similarity and similarity.result()
+    return _redo_undecided(
+        cloud.points, norms, values, nearest
+    ), None if similarity is None else similarity.result()
 
 
 def _redo_undecided(points, norms, values, nearest) -> tuple | None:

@@ -41,14 +41,7 @@ def trunk(model):
 
 
 def find(trunk, n_layers: int) -> str:
-    """Name, inside a network without head, of the list of its blocks.
-
-    Parameters
-    ----------
-    trunk
-        A transformers model without head.
-    n_layers
-        How many blocks its configuration counts.
+    """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
 
     Raises
     ------
@@ -64,8 +57,7 @@ def find(trunk, n_layers: int) -> str:
         if isinstance(module, torch.nn.ModuleList) and id(module) in inside
     }
     # experts and the like, of which there may be as many, lie inside a block
-    fitting = [name for name, length in lists.items() if length == n_layers]
-    if fitting:
+    if fitting := [name for name, length in lists.items() if length == n_layers]:
         return min(fitting, key=lambda name: name.count("."))
     top = min((name.count(".") for name in lists), default=0)
     outermost = [name for name in lists if name.count(".") == top]
@@ -80,12 +72,7 @@ def find(trunk, n_layers: int) -> str:
 def network(config, n_blocks: int | None):
     """Class of a network, the configuration it takes, and a sketch without weights.
 
-    Parameters
-    ----------
-    config
-        Of the model.
-    n_blocks
-        How many of its blocks to keep, without a head; None: all of them and the head.
+    It keeps `n_blocks` of the blocks, without a head; None: all of them and the head.
 
     Raises
     ------
@@ -99,26 +86,25 @@ def network(config, n_blocks: int | None):
         sketch = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if n_blocks is None:
         return type(sketch), sketch.config, sketch
-    sketch = trunk(sketch)
+    whole, sketch = sketch, trunk(sketch)
     path = find(sketch, depth(config))
-    found = len(sketch.get_submodule(path))
-    if n_blocks >= found:
+    if n_blocks >= (found := len(sketch.get_submodule(path))):
         raise InputError(
             f"layer {n_blocks} is asked for, and the network has {found} blocks, where its configuration counts "
             f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
         )
-    return _first(sketch, path, n_blocks), sketch.config, sketch
+    prefix = next(name for name, part in whole.named_modules() if part is sketch)
+    return _first(sketch, path, n_blocks, prefix), sketch.config, sketch
 
 
 def _number(config, *names: str) -> int:
-    found = (getattr(_text(config), name, None) for name in names)
-    number = next((number for number in found if isinstance(number, int)), None)
-    if number is None:
-        raise InputError(
-            f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
-            f"has no single {names[-1]}; choose another model"
-        )
-    return number
+    for name in names:
+        if isinstance(number := getattr(_text(config), name, None), int):
+            return number
+    raise InputError(
+        f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
+        f"has no single {names[-1]}; choose another model"
+    )
 
 
 def _text(config):
@@ -129,22 +115,14 @@ def _text(config):
         return None
 
 
-def _first(sketch, path: str, n_blocks: int) -> type:
+def _first(sketch, path: str, n_blocks: int, prefix: str) -> type:
     """The class of a network, except that its models end after `n_blocks` blocks.
 
     The network is laid out from the configuration of the whole model and then cut. So what a
     family derives from its depth (the scale of the residuals in MiniCPM, the blocks that share
     keys in Gemma 4) stays what it is in the whole model. transformers lays a network out without
-    memory for its weights: the blocks that are cut off cost nothing.
-
-    Parameters
-    ----------
-    sketch
-        A transformers model without head, as it is inside of the whole model.
-    path
-        Name of the list of its blocks, from `find`.
-    n_blocks
-        How many blocks to keep.
+    memory for its weights: the blocks that are cut off cost nothing. `path`: name of the list
+    of blocks; `prefix`: name of the network inside of the whole model, which the names of weights begin with.
     """
     kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 
@@ -159,4 +137,4 @@ def _first(sketch, path: str, n_blocks: int) -> type:
 
     # transformers looks up by these names what it records of a network, and whose code it is
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {"__init__": __init__} | names)
+    return type(kind.__name__, (kind,), {"__init__": __init__, "base_model_prefix": prefix} | names)

@@ -14,24 +14,14 @@ from token_geometry.models.gguf import tokenizers
 
 _SIZES = {"dim", "n_layers", "n_heads"}
 _KNOWN = _SIZES | {
-    "n_kv_heads",
-    "multiple_of",
-    "ffn_dim_multiplier",
-    "norm_eps",
-    "rope_theta",
-    "vocab_size",
-    "use_scaled_rope",
+    "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "vocab_size", "use_scaled_rope",
     # limits of Meta's own program, which decide no number
-    "max_batch_size",
-    "max_seq_len",
-}
+    "max_batch_size", "max_seq_len",
+}  # fmt: skip
 
 # Name of a tensor → its name in transformers, and the dimension along which the files split it;
 # None: every file holds all of it.
-_ENDS = {
-    "norm": ("model.norm", None),
-    "output": ("lm_head", 0),
-}
+_ENDS = {"norm": ("model.norm", None), "output": ("lm_head", 0)}
 _BLOCK = {
     "attention_norm": ("input_layernorm", None),
     "attention.wq": ("self_attn.q_proj", 0),
@@ -44,6 +34,7 @@ _BLOCK = {
     "feed_forward.w3": ("mlp.up_proj", 0),
 }
 _EMBEDDINGS = "tok_embeddings.weight"
+_QUERIES = "layers.0.attention.wq.weight"
 
 # The 256 special tokens of Llama 3, in the order of their ids; `tokenizer.model` has no room for them.
 _LLAMA_3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
@@ -51,55 +42,42 @@ _LLAMA_3_SPECIAL = 256
 
 
 class Joined:
-    """One tensor of a model, joined from its files at the moment it is asked for.
+    """One tensor of a model, joined from its parts in the files at the moment it is asked for.
 
-    transformers takes it in place of a tensor, as it takes the slices of safetensors: it reads
-    `joined[...]` of those that the network has, and of no other.
-
-    Parameters
-    ----------
-    parts
-        The tensor's part in each file, in order.
-    dimension
-        Dimension along which they are split; None: the parts are equal.
-    heads
-        Number of attention heads of a projection whose rows are in Meta's rotary order.
+    transformers takes it in place of a tensor, as it takes the slices of safetensors: it reads `joined[...]` of
+    those that the network has, and of no other. The parts are split along `dimension`, or equal where it is None;
+    a projection with `heads` has its rows in Meta's rotary order.
     """
 
     def __init__(self, parts: list, dimension: int | None, heads: int | None = None):
         self.parts = parts if dimension is not None else parts[:1]
-        self.dimension = dimension
-        self.heads = heads
+        self.dimension, self.heads = dimension, heads
 
     def __getitem__(self, index):
         import torch
 
         whole = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, self.dimension or 0)
-        return (whole if self.heads is None else _halves(whole, self.heads))[index]
+        if self.heads is None:
+            return whole[index]
+        # Meta turns pairs of neighboring rows of a head, transformers row i of the first half with
+        # row i of the second: so the even rows of each head go first, then the odd ones
+        pairs = whole.unflatten(0, (self.heads, -1, 2))
+        return pairs.transpose(1, 2).reshape(whole.shape)[index]
 
 
-def is_meta(folder: Path) -> bool:
-    """Whether a directory holds weights as Meta publishes them."""
-    return any(folder.glob("consolidated.*.pth"))
-
-
-def check_files(folder: Path) -> None:
-    """Refuse a directory that lacks one of Meta's files, without opening any.
-
-    Raises
-    ------
-    InputError
-        Naming the file that is missing.
-    """
-    numbers = sorted(int(path.suffixes[-2][1:]) for path in _paths(folder))
+def check_files(name: str, folder: Path) -> None:
+    """Refuse the directory of model `name`, if it lacks one of Meta's files, which it names; none is opened."""
+    numbers = [int(path.suffixes[-2][1:]) for path in _paths(folder)]
     if not numbers:
-        raise InputError(f"{folder} holds no consolidated.*.pth: put the files that Meta released there")
-    missing = [f"consolidated.{n:02d}.pth" for n in range(numbers[-1]) if n not in numbers]
-    missing += [name for name in ("params.json", "tokenizer.model") if not (folder / name).is_file()]
+        raise InputError(
+            f"model {name!r}: {folder} holds no consolidated.*.pth: put the files that Meta released there"
+        )
+    missing = [f"consolidated.{n:02d}.pth" for n in range(max(numbers)) if n not in numbers]
+    missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
     if missing:
         raise InputError(
-            f"{folder} holds consolidated.*.pth but no {missing[0]}: put the file that Meta released "
-            "with them beside them"
+            f"model {name!r}: {folder} holds consolidated.*.pth but no {missing[0]}: put the file that Meta "
+            "released with them beside them"
         )
 
 
@@ -115,12 +93,9 @@ def open_shards(folder: Path) -> list[dict]:
 
 
 def read_config(folder: Path):
-    """The configuration that `params.json` describes.
+    """The configuration that `params.json` describes, a transformers `LlamaConfig`.
 
-    Returns
-    -------
-    transformers.LlamaConfig
-        Of the context length it says nothing, since Meta's files do not.
+    Of the context length it says nothing, since Meta's files do not.
 
     Raises
     ------
@@ -130,14 +105,17 @@ def read_config(folder: Path):
     from transformers import LlamaConfig
 
     params = _read_params(folder)
-    vocabulary = params.get("vocab_size", -1)
-    if vocabulary < 1:  # LLaMA 1 and 2 leave it to the tokenizer
+    if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
         vocabulary = _vocabulary(open_shards(folder), params["dim"])
+    width = int(2 * 4 * params["dim"] / 3)
+    if params.get("ffn_dim_multiplier"):
+        width = int(params["ffn_dim_multiplier"] * width)
+    multiple = params.get("multiple_of", 256)
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=vocabulary,
         hidden_size=params["dim"],
-        intermediate_size=_feed_forward_width(params),
+        intermediate_size=-(-width // multiple) * multiple,
         num_hidden_layers=params["n_layers"],
         num_attention_heads=params["n_heads"],
         num_key_value_heads=params.get("n_kv_heads") or params["n_heads"],
@@ -150,14 +128,7 @@ def read_config(folder: Path):
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
-    """The tensors of a model by transformers' names; a `Joined` is read when it is indexed.
-
-    Parameters
-    ----------
-    folder
-        The directory.
-    config
-        From `read_config`.
+    """The tensors of a model of this configuration by transformers' names; a `Joined` is read when it is indexed.
 
     Raises
     ------
@@ -167,16 +138,15 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
     shards = open_shards(folder)
     _check_width(folder, shards, config)
     heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
-    named = {f"{meta}.weight": (f"{name}.weight", split, None) for meta, (name, split) in _ENDS.items()}
+    named = {f"{meta}.weight": (name, split, None) for meta, (name, split) in _ENDS.items()}
     # up to LLaMA 2 each file has some columns of the embeddings, from Llama 3 on some rows
     rows = shards[0][_EMBEDDINGS].shape[1] == config.hidden_size
-    named[_EMBEDDINGS] = ("model.embed_tokens.weight", 0 if rows else 1, None)
+    named[_EMBEDDINGS] = ("model.embed_tokens", 0 if rows else 1, None)
     for layer in range(config.num_hidden_layers):
         for meta, (name, split) in _BLOCK.items():
-            target = f"model.layers.{layer}.{name}.weight"
-            named[f"layers.{layer}.{meta}.weight"] = (target, split, heads.get(meta))
+            named[f"layers.{layer}.{meta}.weight"] = (f"model.layers.{layer}.{name}", split, heads.get(meta))
     return {
-        name: Joined([shard[meta] for shard in shards], split, n_heads)
+        f"{name}.weight": Joined([shard[meta] for shard in shards], split, n_heads)
         for meta, (name, split, n_heads) in named.items()
         # what is missing is found when the network has been filled
         if all(meta in shard for shard in shards)
@@ -186,17 +156,15 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
 def read_tokenizer(folder: Path):
     """The tokenizer in `tokenizer.model`: SentencePiece up to LLaMA 2, a list of ranks from Llama 3 on.
 
-    Returns
-    -------
-    transformers.PreTrainedTokenizerBase
-
     Raises
     ------
     InputError
         If the file is neither.
     """
     path = folder / "tokenizer.model"
-    return _llama_3_tokenizer(path) if _is_ranks(path) else _llama_tokenizer(path)
+    with path.open("rb") as file:
+        is_ranks = re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip())
+    return _llama_3_tokenizer(path) if is_ranks else _llama_tokenizer(path)
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -206,23 +174,17 @@ def _paths(folder: Path) -> list[Path]:
 def _open(path: Path) -> dict:
     import torch
 
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is no archive of tensors: it is cut short, or a bare pickled object, which is "
-            "not opened since that could run code; take the file that Meta released"
-        )
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is cut short, or a bare pickled object, not opened since that could run code")
         shard = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path} holds a pickled object that is no tensor and is not opened, since that could run "
-            "code: take the file that Meta released"
-        ) from None
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} could not be read ({reason}): it is damaged; take the whole file") from None
-    if not isinstance(shard, dict) or not all(isinstance(value, torch.Tensor) for value in shard.values()):
-        raise InputError(f"{path} holds no tensors by name: take the file that Meta released")
+        if not isinstance(shard, dict) or not all(isinstance(value, torch.Tensor) for value in shard.values()):
+            raise ValueError("it holds no tensors by name")
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds a pickled object that is no tensor, not opened since that could run code"
+        raise InputError(f"{path} could not be read ({reason}): take the file that Meta released") from None
     return shard
 
 
@@ -234,24 +196,16 @@ def _read_params(folder: Path) -> dict:
         raise InputError(f"{path} is missing or no JSON: take the file that Meta released") from None
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
-    for name in params:
-        # what a key that is not known asks for would be left out of the network
-        if name not in _KNOWN:
-            raise InputError(f"{path}: {one_of('key', name, sorted(_KNOWN))}; or give it in transformers' format")
+    if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
+        raise InputError(
+            f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or give it in transformers' format"
+        )
     if params.get("use_scaled_rope"):
         raise InputError(
             f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: "
             "give the model in transformers' format"
         )
     return params
-
-
-def _feed_forward_width(params: dict) -> int:
-    width = int(2 * 4 * params["dim"] / 3)
-    if params.get("ffn_dim_multiplier"):
-        width = int(params["ffn_dim_multiplier"] * width)
-    multiple = params.get("multiple_of", 256)
-    return -(-width // multiple) * multiple
 
 
 def _vocabulary(shards: list[dict], dim: int) -> int:
@@ -262,35 +216,17 @@ def _vocabulary(shards: list[dict], dim: int) -> int:
 
 
 def _check_width(folder: Path, shards: list[dict], config) -> None:
-    name = "layers.0.attention.wq.weight"
-    for needed in (_EMBEDDINGS, name):
+    for needed in (_EMBEDDINGS, _QUERIES):
         if any(needed not in shard for shard in shards):
             raise InputError(f"{folder}: a consolidated.*.pth holds no {needed}: it is no LLaMA of Meta's")
-    rows = sum(shard[name].shape[0] for shard in shards)
+    rows, vocabulary = sum(len(shard[_QUERIES]) for shard in shards), _vocabulary(shards, config.hidden_size)
     if rows != config.hidden_size:
-        raise InputError(
-            f"{folder}: its {len(shards)} consolidated.*.pth hold {rows} of the {config.hidden_size} rows of "
-            f"{name}: a file is missing, or params.json is of another model"
-        )
-    vocabulary = _vocabulary(shards, config.hidden_size)
-    if vocabulary != config.vocab_size:
-        raise InputError(
-            f"{folder}: its embeddings have {vocabulary} entries and params.json says vocab_size = "
-            f"{config.vocab_size}: a file is missing, or params.json is of another model"
-        )
-
-
-def _halves(projection, heads: int):
-    # Meta turns pairs of neighboring rows of a head, transformers row i of the first half with
-    # row i of the second: so the even rows of each head go first, then the odd ones
-    rows, columns = projection.shape
-    pairs = projection.reshape(heads, rows // heads // 2, 2, columns)
-    return pairs.transpose(1, 2).reshape(rows, columns)
-
-
-def _is_ranks(path: Path) -> bool:
-    with path.open("rb") as file:
-        return re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip()) is not None
+        found = f"{len(shards)} consolidated.*.pth hold {rows} of the {config.hidden_size} rows of {_QUERIES}"
+    elif vocabulary != config.vocab_size:
+        found = f"embeddings have {vocabulary} entries and params.json says vocab_size = {config.vocab_size}"
+    else:
+        return
+    raise InputError(f"{folder}: its {found}: a file is missing, or params.json is of another model")
 
 
 def _llama_tokenizer(path: Path):

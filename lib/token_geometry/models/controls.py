@@ -1,9 +1,7 @@
 """Controls: the same network untrained, or with the weights of each tensor permuted."""
 
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
 
 from token_geometry.base.errors import InputError
 from token_geometry.models import blocks
@@ -20,7 +18,7 @@ def split(name: str) -> tuple[str, str, int]:
     return (found["original"], found["control"], int(found["seed"] or 0)) if found else (name, "", 0)
 
 
-def untrained(kind: type, options: dict, seed: int, *, sketch, name: str):
+def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     """A network with weights drawn as before training, all of them from the seed.
 
     Weights are drawn from the first module to the last, the head at the end: so a network of the first few
@@ -30,16 +28,10 @@ def untrained(kind: type, options: dict, seed: int, *, sketch, name: str):
 
     Parameters
     ----------
-    kind
-        Class of a transformers model.
-    options
-        What its `from_pretrained` takes.
-    seed
-        Seed of the draw.
+    kind, options
+        Class of a transformers model, and what its `from_pretrained` takes.
     sketch
         The whole network without memory for its weights.
-    name
-        Name of the model, for the error.
 
     Raises
     ------
@@ -48,12 +40,17 @@ def untrained(kind: type, options: dict, seed: int, *, sketch, name: str):
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]), _marked_memory():
-        torch.manual_seed(seed)
-        if _is_drawn_in_order(sketch):
-            model = kind.from_pretrained(None, state_dict={}, **options)
-        else:
-            model = kind._from_config(**options)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if _is_drawn_in_order(sketch):
+                model = kind.from_pretrained(None, state_dict={}, **options)
+            else:
+                model = kind._from_config(**options)
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     for tensor, values in [*model.named_parameters(), *model.named_buffers()]:
         if values.is_floating_point() and bool(values.isnan().any()):
             raise InputError(
@@ -63,29 +60,32 @@ def untrained(kind: type, options: dict, seed: int, *, sketch, name: str):
     return model
 
 
-@contextlib.contextmanager
-def _marked_memory() -> Iterator[None]:
-    """Fill memory that nothing is written to with NaN."""
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
 def _is_drawn_in_order(sketch) -> bool:
     """Whether transformers' initialization writes every weight, and draws none of the trunk after the blocks."""
-    trunk = sketch.base_model
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Recorder(TorchDispatchMode):
+        """Records which memory is written to in place, and in which order random numbers are."""
+
+        written: set[int] = set()
+        drawn: list[int] = []
+
+        def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+            if operation._schema.is_mutable:
+                self.written.add(_memory(arguments[0]))
+                if torch.Tag.nondeterministic_seeded in operation.tags:
+                    self.drawn.append(_memory(arguments[0]))
+            return operation(*arguments, **(options or {}))
+
+    trunk = blocks.trunk(sketch)
     try:
         path = blocks.find(trunk, blocks.depth(sketch.config))
     except (InputError, AttributeError):
         return False
     for part in [*trunk.modules(), *trunk.parameters(), *trunk.buffers()]:
         part._is_hf_initialized = False
-    with _recorder() as writes:
+    with Recorder() as writes:
         trunk.initialize_weights()  # a head may share its weights with the embeddings
     inside = {_memory(weights) for weights in trunk.get_submodule(path).parameters()}
     own = {_memory(weights) for weights in [*trunk.parameters(), *trunk.buffers()]}
@@ -97,33 +97,16 @@ def _memory(tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _recorder():
-    """Context that records which memory is written to in place, and in which order random numbers are."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Recorder(TorchDispatchMode):
-        written: set[int] = set()
-        drawn: list[int] = []
-
-        def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-            if operation._schema.is_mutable:
-                self.written.add(_memory(arguments[0]))
-                if torch.Tag.nondeterministic_seeded in operation.tags:
-                    self.drawn.append(_memory(arguments[0]))
-            return operation(*arguments, **(options or {}))
-
-    return Recorder()
-
-
 def permute(model, seed: int) -> None:
     """Put the weights of each tensor of a network into random order, in place."""
     import torch
 
+    trunk = blocks.trunk(model)
+    prefix = next(name for name, part in model.named_modules() if part is trunk)
     for name, weights in model.named_parameters():
         # by name, without the part that only a model with head has: so it is the same for the first
         # few blocks alone
-        stem = name.removeprefix(f"{model.base_model_prefix}.")
+        stem = name.removeprefix(f"{prefix}.")
         digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         order = torch.randperm(weights.numel(), generator=random)

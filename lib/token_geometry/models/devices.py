@@ -28,23 +28,18 @@ def choose_device(device: str) -> str:
 
 
 def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: int = 0) -> list[str]:
-    """Devices of one of several models that stand side by side on this machine.
+    """Devices of one of several models on this machine: `gpus_per_model` GPUs in a row, or the one device.
 
     Parameters
     ----------
     device
         As for `choose_device`. With several models it names a kind of device, not one GPU.
     gpus_per_model
-        How many GPUs a model is spread over; GPUs of one model follow on one another.
+        How many GPUs a model is spread over.
     n_models
         How many processes of this machine hold a model each.
     place
         Number of the process among them.
-
-    Returns
-    -------
-    list of str
-        `gpus_per_model` GPUs, or the one device.
 
     Raises
     ------
@@ -54,23 +49,19 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
     import torch
 
     chosen = torch.device(choose_device(device))
-    if chosen.type != "cuda":
-        if gpus_per_model != 1:
-            raise InputError(
-                f"gpus_per_model is {gpus_per_model} and the device {chosen}; accepted: 1, or a machine with GPUs"
-            )
-        return [str(chosen)]
-    needed = gpus_per_model * n_models
-    if needed == 1:
+    if chosen.type != "cuda" and gpus_per_model != 1:
+        raise InputError(
+            f"gpus_per_model is {gpus_per_model} and the device {chosen}; accepted: 1, or a machine with GPUs"
+        )
+    if chosen.type != "cuda" or gpus_per_model * n_models == 1:
         return [str(chosen)]
     first, n_gpus = chosen.index or 0, torch.cuda.device_count()
-    if first + needed > n_gpus:
+    if first + gpus_per_model * n_models > n_gpus:
         raise InputError(
             f"num_processes x gpus_per_model is {n_models} x {gpus_per_model}, from device {device!r} on, and "
             f"this machine has {n_gpus} GPUs: lower one of them"
         )
-    start = first + place * gpus_per_model
-    return [f"cuda:{number}" for number in range(start, start + gpus_per_model)]
+    return [f"cuda:{first + place * gpus_per_model + number}" for number in range(gpus_per_model)]
 
 
 def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = ()) -> dict:
@@ -85,7 +76,7 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     name
         Name of the model, for the error.
     free
-        Bytes of each that may be taken; empty: four fifths of what is free now.
+        Bytes of each that may be taken; empty: four fifths of what is free now, the rest being for states.
 
     Raises
     ------
@@ -96,14 +87,12 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 
-    # the rest is for the states of a prompt
     free = free or [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
     sketch.tie_weights()
-    whole: list[str] = list(sketch._no_split_modules or ())
+    whole: dict = {"no_split_module_classes": list(sketch._no_split_modules or ())}
     numbers = [torch.device(gpu).index for gpu in gpus]
     memory: dict = dict(zip(numbers, free, strict=True)) | {"cpu": 0}
-    memory = get_balanced_memory(sketch, memory, no_split_module_classes=whole)
-    parts = infer_auto_device_map(sketch, memory, no_split_module_classes=whole)
+    parts = infer_auto_device_map(sketch, get_balanced_memory(sketch, memory, **whole), **whole)
     if not set(parts.values()) <= set(numbers):
         size = sum(p.numel() * p.element_size() for p in sketch.parameters())
         raise InputError(

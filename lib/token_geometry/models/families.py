@@ -4,20 +4,7 @@ from token_geometry.base.errors import InputError
 
 
 def refuse_other_kinds(config, name: str) -> None:
-    """Refuse a model that is no causal language model.
-
-    Parameters
-    ----------
-    config
-        A transformers `PreTrainedConfig`.
-    name
-        Name of the model.
-
-    Raises
-    ------
-    InputError
-        Saying what it is.
-    """
+    """Refuse a model of this configuration and name that is no causal language model, saying what it is."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if config.is_encoder_decoder:
@@ -26,9 +13,10 @@ def refuse_other_kinds(config, name: str) -> None:
         kind = "a model that sees the tokens behind each one, too"
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return
+    elif hasattr(config, "image_size") and not hasattr(config, "vocab_size"):
+        kind = "a model of images"
     else:
-        reads_images = hasattr(config, "image_size") and not hasattr(config, "vocab_size")
-        kind = "a model of images" if reads_images else "no language model that predicts the next token"
+        kind = "no language model that predicts the next token"
     raise InputError(
         f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
         "right; take a causal language model"
@@ -49,18 +37,11 @@ def needs_bos(model_type: str) -> bool | None:
 def refuse_other_weights(report: dict, model, name: str) -> None:
     """Refuse a model that some of its weights were missing for, or that left some of its files' unread.
 
-    Parameters
-    ----------
-    report
-        What transformers says of the loading; it fills what is missing with random numbers, leaves out
-        what the network has no place for, and goes on.
-    model
-        The model. What belongs to parts that it does not have, such as a head that was left out, is no matter.
-    name
-        Name of the model.
+    transformers, whose `report` of the loading this is, fills what is missing with random numbers, leaves out what
+    the network has no place for, and goes on. What belongs to parts that the model does not have, such as a head
+    that was left out, is no matter.
     """
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
             "the checkpoint is incomplete or of another architecture"
@@ -75,18 +56,8 @@ def refuse_other_weights(report: dict, model, name: str) -> None:
 
 
 def refuse_uneven_scales(config, trunk, name: str) -> None:
-    """Refuse fp8 weights whose blocks of equal scale do not divide them, which transformers rescales wrongly.
-
-    Parameters
-    ----------
-    config
-        A transformers `PreTrainedConfig`.
-    trunk
-        A network of this configuration.
-    name
-        Name of the model.
-    """
-    block = (config.to_dict().get("quantization_config") or {}).get("weight_block_size") or ()
+    """Refuse a network of fp8 weights whose blocks of equal scale do not divide them: transformers errs there."""
+    block: list[int] = (config.to_dict().get("quantization_config") or {}).get("weight_block_size") or []
     for path, weights in trunk.named_parameters() if block else ():
         sizes = zip(weights.shape[-2:], block, strict=False)
         if weights.ndim >= 2 and "layers." in path and any(size > n and size % n for size, n in sizes):

@@ -33,8 +33,8 @@ class Gguf(ModelSource):
         return cls(name, path.name, str(path.resolve()))
 
     def origin(self) -> dict[str, str]:
-        splitting = self.splitting()
-        return {"source": "gguf", "sha256": self.sha256()} | ({"splitting": splitting} if splitting else {})
+        found = {"source": "gguf", "sha256": self.sha256(), "splitting": self.splitting()}
+        return {key: value for key, value in found.items() if value}
 
     def splitting(self) -> str:
         """The file's word for how its tokenizer splits texts, where it was once read in another way."""
@@ -100,10 +100,6 @@ class Wheels(Gguf):
     entry = "archives"
 
     @classmethod
-    def at(cls, name: str) -> Self | None:
-        return None
-
-    @classmethod
     def of_entry(cls, name: str, place, **rest) -> Self:
         return cls(name, archives=tuple(wheels.Archive(**part) for part in place), **rest)
 
@@ -129,7 +125,7 @@ class Directory(ModelSource):
     """A directory in transformers' format."""
 
     kind = "directory"
-    weight_files = ("*.safetensors", "*.bin")
+    weight_files: tuple[str, ...] = ("*.safetensors", "*.bin")
 
     @classmethod
     def at(cls, name: str) -> Self | None:
@@ -142,11 +138,9 @@ class Directory(ModelSource):
         return cls(name, of_hub[1] if of_hub else folder.name, str(folder))
 
     def origin(self) -> dict[str, str]:
-        patterns = ["*.json", "*.model"]
-        if self.control != "random":  # which reads no weights
-            patterns += self.weight_files
-        files = sorted(path for pattern in patterns for path in Path(self.location).glob(pattern))
-        return {"source": self.kind} | {path.name: wheels.sha256(path) for path in files}
+        weights = () if self.control == "random" else self.weight_files  # of which it reads none
+        files = [path for name in ("*.json", "*.model", *weights) for path in Path(self.location).glob(name)]
+        return {"source": self.kind} | {path.name: wheels.sha256(path) for path in sorted(files)}
 
     def check_files(self) -> None:
         if self.control == "random":
@@ -172,29 +166,21 @@ class Meta(Directory):
     @classmethod
     def at(cls, name: str) -> Self | None:
         folder = Path(name).expanduser().resolve()
-        if (folder / "config.json").is_file() or not checkpoints.is_meta(folder):
+        if (folder / "config.json").is_file() or not any(folder.glob(*cls.weight_files)):
             return None
-        source = cls(name, folder.name, str(folder))
-        source.check_complete()
-        return source
+        checkpoints.check_files(name, folder)
+        return cls(name, folder.name, str(folder))
 
     @classmethod
     def of_entry(cls, name: str, place, **rest) -> Self:
         return super().of_entry(name, str(project.root() / place), **rest)
 
-    def check_complete(self) -> None:
-        """Refuse a directory that lacks one of Meta's files."""
-        try:
-            checkpoints.check_files(Path(self.location))
-        except InputError as error:
-            raise InputError(f"model {self.name!r}: {error}") from None
-
     def origin(self) -> dict[str, str]:
-        self.check_complete()
+        checkpoints.check_files(self.name, Path(self.location))
         return super().origin()
 
     def check_files(self) -> None:
-        self.check_complete()
+        checkpoints.check_files(self.name, Path(self.location))
         if self.control != "random":
             checkpoints.open_shards(Path(self.location))
 
@@ -206,8 +192,8 @@ class Meta(Directory):
         return checkpoints.read_tokenizer(Path(self.location))
 
     def weights(self, config) -> dict:
-        tensors = checkpoints.tensors(Path(self.location), config)
-        return {"pretrained_model_name_or_path": None, "state_dict": tensors}
+        state = checkpoints.tensors(Path(self.location), config)
+        return {"pretrained_model_name_or_path": None, "state_dict": state}
 
 
 @dataclass(frozen=True)
@@ -242,7 +228,7 @@ class Hub(ModelSource):
         )
 
 
-KINDS: tuple[type[ModelSource], ...] = (Wheels, Gguf, Meta, Directory, Hub)
+KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)
 """In the order in which they are asked whether a name is theirs."""
 
 
@@ -250,6 +236,8 @@ def _snapshot(name: str, folder: Path) -> Path:
     """The model in a folder of the hub's own cache."""
     repository = folder.parent if folder.name == "snapshots" else folder
     found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
+    if not found:
+        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
@@ -257,8 +245,6 @@ def _snapshot(name: str, folder: Path) -> Path:
             f"model {name!r}: the directory holds {len(found)} snapshots of a hub repository: give one of them, "
             f"such as {found[-1]}"
         )
-    if not found:
-        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
     return (main or found)[0]
 
 
@@ -267,10 +253,10 @@ def _check_weights(folder: Path) -> None:
     import torch
     from safetensors import safe_open
 
-    index = folder / "model.safetensors.index.json"
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    files = sorted({folder / name for name in named} | set(folder.glob("*.safetensors")))
-    for path in files:
+    files = set(folder.glob("*.safetensors"))
+    if (index := folder / "model.safetensors.index.json").is_file():
+        files |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    for path in sorted(files):
         with safe_open(path, framework="pt"):
             pass
     for path in () if files else folder.glob("pytorch_model*.bin"):

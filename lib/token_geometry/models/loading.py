@@ -48,31 +48,28 @@ def load_tokenizer(source: ModelSource):
         tokenizer = source.tokenizer()
     # added tokens may lie beyond: Gemma 3's tokenizer has one for images, which text never yields
     if tokenizer.vocab_size > n_vocabulary:
-        raise InputError(
-            f"model {source.name!r} has a vocabulary of {n_vocabulary} and its tokenizer one of "
-            f"{tokenizer.vocab_size}: the tokenizer belongs to another model; take the files of one model"
-        )
-    if len(tokenizer) < (1 - PADDING) * n_vocabulary:
-        raise InputError(
-            f"model {source.name!r} has a vocabulary of {n_vocabulary}, of which its tokenizer has only "
-            f"{len(tokenizer)}: the tokenizer belongs to another model; take the files of one model"
-        )
-    return tokenizer
+        found = f" and its tokenizer one of {tokenizer.vocab_size}"
+    elif len(tokenizer) < (1 - PADDING) * n_vocabulary:
+        found = f", of which its tokenizer has only {len(tokenizer)}"
+    else:
+        return tokenizer
+    raise InputError(
+        f"model {source.name!r} has a vocabulary of {n_vocabulary}{found}: the tokenizer belongs to another "
+        "model; take the files of one model"
+    )
 
 
 def load_model(
     source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None, devices: Sequence[str] = ()
 ):
-    """The model in evaluation mode.
+    """The model in evaluation mode, a transformers `PreTrainedModel`.
 
     Parameters
     ----------
     source
         From `sources.resolve`.
-    dtype
-        One of `DTYPES`.
-    device
-        A torch device, as `choose_device` returns it.
+    dtype, device
+        One of `DTYPES`, and a torch device, as `choose_device` returns it.
     n_layers
         How many of its L blocks to build and to read: so many as the index of the last hidden state
         that is wanted. Below L the model has no head, and of its files only what is left of it is
@@ -82,10 +79,6 @@ def load_model(
         GPUs that the model is spread over, block by block, where one is too small; `device` is the first
         of them. Empty, or one: `device` alone.
 
-    Returns
-    -------
-    transformers.PreTrainedModel
-
     Raises
     ------
     InputError
@@ -93,6 +86,7 @@ def load_model(
     """
     import accelerate
     import torch
+    from transformers import logging
 
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
@@ -102,22 +96,24 @@ def load_model(
         source.check_files()
         kind, config, sketch = blocks.network(config, None if whole else n_layers or 1)
         if not whole or source.control == "random":
-            stack.enter_context(_without_report())
+            # what transformers would report as left out was meant to be
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity_error()
         options = {"config": config, "dtype": getattr(torch, dtype)}
-        spread = len(devices) > 1
-        parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name) if spread else {}
-        if source.control != "random":
-            families.refuse_uneven_scales(config, sketch, source.name)
+        parts = {}
+        if len(devices) > 1:
+            parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name)
         if source.control == "random":
             model = controls.untrained(kind, options, source.control_seed, sketch=sketch, name=source.name)
             if parts:  # drawn on the CPU, as everywhere: a GPU would draw other numbers
                 model = accelerate.dispatch_model(model, parts)
         else:
+            families.refuse_uneven_scales(config, sketch, source.name)
             # straight to the GPUs: several processes together need not have room for it beside them
             place = torch.device(device)
-            on_gpu = {"device_map": parts or {"": place.index or 0}} if place.type == "cuda" else {}
-            files = source.weights(config)
-            model, report = kind.from_pretrained(output_loading_info=True, **files, **options, **on_gpu)
+            if place.type == "cuda":
+                options["device_map"] = parts or {"": place.index or 0}
+            model, report = kind.from_pretrained(output_loading_info=True, **source.weights(config), **options)
             families.refuse_other_weights(report, model, source.name)
         if source.control == "permuted":
             controls.permute(model, source.control_seed)
@@ -133,29 +129,21 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
         If there are not so many.
     """
     last = blocks.depth(config)
-    if n_layers is not None and not 0 <= n_layers <= last:
+    if n_layers is None or n_layers == last:
+        return True
+    if not 0 <= n_layers < last:
         raise InputError(
             f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
             f"accepted: 0 to {last}"
         )
-    return n_layers is None or n_layers == last
+    return False
 
 
 def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:
     """Refuse a prompt that is longer than what the model can read at once.
 
-    Of the files that Meta publishes none says how long that is: there, any length passes.
-
-    Parameters
-    ----------
-    source
-        From `sources.resolve`.
-    config
-        From `load_config`.
-    n_tokens
-        Tokens of the prompt, special tokens not counted.
-    bos
-        Whether BOS is fed before it; None: as `needs_bos`.
+    Of the files that Meta publishes none says how long that is: there, any length passes. `n_tokens` counts no
+    special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`.
 
     Raises
     ------
@@ -175,22 +163,14 @@ def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=Non
     """Whether BOS is fed before every prompt (and its position dropped from the cloud).
 
     As `data/models.yml` says; else as it is known of the family; else, where the tokenizer adds BOS by itself,
-    if the model predicts a sentence worse without: by more than `BOS_GAIN` per token.
-
-    Parameters
-    ----------
-    source
-        From `sources.resolve`.
-    model_type
-        The family, from the configuration.
-    model, tokenizer
-        The whole model and its tokenizer, for the trial; without them a family that is not known needs none.
+    if the model predicts a sentence worse without: by more than `BOS_GAIN` per token. Without `model`, the whole
+    one, and `tokenizer` for that trial a family that is not known needs none.
     """
     known = families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
     if known is not None or model is None or tokenizer is None or tokenizer.bos_token_id is None:
         return bool(known)
     added = tokenizer(_SENTENCE)["input_ids"]
-    if added[0] != tokenizer.bos_token_id or model.get_output_embeddings() is None:
+    if added[:1] != [tokenizer.bos_token_id] or model.get_output_embeddings() is None:
         return False
     return _loss(model, added[1:]) - _loss(model, added) > BOS_GAIN
 
@@ -203,19 +183,5 @@ def _loss(model, token_ids: list[int]) -> float:
     with torch.inference_mode():
         logits = model(ids).logits[0].float()
     n_predicted = len(_SENTENCE.split()) - 1
-    return float(
-        torch.nn.functional.cross_entropy(logits[-n_predicted - 1 : -1], ids[0, -n_predicted:].to(logits.device))
-    )
-
-
-@contextlib.contextmanager
-def _without_report():
-    """Keep transformers from listing the weights that were left out, which was the purpose."""
-    from transformers import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+    expected = ids[0, -n_predicted:].to(logits.device)
+    return float(torch.nn.functional.cross_entropy(logits[-n_predicted - 1 : -1], expected))

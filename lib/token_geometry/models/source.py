@@ -70,9 +70,9 @@ class ModelSource:
         identity = self.origin()
         if self.prepend_bos is not None:  # else its family decides, which the files decide
             identity["prepend_bos"] = str(self.prepend_bos).lower()
-        if not self.control:
-            return identity
-        return identity | {"weights": f"{self.control}, seed {self.control_seed}"}
+        if self.control:
+            identity["weights"] = f"{self.control}, seed {self.control_seed}"
+        return identity
 
     def origin(self) -> dict[str, str]:
         """The identity of the model that this is, or is a control of."""
@@ -110,10 +110,7 @@ class ModelSource:
         return {"pretrained_model_name_or_path": self.directory(), "revision": self.revision}
 
     def at_commit(self) -> Self:
-        """The same model with the commit that its revision stands for now, as far as that can be told.
-
-        So all files of an extraction come from one commit, which its results record.
-        """
+        """The same model at the commit that its revision is now, from which so all files of an extraction come."""
         return self
 
     def way_out(self) -> str:

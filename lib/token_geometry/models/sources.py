@@ -34,9 +34,13 @@ def resolve(model: str) -> ModelSource:
     InputError
         If it is none of these, or files that belong to a model are missing.
     """
-    original, control, seed = controls.split(model)
+    stem, control, seed = controls.split(model)
     if control:
-        return _control(model, resolve(original), control, seed)
+        original = resolve(stem)
+        if original.control:
+            raise InputError(f"model {model!r} asks for the control of a control: leave one of them out")
+        title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
+        return replace(original, name=model, title=title, control=control, control_seed=seed)
     known = aliases()
     if model in known:
         return _from_alias(model, dict(known[model]))
@@ -60,16 +64,8 @@ def _at(place: str) -> ModelSource | None:
 def _from_alias(name: str, entry: dict) -> ModelSource:
     if "path" in entry:
         path = project.root() / Path(entry.pop("path")).expanduser()
-        found = _at(str(path))
-        if found is None:
+        if not (found := _at(str(path))):
             raise InputError(f"model {name!r}: data/models.yml gives its path as {path}, where nothing is")
         return replace(found, name=name, **entry)
     (kind,) = (kind for kind in KINDS if kind.entry in entry)
     return kind.of_entry(name, entry.pop(kind.entry), **entry)
-
-
-def _control(name: str, original: ModelSource, control: str, seed: int) -> ModelSource:
-    if original.control:
-        raise InputError(f"model {name!r} asks for the control of a control: leave one of them out")
-    title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
-    return replace(original, name=name, title=title, control=control, control_seed=seed)

@@ -55,7 +55,7 @@ class Observable:
 
     def at(self, value: int | None) -> dict[str, int]:
         """Selection of one value of `choice`; None for an observable that has no further dimension."""
-        return {} if value is None else {self.choice: value}
+        return {} if value is None or self.choice is None else {self.choice: value}
 
     def title_at(self, value: int | None, *, short: bool = False) -> str:
         """Title at one value of `choice`: `intrinsic dimension at scale 2`, `NO at k = 2`."""

@@ -41,18 +41,15 @@ TEMPLATE, STYLE = "book/assets/page.html", "book/assets/page.css"
 ROOTED = re.compile(r"""((?:src|href)=["']?)/(?!/)([^"'\s>]+)""")
 
 
-def pandoc(text: str, *options: str, where: str, root: Path, strict: bool = True) -> str:
+def pandoc(source: str | pf.Doc, *options: str, where: str, root: Path, strict: bool = True) -> str:
     """Run pandoc; a warning of it is an error, since it means lost content."""
+    text = source if isinstance(source, str) else json.dumps(source.to_json(), ensure_ascii=False)
     command = [pypandoc.get_pandoc_path(), *["--fail-if-warnings"] * strict, *options]
     run = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", cwd=root)
     if run.returncode:
         message = run.stderr.replace("Failing because there were warnings.", "")
         raise BookError(f"{where}: pandoc: {' '.join(message.split())}")
     return run.stdout
-
-
-def dump(doc: pf.Doc) -> str:
-    return json.dumps(doc.to_json(), ensure_ascii=False)
 
 
 def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
@@ -79,12 +76,12 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
 def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Path) -> None:
     """Run citeproc once over the whole book, so that it has one list of references."""
     files = [str(file) for file in as_list(config.get("bibliography"))]
-    meta = {"bibliography": files, "link-citations": True}
+    meta: dict = {"bibliography": files, "link-citations": True}
     meta |= {"csl": str(config["csl"])} if config.get("csl") else {}
     for file in [*files, meta.get("csl", "_quarto.yml")]:
         if not (root / file).is_file():
             raise BookError(f"_quarto.yml: {file} does not exist")
-    joined = dump(pf.Doc(*[pf.Div(*chapter.doc.content) for chapter in chapters], metadata=meta))
+    joined = pf.Doc(*[pf.Div(*chapter.doc.content) for chapter in chapters], metadata=meta)
     # Not strict: citeproc warns of an unknown key but cannot say in which chapter it is.
     text = pandoc(joined, "-f", "json", "-t", "json", "--citeproc", where="citations", root=root, strict=False)
     entries = {}
@@ -137,7 +134,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     styles = [STYLE, *as_list(options.get("css"))]
     for file in files + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
-    cover = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
+    cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
     if cover["date"] in ("today", "now"):
         cover["date"] = str(datetime.date.today())
     cover["author"] = [a["name"] if isinstance(a, dict) else a for a in as_list(book.get("author"))]
@@ -174,7 +171,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
         }
         file = site / chapter.page
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(pandoc(dump(chapter.doc), *command, where=chapter.source, root=root), "utf-8")
+        file.write_text(pandoc(chapter.doc, *command, where=chapter.source, root=root), "utf-8")
 
     for chapter in chapters:
         localize(chapter, {other.source: other.page for other in chapters}, root, site)
@@ -191,9 +188,9 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
         except OSError as error:
             raise BookError(f"project.pre-render: {script}: {error.strerror}") from None
         if code:
-            error = BookError(f"project.pre-render: {script} ended with exit code {code}")
-            error.code = max(code, 1)
-            raise error
+            failed = BookError(f"project.pre-render: {script} ended with exit code {code}")
+            failed.code = max(code, 1)
+            raise failed
 
 
 def render(project: Path, *, profile: str | None = None) -> Path:
@@ -201,9 +198,9 @@ def render(project: Path, *, profile: str | None = None) -> Path:
 
     Parameters
     ----------
-    project : Path
+    project
         The folder that holds ``_quarto.yml``.
-    profile : str, optional
+    profile
         The profile whose ``_quarto-<profile>.yml`` is merged in; by default that of the
         environment variable ``QUARTO_PROFILE``, else ``profile.default``.
 

@@ -90,10 +90,7 @@ def _split(text: str, where: str) -> list:
 def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) -> None:
     """Execute the chapters in the root of the project, with the client that papermill runs on.
 
-    Raises
-    ------
-    BookError
-        If a cell fails, with its number and the error's own line.
+    Of a cell that fails, a `BookError` gives the number and the error's own line.
     """
 
     async def run(chapter: Chapter) -> None:
@@ -129,7 +126,7 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
 
 def markdown(chapter: Chapter, site: Path) -> str:
     """Join an executed chapter into one text; images that its cells made go into `site`."""
-    pieces, files, index = [], itertools.count(1), itertools.count(1)
+    files, index = itertools.count(1), itertools.count(1)
     folder = f"{Path(chapter.source).stem}_files"
 
     def save(content: bytes, suffix: str) -> str:
@@ -138,10 +135,12 @@ def markdown(chapter: Chapter, site: Path) -> str:
         path.write_bytes(content)
         return quote(f"{folder}/{path.name}")
 
-    for cell in chapter.notebook.cells:
-        where = f"{chapter.source}, code cell {next(index)}" if cell.cell_type == "code" else ""
-        pieces.append(_cell_markdown(cell, chapter, where, save) if where else cell.source)
-    return "\n\n".join(pieces)
+    return "\n\n".join(
+        _cell_markdown(cell, chapter, f"{chapter.source}, code cell {next(index)}", save)
+        if cell.cell_type == "code"
+        else cell.source
+        for cell in chapter.notebook.cells
+    )
 
 
 def _options(cell: Any, chapter: Chapter) -> tuple[dict, str]:
@@ -184,12 +183,8 @@ def _cell_markdown(cell: Any, chapter: Chapter, where: str, save: Any) -> str:
             raise BookError(f"{where}: {name} needs one caption, '#| {kind}-cap: ...', and an output")
         alt = html.escape(" ".join(str(options.get("fig-alt", "")).split()).replace("\\", "\\\\"))
         alt = f' fig-alt="{alt}"' if alt else ""
-        framed = [
-            f":::::: {{{'#' * bool(label)}{label} .cell-{kind}{alt}}}",
-            *framed,
-            " ".join(caption.split()),
-            "::::::",
-        ]
+        opening = f":::::: {{{'#' * bool(label)}{label} .cell-{kind}{alt}}}"
+        framed = [opening, *framed, " ".join(caption.split()), "::::::"]
     return "\n\n".join(pieces + framed)
 
 

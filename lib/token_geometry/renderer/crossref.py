@@ -35,13 +35,7 @@ def within(elem: pf.Element) -> list:
 
 
 def normalize(chapter: Chapter) -> None:
-    """Bring the chapter's title to the front and make notes of its callouts.
-
-    Raises
-    ------
-    BookError
-        If there is not one title, or something that pandoc would drop in silence or print as source.
-    """
+    """Bring the chapter's one title to the front, and make notes of its callouts."""
     doc = chapter.doc
     doc.walk(_callout)
     if "title" in doc.metadata:
@@ -71,10 +65,7 @@ def _callout(elem: pf.Element, doc: pf.Doc) -> pf.Element | None:
 def number(chapter: Chapter, labels: dict[str, Label]) -> None:
     """Number headings, figures, tables and equations; collect what can be referred to in `labels`.
 
-    Raises
-    ------
-    BookError
-        If a label is there twice, or a figure or table has no caption.
+    A label that is there twice, a figure or table without caption, and what `_unsupported` names are refused.
     """
     counts, levels = Counter(), [0] * 7
 
@@ -132,8 +123,7 @@ def _equations(elem: pf.Para | pf.Plain, count) -> None:
             # The space and the label go; nothing takes their places.
             span = pf.Span(math, number, identifier=label[1], classes=["equation"])
             items[place : place + 3] = [span, None, None]
-    if None in items:
-        elem.content = [item for item in items if item is not None]
+            elem.content = [item for item in items if item is not None]
 
 
 def _frame(elem: pf.Element, kind: str, count, chapter: Chapter) -> pf.Figure:
@@ -179,13 +169,7 @@ def _unsupported(elem: pf.Element) -> str:
 
 
 def resolve(chapter: Chapter, labels: dict[str, Label]) -> set[str]:
-    """Replace cross-references by links; return the keys of the citations, which are citeproc's.
-
-    Raises
-    ------
-    BookError
-        If nothing has that label.
-    """
+    """Replace cross-references by links; return the keys of the citations, which are citeproc's."""
     cited = set()
 
     def link(citation: pf.Citation) -> list:

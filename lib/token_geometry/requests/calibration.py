@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from token_geometry.base.errors import InputError
 from token_geometry.geometry import manifolds
@@ -40,9 +39,6 @@ class Calibration(Request):
     corpus: str
     """Alias, or path of a corpus, as for an extraction."""
 
-    output: str
-    """File of the dataset."""
-
     column: str = "text"
     """Column of the texts, where the corpus has columns."""
 
@@ -79,13 +75,9 @@ class Calibration(Request):
         InputError
             Naming the parameter, its value and what is accepted.
         """
-        if Path(self.output).suffix != ".nc":
-            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        self.check_file()
         # below 8 points there is hardly a scale to compare at
-        lowest = {"n_prompts": 1, "n_tokens": 8, "n_points": 8, "n_replicates": 1, "seed": 0}
-        for name, bound in lowest.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: {bound} or more")
+        self.check_bounds(n_prompts=1, n_tokens=8, n_points=8, n_replicates=1, seed=0)
         chosen = list(self.dimensions)
         inside = all(1 <= dimension <= manifolds.HIGHEST_DIMENSION for dimension in chosen)
         if not chosen or not inside or len(set(chosen)) < len(chosen):
@@ -97,14 +89,10 @@ class Calibration(Request):
         return sources.resolve(self.model)
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return {
+        same = ("n_prompts", "n_tokens", "seed", "n_points", "n_replicates")
+        return {name: getattr(self, name) for name in same} | {
             "model": sources.resolve(self.model).identity(),
             "corpus": corpora.corpus_identity(self.corpus, column=self.column),
-            "n_prompts": self.n_prompts,
-            "n_tokens": self.n_tokens,
-            "seed": self.seed,
-            "n_points": self.n_points,
-            "n_replicates": self.n_replicates,
             "dimensions": list(self.dimensions),
             "families": list(manifolds.FAMILIES),
             "noise": manifolds.NOISE,

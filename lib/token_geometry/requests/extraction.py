@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,27 +12,20 @@ from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.requests.run import Shared
 from token_geometry.texts import corpora, shuffling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extraction(Request):
+class Extraction(Shared, Request):
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
     notebook = "extraction"
     old_names = {"shard": "part", "n_shards": "n_parts"}
+    none = {"n_prompts": "all", "batch_size": "what fits"}
 
     model: str
     """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
-
-    corpus: str
-    """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
-
-    output: str
-    """Directory of the shards."""
-
-    column: str = "text"
-    """Column of the texts, where the corpus has columns."""
 
     n_prompts: int | None = 16
     """How many prompts to draw; None for all that are long enough."""
@@ -43,26 +36,8 @@ class Extraction(Request):
     shuffle_levels: Sequence[int] = (0,)
     """Levels S of the block shuffle; 0 leaves the text as it is."""
 
-    seed: int = 0
-    """Seed of the draw of prompts and of the shuffles."""
-
-    dtype: str = "float32"
-    """Type of the forward pass."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    num_processes: int = 1
-    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
-
-    gpus_per_model: int = 1
-    """GPUs that the model of one process is spread over, where it is too large for one."""
-
     batch_size: int | None = None
     """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
-
-    keep_neighbors: bool = True
-    """Whether shards hold the neighbor tables; else only the observables of the prompt, a hundredth of them."""
 
     part: int = 0
     """Which part of the prompts this job takes, from 0; its `output` is that of the other parts."""
@@ -73,15 +48,12 @@ class Extraction(Request):
     overwrite: bool = False
     """Replace shards of another recipe that the directory holds."""
 
-    filter_models: Sequence[str] = field(default=())
+    filter_models: Sequence[str] = ()
     """Further models under whose tokenizers a prompt must be long enough."""
 
-    prompt_ids: Sequence[str | int] = field(default=())
+    prompt_ids: Sequence[str | int] = ()
     """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
     draw play no part."""
-
-    final_norm: bool = True
-    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -116,12 +88,8 @@ class Extraction(Request):
             Naming the parameter, its value and what is accepted.
         """
         self._check_values()
-        chosen = devices.assign(
-            self.device,
-            gpus_per_model=self.gpus_per_model,
-            n_models=self.num_processes if n_models is None else n_models,
-            place=place,
-        )
+        n_models = n_models or self.num_processes
+        chosen = devices.assign(self.device, gpus_per_model=self.gpus_per_model, n_models=n_models, place=place)
         found = [sources.resolve(name) for name in self.models]
         for source in found:
             source.check_files()
@@ -149,16 +117,9 @@ class Extraction(Request):
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
-        """What so many forward passes of a model of this shape take.
+        """What so many forward passes of a model take, whose shape is from `sizes.shape_of`.
 
-        Parameters
-        ----------
-        shape
-            From `sizes.shape_of`.
-        n_passes
-            How many prompts there are, shuffle levels counted.
-        n_at_once
-            How many of them are in memory at a time.
+        Shuffle levels count as prompts of their own, `n_at_once` of which are in memory at a time.
         """
         layers, n_tokens = shape["layers"] + 1, self.n_tokens
         item = 4 if self.dtype == "float32" else 2
@@ -172,13 +133,7 @@ class Extraction(Request):
         )
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
-        """Refuse more processes or parts than there are prompts to share.
-
-        Raises
-        ------
-        InputError
-            Naming both numbers.
-        """
+        """Refuse more processes or parts than there are prompts to share."""
         n_here = len(range(self.part, n_passes, self.n_parts))
         if num_processes > n_here:
             parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
@@ -193,12 +148,9 @@ class Extraction(Request):
     def _check_values(self) -> None:
         if not self.output:
             raise InputError("output is empty: give the directory that the shards go into")
-        if self.n_prompts is not None and self.n_prompts < 1:
-            raise InputError(f"n_prompts is {self.n_prompts}; accepted: 1 or more, or None for all")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
-        if self.n_tokens < 4:
-            raise InputError(f"n_tokens is {self.n_tokens}; accepted: 4 or more")
+        self.check_bounds(
+            n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1
+        )
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
             raise InputError(
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
@@ -209,11 +161,6 @@ class Extraction(Request):
         twice = [key for key in self.ids if self.ids.count(key) > 1]
         if twice:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
-        for name in ("num_processes", "gpus_per_model", "n_parts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; accepted: 1 or more, or None for what fits")
         if not 0 <= self.part < self.n_parts:
             raise InputError(f"part is {self.part} and n_parts {self.n_parts}; accepted: 0 to {self.n_parts - 1}")
         if self.n_passes is not None:
@@ -249,15 +196,9 @@ class Job:
     @cached_property
     def recipe(self) -> dict:
         """What decides the numbers of every shard."""
-        request = self.request
-        recipe = {
-            "model": self.source.identity(),
-            "corpus": self.corpus.identity(),
-            "n_tokens": request.n_tokens,
-            "seed": request.seed,
-            "dtype": request.dtype,
-        }
-        return recipe if request.final_norm else recipe | {"final_norm": False}
+        recipe = {"model": self.source.identity(), "corpus": self.corpus.identity()}
+        recipe |= {name: getattr(self.request, name) for name in ("n_tokens", "seed", "dtype")}
+        return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property
     def recipe_digest(self) -> str:
@@ -270,11 +211,8 @@ class Job:
         request = self.request
         # ids given take the place of the number
         drawn = {"prompt_ids": request.ids} if request.prompt_ids else {"n_prompts": request.n_prompts}
-        chosen = {
-            "shuffle_levels": list(request.shuffle_levels),
-            "filter_models": list(request.filter_models),
-        }
-        return self.recipe | drawn | chosen
+        lists = {name: list(getattr(request, name)) for name in ("shuffle_levels", "filter_models")}
+        return self.recipe | drawn | lists
 
     @cached_property
     def plan_digest(self) -> str:

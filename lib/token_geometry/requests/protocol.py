@@ -5,9 +5,11 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from token_geometry.base import parameters, project, store
+from token_geometry.base.errors import InputError
+from token_geometry.requests.run import Run
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,6 @@ class Estimate:
 
     work: int = 0
     """Weights times tokens, where this is what takes long: whatever has more of it is started first."""
-
-
-class Declaration(Protocol):
-    """What a request is to know of the run that declares it; see `runs.declaration.Run`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def models(self) -> list[str]: ...
-    @property
-    def shared(self) -> dict: ...
-    @property
-    def sections(self) -> dict[str, dict]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +52,29 @@ class Request:
     old_names: ClassVar[Mapping[str, str]] = {}
     """Names that parameters had before, and their names now."""
 
+    none: ClassVar[Mapping[str, str]] = {}
+    """What None stands for, by names of parameters."""
+
     output: str
     """File or directory that the notebook makes."""
 
     @property
     def models(self) -> tuple[str, ...]:
         """Models that the notebook loads."""
-        model = getattr(self, "model", "")
-        return (model,) if model else ()
+        return tuple(filter(None, [getattr(self, "model", "")]))
+
+    def check_bounds(self, **lowest: int) -> None:
+        """Refuse numbers that are below their bound; None is left alone."""
+        for name, bound in lowest.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                otherwise = f", or None for {self.none[name]}" if name in self.none else ""
+                raise InputError(f"{name} is {value}; accepted: {bound} or more{otherwise}")
+
+    def check_file(self) -> None:
+        """Refuse an output that is no file of a dataset."""
+        if Path(self.output).suffix != ".nc":
+            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
 
     def check(self) -> None:
         """Refuse what cannot work, as far as it can be known before anything is loaded or downloaded.
@@ -96,7 +100,7 @@ class Request:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def declared(cls, run: Declaration) -> Iterator["Step"]:
+    def declared(cls, run: Run) -> Iterator["Step"]:
         """What a run declares of this kind: here one request per key, whose parameters stand under the key.
 
         Those left out are as the run has them, `model` is its first model, `output` is `file`.
@@ -107,9 +111,7 @@ class Request:
             If a parameter is unknown or ill-typed.
         """
         names = [field.name for field in fields(cls)]
-        for key in cls.keys:
-            if key not in run.sections:
-                continue
+        for key in filter(run.sections.__contains__, cls.keys):
             noun, given = f"{run.name}.yml: {key}: key", run.sections[key]
             parameters.refuse_unknown(given, [n for n in names if n not in ("output", "device")], noun=noun)
             known = {"model": run.models[0], **run.shared}

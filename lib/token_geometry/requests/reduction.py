@@ -8,7 +8,11 @@ from token_geometry.base import parameters, store
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
-from token_geometry.requests.protocol import Declaration, Request, Step, file_name, output_of
+from token_geometry.requests.protocol import Request, Step, file_name, output_of
+from token_geometry.requests.run import Run
+
+OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]
+"""Names of all observables."""
 
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
 
@@ -27,9 +31,6 @@ class Reduction(Request):
     extraction: str | Sequence[str]
     """Directory of an extraction, or a list of them."""
 
-    output: str
-    """File of the dataset."""
-
     estimator: str = "gride"
     """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
 
@@ -40,8 +41,7 @@ class Reduction(Request):
         return [Path(directory) for directory in given]
 
     def check(self) -> None:
-        if Path(self.output).suffix != ".nc":
-            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        self.check_file()
         if self.estimator not in labelled.ESTIMATORS:
             raise one_of("estimator", self.estimator, labelled.ESTIMATORS)
         if not self.directories:
@@ -52,14 +52,11 @@ class Reduction(Request):
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
-        return {
-            "extractions": sorted(plan_digests),
-            "observables": [observable.__name__ for observable in catalog.FUNCTIONS],
-            "estimator": self.estimator,
-        }
+        decisive = {"observables": OBSERVABLES, "estimator": self.estimator}
+        return {"extractions": sorted(plan_digests)} | decisive
 
     @classmethod
-    def declared(cls, run: Declaration) -> Iterator[Step]:
+    def declared(cls, run: Run) -> Iterator[Step]:
         """The observables of the models of a run, and those of its control models."""
         blocks = run.sections.get("extractions")
         if blocks is None:
@@ -74,8 +71,7 @@ class Reduction(Request):
             raise InputError(
                 f"{run.name}.yml: no extraction has shuffle level 0, which every chapter compares with"
             )
-        trained = [_extraction(run, model, *block) for model in run.models for block in blocks.items()]
-        yield cls._step(run, "observables", trained)
+        yield cls._step(run, "observables", run.models, blocks)
         controls = run.sections.get("controls")
         if controls is None:
             return
@@ -88,18 +84,17 @@ class Reduction(Request):
                 f"{run.name}.yml: controls: models is {controls['models']!r}; accepted: a list of models"
             )
         block = {key: value for key, value in controls.items() if key != "models"}
-        untrained = [_extraction(run, model, "control", block) for model in controls["models"]]
-        if untrained:
-            yield cls._step(run, "control", untrained)
+        if controls["models"]:
+            yield cls._step(run, "control", controls["models"], {"control": block})
 
     @classmethod
-    def _step(cls, run: Declaration, name: str, extractions: list[Step]) -> Step:
-        directories = [step.request.output for step in extractions]
-        request = cls(extraction=directories, output=output_of(run.name, f"{name}.nc"))
-        return Step(name, request, tuple(extractions))
+    def _step(cls, run: Run, name: str, models: Sequence[str], blocks: dict[str, dict]) -> Step:
+        reads = [_extraction(run, model, *block) for model in models for block in blocks.items()]
+        request = cls(extraction=[step.request.output for step in reads], output=output_of(run.name, f"{name}.nc"))
+        return Step(name, request, tuple(reads))
 
 
-def _extraction(run: Declaration, model: str, block: str, choice: dict) -> Step:
+def _extraction(run: Run, model: str, block: str, choice: dict) -> Step:
     name = f"{file_name(model)}-{block}"
     given = {
         **run.shared,

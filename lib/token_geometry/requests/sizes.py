@@ -42,16 +42,9 @@ def last_layer(source: ModelSource) -> int:
 
 
 def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:
-    """Bytes of the states of one prompt: as the model gives them, stacked, and in float32.
+    """Bytes of the states of one prompt: as the model gives them, `item` bytes a number, stacked, and in float32.
 
-    Parameters
-    ----------
-    layers
-        Number of states, blocks and embeddings.
-    n_tokens, width
-        Shape of a state.
-    item
-        Bytes of a number in the forward pass.
+    `layers` counts blocks and embeddings; a state has the shape (n_tokens, width).
     """
     # blocks hold about ten states' worth while they work: queries, keys, values and the wider inside
     return n_tokens * width * (layers * (2 * item + 4) + 10 * item)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
-from token_geometry.requests.protocol import Declaration, Estimate, Request, Step, file_name, output_of
+from token_geometry.requests.protocol import Estimate, Request, Step, file_name, output_of
+from token_geometry.requests.run import Run
 from token_geometry.stats import probes
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
@@ -24,6 +24,7 @@ class Truth(Request):
 
     notebook = "truth-pca"
     keys = ("truth",)
+    none = {"n_statements": "all"}
 
     model: str
     """Alias, hub id, directory or GGUF file."""
@@ -33,9 +34,6 @@ class Truth(Request):
 
     datasets: Sequence[str]
     """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
-
-    output: str
-    """File of the dataset."""
 
     n_statements: int | None = 400
     """Largest number of statements of each data set; None for all."""
@@ -57,20 +55,16 @@ class Truth(Request):
     def check(self) -> None:
         self.resolve()
 
-    def resolve(self) -> "Job":
-        """Check the request and find out what its model and data sets are; no weights are loaded.
+    def resolve(self) -> tuple[ModelSource, list[Statements]]:
+        """Check the request and find out its model and what is drawn of each data set; no weights are loaded.
 
         Raises
         ------
         InputError
             Naming the parameter, its value and what is accepted.
         """
-        if Path(self.output).suffix != ".nc":
-            raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
-        if self.n_statements is not None and self.n_statements < 4:
-            raise InputError(f"n_statements is {self.n_statements}; accepted: 4 or more, or None for all")
+        self.check_file()
+        self.check_bounds(seed=0, n_statements=4)
         if self.n_layers < self.layer:
             raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
         devices.choose_device(self.device)
@@ -83,10 +77,21 @@ class Truth(Request):
                 raise InputError(
                     f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
                 )
-        return Job(self, source, tuple(self._draw()))
+        return source, self._draw()
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return Job(self, sources.resolve(self.model), tuple(self._draw())).recipe()
+        return self.recipe_of(sources.resolve(self.model), self._draw())
+
+    def recipe_of(self, source: ModelSource, sets: Sequence[Statements]) -> dict:
+        """What decides the numbers, from what `resolve` returns."""
+        return {
+            "model": source.identity(),
+            "layer": self.layer,
+            "last_layer": self.n_layers,
+            "statements": [drawn.identity() for drawn in sets],
+            "seed": self.seed,
+            "probes": [*probes.FITS, *probes.PAIRED],
+        }
 
     def estimate(self) -> Estimate:
         """The blocks that are read, in float32, and the states at the last tokens."""
@@ -100,7 +105,7 @@ class Truth(Request):
         return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]
 
     @classmethod
-    def declared(cls, run: Declaration) -> Iterator[Step]:
+    def declared(cls, run: Run) -> Iterator[Step]:
         """What a run reads of statements, model by model."""
         declared = run.sections.get("truth")
         if declared is None:
@@ -120,28 +125,3 @@ class Truth(Request):
             given = {name: run.shared[name] for name in ("seed", "device")}
             given |= {"model": model, "output": output_of(run.name, f"{name}.nc")}
             yield Step(name, parameters.build(cls, given | same | layers, noun=noun))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A reading that was checked, with what its names stand for."""
-
-    request: Truth
-    """What was asked for."""
-
-    source: ModelSource
-    """The model."""
-
-    sets: tuple[Statements, ...]
-    """The statements that were drawn of each data set."""
-
-    def recipe(self) -> dict:
-        """What decides the numbers."""
-        return {
-            "model": self.source.identity(),
-            "layer": self.request.layer,
-            "last_layer": self.request.n_layers,
-            "statements": [drawn.identity() for drawn in self.sets],
-            "seed": self.request.seed,
-            "probes": [*probes.FITS, *probes.PAIRED],
-        }

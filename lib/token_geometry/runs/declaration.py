@@ -1,98 +1,22 @@
 """Declarations: the experiments of `data/runs`, one YAML file each."""
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
 import yaml
 
 from token_geometry.base import parameters, project
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.requests.protocol import kinds
+from token_geometry.requests.run import Run
 
 DEFAULT = "demo"
 """Run of the default profile."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One YAML file of `data/runs`; field names are its keys, and beside them stand those of the requests."""
-
-    name: str
-    """Name of the file, and of the Quarto profile that chooses it."""
-
-    title: str
-    """Name that a reader sees."""
-
-    models: list[str]
-    """Models, in the order of the charts."""
-
-    corpus: str
-    """Corpus of the prompts."""
-
-    column: str = "text"
-    """Column of the texts, where the corpus has columns."""
-
-    n_tokens: int
-    """Tokens of each prompt."""
-
-    seed: int = 0
-    """Seed of the draw and of the shuffles."""
-
-    dtype: str = "float32"
-    """Type of the forward pass."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    num_processes: int = 1
-    """Processes that share the prompts of one extraction."""
-
-    final_norm: bool = True
-    """Whether the last layer is the state after the final norm; else the one before."""
-
-    gpus_per_model: int = 1
-    """GPUs that the model of one process is spread over."""
-
-    keep_neighbors: bool = True
-    """Whether shards hold the neighbor tables, from which new observables can be had, or only the observables."""
-
-    description: str = ""
-    """One paragraph about the run."""
-
-    sections: dict[str, dict] = field(default_factory=dict)
-    """What each kind of request is to do, under its keys (see the classes in `requests`)."""
-
-    notes: tuple[str, ...] = ()
-    """What is to be said of the file: keys by their old names."""
-
-    @property
-    def shared(self) -> dict:
-        """Values that all requests of the run have in common, by name of the parameter."""
-        own = ("name", "title", "models", "description", "sections", "notes")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
-
-
 def names() -> list[str]:
     """Names of the declared runs."""
     return sorted(path.stem for path in (project.root() / "data" / "runs").glob("*.yml"))
-
-
-def active() -> str:
-    """Name of the run that the active Quarto profile chooses.
-
-    Raises
-    ------
-    InputError
-        If profiles are active and none of them is a run.
-    """
-    profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
-    if not profiles:
-        return DEFAULT
-    known = names()
-    for profile in profiles:
-        if profile in known:
-            return profile
-    raise one_of("run", ",".join(profiles), known)
 
 
 def load(name: str = "") -> Run:
@@ -101,16 +25,19 @@ def load(name: str = "") -> Run:
     Parameters
     ----------
     name
-        Name of a file of `data/runs`; empty for the run of the active Quarto profile.
+        Name of a file of `data/runs`; empty for the run that the active Quarto profile chooses.
 
     Raises
     ------
     InputError
         If there is no such run, or a key of it is unknown, missing or ill-typed.
     """
-    name = name or active()
-    if name not in names():
-        raise one_of("run", name, names())
+    known = names()
+    if not name:
+        profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]
+        name = next((profile for profile in profiles if profile in known), ",".join(profiles) or DEFAULT)
+    if name not in known:
+        raise one_of("run", name, known)
     path = project.root() / "data" / "runs" / f"{name}.yml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import psutil
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, sources
-from token_geometry.requests.protocol import Step
+from token_geometry.requests.protocol import Request
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
 
@@ -45,28 +45,25 @@ def execute(run: Run) -> bool:
     estimates = {step.name: step.request.estimate() for step in planned}
     # the longest first: what is short fills the gaps at the end
     planned.sort(key=lambda step: (step.depth, -estimates[step.name].work))
-    folder = project.results(run.name) / "records"
-    tasks = [
-        (f"[{number}/{len(planned)}] {step.name}", step, folder / f"{step.name}.ipynb")
-        for number, step in enumerate(planned, start=1)
-    ]
+    folder, numbers = project.results(run.name) / "records", itertools.count(1)
     at_a_time = _at_a_time(run, [estimate.memory for estimate in estimates.values()])
     # before notebooks ask for them at the same time, and wait for one another
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
     missing = [name for name in loaded if not sources.resolve(name).is_made()]
     _for_each(_acquire, missing, at_a_time=at_a_time)
-    for _, level in itertools.groupby(tasks, key=lambda task: task[1].depth):
-        _for_each(_execute_one, list(level), at_a_time=at_a_time)
+    for _, level in itertools.groupby(planned, key=lambda step: step.depth):
+        tasks = [
+            (f"[{next(numbers)}/{len(planned)}] {step.name}", step.request, folder / f"{step.name}.ipynb")
+            for step in level
+        ]
+        _for_each(_execute_one, tasks, at_a_time=at_a_time)
     return True
 
 
 def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
     """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
 
-    Raises
-    ------
-    InputError
-        With the notebook's own line, if a cell of it fails.
+    If a cell of it fails, its own line is that of the `InputError`.
     """
     import nbclient
     import papermill
@@ -132,10 +129,10 @@ def _acquire(model: str) -> None:
     sources.resolve(model).directory()
 
 
-def _execute_one(task: tuple[str, Step, Path]) -> None:
-    title, step, record = task
+def _execute_one(task: tuple[str, Request, Path]) -> None:
+    title, request, record = task
     print(title, flush=True)
-    execute_notebook(step.request.notebook, step.request.parameters(), record=record)
+    execute_notebook(request.notebook, request.parameters(), record=record)
 
 
 def _share_cores(at_a_time: int) -> None:
@@ -146,5 +143,4 @@ def _at_a_time(run: Run, memories: list[int]) -> int:
     """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
     if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or devices.choose_device(run.device) != "cpu":
         return 1
-    largest = sum(sorted(memories)[-AT_A_TIME:])
-    return AT_A_TIME if largest < psutil.virtual_memory().available else 1
+    return AT_A_TIME if sum(sorted(memories)[-AT_A_TIME:]) < psutil.virtual_memory().available else 1

@@ -1,39 +1,22 @@
 """Forecasts: what a run will do and take, and what of it cannot work, before it is started."""
 
 import json
-from dataclasses import dataclass
 
 from token_geometry.base.errors import InputError
-from token_geometry.requests.protocol import Estimate, Step
+from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.requests.sizes import spelled
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What is known of a step beforehand."""
+def describe(run: Run) -> tuple[str, int]:
+    """What a run will do, and how many of its notebooks cannot work; nothing is loaded or downloaded for it.
 
-    step: Step
-    """The step."""
-
-    estimate: Estimate
-    """What it will take; nothing where that cannot be known."""
-
-    problem: str
-    """Why it cannot work; empty where no reason is known."""
-
-
-def forecasts(run: Run) -> list[Forecast]:
-    """What is known of every step of a run; nothing is loaded or downloaded for it."""
-    return [_forecast(step) for step in results.steps(run)]
-
-
-def describe(run: Run, found: list[Forecast]) -> str:
-    """What a run will do: each notebook with its parameters, estimates of disk and memory, and its problem."""
-    lines = [f"run {run.name}: {run.title}", ""]
-    for one in found:
-        step, estimate = one.step, one.estimate
+    Each notebook is named with its parameters, estimates of disk and memory, and its problem.
+    """
+    lines, disk, n_problems, steps = [f"run {run.name}: {run.title}", ""], 0, 0, results.steps(run)
+    for step in steps:
+        estimate, problem = _forecast(step.request)
         name = f"  ({step.name})" if step.name != step.request.notebook else ""
         lines.append(f"notebooks/{step.request.notebook}.ipynb{name}")
         lines += [f"    {key}: {json.dumps(value)}" for key, value in step.request.parameters().items()]
@@ -41,22 +24,20 @@ def describe(run: Run, found: list[Forecast]) -> str:
         takes += [f"{spelled(estimate.disk)} of disk"] if estimate.disk else []
         takes += [f"{spelled(estimate.memory)} of memory"] if estimate.memory else []
         lines += [f"    → {', '.join(takes)}"] if takes else []
-        lines += [f"    ! {one.problem}"] if one.problem else []
-    lines += ["", f"in all about {spelled(sum(one.estimate.disk for one in found))} of disk"]
-    n_problems = sum(bool(one.problem) for one in found)
+        lines += [f"    ! {problem}"] if problem else []
+        disk, n_problems = disk + estimate.disk, n_problems + bool(problem)
+    lines += ["", f"in all about {spelled(disk)} of disk"]
     if n_problems:
-        lines.append(f"{n_problems} of {len(found)} notebooks cannot work: see the lines that begin with !")
-    return "\n".join(lines)
+        lines.append(f"{n_problems} of {len(steps)} notebooks cannot work: see the lines that begin with !")
+    return "\n".join(lines), n_problems
 
 
-def _forecast(step: Step) -> Forecast:
-    problem, estimate = "", Estimate()
-    try:
-        step.request.check()
-    except InputError as error:
-        problem = str(error)
-    try:
-        estimate = step.request.estimate()
-    except InputError as error:
-        problem = problem or str(error)
-    return Forecast(step, estimate, problem)
+def _forecast(request: Request) -> tuple[Estimate, str]:
+    """What a request will take, as far as that can be known, and why it cannot work; empty where it can."""
+    estimate, problem = Estimate(), ""
+    for ask in (request.check, request.estimate):
+        try:
+            estimate = ask() or estimate
+        except InputError as error:
+            problem = problem or str(error)
+    return estimate, problem

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 CHUNK = 256
-"""Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB a position."""
+"""Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB per position."""
 
 VOCABULARY_CHUNK = 8192
 """Entries of the vocabulary that a sum over all of them takes at a time."""

@@ -56,10 +56,8 @@ def correlate(
     pool
         A dimension whose values count as further observations of the same prompt, as the shuffle
         level. They are not independent: prompts are resampled whole, and there is no p-value.
-    n_resamples
-        Resamples of the bootstrap.
-    seed
-        Its seed.
+    n_resamples, seed
+        Of the bootstrap.
 
     Returns
     -------
@@ -83,9 +81,8 @@ def correlate(
     values = np.stack([v.values.astype(float).reshape(math.prod(shape), n_values) for v in variables])
     prompt = np.tile(np.arange(n_prompts), n_values // max(n_prompts, 1))
     found = np.full((5, values.shape[1]), np.nan)
-    present = np.isfinite(values).all(0)
     # cells that lack the same prompts share their resamples
-    patterns, which = np.unique(present, axis=0, return_inverse=True)
+    patterns, which = np.unique(np.isfinite(values).all(0), axis=0, return_inverse=True)
     for number, kept in enumerate(patterns):
         cells = np.flatnonzero(which.ravel() == number)
         n_kept = len(np.unique(prompt[kept]))
@@ -172,10 +169,8 @@ def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.nd
         return np.einsum("crn,rn->cr", variable, weights) / total
 
     means = [mean(variable) for variable in values]
-    deviations = [
-        np.sqrt(np.where(variance > _CONSTANT, variance, np.nan))
-        for variance in (mean(v * v) - m * m for v, m in zip(values, means, strict=True))
-    ]
+    variances = (mean(v * v) - m * m for v, m in zip(values, means, strict=True))
+    deviations = [np.sqrt(np.where(variance > _CONSTANT, variance, np.nan)) for variance in variances]
 
     def pair(i, j):
         covariance = mean(values[i] * values[j]) - means[i] * means[j]

@@ -37,17 +37,9 @@ def mean_interval(values: xr.DataArray) -> xr.Dataset:
         error = values.std("prompt", ddof=1).where(n > 1) / np.sqrt(n)
         half = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
         p_value = 2 * special.stdtr(freedom, -abs(mean) / error)
-    return xr.Dataset(
-        {
-            "mean": mean,
-            "low": mean - half,
-            "high": mean + half,
-            "p_value": p_value,
-            "n_prompts": n,
-            "n_same_sign": (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt"),
-        },
-        attrs={"confidence": CONFIDENCE},
-    ).drop_attrs(deep=True)
+    same_sign = (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt")
+    found = {"mean": mean, "low": mean - half, "high": mean + half, "p_value": p_value}
+    return xr.Dataset(found | {"n_prompts": n, "n_same_sign": same_sign}).drop_attrs(deep=True)
 
 
 def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
@@ -57,16 +49,14 @@ def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Da
     ----------
     values
         With dimensions `prompt`, `shuffle_level` and any others.
-    first, second
-        Shuffle levels.
 
     Returns
     -------
     xarray.Dataset
-        As of `mean_interval`, of the second minus the first, over the prompts that have both.
+        As of `mean_interval`, of the second level minus the first, over the prompts that have both.
     """
-    levels = [values.sel(shuffle_level=level, drop=True) for level in (first, second)]
-    return mean_interval(levels[1] - levels[0])
+    before, after = (values.sel(shuffle_level=level, drop=True) for level in (first, second))
+    return mean_interval(after - before)
 
 
 def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> xr.DataArray:

@@ -10,11 +10,10 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.special import ndtri
 
+from token_geometry.stats.intervals import CONFIDENCE
+
 N_FOLDS = 5
 """Folds of the cross-validation, or fewer where a class has fewer points."""
-
-LEVEL = 0.95
-"""Level of the intervals."""
 
 PENALTY = 100
 """Weight of the squared norm in logistic regression (1/C), on coordinates of variance 1 on average; with
@@ -31,9 +30,6 @@ CCS_RESTARTS, CCS_STEPS, CCS_RATE = 4, 100, 0.05
 @dataclass(frozen=True)
 class Components:
     """Principal components of a cloud."""
-
-    mean: np.ndarray
-    """Mean of the points, shape (coordinate,)."""
 
     axes: np.ndarray
     """Unit vectors, largest variance first, shape (component, coordinate)."""
@@ -55,8 +51,7 @@ def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -
     With labels, each axis points to where the larger labels are on average, so that it does not turn
     round from layer to layer.
     """
-    mean = points.mean(axis=0)
-    centred = points - mean
+    centred = points - points.mean(axis=0)
     # of the two matrices of scalar products, the smaller one: several times faster than the points' SVD
     if len(points) <= points.shape[1]:
         size, left = _singular_values(centred @ centred.T)
@@ -70,7 +65,7 @@ def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -
         scores, axes = scores * sign, axes * sign[:, None]
     variance = size**2
     total = variance.sum()
-    return Components(mean, axes, scores, variance / total if total else variance)
+    return Components(axes, scores, variance / total if total else variance)
 
 
 def _singular_values(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,11 +102,11 @@ def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
 
 
 def interval(n_right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a share of right answers, at `LEVEL`.
+    """Wilson's score interval of a share of right answers, at `CONFIDENCE`.
 
     Wilson, J. Am. Stat. Assoc. 22, 209 (1927). The answers count as independent.
     """
-    z2 = ndtri(0.5 + LEVEL / 2) ** 2
+    z2 = ndtri(0.5 + CONFIDENCE / 2) ** 2
     share = n_right / n
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
@@ -127,8 +122,8 @@ def logistic_regression(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     unit = np.sqrt((points**2).mean()) or 1.0
-    model = LogisticRegression(C=1 / PENALTY, fit_intercept=False, max_iter=2000).fit(points / unit, labels)
-    return model.coef_ / unit
+    model = LogisticRegression(C=1 / PENALTY, fit_intercept=False, max_iter=2000)
+    return model.fit(points / unit, labels).coef_ / unit
 
 
 def mass_mean(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -171,13 +166,6 @@ TITLES = {
 """Names that a reader sees."""
 
 
-def predict(weights: np.ndarray, points: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Labels that the weights give to centred points."""
-    scores = points @ weights.T
-    place = (scores[:, 0] > 0).astype(int) if len(weights) == 1 else scores.argmax(axis=1)
-    return np.asarray(classes)[place]
-
-
 def cross_validate(
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray], points: np.ndarray, labels: np.ndarray, parts: Folds
 ) -> float:
@@ -188,21 +176,19 @@ def cross_validate(
     classes, right = np.unique(labels), 0
     for train, test in parts:
         mean = points[train].mean(axis=0)
-        weights = fit(points[train] - mean, labels[train])
-        right += int((predict(weights, points[test] - mean, classes) == labels[test]).sum())
+        scores = (points[test] - mean) @ fit(points[train] - mean, labels[train]).T
+        place = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+        right += int((classes[place] == labels[test]).sum())
     return right / len(labels)
 
 
 def separation(scores: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
     """Cross-validated accuracy of logistic regression with intercept on the first two components."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
 
     plane = scores[:, :2] / (np.sqrt((scores[:, :2] ** 2).mean()) or 1.0)
-    right = 0
-    for train, test in parts:
-        model = LogisticRegression().fit(plane[train], labels[train])
-        right += int((model.predict(plane[test]) == labels[test]).sum())
-    return right / len(labels)
+    return float((cross_val_predict(LogisticRegression(), plane, labels, cv=parts) == labels).mean())
 
 
 def variance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
@@ -241,15 +227,7 @@ def truth_directions(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> np.n
 
 
 def truth_direction(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """t_G of `truth_directions` for a data set and its negation.
-
-    Parameters
-    ----------
-    first, second
-        Points of the data set and of its negation, in the same order, each centred.
-    labels
-        Labels of the first; the second has the opposite ones.
-    """
+    """t_G of `truth_directions` for a data set and its negation, each centred; `labels` are those of the first."""
     return truth_directions([(first, labels, 1), (second, 1 - labels, -1)])[:1]
 
 

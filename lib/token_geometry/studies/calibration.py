@@ -1,5 +1,6 @@
 """Calibration: the measurements against shapes of known dimension, other code and other precisions."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,31 @@ from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibratio
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
+from token_geometry.texts.prompts import Prompt
 
 K = (1, 2, 4, 8, 16, 31)
 """Neighborhood sizes at which the overlap is counted again by brute force."""
+
+OBSERVED = [
+    "intrinsic_dimension",
+    "intrinsic_dimension_error",
+    "neighborhood_overlap",
+    "cosine_similarity",
+    "loss",
+]
+"""Observables that are compared between precisions."""
+
+TITLES = {
+    "dimension": "true dimension",
+    "manifold_id": "intrinsic dimension of a sample (GRIDE)",
+    "manifold_id_error": "standard error of the intrinsic dimension",
+    "manifold_id_expected": "dimension that the estimator of scale 2 has for so many points, by brute force",
+    "reference_intrinsic_dimension": "ID by DADApy",
+    "reference_intrinsic_dimension_error": "its error by DADApy",
+    "reference_neighborhood_overlap": "overlap, counted as sets",
+    "reference_cosine_similarity": "mean of all pairs",
+}
+"""What the variables besides `OBSERVED` are; all are without unit."""
 
 _BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
@@ -34,7 +57,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The variables of `measure_manifolds`, `compare_with_others` and `compare_precisions`.
+        The variables of `OBSERVED` and `TITLES`.
 
     Raises
     ------
@@ -56,16 +79,15 @@ def calibrate(request: Calibration) -> xr.Dataset:
         compare_precisions(request, source, selection.prompts),
         compare_with_others(request, source, selection.prompts, with_dadapy="version" in made_by),
     ]
-    dataset = xr.merge(parts, join="exact", combine_attrs="drop")
+    dataset = xr.merge(parts, join="exact", combine_attrs="override")
+    for name, title in TITLES.items():
+        dataset[name].attrs |= {"long_name": title, "units": "1"}
     dataset.attrs = store.make_attrs(
         f"Calibration of the measurements, {source.title}",
         recipe,
         model=request.model,
         model_title=source.title,
-        corpus=request.corpus,
-        n_tokens=request.n_tokens,
-        n_points=request.n_points,
-        seed=request.seed,
+        **{name: getattr(request, name) for name in ("corpus", "n_tokens", "n_points", "seed")},
         **{f"dadapy_{key}": text for key, text in made_by.items()},
     )
     store.write(dataset, Path(request.output))
@@ -81,33 +103,21 @@ def _dadapy() -> dict[str, str]:
 
 
 def measure_manifolds(request: Calibration) -> xr.Dataset:
-    """ID of samples of manifolds whose dimension is known.
+    """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`.
 
     The samples of one manifold take the place of the layers of a prompt and go the same way.
-
-    Returns
-    -------
-    xarray.Dataset
-        `manifold_id` and `manifold_id_error` over `manifold, dimension, scale, replicate`, and
-        `manifold_id_expected`, which the estimator has at scale 2, over `manifold, dimension`.
     """
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
-    estimate, error = np.full(shape, np.nan), np.full(shape, np.nan)
+    estimate, error = np.full((2, *shape), np.nan)
     expected = np.full(shape[:2], np.nan)
     device = devices.choose_device(request.device)
-    cells = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
-    for row, column in tqdm(cells, desc="Manifolds", mininterval=10.0):
-        # the seeds of two replicates, or of two requests, must have no sample in common
-        seed = request.seed * 2**16
-        drawn = {"dimension": dimensions[column], "n_points": request.n_points}
-        samples = [
-            manifolds.sample(families[row], seed=seed + replicate, **drawn)
-            for replicate in range(request.n_replicates)
-        ]
-        expected[row, column] = manifolds.expected_dimension(
-            families[row], n_clouds=N_CLOUDS, seed=seed + 2**15, **drawn
-        )
+    # the seeds of two replicates, or of two requests, must have no sample in common
+    seed = request.seed * 2**16
+    for row, column in tqdm(list(np.ndindex(shape[:2])), desc="Manifolds", mininterval=10.0):
+        drawn = {"family": families[row], "dimension": dimensions[column], "n_points": request.n_points}
+        samples = [manifolds.sample(**drawn, seed=seed + number) for number in range(request.n_replicates)]
+        expected[row, column] = manifolds.expected_dimension(**drawn, n_clouds=N_CLOUDS, seed=seed + 2**15)
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)
@@ -115,46 +125,28 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     dims = ("manifold", "dimension", "scale", "replicate")
     return xr.Dataset(
         {
-            "manifold_id": (dims, estimate, _attrs("intrinsic dimension of a sample (GRIDE)")),
-            "manifold_id_error": (dims, error, _attrs("standard error of the intrinsic dimension")),
-            "manifold_id_expected": (
-                dims[:2],
-                expected,
-                _attrs("dimension that the estimator of scale 2 has for so many points, by brute force"),
-            ),
+            "manifold_id": (dims, estimate),
+            "manifold_id_error": (dims, error),
+            "manifold_id_expected": (dims[:2], expected),
         },
         coords={
             "manifold": families,
             "manifold_title": ("manifold", [family.title for family in manifolds.FAMILIES.values()]),
-            "dimension": ("dimension", dimensions, _attrs("true dimension")),
+            "dimension": dimensions,
             "scale": labelled.SCALES,
         },
     )
 
 
-def compare_precisions(
-    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt]
-) -> xr.Dataset:
-    """Observables of the same prompts by the same model in every one of `PRECISIONS`.
-
-    Returns
-    -------
-    xarray.Dataset
-        `intrinsic_dimension`, `intrinsic_dimension_error`, `neighborhood_overlap`,
-        `cosine_similarity` and `loss`, with the dimensions that they have for a prompt, over
-        `precision` and `prompt`.
-    """
-    names = [
-        "intrinsic_dimension",
-        "intrinsic_dimension_error",
-        "neighborhood_overlap",
-        "cosine_similarity",
-        "loss",
-    ]
+def compare_precisions(request: Calibration, source: ModelSource, selected: Sequence[Prompt]) -> xr.Dataset:
+    """`OBSERVED` of the same prompts by the same model, over `precision` and `prompt`."""
+    # through the shards that an extraction would store
+    plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
     rows = []
     for precision in tqdm(PRECISIONS, desc="Precisions", mininterval=10.0):
         model = load(source, precision, device=request.device)
-        rows.append(xr.concat([observe(model, prompt, request)[names] for prompt in selected], "prompt"))
+        made = [shards.make_shard(model, ShardKey(prompt, 0), plan, {}) for prompt in selected]
+        rows.append(xr.concat([catalog.observables(shard)[OBSERVED] for shard in made], "prompt"))
         del model  # the next one needs the memory
     both = xr.concat(rows, "precision").sel(k=list(K))
     return both.assign_coords(
@@ -165,17 +157,9 @@ def compare_precisions(
 
 
 def compare_with_others(
-    request: Calibration, source: ModelSource, selected: Sequence[prompts.Prompt], *, with_dadapy: bool
+    request: Calibration, source: ModelSource, selected: Sequence[Prompt], *, with_dadapy: bool
 ) -> xr.Dataset:
-    """What DADApy and brute force make of the hidden states of the prompts, in the first precision.
-
-    Returns
-    -------
-    xarray.Dataset
-        `reference_intrinsic_dimension`, `reference_intrinsic_dimension_error`,
-        `reference_neighborhood_overlap` and `reference_cosine_similarity` over `prompt, layer`, and
-        `scale` or `k`; the first two are NaN without DADApy.
-    """
+    """What `reference` makes of the hidden states of the prompts, in the first precision, over `prompt`."""
     model = load(source, "float32", device=request.device)
     rows = []
     for prompt in tqdm(selected, desc="DADApy and brute force", mininterval=10.0):
@@ -194,16 +178,9 @@ def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
 
 
 def quantize_blocks(model: LanguageModel, kind: str) -> None:
-    """Round the linear weights of the blocks to what a GGUF quantization can hold, in place.
+    """Round the linear weights of a model's blocks, in float32, to what a GGUF quantization can hold, in place.
 
-    The embedding and the head stay as they are.
-
-    Parameters
-    ----------
-    model
-        Loaded in float32.
-    kind
-        A type of GGUF with blocks of 32 weights, such as `Q8_0` or `Q4_0`.
+    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights.
 
     Raises
     ------
@@ -228,14 +205,8 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
             weight.copy_(torch.from_numpy(rounded))
 
 
-def observe(model: LanguageModel, prompt: prompts.Prompt, request: Calibration) -> xr.Dataset:
-    """Observables of one prompt, through the shard that an extraction would store."""
-    plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
-    return catalog.observables(shards.make_shard(model, ShardKey(prompt, 0), plan, {}))
-
-
 def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
-    """ID by DADApy, overlap and cosine similarity by brute force, of one prompt.
+    """ID by DADApy, overlap and cosine similarity by brute force, of one prompt, over `layer`.
 
     Nothing here is shared with the measurement: distances come from scikit-learn, the ID from
     DADApy, common neighbors are counted as sets, cosines are averaged over all pairs.
@@ -247,54 +218,37 @@ def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     with_dadapy
         Without, the ID is NaN.
     """
+    from sklearn.metrics import euclidean_distances
+
     tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)
     nearest, cosine = [], []
     for layer, points in enumerate(hidden):
-        distances, place = distinct_distances(points)
+        distinct, place = np.unique(points, axis=0, return_inverse=True)
+        distances, place = euclidean_distances(distinct), place.reshape(-1)
         ranks = [rank for rank in RANKS if rank < len(distances)]
         tables[layer, : len(distances), : len(ranks)] = np.sort(distances, axis=1)[:, ranks]
-        nearest.append(nearest_tokens(distances[np.ix_(place, place)]))
+        of_tokens = distances[np.ix_(place, place)]
+        np.fill_diagonal(of_tokens, np.inf)
+        # the lower index first in a tie
+        nearest.append(np.argsort(of_tokens, axis=1, kind="stable")[:, : max(K)].tolist())
         unit = points / np.linalg.norm(points, axis=1, keepdims=True)
         cosine.append((unit @ unit.T).mean())
     if with_dadapy:
         dimension, error, _ = dadapy.estimate(tables)
     overlap = np.full((len(hidden), len(K)), np.nan)
-    for layer in range(len(hidden) - 1):
-        overlap[layer] = [count_overlap(nearest[layer], nearest[layer + 1], k) for k in K]
+    for layer, two in enumerate(itertools.pairwise(nearest)):
+        for column, k in enumerate(K):
+            if k < len(two[0]):  # else there are fewer neighbors
+                n_common = sum(len(set(a[:k]) & set(b[:k])) for a, b in zip(*two, strict=True))
+                overlap[layer, column] = n_common / (k * len(two[0]))
     by_scale, by_k = ("layer", "scale"), ("layer", "k")
     return xr.Dataset(
         {
-            "reference_intrinsic_dimension": (by_scale, dimension, _attrs("ID by DADApy")),
-            "reference_intrinsic_dimension_error": (by_scale, error, _attrs("its error by DADApy")),
-            "reference_neighborhood_overlap": (by_k, overlap, _attrs("overlap, counted as sets")),
-            "reference_cosine_similarity": ("layer", cosine, _attrs("mean of all pairs")),
+            "reference_intrinsic_dimension": (by_scale, dimension),
+            "reference_intrinsic_dimension_error": (by_scale, error),
+            "reference_neighborhood_overlap": (by_k, overlap),
+            "reference_cosine_similarity": ("layer", cosine),
         },
         coords={"layer": np.arange(len(hidden)), "scale": labelled.SCALES, "k": list(K)},
     )
-
-
-def distinct_distances(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (n, n) of the distinct points, and the place of every token among them."""
-    from sklearn.metrics import euclidean_distances
-
-    distinct, place = np.unique(points, axis=0, return_inverse=True)
-    return euclidean_distances(distinct), place.reshape(-1)
-
-
-def nearest_tokens(distances: np.ndarray) -> np.ndarray:
-    """Indices of the nearest tokens, the token itself left out; the lower index first in a tie."""
-    np.fill_diagonal(distances, np.inf)
-    return np.argsort(distances, axis=1, kind="stable")[:, : max(K)]
-
-
-def count_overlap(first: np.ndarray, second: np.ndarray, k: int) -> float:
-    """Share of common k-neighbors, token by token; NaN where there are fewer neighbors."""
-    if k >= len(first):
-        return np.nan
-    common = [len(set(a[:k]) & set(b[:k])) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
-    return sum(common) / (k * len(common))
-
-
-def _attrs(long_name: str) -> dict[str, str]:
-    return {"long_name": long_name, "units": "1"}

@@ -22,9 +22,6 @@ class Reading:
     bos: bool
     """Whether BOS was fed first."""
 
-    title: str
-    """Name of the model."""
-
 
 def read(source: ModelSource, texts: Sequence[str], *, n_layers: int, device: str = "auto") -> Reading:
     """Pass statements through the first blocks of a model, which are the only ones that are loaded.
@@ -47,7 +44,7 @@ def read(source: ModelSource, texts: Sequence[str], *, n_layers: int, device: st
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     bos = reads_bos(language_model)
     states = language_model.last_token(ids, bos=bos)
-    return Reading(states, [tokenizer.decode([row[-1]]) for row in ids], bos, source.title)
+    return Reading(states, [tokenizer.decode([row[-1]]) for row in ids], bos)
 
 
 def reads_bos(model: LanguageModel) -> bool:

@@ -11,9 +11,9 @@ import xarray as xr
 from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
-from token_geometry.extraction.plan import has_all_observables, is_reduced, read_plan, read_shard, shard_files
+from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
 from token_geometry.observables import catalog, layer_index
-from token_geometry.requests.reduction import Reduction
+from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8
 """With fewer shards for each, starting processes takes longer than they save."""
@@ -23,18 +23,7 @@ Pieces = Mapping[tuple[str, int, str], xr.Dataset]
 
 
 def reduce(request: Reduction) -> xr.Dataset:
-    """Compute the observables of one or more extractions and write them to a file.
-
-    Returns
-    -------
-    xarray.Dataset
-        As `compute` returns it, and as the file holds it.
-
-    Raises
-    ------
-    InputError
-        As `compute`, or if the file cannot be written.
-    """
+    """`compute`, and write the dataset to a file; `InputError` if that cannot be written."""
     dataset = compute(request)
     store.write(dataset, Path(request.output))
     return dataset
@@ -87,9 +76,10 @@ def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> 
 def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path) -> xr.Dataset:
     """Observables of a shard, with its attributes."""
     shard = read_shard(path, recipe_digest)
-    if not is_reduced(shard):
+    kept = held_observables(shard)
+    if kept is None:
         return catalog.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
-    if not has_all_observables(shard) or estimator != "gride":
+    if kept != OBSERVABLES or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
             f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
@@ -100,8 +90,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
 def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict], recipe: dict) -> xr.Dataset:
     names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
-    n_layers = max(piece.sizes["layer"] for piece in pieces.values())
-    layers = np.arange(n_layers)
+    layers = np.arange(max(piece.sizes["layer"] for piece in pieces.values()))
     outer = {"model": names, "shuffle_level": levels, "prompt": prompt_ids}
     sizes = tuple(map(len, outer.values()))
     template = next(iter(pieces.values())).reindex(layer=layers)
@@ -120,35 +109,23 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         for key, variable in piece.data_vars.items():
             inside = tuple(slice(size) for size in variable.shape)
             variables[key].values[place + inside] = variable.values
-    depth = np.full((len(names), n_layers), np.nan)
-    for row, name in enumerate(names):
-        last = max(p.sizes["layer"] for (n, _, _), p in pieces.items() if n == name) - 1
-        depth[row, : last + 1] = np.arange(last + 1) / last
+    lasts = {name: piece.sizes["layer"] - 1 for (name, *_), piece in pieces.items()}
+    depth = [np.where(layers <= lasts[name], layers / lasts[name], np.nan) for name in names]
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}
     final_norm = plans[0]["recipe"].get("final_norm", True)
-    end = "after" if final_norm else "before"
+    index = f"index in hidden_states: 0 embeddings, L {'after' if final_norm else 'before'} the final norm"
+    share = {"long_name": "layer over number of blocks", "units": "1"}
     coords |= {
-        "layer": (
-            "layer",
-            layers,
-            {"long_name": f"index in hidden_states: 0 embeddings, L {end} the final norm"},
-        ),
+        "layer": ("layer", layers, {"long_name": index}),
         "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
-        "relative_depth": (
-            ("model", "layer"),
-            depth,
-            {"long_name": "layer over number of blocks", "units": "1"},
-        ),
+        "relative_depth": (("model", "layer"), depth, share),
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
     request = plans[0]["request"]
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
         recipe,
-        n_tokens=request["n_tokens"],
-        seed=request["seed"],
-        dtype=request["dtype"],
-        corpus=request["corpus"],
+        **{name: request[name] for name in ("n_tokens", "seed", "dtype", "corpus")},
         models=json.dumps(identities, sort_keys=True),
         n_texts_examined=max(plan["n_examined"] for plan in plans),
         n_texts_too_short=max(plan["n_too_short"] for plan in plans),

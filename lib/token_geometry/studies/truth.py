@@ -14,7 +14,7 @@ from token_geometry.base import store
 from token_geometry.geometry import parallel
 from token_geometry.models import sources
 from token_geometry.observables import layer_index
-from token_geometry.requests.truth import Job, Truth
+from token_geometry.requests.truth import Truth
 from token_geometry.stats import probes
 from token_geometry.studies.reading import Reading, read
 from token_geometry.texts import statements
@@ -22,6 +22,39 @@ from token_geometry.texts.statements import Statements
 
 N_COMPONENTS = 3
 """Components that are kept at every layer."""
+
+TITLES = {
+    "dataset": "data set of the statement",
+    "dataset_name": "name of the data set",
+    "label": "label; 1: true, 0: false",
+    "label_name": "label as spelled",
+    "statement_text": "statement",
+    "row": "row of the file, from 0",
+    "token_read": "token whose state was read",
+    "n_repeated": "rows left out since an earlier one is the same",
+    "n_contradictory": "rows left out since their labels differ",
+    "n_classes": "number of classes",
+    "chance": "share of the largest class",
+    "projection": "statement, its data set centred, along a component of the first data set",
+    "explained_variance_ratio": "share of the variance of the first data set along a component",
+    "own_variance_ratio": "share of the variance of a data set along a component of its own",
+    "transfer_accuracy": "accuracy of a probe of one data set on another; on the same: cross-validated",
+    "truth_plane": "statement, its data set centred, along the directions of truth and of truth times polarity",
+    "layer_projection": "statement along a component that its data set has at this layer",
+    "separation": "5-fold accuracy of logistic regression on the first two components",
+    "separation_low": "lower end of its 95 % interval",
+    "separation_high": "upper end of its 95 % interval",
+    "variance_ratio": "variance between classes over variance within, mean over coordinates",
+    "probe_accuracy": "5-fold accuracy of a probe",
+    "probe_accuracy_low": "lower end of its 95 % interval",
+    "probe_accuracy_high": "upper end of its 95 % interval",
+    "shuffled_accuracy": "5-fold accuracy of logistic regression with the labels shuffled",
+    "untrained_accuracy": "5-fold accuracy of logistic regression on the states of the untrained model",
+}
+"""What the variables of the dataset are; all are without unit."""
+
+Sets = Sequence[Statements]
+Arrays = Sequence[np.ndarray]
 
 _NEGATION = "neg_"
 
@@ -32,30 +65,31 @@ def measure(request: Truth) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `projection`, `explained_variance_ratio`, `separation`, `probe_accuracy`, `transfer_accuracy` and
-        what belongs to them.
+        The variables of `TITLES`.
 
     Raises
     ------
     InputError
         If the request cannot be carried out or the file cannot be written.
     """
-    job = request.resolve()
-    source, sets = job.source, job.sets
+    source, sets = request.resolve()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
     reading = read(source, texts, n_layers=request.n_layers, device=request.device)
     passed = time.perf_counter()
     # many small problems: cores that share one of them would wait for one another
     with threadpool_limits(1, user_api="blas"):
-        parts = [_statements(sets, reading), *_at_layer(sets, reading.states[request.layer], seed=request.seed)]
-        parts.append(_over_layers(sets, reading.states, seed=request.seed))
-        parts.append(_untrained(job, len(sets)))
+        curves = _over_layers(sets, reading.states, seed=request.seed)
+        accuracy = curves["probe_accuracy"].values[..., request.layer]
+        drawn_layer = _at_layer(sets, reading.states[request.layer], accuracy, seed=request.seed)
+        parts = [_statements(sets, reading), *drawn_layer, curves]
+        parts.append(_untrained(request, sets, is_control=bool(source.control)))
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
-    dataset = _with_transfer_diagonal(dataset, request.layer)
+    for name, title in TITLES.items():
+        dataset[name].attrs |= {"long_name": title, "units": "1"}
     dataset.attrs = store.make_attrs(
         f"Truth at layer {request.layer}, {source.title}",
-        job.recipe(),
+        request.recipe_of(source, sets),
         model=request.model,
         model_title=source.title,
         layer=request.layer,
@@ -74,128 +108,90 @@ def measure(request: Truth) -> xr.Dataset:
     return dataset
 
 
-def _statements(sets: Sequence[Statements], reading: Reading) -> xr.Dataset:
+def _statements(sets: Sets, reading: Reading) -> xr.Dataset:
     """What is known of each statement and data set before any geometry."""
     one = "statement"
-    per_set = {
-        "n_repeated": ("rows left out since an earlier one is the same", [s.n_repeated for s in sets]),
-        "n_contradictory": ("rows left out since their labels differ", [s.n_contradictory for s in sets]),
-        "n_classes": ("number of classes", [len(s.classes) for s in sets]),
-        "chance": (
-            "share of the largest class",
-            [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets],
-        ),
-    }
+    chance = [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets]
     return xr.Dataset(
         {
-            "label": (one, np.concatenate([s.labels for s in sets]), _attrs("label; 1: true, 0: false")),
-            "label_name": (one, [name for s in sets for name in s.label_names], _attrs("label as spelled")),
-            "statement_text": (one, [text for s in sets for text in s.texts], _attrs("statement")),
-            "row": (one, np.concatenate([s.rows for s in sets]), _attrs("row of the file, from 0")),
-            "token_read": (one, reading.tokens, _attrs("token whose state was read")),
-        }
-        | {name: ("dataset", values, _attrs(title)) for name, (title, values) in per_set.items()},
+            "label": (one, np.concatenate([s.labels for s in sets])),
+            "label_name": (one, [name for s in sets for name in s.label_names]),
+            "statement_text": (one, [text for s in sets for text in s.texts]),
+            "row": (one, np.concatenate([s.rows for s in sets])),
+            "token_read": (one, reading.tokens),
+            "n_repeated": ("dataset", [s.n_repeated for s in sets]),
+            "n_contradictory": ("dataset", [s.n_contradictory for s in sets]),
+            "n_classes": ("dataset", [len(s.classes) for s in sets]),
+            "chance": ("dataset", chance),
+        },
         coords={
-            "dataset": (one, [s.name for s in sets for _ in s.texts], _attrs("data set of the statement")),
-            "dataset_name": ("dataset", [s.name for s in sets], _attrs("name of the data set")),
+            "dataset": (one, [s.name for s in sets for _ in s.texts]),
+            "dataset_name": ("dataset", [s.name for s in sets]),
         },
     )
 
 
-def _at_layer(sets: Sequence[Statements], states: torch.Tensor, *, seed: int) -> list[xr.Dataset]:
+def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: int) -> list[xr.Dataset]:
     """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
     clouds = [_centred(points) for points in _split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
     projected = np.concatenate([basis.project(cloud) for cloud in clouds])
-    components = np.arange(1, len(basis.axes) + 1)
     ratios = np.full((len(sets), max(len(own.axes) for own in found)), np.nan)
     for row, own in zip(ratios, found, strict=True):
         row[: len(own.axes)] = own.variance_ratio
     projection = xr.Dataset(
         {
-            "projection": (
-                ("statement", "component"),
-                projected.astype(np.float32),
-                _attrs("statement, its data set centred, along a component of the first data set"),
-            ),
-            "explained_variance_ratio": (
-                "component",
-                basis.variance_ratio,
-                _attrs("share of the variance of the first data set along a component"),
-            ),
-            "own_variance_ratio": (
-                ("dataset", "own_component"),
-                ratios,
-                _attrs("share of the variance of a data set along a component of its own"),
-            ),
+            "projection": (("statement", "component"), projected.astype(np.float32)),
+            "explained_variance_ratio": ("component", basis.variance_ratio),
+            "own_variance_ratio": (("dataset", "own_component"), ratios),
         },
-        coords={"component": components, "own_component": np.arange(1, ratios.shape[1] + 1)},
+        coords={
+            "component": np.arange(1, len(basis.axes) + 1),
+            "own_component": np.arange(1, ratios.shape[1] + 1),
+        },
     )
-    return [
-        projection,
-        _transfer(sets, clouds, [own.axes for own in found], seed=seed),
-        _truth_plane(sets, clouds),
-    ]
+    leading = [own.axes[: probes.N_COMPONENTS] for own in found]
+    return [projection, _transfer(sets, clouds, leading, accuracy, seed=seed), _truth_plane(sets, clouds)]
 
 
-def _transfer(
-    sets: Sequence[Statements], clouds: Sequence[np.ndarray], axes: Sequence[np.ndarray], *, seed: int
-) -> xr.Dataset:
-    """Accuracy of a probe of one data set on another; NaN where one of them is not of true and false."""
-    names = [s.name for s in sets]
-    opposite = statements.opposites(sets)
+def _transfer(sets: Sets, clouds: Arrays, axes: Arrays, accuracy: np.ndarray, *, seed: int) -> xr.Dataset:
+    """Accuracy of a probe of one data set on another; on the same it is the given one, shape (probe, dataset).
+
+    NaN where one of them is not of true and false, and for paired probes on the opposite that they learned from.
+    """
+    names, opposite = [s.name for s in sets], statements.opposites(sets)
     found = np.full((len(probes.TITLES), len(sets), len(sets)), np.nan)
+    found[:, range(len(sets)), range(len(sets))] = accuracy
     for i, train in enumerate(sets):
         if not train.is_binary:
             continue
-        leading = axes[i][: probes.N_COMPONENTS]
-        learned = clouds[i] @ leading.T
+        learned = clouds[i] @ axes[i].T
         weights = {probe: fit(learned, train.labels) for probe, fit in probes.FITS.items()}
-        shift = dict.fromkeys(weights, 0.0)
+        shift = 0.0
         if train.name in opposite:
-            other = clouds[names.index(opposite[train.name])] @ leading.T
+            other = clouds[names.index(opposite[train.name])] @ axes[i].T
             whole = np.ones((1, len(train.labels)), dtype=bool)
             (pair,) = _ccs(learned, other, train.labels, whole, seed=seed)
-            weights["ccs"], shift["ccs"] = pair[None, :-1], pair[-1]
+            weights["ccs"], shift = pair[None, :-1], pair[-1]
             if _is_negation(train.name, opposite):
                 weights["truth_direction"] = probes.truth_direction(learned, other, train.labels)
-                shift["truth_direction"] = 0.0
         for (j, test), (probe, weight) in itertools.product(enumerate(sets), weights.items()):
             if test.is_binary and i != j and not (probe in probes.PAIRED and opposite[train.name] == test.name):
-                right = (clouds[j] @ leading.T @ weight[0] + shift[probe] > 0) == test.labels
-                found[list(probes.TITLES).index(probe), i, j] = right.mean()
+                answer = clouds[j] @ axes[i].T @ weight[0] + (shift if probe == "ccs" else 0.0) > 0
+                found[list(probes.TITLES).index(probe), i, j] = (answer == test.labels).mean()
     return xr.Dataset(
-        {
-            "transfer_accuracy": (
-                ("probe", "train_dataset", "test_dataset"),
-                found,
-                _attrs("accuracy of a probe of one data set on another; on the same: cross-validated"),
-            )
-        },
+        {"transfer_accuracy": (("probe", "train_dataset", "test_dataset"), found)},
         coords={"probe": list(probes.TITLES), "train_dataset": names, "test_dataset": names},
     )
 
 
-def _with_transfer_diagonal(dataset: xr.Dataset, layer: int) -> xr.Dataset:
-    """The transfer with the cross-validated accuracies of a data set, and of its opposite, on itself."""
-    accuracy = dataset["probe_accuracy"].sel(layer=layer).transpose("probe", "dataset").values
-    names = dataset["train_dataset"].values.tolist()
-    values = dataset["transfer_accuracy"].values.copy()
-    for i in range(len(names)):
-        values[:, i, i] = accuracy[:, i]
-    return dataset.assign(transfer_accuracy=dataset["transfer_accuracy"].copy(data=values))
-
-
-def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr.Dataset:
+def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     """All statements along the directions of truth and of polarity of the first negated pair."""
-    names = [s.name for s in sets]
-    opposite = statements.opposites(sets)
-    pairs = [(i, s) for i, s in enumerate(sets) if s.name in opposite and _is_negation(s.name, opposite)]
-    plane = np.full((sum(len(s.labels) for s in sets), 2), np.nan)
-    pair = ""
-    if pairs:
-        first = next(i for i, s in pairs if not s.name.startswith(_NEGATION))
+    names, opposite = [s.name for s in sets], statements.opposites(sets)
+    plane, pair = np.full((sum(len(s.labels) for s in sets), 2), np.nan), ""
+    first = next((i for i, name in enumerate(names) if opposite.get(name) == _NEGATION + name), None)
+    if first is not None:
         second = names.index(opposite[names[first]])
         directions = probes.truth_directions(
             [(clouds[first], sets[first].labels, 1), (clouds[second], sets[second].labels, -1)]
@@ -203,93 +199,56 @@ def _truth_plane(sets: Sequence[Statements], clouds: Sequence[np.ndarray]) -> xr
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         plane = np.concatenate(clouds) @ (directions / np.where(lengths, lengths, 1)).T
         pair = f"{names[first]}, {names[second]}"
-    attrs = _attrs("statement, its data set centred, along the directions of truth and of truth times polarity")
     return xr.Dataset(
-        {"truth_plane": (("statement", "direction"), plane, attrs | {"learned_from": pair})},
+        {"truth_plane": (("statement", "direction"), plane, {"learned_from": pair})},
         coords={"direction": ["truth", "polarity"]},
     )
 
 
-def _over_layers(sets: Sequence[Statements], states: torch.Tensor, *, seed: int) -> xr.Dataset:
+def _over_layers(sets: Sets, states: torch.Tensor, *, seed: int) -> xr.Dataset:
     """Projection, separation and accuracy of the probes of every data set at every layer."""
     parts = [_folds(drawn, seed=seed) for drawn in sets]
     found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
+    curves = xr.concat(found, "layer").transpose("probe", "dataset", "statement", "layer", "kept_component")
     sizes = np.array([len(s.labels) for s in sets])[:, None]
-    separation = np.stack([one["separation"] for one in found], axis=-1)
-    accuracy = np.stack([one["accuracy"] for one in found], axis=-1)
-    shuffled = np.full(separation.shape, np.nan)
-    shuffled[0] = [one["shuffled"] for one in found]
-    by_layer, by_probe = ("dataset", "layer"), ("probe", "dataset", "layer")
-    separation_interval = probes.interval(separation * sizes, sizes)
-    accuracy_interval = probes.interval(accuracy * sizes, sizes)
-    return xr.Dataset(
-        {
-            "layer_projection": (
-                ("statement", "layer", "kept_component"),
-                np.stack([one["scores"] for one in found], axis=1).astype(np.float32),
-                _attrs("statement along a component that its data set has at this layer"),
-            ),
-            "separation": (
-                by_layer,
-                separation,
-                _attrs("5-fold accuracy of logistic regression on the first two components"),
-            ),
-            "separation_low": (by_layer, separation_interval[0], _attrs("lower end of its 95 % interval")),
-            "separation_high": (by_layer, separation_interval[1], _attrs("upper end of its 95 % interval")),
-            "variance_ratio": (
-                by_layer,
-                np.stack([one["variance_ratio"] for one in found], axis=-1),
-                _attrs("variance between classes over variance within, mean over coordinates"),
-            ),
-            "probe_accuracy": (by_probe, accuracy, _attrs("5-fold accuracy of a probe")),
-            "probe_accuracy_low": (by_probe, accuracy_interval[0], _attrs("lower end of its 95 % interval")),
-            "probe_accuracy_high": (by_probe, accuracy_interval[1], _attrs("upper end of its 95 % interval")),
-            "shuffled_accuracy": (
-                by_layer,
-                shuffled,
-                _attrs("5-fold accuracy of logistic regression with the labels shuffled"),
-            ),
-        },
-        coords={
-            "layer": np.arange(len(states)),
-            "probe": list(probes.TITLES),
-            "kept_component": np.arange(1, N_COMPONENTS + 1),
-        },
-    )
+    for name in ("separation", "probe_accuracy"):
+        low, high = probes.interval(curves[name].values * sizes, sizes)
+        curves[f"{name}_low"], curves[f"{name}_high"] = (curves[name].dims, low), (curves[name].dims, high)
+    return curves.assign_coords(layer=np.arange(len(states)))
 
 
-def _one_layer(
-    sets: Sequence[Statements], clouds: Sequence[np.ndarray], parts: Sequence[probes.Folds], *, seed: int
-) -> dict:
-    names, opposite = [s.name for s in sets], statements.opposites(sets)
-    order = list(probes.TITLES)
-    accuracy = np.full((len(order), len(sets)), np.nan)
-    separation, ratio, kept, shuffled = [], [], [], np.nan
+def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, seed: int) -> xr.Dataset:
+    names, opposite, nothing = [s.name for s in sets], statements.opposites(sets), np.full(len(sets), np.nan)
+    accuracy = {probe: nothing.copy() for probe in probes.TITLES}
+    separation, ratio, kept, shuffled = nothing.copy(), nothing.copy(), [], nothing.copy()
     for i, (drawn, cloud, folds) in enumerate(zip(sets, clouds, parts, strict=True)):
         labels = drawn.labels
         components = probes.principal_components(cloud, labels)
         scores, axes = (part[..., : probes.N_COMPONENTS] for part in (components.scores, components.axes.T))
-        separation.append(probes.separation(scores, labels, folds))
-        ratio.append(probes.variance_ratio(cloud, labels))
+        separation[i] = probes.separation(scores, labels, folds)
+        ratio[i] = probes.variance_ratio(cloud, labels)
         kept.append(np.pad(scores, ((0, 0), (0, N_COMPONENTS)))[:, :N_COMPONENTS])
         for probe in probes.FITS if drawn.is_binary else ["logistic_regression"]:
-            accuracy[order.index(probe), i] = probes.cross_validate(probes.FITS[probe], scores, labels, folds)
+            accuracy[probe][i] = probes.cross_validate(probes.FITS[probe], scores, labels, folds)
         if i == 0:
             random = np.random.default_rng(seed).permutation(labels)
-            shuffled = probes.cross_validate(probes.logistic_regression, scores, random, folds)
+            shuffled[0] = probes.cross_validate(probes.logistic_regression, scores, random, folds)
         if drawn.name in opposite and names.index(opposite[drawn.name]) > i:
             j = names.index(opposite[drawn.name])
             is_negation = _is_negation(drawn.name, opposite)
-            both = _paired(scores, clouds[j] @ axes, labels, folds, is_negation=is_negation, seed=seed)
+            both = _paired((scores, clouds[j] @ axes), labels, folds, is_negation=is_negation, seed=seed)
             for probe, pair in both.items():
-                accuracy[order.index(probe), [i, j]] = pair
-    return {
-        "accuracy": accuracy,
-        "separation": np.array(separation),
-        "variance_ratio": np.array(ratio),
-        "shuffled": shuffled,
-        "scores": np.concatenate(kept),
-    }
+                accuracy[probe][[i, j]] = pair
+    return xr.Dataset(
+        {
+            "layer_projection": (("statement", "kept_component"), np.concatenate(kept).astype(np.float32)),
+            "separation": ("dataset", separation),
+            "variance_ratio": ("dataset", ratio),
+            "probe_accuracy": (("probe", "dataset"), np.stack(list(accuracy.values()))),
+            "shuffled_accuracy": ("dataset", shuffled),
+        },
+        coords={"probe": list(accuracy), "kept_component": np.arange(1, N_COMPONENTS + 1)},
+    )
 
 
 def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
@@ -297,16 +256,9 @@ def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
     return probes.folds(drawn.labels, drawn.rows // 2, seed=seed)
 
 
-def _paired(
-    first: np.ndarray,
-    second: np.ndarray,
-    labels: np.ndarray,
-    parts: probes.Folds,
-    *,
-    is_negation: bool,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    """Cross-validated accuracy of the paired probes on a data set and on its opposite."""
+def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negation: bool, seed: int) -> dict:
+    """Cross-validated accuracy of the paired probes, by name, on a data set and on its opposite."""
+    first, second = pair
     masks = np.zeros((len(parts), len(labels)), dtype=bool)
     for mask, (train, _) in zip(masks, parts, strict=True):
         mask[train] = True
@@ -322,8 +274,7 @@ def _paired(
         right = [0, 0]
         for weight, (train, test) in zip(weights, parts, strict=True):
             for side, (points, truth) in enumerate(((first, labels), (second, 1 - labels))):
-                answer = (points[test] - points[train].mean(axis=0)) @ weight[:-1] + weight[-1] > 0
-                right[side] += int((answer == truth[test]).sum())
+                right[side] += int(_is_right(points, truth, weight, train, test).sum())
         accuracy[probe] = right[0] / len(labels), right[1] / len(labels)
     return accuracy
 
@@ -332,20 +283,23 @@ def _ccs(first: np.ndarray, second: np.ndarray, labels: np.ndarray, masks: np.nd
     """Weights and shift of CCS for each fold, with the sign that agrees with the labels it trained on."""
     weights = probes.contrast_consistent_search(first, second, masks, seed=seed)
     for weight, mask in zip(weights, masks, strict=True):
-        right = 0.0
-        for points, truth in ((first, labels), (second, 1 - labels)):
-            answer = (points[mask] - points[mask].mean(axis=0)) @ weight[:-1] + weight[-1] > 0
-            right += (answer == truth[mask]).mean() / 2
+        sides = ((first, labels), (second, 1 - labels))
+        right = sum(_is_right(points, truth, weight, mask, mask).mean() / 2 for points, truth in sides)
         if right < 0.5:
             weight *= -1
     return weights
 
 
-def _untrained(job: Job, n_sets: int) -> xr.Dataset:
+def _is_right(points: np.ndarray, labels: np.ndarray, weight: np.ndarray, train, test) -> np.ndarray:
+    """Whether weights and, last, a shift answer right for each point of `test`, centred by those of `train`."""
+    return ((points[test] - points[train].mean(axis=0)) @ weight[:-1] + weight[-1] > 0) == labels[test]
+
+
+def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
     """Accuracy of logistic regression on the first data set in the untrained model, up to the drawn layer."""
-    request, basis = job.request, job.sets[0]
-    found = np.full((n_sets, request.n_layers + 1), np.nan)
-    if not job.source.control:
+    basis = sets[0]
+    found = np.full((len(sets), request.n_layers + 1), np.nan)
+    if not is_control:
         folds = _folds(basis, seed=request.seed)
         untrained = sources.resolve(f"{request.model}@random")
         control = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
@@ -356,11 +310,10 @@ def _untrained(job: Job, n_sets: int) -> xr.Dataset:
             return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
 
         found[0, : request.layer + 1] = parallel.map_layers(accuracy, control.states)
-    attrs = _attrs("5-fold accuracy of logistic regression on the states of the untrained model")
-    return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found, attrs)})
+    return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found)})
 
 
-def _split(points: torch.Tensor, sets: Sequence[Statements]) -> list[np.ndarray]:
+def _split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
     """The points of each data set, float64, as seen from its first one.
 
     So points that are equal, as all full stops are among the embeddings, are exactly zero, and no rounding
@@ -376,7 +329,3 @@ def _centred(points: np.ndarray) -> np.ndarray:
 
 def _is_negation(name: str, opposite: dict[str, str]) -> bool:
     return name.startswith(_NEGATION) or opposite[name].startswith(_NEGATION)
-
-
-def _attrs(long_name: str) -> dict[str, str]:
-    return {"long_name": long_name, "units": "1"}

@@ -17,7 +17,7 @@ import yaml
 
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.texts import datasets_library, reading
+from token_geometry.texts import reading
 
 HELD = 100_000_000
 """Characters of a corpus that are held in memory; a larger one is read again when its texts are asked for."""
@@ -60,10 +60,10 @@ class Corpus:
         texts = Texts(self.name, self.source)
         if not texts.n_characters:
             raise InputError(f"corpus {self.name!r} holds no text")
-        if self.checksum and identity(texts) != self.checksum:
+        if self.checksum and (found := identity(texts)) != self.checksum:
             raise InputError(
-                f"corpus {self.name!r}: the checksum of its texts is {identity(texts)}, expected {self.checksum}: "
-                "its source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
+                f"corpus {self.name!r}: the checksum of its texts is {found}, expected {self.checksum}: its "
+                "source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
             )
         return texts if texts.held is None else texts.held
 
@@ -89,19 +89,13 @@ class Corpus:
 
 
 class Texts(Mapping[str, str]):
-    """Texts of a corpus, checked; in memory if they have no more than `HELD` characters, else only checksums are.
-
-    Parameters
-    ----------
-    name
-        Name of the corpus, for messages.
-    read
-        Function that reads its rows.
-    """
+    """Texts of a corpus, checked; in memory if they have at most `HELD` characters, else only checksums are."""
 
     def __init__(self, name: str, read: Read) -> None:
         self._name, self._read = name, read
-        self.checksums, self.held, self.n_characters = {}, {}, 0
+        self.checksums: dict[str, str] = {}
+        self.held: dict[str, str] | None = {}
+        self.n_characters = 0
         for key, text in self._checked():
             if key in self.checksums:
                 raise InputError(
@@ -118,15 +112,14 @@ class Texts(Mapping[str, str]):
     def _checked(self) -> Iterator[tuple[str, str]]:
         for number, (key, text) in enumerate(self._read()):
             key = str(number) if key is None else key
-            _check_characters(key, f"corpus {self._name!r}, id {key!r} (or the name of its file)", "rename it")
+            where = f"corpus {self._name!r}, id {key!r}"
+            _check_characters(key, f"{where} (or the name of its file)", "rename it")
             if "\0" in key:
-                raise InputError(
-                    f"corpus {self._name!r}, id {key!r} holds a NUL, at which files end it: rename it"
-                )
+                raise InputError(f"{where} holds a NUL, at which files end it: rename it")
             _check_characters(text, f"corpus {self._name!r}, text {key!r}", "remove it")
             yield key, text.strip()
 
-    def items(self) -> Iterator[tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def items(self) -> Iterator[tuple[str, str]]:  # type: ignore[override]
         return self._checked()
 
     def __getitem__(self, key: str) -> str:
@@ -203,14 +196,7 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
 
 
 def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
-    """Find a corpus and read its texts.
-
-    Raises
-    ------
-    InputError
-        If there is no such corpus, or it is empty, not UTF-8, has an id twice, or differs from the checksum
-        that `data/corpora.yml` gives.
-    """
+    """Find a corpus and read its texts; `find_corpus` and `Corpus.texts` say what they raise."""
     found = find_corpus(corpus, column=column)
     found.texts  # noqa: B018
     return found
@@ -227,11 +213,12 @@ def _alias(name: str, entry: dict) -> Read:
     if "archive" in entry:
         return partial(_wheel, wheels.Archive(**entry["archive"]), entry["files"])
     if "module" in entry:
-        return partial(_module, entry["module"], entry["mapping"])
+        module, mapping = entry["module"], entry["mapping"]
+        return lambda: getattr(importlib.import_module(module), mapping).items()
     if "path" in entry:
         return _located(str(project.root() / Path(entry["path"]).expanduser()), column)[1]
     options = {key: entry[key] for key in ("config", "split", "revision", "rows") if key in entry}
-    return partial(datasets_library.from_hub, name, entry["hub"], column, **options)
+    return partial(reading.from_hub, name, entry["hub"], column, **options)
 
 
 def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
@@ -241,16 +228,12 @@ def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
             yield Path(file).stem, wheel.read(file).decode("utf-8")
 
 
-def _module(module: str, mapping: str) -> Iterable[reading.Row]:
-    return getattr(importlib.import_module(module), mapping).items()
-
-
 def _located(corpus: str, column: str) -> tuple[str, Read]:
     """Title and reader of what lies at a path, else of a data set of the hub."""
     path = Path(os.path.expanduser(corpus))
     if os.path.isdir(path) and corpus:
-        if any((path / name).is_file() for name in datasets_library.SAVED):
-            return path.name, partial(datasets_library.from_disk, path, column)
+        if any((path / name).is_file() for name in reading.SAVED):
+            return path.name, partial(reading.from_disk, path, column)
         return path.name, partial(_read_files, *_in_directory(corpus, path), column)
     if os.path.lexists(path):
         ending = reading.format_of(path)
@@ -264,7 +247,7 @@ def _located(corpus: str, column: str) -> tuple[str, Read]:
         base = Path(os.path.commonpath([file.parent for file in found]))
         return path.name, partial(_read_files, base, _one_kind(corpus, found), column)
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", corpus) and not (path.parent.exists() or reading.format_of(path)):
-        return corpus, partial(datasets_library.from_hub, corpus, corpus, column)
+        return corpus, partial(reading.from_hub, corpus, corpus, column)
     raise InputError(f"{one_of('corpus', corpus, aliases())}; or {ACCEPTED} that exists")
 
 

@@ -12,9 +12,6 @@ from token_geometry.base.errors import InputError
 from token_geometry.texts import corpora, tokens
 from token_geometry.texts.corpora import Corpus
 
-PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
-"""Ids that stand in the names of files as they are."""
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -32,7 +29,7 @@ class Prompt:
     def file_stem(self) -> str:
         """Beginning of the names of its files, which no other id has."""
         name = self.id
-        if not PLAIN_ID.fullmatch(name):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name):
             # by its own checksum, since ids may differ in odd characters only; no plain id has a plus
             name = f"{re.sub('[^A-Za-z0-9._-]', '_', name)[:40]}+{corpora.sha256(name)[:32]}"
         return f"{name}-{self.text_sha256[:8]}"
@@ -58,23 +55,18 @@ def select_prompts(
 ) -> Selection:
     """Draw the prompts of an extraction.
 
-    Texts are drawn in an order that hashes the seed with the text. So a smaller
-    draw is the beginning of a larger one, every model draws the same texts, and
-    neither the order of the corpus nor its ids matter. A text is passed over
-    when it has fewer than `n_tokens` tokens under any of the tokenizers.
+    Texts are drawn in an order that hashes the seed with the text. So a smaller draw is the beginning of a larger
+    one, every model draws the same texts, and neither the order of the corpus nor its ids matter. A text is passed
+    over when it has fewer than `n_tokens` tokens under any of the tokenizers.
 
     Parameters
     ----------
-    corpus
-        From `load_corpus`.
     tokenizers
         The first one makes the token ids; the others only filter.
     n_prompts
         How many to draw; None for all that are long enough.
     n_tokens
         Length of each prompt in tokens, special tokens not counted.
-    seed
-        Seed of the draw.
     prompt_ids
         Ids of the texts to take, in this order; then nothing is drawn. Empty: draw.
 
@@ -84,18 +76,23 @@ def select_prompts(
         If fewer than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus
         or too short.
     """
-    if prompt_ids:
-        return _select_by_id(corpus, tokenizers, prompt_ids, n_tokens)
     prompts, too_short = [], 0
-    for key, text in _drawn(corpus, seed, n_prompts):
-        if n_prompts is not None and len(prompts) == n_prompts:
+    for key, text in _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed, n_prompts):
+        if len(prompts) == n_prompts and not prompt_ids:
             break
-        prompt, _ = _cut(key, text, tokenizers, n_tokens)
-        if prompt is None:
-            too_short += 1
+        encoded = [tokens.beginning(tokenizer, text, n_tokens) for tokenizer in tokenizers]
+        length = min(map(len, encoded))
+        if length >= n_tokens:
+            token_ids = np.asarray(encoded[0], dtype=np.int32)
+            prompts.append(Prompt(id=key, text_sha256=corpora.sha256(text), token_ids=token_ids))
+        elif prompt_ids:
+            raise InputError(
+                f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}: "
+                "lower n_tokens or leave the text out"
+            )
         else:
-            prompts.append(prompt)
-    if len(prompts) < (1 if n_prompts is None else n_prompts):
+            too_short += 1
+    if not prompt_ids and len(prompts) < (1 if n_prompts is None else n_prompts):
         raise InputError(
             f"corpus {corpus.name!r}: {len(prompts)} of its {len(corpus.texts)} texts have at least "
             f"n_tokens = {n_tokens} tokens, {too_short} are shorter, and n_prompts = {n_prompts} asks "
@@ -117,32 +114,14 @@ def _drawn(corpus: Corpus, seed: int, n_prompts: int | None) -> Iterator[tuple[s
         yield from ((key, texts[key]) for key in keys)
 
 
-def _cut(key: str, text: str, tokenizers: Sequence, n_tokens: int) -> tuple[Prompt | None, int]:
-    """The prompt of a text, None if it is too short; and the least number of tokens that was seen."""
-    encoded = [tokens.beginning(tokenizer, text, n_tokens) for tokenizer in tokenizers]
-    length = min(map(len, encoded))
-    if length < n_tokens:
-        return None, length
-    token_ids = np.asarray(encoded[0], dtype=np.int32)
-    return Prompt(id=key, text_sha256=corpora.sha256(text), token_ids=token_ids), length
-
-
-def _select_by_id(corpus: Corpus, tokenizers: Sequence, ids: Sequence[str], n_tokens: int) -> Selection:
+def _named(corpus: Corpus, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Ids and texts in the order of the ids."""
     for key in ids:
         if key not in corpus.texts:
             near = difflib.get_close_matches(key, corpus.texts, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(
                 f"prompt_ids holds {key!r}, which is none of the {len(corpus.texts)} ids of corpus "
-                f"{corpus.name!r}{hint}"
+                f"{corpus.name!r}" + "".join(f"; did you mean {one!r}?" for one in near)
             )
-    texts, prompts = corpus.some(ids), []
-    for key in ids:
-        prompt, length = _cut(key, texts[key], tokenizers, n_tokens)
-        if prompt is None:
-            raise InputError(
-                f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}: "
-                "lower n_tokens or leave the text out"
-            )
-        prompts.append(prompt)
-    return Selection(prompts=prompts, n_examined=len(prompts), n_too_short=0)
+    texts = corpus.some(ids)
+    yield from ((key, texts[key]) for key in ids)

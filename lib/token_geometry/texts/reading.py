@@ -1,4 +1,4 @@
-"""Files of texts, one function per format, behind one door that makes every error of reading one line."""
+"""Files and data sets of texts, a function per format, behind a door that makes each error of reading one line."""
 
 import contextlib
 import csv
@@ -10,6 +10,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,6 +26,9 @@ LONGEST_NUMBER = 4000
 """Digits that Python makes a number of; a column that nobody asked for may hold more."""
 
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+SAVED = ("state.json", "dataset_dict.json")
+"""Files by which a folder of `save_to_disk` is known."""
 
 BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULTILINE)
 """A quotation mark behind a backslash that does not end its field."""
@@ -110,20 +114,9 @@ def csv_table(path: Path, what: str = "") -> pd.DataFrame:
 
 
 def batch(what: str, start: int, keys: Sequence, texts: Sequence, column: str, there: Sequence = ()) -> list[Row]:
-    """Rows of which the first is number `start`, checked.
+    """Rows of which the first is number `start`, checked; keys that are None or NaN are none.
 
-    Parameters
-    ----------
-    what
-        What is read, for messages.
-    keys
-        Ids; None and NaN are none.
-    texts
-        What the column holds.
-    column
-        Name of the column of the text.
-    there
-        Names of all columns, for the message about a missing one.
+    Messages say `what` is read, and where it lacks the `column` of the texts, the names of those that are `there`.
     """
     rows = []
     for number, (key, text) in enumerate(zip(keys, texts, strict=True), start + 1):
@@ -176,11 +169,11 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
             for part in line.replace(b"\r", b"\n").split(b"\n"):
                 where = f"{spelled(path)}, line {place}"
                 with door(where):
-                    part = part.decode("utf-8-sig")
-                    if not part.strip():
+                    text = part.decode("utf-8-sig")
+                    if not text.strip():
                         continue
                     try:
-                        row = json.loads(part, parse_int=_whole_number)
+                        row = json.loads(text, parse_int=_whole_number)
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
                 row = row if isinstance(row, dict) else {}
@@ -212,9 +205,7 @@ def _csv(path: Path, column: str) -> Iterator[Row]:
 
 FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
     ".txt": _txt,
-    ".jsonl": _jsonl,
-    ".jsonl.gz": _jsonl,
-    ".jsonl.zst": _jsonl,
+    **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), _jsonl),
     ".parquet": _parquet,
     ".csv": _csv,
 }
@@ -224,3 +215,57 @@ FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
 def format_of(path: Path) -> str:
     """Which of `FORMATS` a file has by its name; empty: none."""
     return next((ending for ending in FORMATS if path.name.lower().endswith(ending)), "")
+
+
+def from_disk(folder: Path, column: str) -> Iterator[Row]:
+    """Rows of a folder that `save_to_disk` has written."""
+    import datasets  # seconds that other corpora need not
+
+    what = spelled(folder)
+    with door(f"{what}, a folder of save_to_disk,"):
+        loaded = _one_split(datasets.load_from_disk(folder), what, f"give the folder of one, as {folder.name}/")
+    yield from _rows(loaded, what, column)
+
+
+def from_hub(
+    name: str, hub: str, column: str, *, rows: int | None = None, config: str | None = None, **part: Any
+) -> Iterator[Row]:
+    """Rows of a data set of the hub, which has the name `hub` there, and the name `name` in messages.
+
+    The first `rows` of them are read without downloading the rest. `config` and `part` (`split`, `revision`) say
+    which part and state of the data set; of several splits `train` is taken.
+    """
+    import datasets  # seconds that other corpora need not
+
+    try:
+        loaded = datasets.load_dataset(hub, config, streaming=rows is not None, **part)
+    except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
+        reason = next(iter(str(error).splitlines()), "")[:200] if isinstance(error, ValueError) else ""
+        raise InputError(
+            f"corpus {name!r} could not be loaded from the hub ({type(error).__name__}{reason and ': '}{reason}): "
+            "connect to a network, or give a path to a .jsonl or .parquet file"
+        ) from None
+    loaded = _one_split(loaded, f"corpus {name!r}", "name one as `split` in data/corpora.yml, as ")
+    yield from _rows(loaded if rows is None else loaded.take(rows), f"corpus {name!r}", column)
+
+
+def _one_split(loaded, what: str, way_out: str):
+    """The only split of a data set, or `train`."""
+    if not isinstance(loaded, dict):
+        return loaded
+    first, *others = loaded
+    if others and "train" not in loaded:
+        raise InputError(f"{what} has the splits {', '.join(map(repr, loaded))}: {way_out}{first}")
+    return loaded.get("train", loaded[first])
+
+
+def _rows(loaded, what: str, column: str) -> Iterator[Row]:
+    number = 0
+    with door(what):
+        names = loaded.column_names or list(next(iter(loaded), {}))  # a stream learns its columns by its first row
+        columns = columns_of(what, names, column)
+        # other columns, pictures for one, would be decoded
+        for part in loaded.select_columns(columns).iter(batch_size=N_ROWS):
+            texts = part[column]
+            yield from batch(what, number, part.get("id", [None] * len(texts)), texts, column, columns)
+            number += len(texts)

@@ -22,21 +22,13 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
 def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
     """Order of the blocks of a prompt at shuffle level S.
 
-    The same for every model, given seed, level and text. Level 0 is the identity.
-
-    Parameters
-    ----------
-    level
-        Shuffle level S; the prompt is cut into K = 4^S blocks.
-    seed
-        Seed of the run.
-    text_sha256
-        Checksum of the text, so that prompts are permuted independently.
+    The same for every model, given seed, level and text, so that prompts are permuted independently. Level 0 is
+    the identity.
 
     Returns
     -------
     numpy.ndarray
-        Permutation of 0 … K − 1, shape (K,).
+        Permutation of 0 … K − 1, where K = 4^S is the number of blocks, shape (K,).
 
     References
     ----------

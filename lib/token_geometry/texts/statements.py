@@ -1,5 +1,6 @@
 """Statements with labels: CSV files read, checked, and drawn from."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,27 @@ import pandas as pd
 
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.texts import labels, reading
+from token_geometry.texts import reading
 
-COLUMNS = ("statement", "label")
-"""Columns that a file must have; others are left alone."""
+TRUTH = {
+    "true": ("false", "untrue", "not true"),
+    "correct": ("incorrect", "wrong"),
+    "right": ("wrong",),
+    "yes": ("no",),
+    "accurate": ("inaccurate",),
+    "truth": ("lie",),
+    "honest": ("lie", "dishonest"),
+    "truthful": ("untruthful",),
+    "t": ("f",),
+    "y": ("n",),
+}
+"""Word for true → words for false; two words that are no such pair are names of classes."""
+
+MISSING = {"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?"}
+"""What stands in the place of a label that is not there."""
+
+LARGEST = 2**53
+"""Whole numbers below it are told apart as floating-point numbers."""
 
 N_CLASSES = 50
 """Classes that a label may have; more are measurements and no classes."""
@@ -83,15 +101,12 @@ class Statements:
         for i in rest[: n_statements - sum(counts)]:
             counts[i] += 1
         chosen = np.sort(np.concatenate([m[:count] for m, count in zip(members, counts, strict=True)]))
-        drawn = Statements(
-            name=self.name,
+        drawn = dataclasses.replace(
+            self,
             texts=tuple(self.texts[i] for i in chosen),
             labels=self.labels[chosen],
             label_names=tuple(self.label_names[i] for i in chosen),
             rows=self.rows[chosen],
-            n_rows=self.n_rows,
-            n_repeated=self.n_repeated,
-            n_contradictory=self.n_contradictory,
         )
         _check_classes(drawn, f"{n_statements} statements drawn from data set {self.name!r}")
         return drawn
@@ -109,7 +124,9 @@ def load(dataset: str) -> Statements:
     ----------
     dataset
         Name of a file of `data/statements`, or the path of a CSV file with the columns `statement` and
-        `label`; `labels.numbered` says what the labels mean.
+        `label`; others are left alone. The labels 0 and 1, -1 and 1, and the words of `TRUTH` become 0 (false)
+        and 1 (true). Other whole numbers stay. All else are classes, counted from 1 in alphabetical order, so that
+        none is taken for false or true.
 
     Raises
     ------
@@ -122,8 +139,7 @@ def load(dataset: str) -> Statements:
     elif path.suffix.lower() != ".csv":
         raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
     table = reading.csv_table(path, f"data set {dataset!r}")
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
+    if missing := [column for column in ("statement", "label") if column not in table]:
         raise InputError(
             f"data set {dataset!r} has no column {missing[0]!r}, only {', '.join(map(repr, table)) or 'none'}: "
             "its first line must name the columns statement and label"
@@ -150,19 +166,18 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
     """
     by_name = {statements.name: statements for statements in sets}
     found = {}
-    for name, statements in by_name.items():
+    for name, one in by_name.items():
         other = by_name.get(name.removeprefix("neg_") if name.startswith("neg_") else OPPOSITES.get(name, ""))
-        if other is None or not (statements.is_binary and other.is_binary):
-            continue
-        same_rows = np.array_equal(statements.rows, other.rows)
-        if same_rows and np.array_equal(statements.labels, 1 - other.labels):
-            found |= {name: other.name, other.name: name}
+        if other and one.is_binary and other.is_binary and np.array_equal(one.rows, other.rows):
+            if np.array_equal(one.labels, 1 - other.labels):
+                found |= {name: other.name, other.name: name}
     return found
 
 
 def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
     what, texts, spelled = f"data set {dataset!r}", table["statement"], table["label"].str.strip()
-    for column, empty in (("statement", texts.str.strip() == ""), ("label", labels.missing(list(spelled)))):
+    missing = spelled.map(str.lower).isin(MISSING)
+    for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
         if empty.any():
             row = int(np.argmax(empty))
             value = str(table[column].iloc[row]).strip()
@@ -170,7 +185,7 @@ def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
                 f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
                 f"{empty.sum()} such rows: fill them in or take them out"
             )
-    values, shown = labels.numbered(list(spelled), what)
+    values, shown = _numbered(list(spelled), what)
     # a statement that is there twice would be one point of the cloud, and in train and test at a time
     contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
     repeated = texts.duplicated() & ~contradictory
@@ -187,6 +202,30 @@ def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
     )
     _check_classes(result, what)
     return result
+
+
+def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
+    """Labels as whole numbers, shape (n_statements,), as `load` says, and as a reader sees them."""
+    words = [label.lower() for label in spelled]
+    numbers = np.asarray(pd.to_numeric(pd.Series(words, dtype=object), errors="coerce"), dtype=np.float64)
+    is_word = np.isnan(numbers)
+    if is_word.any() and not is_word.all():
+        number, word = spelled[is_word.argmin()], spelled[is_word.argmax()]
+        raise InputError(f"{what} has numbers and words as labels ({number!r}, {word!r}): spell them alike")
+    if is_word.any():
+        for true, others in TRUTH.items():
+            if any({*words} <= {true, false} for false in others):
+                return np.array([word == true for word in words], dtype=np.int64), spelled
+    elif (outside := ~(np.abs(numbers) < LARGEST)).any():
+        raise InputError(
+            f"{what} has the label {spelled[outside.argmax()]!r}; accepted: words, and numbers below 2^53"
+        )
+    elif (numbers == numbers.round()).all():
+        values = numbers.astype(np.int64)
+        if {*values.tolist()} == {-1, 1}:
+            values = (values + 1) // 2
+        return values, [str(value) for value in values] if {*values.tolist()} == {0, 1} else spelled
+    return np.unique(words, return_inverse=True)[1].astype(np.int64) + 1, spelled
 
 
 def _check_classes(statements: Statements, what: str) -> None:

@@ -18,15 +18,6 @@ def beginning(tokenizer, text: str, n_tokens: int) -> list[int]:
     A part of the text is tokenized, and its tokens are taken if behind them, and well before the end of the part,
     is a place that no token of the vocabulary spans: what follows it has no say in what precedes it, since merges
     (BPE) and the choice of pieces (Unigram) make tokens only. Else a longer part is tried, at last the whole.
-
-    Parameters
-    ----------
-    tokenizer
-        A transformers tokenizer.
-    text
-        The text.
-    n_tokens
-        How many tokens to take.
     """
     length = 8 * n_tokens + 16 * MARGIN
     while tokenizer.is_fast and length < len(text):
@@ -58,12 +49,9 @@ def _is_spanned(tokenizer, left: str, right: str) -> bool:
     spellings = {left + right}
     for second in (right, " ") if right.isspace() else right:
         place = len(left.encode())
-        spellings |= {left + second.replace(" ", "▁"), _in_bytes(left + second)[place - 1 : place + 1]}
+        in_bytes = "".join(piece for piece, _ in BYTES.pre_tokenize_str(left + second))
+        spellings |= {left + second.replace(" ", "▁"), in_bytes[place - 1 : place + 1]}
     return any(spelling in _vocabulary(tokenizer) for spelling in spellings)
-
-
-def _in_bytes(text: str) -> str:
-    return "".join(piece for piece, _ in BYTES.pre_tokenize_str(text))
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,17 +22,14 @@ def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     y = alt.Y("low:Q", title="estimated dimension", scale=alt.Scale(domain=[0, 1.4 * top], clamp=True))
     color = charts.color(frame, "title", "manifold", legend=None)
     bars = base.mark_rule(strokeWidth=1.5).encode(y=y, y2="high:Q", color=color)
-    points = base.mark_circle(size=34, opacity=1).encode(
-        y="estimate:Q",
-        color=color,
-        tooltip=[
-            alt.Tooltip("title:N", title="manifold"),
-            alt.Tooltip("dimension:Q", title="true dimension"),
-            *charts.tooltip("estimate:Q .2f", "error:Q .2f"),
-            alt.Tooltip("within:Q", title="samples within three errors"),
-            *charts.tooltip("n_samples:Q"),
-        ],
-    )
+    tooltip = [
+        alt.Tooltip("title:N", title="manifold"),
+        alt.Tooltip("dimension:Q", title="true dimension"),
+        *charts.tooltip("estimate:Q .2f", "error:Q .2f"),
+        alt.Tooltip("within:Q", title="samples within three errors"),
+        *charts.tooltip("n_samples:Q"),
+    ]
+    points = base.mark_circle(size=34, opacity=1).encode(y="estimate:Q", color=color, tooltip=tooltip)
     expected = base.mark_tick(color="black", thickness=1.5, size=11).encode(
         y="expected:Q", tooltip=[alt.Tooltip("expected:Q", title="expected for so many points", format=".2f")]
     )
@@ -50,15 +47,11 @@ def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     # logarithmic, so that the noise of one curve leaves room for the bend of another
     limits = alt.Scale(type="log", nice=False)
     ticks = alt.Axis(values=[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40])
-    band = base.mark_area(opacity=0.15).encode(
-        y=alt.Y("low:Q", title="estimated dimension", scale=limits, axis=ticks), y2="high:Q", color=color
-    )
-    manifold = alt.Tooltip("title:N", title="manifold")
-    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
-        y="estimate:Q",
-        color=color,
-        tooltip=[manifold, *charts.tooltip("scale:Q", "estimate:Q .2f", "error:Q .2f")],
-    )
+    y = alt.Y("low:Q", title="estimated dimension", scale=limits, axis=ticks)
+    band = base.mark_area(opacity=0.15).encode(y=y, y2="high:Q", color=color)
+    tooltip = [alt.Tooltip("title:N", title="manifold")]
+    tooltip += charts.tooltip("scale:Q", "estimate:Q .2f", "error:Q .2f")
+    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y="estimate:Q", color=color, tooltip=tooltip)
     chart = alt.layer(band, line, truth).properties(width=520, height=260)
     return charts.chosen(chart, frame["dimension"], title="true dimension", initial=initial)
 
@@ -97,12 +90,10 @@ def precisions(frame: pd.DataFrame, *, initial: str = "ID at scale 64") -> alt.V
     """
     first = frame["title"].iloc[0]
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
-    curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22)).encode(
-        color=charts.color(frame, "title", None),
-        tooltip=[
-            alt.Tooltip("title:N", title="precision"), *charts.tooltip("layer:Q", "value:Q .4f", "change:Q +.4f")
-        ],
-    )  # fmt: skip
+    tooltip = [alt.Tooltip("title:N", title="precision")]
+    tooltip += charts.tooltip("layer:Q", "value:Q .4f", "change:Q +.4f")
+    curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
+    curve = curve.encode(color=charts.color(frame, "title", None), tooltip=tooltip)
     value = curve.encode(y=alt.Y("value:Q", title="value of the observable", scale=alt.Scale(zero=False)))
     reference = base.transform_filter(alt.FieldEqualPredicate(field="title", equal=first))
     band = reference.transform_calculate(below="-datum.error").mark_area(color=_QUIET, opacity=0.18)

@@ -39,12 +39,7 @@ class CalibrationResults:
 
 
 def open_results(run: str = "") -> CalibrationResults:
-    """Open the calibration of a run.
-
-    Parameters
-    ----------
-    run
-        Name of a run; empty for that of the active Quarto profile.
+    """Open the calibration of a run by its name; empty for that of the active Quarto profile.
 
     Raises
     ------
@@ -61,44 +56,33 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of the
-        error of one sample), `low` and `high` (three errors around the estimate), `within` and
-        `n_samples` (samples within three of their own errors of the true dimension, and all), and, at
-        scale 2, `expected` and `as_expected` (dimension that the estimator has for so many points, and
-        samples within three errors of that).
+        Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of that of a sample),
+        `low` and `high` (three errors around the estimate), `within` and `n_samples` (samples within three of
+        their errors of the true dimension, and all), and, at scale 2, `expected` and `as_expected` (dimension that
+        the estimator has for so many points, and samples within three errors of that).
     """
-    columns = ["title", "dimension", "scale", "estimate", "error", "low", "high", "within", "n_samples"]
-    columns += ["expected", "as_expected"]
-    if results.dataset is None:
-        return pd.DataFrame(columns=columns)
-    estimate, error = results.dataset["manifold_id"], results.dataset["manifold_id_error"]
-    means = xr.Dataset(
-        {
-            "estimate": estimate.mean("replicate"),
-            "error": error.mean("replicate"),
-            "within": is_within(results.dataset).sum("replicate"),
-            "n_samples": estimate.count("replicate"),
-            "expected": results.dataset["manifold_id_expected"].where(estimate.scale == 2),
-            "as_expected": is_as_expected(results.dataset).sum("replicate"),
-        }
-    )
-    frame = means.to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
-    frame = frame.dropna(subset="estimate")
-    frame["low"] = frame["estimate"] - N_ERRORS * frame["error"]
-    frame["high"] = frame["estimate"] + N_ERRORS * frame["error"]
-    return frame[columns].round(4)
+    dataset = results.dataset
+    if dataset is None:
+        return pd.DataFrame()
+    samples = dataset["manifold_id"]
+    estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
+    columns = {
+        "estimate": estimate,
+        "error": error,
+        "low": estimate - N_ERRORS * error,
+        "high": estimate + N_ERRORS * error,
+        "within": is_within(dataset, "dimension").sum("replicate"),
+        "n_samples": samples.count("replicate"),
+        "expected": dataset["manifold_id_expected"].where(samples.scale == 2),
+        "as_expected": is_within(dataset, "manifold_id_expected").sum("replicate"),
+    }
+    frame = xr.Dataset(columns).to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
+    return frame.dropna(subset="estimate")[["title", "dimension", "scale", *columns]].round(4)
 
 
-def is_as_expected(dataset: xr.Dataset) -> xr.DataArray:
-    """Whether each sample is within three of its error bars of what the estimator has for so many points."""
-    deviation = abs(dataset["manifold_id"] - dataset["manifold_id_expected"])
-    return deviation <= N_ERRORS * dataset["manifold_id_error"]
-
-
-def is_within(dataset: xr.Dataset) -> xr.DataArray:
-    """Whether each sample of a manifold is within three of its error bars of the true dimension."""
-    deviation = abs(dataset["manifold_id"] - dataset["dimension"])
-    return deviation <= N_ERRORS * dataset["manifold_id_error"]
+def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
+    """Whether each sample of a manifold is within three of its error bars of the value of a variable."""
+    return abs(dataset["manifold_id"] - dataset[of]) <= N_ERRORS * dataset["manifold_id_error"]
 
 
 def differences(results: CalibrationResults) -> xr.Dataset:
@@ -110,13 +94,12 @@ def differences(results: CalibrationResults) -> xr.Dataset:
         `intrinsic dimension` and `error` (relative) over prompt, layer and scale;
         `neighborhood_overlap` and `cosine_similarity` (absolute).
     """
-    ours, dataset = results.dataset.sel(precision="float32"), results.dataset
-    found = {
-        title: abs(ours[name] / dataset[f"reference_{name}"] - 1)
-        for title, name in zip(LIMITS, ["intrinsic_dimension", "intrinsic_dimension_error"], strict=True)
-    }
+    ours = results.dataset.sel(precision="float32")
+    found = {}
+    for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
+        found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
     for name in ("neighborhood_overlap", "cosine_similarity"):
-        found[name] = abs(ours[name] - dataset[f"reference_{name}"])
+        found[name] = abs(ours[name] - ours[f"reference_{name}"])
     return xr.Dataset(found)
 
 
@@ -126,17 +109,16 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding
-        of float64 is put there, since a logarithmic axis has no zero.
+        Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding of float64 is
+        put there, since a logarithmic axis has no zero.
     """
-    columns = ["quantity", "layer", "scale", "difference", "limit"]
     if results.dataset is None:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame()
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
+    largest = largest.clip(min=np.finfo(np.float64).eps / 2)
     frame = largest.to_dataframe().reset_index().dropna(subset="difference")
-    frame["limit"] = frame["quantity"].map(LIMITS)
-    frame["difference"] = frame["difference"].clip(lower=np.finfo(np.float64).eps / 2)
-    return frame[columns]
+    columns = ["quantity", "layer", "scale", "difference", "limit"]
+    return frame.assign(limit=frame["quantity"].map(LIMITS))[columns]
 
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
@@ -148,17 +130,16 @@ def precision_frame(results: CalibrationResults) -> pd.DataFrame:
         Columns `observable`, `title`, `layer`, `value`, `change` (to the first precision) and
         `error` (of one estimate of the ID in the first precision, else zero).
     """
-    columns = ["observable", "title", "layer", "value", "change", "error"]
     if results.dataset is None:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame()
     frames = []
     for observable, (name, at) in OBSERVABLES.items():
         values = results.dataset[name].sel(at).mean("prompt")
-        parts = xr.Dataset({"value": values, "change": values - values.isel(precision=0, drop=True)})
-        parts["error"] = xr.zeros_like(parts["value"])
+        error = xr.zeros_like(values)
         if name == "intrinsic_dimension":
             error = results.dataset["intrinsic_dimension_error"].sel(at).mean("prompt")
-            parts["error"] = error.isel(precision=0, drop=True).broadcast_like(parts["value"])
-        frame = parts.to_dataframe().reset_index().dropna(subset="value")
-        frames.append(frame.assign(observable=observable, title=frame["precision_title"]))
-    return pd.concat(frames)[columns].round(6)
+        first, error = (part.isel(precision=0, drop=True) for part in (values, error))
+        parts = xr.Dataset({"value": values, "change": values - first, "error": error})
+        frames.append(parts.to_dataframe().reset_index().dropna(subset="value").assign(observable=observable))
+    columns = ["observable", "title", "layer", "value", "change", "error"]
+    return pd.concat(frames).rename(columns={"precision_title": "title"})[columns].round(6)

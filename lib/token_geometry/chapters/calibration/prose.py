@@ -1,21 +1,11 @@
 """What the chapter on validation says: sentences, a table, alt texts."""
 
 import pandas as pd
-import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.calibration.frames import (
-    LIMITS,
-    N_ERRORS,
-    OBSERVABLES,
-    SMALL,
-    CalibrationResults,
-    differences,
-    is_as_expected,
-    is_within,
-    manifold_frame,
-)
+from token_geometry.chapters.calibration import frames
+from token_geometry.chapters.calibration.frames import N_ERRORS, SMALL, CalibrationResults, is_within
 from token_geometry.chapters.numbers import Number
 from token_geometry.geometry import manifolds
 
@@ -23,11 +13,10 @@ from token_geometry.geometry import manifolds
 def missing(results: CalibrationResults) -> str:
     """Why there is nothing to show, if there is not."""
     name = results.run.name
-    text = (
+    return (results.dataset is None) * (
         f"Run {name} declares no calibration, so this chapter has no results: add the key `calibration` to "
         f"data/runs/{name}.yml."
     )
-    return text * (results.dataset is None)
 
 
 @markup.unless(missing)
@@ -46,24 +35,21 @@ def basis(results: CalibrationResults) -> Markdown:
 @markup.unless(missing)
 def counts(results: CalibrationResults) -> Markdown:
     """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
-    frame = manifold_frame(results).query("scale == 2")
     rows = []
-    for title, part in frame.groupby("title", sort=False):
-        found, expected = {"manifold": title}, {"manifold": "expected"}
-        for one in part.itertuples():
-            found[f"{one.dimension}"] = f"{one.estimate:.1f} ({one.within}/{one.n_samples})"
-            expected[f"{one.dimension}"] = f"{one.expected:.1f} ({one.as_expected}/{one.n_samples})"
-        rows += [found, expected]
+    for title, part in frames.manifold_frame(results).query("scale == 2").groupby("title", sort=False):
+        for label, value, within in ((title, "estimate", "within"), ("expected", "expected", "as_expected")):
+            cells = zip(part["dimension"], part[value], part[within], part["n_samples"], strict=True)
+            rows.append({"manifold": label} | {str(d): f"{mean:.1f} ({k}/{n})" for d, mean, k, n in cells})
     return markup.table(pd.DataFrame(rows))
 
 
 @markup.unless(missing)
 def within_bars(results: CalibrationResults) -> Markdown:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
-    at = results.dataset.sel(scale=2, manifold=_noiseless())
-    right = is_within(at)
+    dataset = results.dataset.sel(scale=2)
+    at = dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
+    right, lines = is_within(at, "dimension"), []
     low, high = (right.where(side, drop=True) for side in (at.dimension <= SMALL, at.dimension > SMALL))
-    lines = []
     if low.size:
         lines.append(
             f"At scale 2, {int(low.sum())} of {low.size} samples of dimension at most {SMALL} without noise are "
@@ -72,16 +58,13 @@ def within_bars(results: CalibrationResults) -> Markdown:
     if high.size:
         highest = int(at.dimension.max())
         bias = at["manifold_id"].sel(dimension=highest).mean("replicate") / highest - 1
-        spelled = [f"{family.manifold_title.item()} {Number(family):+.0%}" for family in bias]
-        lines.append(
-            f"Above, {int(high.sum())} of {high.size} are. At dimension {highest} the estimate is off by: "
-            + ", ".join(spelled)
-            + "."
-        )
-    every, n_points = is_as_expected(results.dataset.sel(scale=2)), results.dataset.attrs["n_points"]
+        spelled = ", ".join(f"{family.manifold_title.item()} {Number(family):+.0%}" for family in bias)
+        above = f"Above, {int(high.sum())} of {high.size} are."
+        lines.append(f"{above} At dimension {highest} the estimate is off by: {spelled}.")
+    every = is_within(dataset, "manifold_id_expected")
     lines.append(
         f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
-        f"{N_ERRORS} error bars of the value that the estimator has for {n_points} points."
+        f"{N_ERRORS} error bars of the value that the estimator has for {dataset.attrs['n_points']} points."
     )
     return markup.bullets(lines)
 
@@ -89,14 +72,15 @@ def within_bars(results: CalibrationResults) -> Markdown:
 @markup.unless(missing)
 def scale_findings(results: CalibrationResults) -> Markdown:
     """What the scale does to the ID of the roll and of the noisy torus."""
-    dataset = results.dataset
-    dimension = _shown_dimension(dataset)
-    lines = []
+    estimates, lines = results.dataset["manifold_id"], []
+    dimensions = estimates["dimension"].values
+    dimension = 2 if 2 in dimensions else int(dimensions.min())
     for name in ("torus", "noisy_torus", "roll"):
-        curve = dataset["manifold_id"].sel(manifold=name, dimension=dimension).mean("replicate").dropna("scale")
+        curve = estimates.sel(manifold=name, dimension=dimension).mean("replicate").dropna("scale")
         top, bottom = curve.idxmax("scale"), curve.idxmin("scale")
+        title = curve.manifold_title.item()
         lines.append(
-            f"{_capital(curve.manifold_title.item())} of dimension {dimension}: {float(curve[0]):.2f} at scale "
+            f"{title[0].upper()}{title[1:]} of dimension {dimension}: {float(curve[0]):.2f} at scale "
             f"{int(curve.scale[0])} and {float(curve[-1]):.2f} at scale {int(curve.scale[-1])}, between "
             f"{float(curve.min()):.2f} (scale {int(bottom)}) and {float(curve.max()):.2f} (scale {int(top)})."
         )
@@ -106,11 +90,11 @@ def scale_findings(results: CalibrationResults) -> Markdown:
 @markup.unless(missing)
 def agreement(results: CalibrationResults) -> Markdown:
     """Largest differences to DADApy and to brute force."""
-    found = differences(results)
+    found = frames.differences(results)
     missing_dadapy, lines = results.dataset.attrs.get("dadapy_missing"), []
     if missing_dadapy:
         lines.append(f"The comparison with DADApy was not run where this was computed. {missing_dadapy}.")
-    for title, limit in () if missing_dadapy else LIMITS.items():
+    for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
         verdict = "kept" if largest <= limit else "broken"
         lines.append(
@@ -136,30 +120,14 @@ def precision_findings(results: CalibrationResults) -> Markdown:
     lines = []
     for precision in change["precision"].values:
         moved = []
-        for observable, (name, at) in OBSERVABLES.items():
+        for observable, (name, at) in frames.OBSERVABLES.items():
             here = at | {"precision": precision}
-            text = f"{observable} by {Number(size[name].sel(here)):.2g}"
-            if name == "intrinsic_dimension":
-                text += f" ({Number(in_errors.sel(here)):.2g} error bars)"
-            moved.append(text)
+            errors = f" ({Number(in_errors.sel(here)):.2g} error bars)" if name == "intrinsic_dimension" else ""
+            moved.append(f"{observable} by {Number(size[name].sel(here)):.2g}{errors}")
         title = str(dataset["precision_title"].sel(precision=precision).item())
         loss = Number(change["loss"].sel(precision=precision).mean())
         lines.append(
             f"With {title}, the mean loss changes by {loss:+.3f} nats; on average over prompts and layers, "
-            + ", ".join(moved)
-            + "."
+            f"{', '.join(moved)}."
         )
     return markup.bullets(lines)
-
-
-def _noiseless() -> list[str]:
-    return [name for name, family in manifolds.FAMILIES.items() if not family.noisy]
-
-
-def _shown_dimension(dataset: xr.Dataset) -> int:
-    dimensions = dataset["dimension"].values
-    return 2 if 2 in dimensions else int(dimensions.min())
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -79,11 +79,6 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
     """Line charts with bands, one row per observable, the trained model on the left and its control on the
     right: observable against layer, one curve per shuffle level.
-
-    Parameters
-    ----------
-    frame
-        Columns of `frames.summary`, `observable`, and `kind`, the columns of the figure.
     """
     kinds = charts.unique(frame["kind"])
     picked = charts.legend_choice("shuffle_level")

@@ -20,10 +20,7 @@ def scales(results: RunResults) -> pd.DataFrame:
 def scales_by_prompt(results: RunResults) -> pd.DataFrame:
     """ID of the first structured prompts at every scale and layer, with their loss.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
+    Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
     """
     dataset = results.structured.isel(shuffle_level=0, prompt=slice(N_SCALES))
     frame = long(dataset["intrinsic_dimension"].sel(layer=FROM_ONE), "value")
@@ -35,24 +32,18 @@ def scales_by_prompt(results: RunResults) -> pd.DataFrame:
 def layer_overlap(results: RunResults) -> pd.DataFrame:
     """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
+    Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
     """
     overlap = results.shuffled["layer_overlap"].sel(shuffle_level=unique(results.extremes)).mean("prompt")
-    columns = ["model_title", "shuffle_level", "layer", "layer_other", "overlap"]
-    return long(overlap, "overlap", decimals=3)[columns]
+    frame = long(overlap, "overlap", decimals=3)
+    return frame[["model_title", "shuffle_level", "layer", "layer_other", "overlap"]]
 
 
 def controls(results: RunResults) -> pd.DataFrame:
     """Trained models and their controls on the same prompts and shuffle levels.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `frames.by_observable`, `model` (name of the control) and `kind` (title of the model or of its
-        control); no rows where the run declares no controls.
+    Columns of `frames.by_observable`, `model` (name of the control) and `kind` (title of the model or of its
+    control); no rows where the run declares no controls.
     """
     parts = [
         by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
@@ -74,9 +65,8 @@ def control_pairs(results: RunResults) -> list[tuple[str, xr.Dataset, xr.Dataset
         trained, control = results.observables.sel(model=model), results.control.sel(model=name)
         # layers are those of each; prompts and levels those that both have
         levels = np.intersect1d(trained["shuffle_level"], control["shuffle_level"])
-        both = {"shuffle_level": levels, "prompt": control["prompt"].values}
-        trained = trained.reindex(prompt=both["prompt"]).sel(shuffle_level=levels)
-        control = control.sel(both)
+        trained = trained.reindex(prompt=control["prompt"].values).sel(shuffle_level=levels)
+        control = control.sel(shuffle_level=levels)
         complete = (trained["loss"].notnull() & control["loss"].notnull()).all("shuffle_level").values
         pairs.append((name, trained.isel(prompt=complete), control.isel(prompt=complete)))
     return pairs

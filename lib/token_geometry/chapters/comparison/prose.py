@@ -23,17 +23,8 @@ def models(results: RunResults) -> Markdown:
         values = results.structured["loss"].sel(model=model).values.ravel()
         values = values[np.isfinite(values)]
         deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
-        depth = results.observables["relative_depth"].sel(model=model)
-        rows.append(
-            {
-                "model": title,
-                "blocks": int(depth.notnull().sum()) - 1,
-                "prompts": len(values),
-                "loss (nats)": f"{values.mean():.2f}",
-                "deviation": deviation,
-            }
-        )
-    return markup.table(pd.DataFrame(rows))
+        rows.append((title, results.last_layer(model), len(values), f"{values.mean():.2f}", deviation))
+    return markup.table(pd.DataFrame(rows, columns=["model", "blocks", "prompts", "loss (nats)", "deviation"]))
 
 
 @markup.per_model()
@@ -118,22 +109,19 @@ def control_findings(results: RunResults) -> Markdown:
         if not trained.sizes["prompt"]:
             lines.append(f"No prompt was read both by {trained['model_title'].item()} and by {name}.")
             continue
+        layers = results.middle_layers(str(trained["model"].item()))
         for scale in dict.fromkeys((2, results.reference_scale)):
-            lines.append(f"At scale {scale}: " + "; ".join(_both(results, trained, control, scale)) + ".")
+            parts = [_dimension_of(dataset, layers, scale) for dataset in (trained, control)]
+            lines.append(f"At scale {scale}: {'; '.join(parts)}.")
     return markup.bullets(lines)
 
 
-def _both(results: RunResults, trained: xr.Dataset, control: xr.Dataset, scale: int) -> list[str]:
-    layers = results.middle_layers(str(trained["model"].item()))
-    parts = []
-    for dataset in (trained, control):
-        dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
-        levels = dimension["shuffle_level"].values.tolist()
-        mean = float(dimension.sel(shuffle_level=levels[0]).mean())
-        title = dataset["model_title"].item()
-        part = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
-        if len(levels) > 1:
-            found = intervals.paired_difference(dimension, first=levels[0], second=levels[-1])
-            part += f" and full shuffling changes it by {effect(found)}"
-        parts.append(part)
-    return parts
+def _dimension_of(dataset: xr.Dataset, layers: slice, scale: int) -> str:
+    dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
+    first, last = dimension["shuffle_level"].values[[0, -1]].tolist()
+    mean, title = float(dimension.sel(shuffle_level=first).mean()), dataset["model_title"].item()
+    text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+    if first == last:
+        return text
+    change = intervals.paired_difference(dimension, first=first, second=last)
+    return f"{text} and full shuffling changes it by {effect(change)}"

@@ -26,9 +26,6 @@ def correlation_curves(
 
     Parameters
     ----------
-    frame
-        Columns `model_title`, `layer`, `correlation`, `low`, `high`, `q_value`, `discovered`, `n_prompts`
-        and those named by `color` and `choose`.
     color, color_title
         Column of the curves, and title of its legend.
     choose, initial
@@ -63,13 +60,7 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
 
 @charts.figure("correlation with the loss")
 def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Heat map, one panel per model: correlation of ID and loss over layer and scale.
-
-    Parameters
-    ----------
-    frame
-        Columns as of `correlation_curves`, and `scale`.
-    """
+    """Heat map, one panel per model: correlation of ID and loss over layer and scale."""
     base = alt.Chart(frame).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
         y=alt.Y("scale:O", title="scale (rank n2)", sort="descending"),
@@ -89,13 +80,7 @@ def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 @charts.figure("ID against loss")
 def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
-    """Scatter plot, one point per prompt: {y_title} against loss.
-
-    Parameters
-    ----------
-    y_title
-        Title of the y axis.
-    """
+    """Scatter plot, one point per prompt: {y_title} against loss."""
     titles = {"loss": charts.TITLES["loss"], "intrinsic_dimension": y_title}
     chart = _cloud(frame, titles, color="panel", legend=None, names=["hovered"])
     return charts.panels(chart, frame, "panel", width=260, independent=("x", "y"))

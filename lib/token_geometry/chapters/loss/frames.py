@@ -21,7 +21,9 @@ RATE = 0.05
 POOLED, WITHIN = "all levels", "all levels, their means removed"
 """Names of the correlations over all shuffle levels."""
 
-_METHODS = {"pearson": "Pearson", "spearman": "Spearman"}
+AS_IT_IS, AT_FIXED = "as it is", "at fixed cosine similarity"
+"""Names of the correlation and of the partial correlation."""
+
 _OTHERS = catalog.selections(
     ("neighborhood_overlap", 2),
     ("neighborhood_overlap", 16),
@@ -63,8 +65,8 @@ def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset
     return found
 
 
-def _tidy(found: xr.Dataset, **labels: str) -> pd.DataFrame:
-    frame = found.to_dataframe().reset_index().dropna(subset=["correlation"])
+def _curve(labels: dict[str, str], x: xr.DataArray, y: xr.DataArray, **options) -> pd.DataFrame:
+    frame = correlate(x, y, **options).to_dataframe().reset_index().dropna(subset=["correlation"])
     numbers = ["correlation", "low", "high", "q_value"]
     frame[numbers] = frame[numbers].round(4)
     # NaN, where nothing was tested, is no discovery
@@ -76,22 +78,16 @@ def _tidy(found: xr.Dataset, **labels: str) -> pd.DataFrame:
 def dimension_frame(results: RunResults) -> pd.DataFrame:
     """Correlation of ID and log ID with the loss over layers and scales.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
-        `n_prompts`; no rows for less than three prompts.
+    Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
+    `n_prompts`; no rows for less than three prompts.
     """
     dimension, loss = dimensions(results), structured(results)["loss"]
-    measures = {
-        "Pearson, ID": (dimension, "pearson"),
-        "Pearson, log ID": (np.log(dimension), "pearson"),
-        "Spearman": (dimension, "spearman"),
-    }
-    return pd.concat(
-        [_tidy(correlate(x, loss, method=method), measure=name) for name, (x, method) in measures.items()],
-        ignore_index=True,
-    )
+    parts = [
+        _curve({"measure": "Pearson, ID"}, dimension, loss),
+        _curve({"measure": "Pearson, log ID"}, np.log(dimension), loss),
+        _curve({"measure": "Spearman"}, dimension, loss, method="spearman"),
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def quantity_frame(results: RunResults) -> pd.DataFrame:
@@ -100,14 +96,12 @@ def quantity_frame(results: RunResults) -> pd.DataFrame:
     Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
     """
     loss, every = structured(results)["loss"], quantities(results)
-    return pd.concat(
-        [
-            _tidy(correlate(every[name], loss, method=method), quantity=name, method=title)
-            for method, title in _METHODS.items()
-            for name in _OTHERS
-        ],
-        ignore_index=True,
-    )
+    parts = [
+        _curve({"quantity": name, "method": title}, every[name], loss, method=title.lower())
+        for title in ("Pearson", "Spearman")
+        for name in _OTHERS
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def partial_frame(results: RunResults) -> pd.DataFrame:
@@ -117,11 +111,8 @@ def partial_frame(results: RunResults) -> pd.DataFrame:
     """
     dataset = structured(results)
     dimension = dimensions(results).sel(scale=scale(results), drop=True)
-    plain = correlate(dimension, dataset["loss"])
-    partial = correlate(
-        dimension, dataset["loss"], given=dataset["cosine_similarity"].sel(layer=dimension["layer"])
-    )
-    parts = [_tidy(plain, measure="as it is"), _tidy(partial, measure="at fixed cosine similarity")]
+    given = {AS_IT_IS: None, AT_FIXED: dataset["cosine_similarity"].sel(layer=dimension["layer"])}
+    parts = [_curve({"measure": name}, dimension, dataset["loss"], given=held) for name, held in given.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -137,10 +128,10 @@ def level_frame(results: RunResults) -> pd.DataFrame:
     parts = []
     for level in dimension["shuffle_level"].values:
         pair = (values.sel(shuffle_level=level, drop=True) for values in (dimension, loss))
-        parts.append(_tidy(correlate(*pair), measure=f"S = {level}"))
+        parts.append(_curve({"measure": f"S = {level}"}, *pair))
     if dimension.sizes["shuffle_level"] > 1:
-        parts.append(_tidy(pooled(dimension, loss), measure=POOLED))
-        parts.append(_tidy(pooled(centered(dimension), centered(loss)), measure=WITHIN))
+        parts.append(_curve({"measure": POOLED}, dimension, loss, pool="shuffle_level"))
+        parts.append(_curve({"measure": WITHIN}, centered(dimension), centered(loss), pool="shuffle_level"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -153,11 +144,6 @@ def by_level(results: RunResults) -> tuple[xr.DataArray, xr.DataArray]:
 def centered(values: xr.DataArray) -> xr.DataArray:
     """Differences from the mean over prompts."""
     return values - values.mean("prompt")
-
-
-def pooled(x: xr.DataArray, y: xr.DataArray) -> xr.Dataset:
-    """Correlation over prompts and shuffle levels."""
-    return correlate(x, y, pool="shuffle_level")
 
 
 def scatter_frame(results: RunResults) -> pd.DataFrame:
@@ -180,18 +166,13 @@ def logit_frame(results: RunResults) -> pd.DataFrame:
 
     Columns `model_title`, `prompt`, `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`.
     """
-    dataset = structured(results)
-    chosen = dataset[["logit_intrinsic_dimension", "entropy", "loss"]].sel(scale=LOGIT_SCALES)
-    frame = chosen.to_dataframe().reset_index().dropna(subset=["logit_intrinsic_dimension", "entropy", "loss"])
-    return frame[["model_title", "prompt", "scale", "logit_intrinsic_dimension", "entropy", "loss"]].round(4)
+    names = ["logit_intrinsic_dimension", "entropy", "loss"]
+    frame = structured(results)[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
+    return frame[["model_title", "prompt", "scale", *names]].round(4)
 
 
 def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
     """Model, title and layer of the correlation that is largest in absolute value, where there is one."""
-    found = []
-    for model in correlation["model"].values:
-        values = correlation.sel(model=model)
-        if bool(values.notnull().any()):
-            layer = int(abs(values).idxmax("layer"))
-            found.append((str(model), str(values["model_title"].item()), layer))
-    return found
+    layers = abs(correlation).idxmax("layer").dropna("model")
+    titles = layers["model_title"].values.tolist()
+    return list(zip(layers["model"].values.tolist(), titles, layers.values.astype(int).tolist(), strict=True))

@@ -16,20 +16,15 @@ from token_geometry.stats.intervals import CONFIDENCE
 
 def basis(results: RunResults) -> Markdown:
     """What the correlations rest on, and what the run is too small for."""
-    n_structured = _n_prompts(frames.structured(results)["loss"])
+    n_structured = int(frames.structured(results)["loss"].notnull().any("model").sum())
     levels = results.observables["shuffle_level"].values
     n_all = results.shuffled.sizes["prompt"]
-    lines = [f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)}"]
+    text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
     if len(levels) > 1:
-        counted = numbers.count(n_all, "prompt")
-        lines.append(f"At all {len(levels)} shuffle levels it has {counted}. {_enough(n_all)}")
+        text += f"At all {len(levels)} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
     else:
-        lines.append("It has one shuffle level only: what shuffling adds to a correlation is not part of it.")
-    return Markdown(" ".join(lines))
-
-
-def _n_prompts(loss: xr.DataArray) -> int:
-    return int(loss.notnull().any("model").sum())
+        text += "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
+    return Markdown(text)
 
 
 def _enough(n_prompts: int) -> str:
@@ -45,12 +40,10 @@ def middle(results: RunResults, model: str, title: str) -> str:
     """How the mean ID of the middle layers correlates with the loss."""
     layers = results.middle_layers(model)
     near, far = frames.scale(results), results.reference_scale
-    found = {s: _of_middle(results, model, s) for s in (near, far)}
-    curve = correlate(
-        frames.dimensions(results).sel(model=model, scale=near, layer=layers),
-        frames.structured(results)["loss"].sel(model=model),
-        n_resamples=1,
-    )["correlation"]
+    dimension = frames.dimensions(results).sel(model=model, layer=layers)
+    loss = frames.structured(results)["loss"].sel(model=model)
+    found = {s: correlate(dimension.sel(scale=s).mean("layer"), loss) for s in (near, far)}
+    curve = correlate(dimension.sel(scale=near), loss, n_resamples=1)["correlation"]
     if bool(curve.isnull().all()):
         return f"{title}: too few prompts for a correlation."
     line = (
@@ -61,12 +54,6 @@ def middle(results: RunResults, model: str, title: str) -> str:
     if far != near:
         line += f" At scale {far} the mean has {_spell(found[far])}, {_verdict(found[far])}."
     return line
-
-
-def _of_middle(results: RunResults, model: str, at: int) -> xr.Dataset:
-    layers = results.middle_layers(model)
-    mean = frames.dimensions(results).sel(model=model, scale=at, layer=layers).mean("layer")
-    return correlate(mean, frames.structured(results)["loss"].sel(model=model))
 
 
 def _spell(found: xr.Dataset, symbol: str = "$r$") -> str:
@@ -96,23 +83,15 @@ def strongest_table(results: RunResults) -> Markdown:
         ranks = correlate(values, loss, method="spearman", n_resamples=1)["correlation"]
         for model, title, layer in frames.strongest(found["correlation"]):
             here = found.sel(model=model, layer=layer)
-            tested = found["p_value"].sel(model=model).notnull()
+            n_tested = int(found["p_value"].sel(model=model).count())
             n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
-            rows.append(
-                {
-                    "model": title,
-                    "quantity": name,
-                    "layer": layer,
-                    "Pearson": _spell(here, ""),
-                    "Spearman": f"{Number(ranks.sel(model=model, layer=layer)):.2f}",
-                    "q": f"{Number(here['q_value']):.2g}",
-                    f"layers with q ≤ {frames.RATE}": f"{n_found} of {int(tested.sum())}",
-                }
-            )
+            rank, q = f"{Number(ranks.sel(model=model, layer=layer)):.2f}", f"{Number(here['q_value']):.2g}"
+            rows.append((title, name, layer, _spell(here, ""), rank, q, f"{n_found} of {n_tested}"))
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
-    rows.sort(key=lambda row: results.titles.index(row["model"]))
-    return markup.table(pd.DataFrame(rows))
+    rows.sort(key=lambda row: results.titles.index(row[0]))
+    columns = ["model", "quantity", "layer", "Pearson", "Spearman", "q", f"layers with q ≤ {frames.RATE}"]
+    return markup.table(pd.DataFrame(rows, columns=columns))
 
 
 @markup.unless(one_level)
@@ -122,8 +101,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
     dimension, loss = (values.sel(model=model) for values in frames.by_level(results))
     layers = results.middle_layers(model)
     dimension = dimension.sel(layer=layers).mean("layer")
-    pooled = frames.pooled(dimension, loss)
-    within = frames.pooled(frames.centered(dimension), frames.centered(loss))
+    pooled = correlate(dimension, loss, pool="shuffle_level")
+    within = correlate(frames.centered(dimension), frames.centered(loss), pool="shuffle_level")
     if not np.isfinite(pooled["correlation"]):
         return f"{title}: too few prompts were run at all levels."
     means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
@@ -140,9 +119,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
 def partial(results: RunResults, model: str, title: str) -> str:
     """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
     frame = frames.partial_frame(results).query("model_title == @title")
-    plain, fixed = (
-        frame[frame["measure"] == name].set_index("layer") for name in ("as it is", "at fixed cosine similarity")
-    )
+    names = (frames.AS_IT_IS, frames.AT_FIXED)
+    plain, fixed = (frame[frame["measure"] == name].set_index("layer") for name in names)
     if fixed.empty:
         return f"{title}: too few prompts for a partial correlation."
     layer = int(plain["correlation"].abs().idxmax())
@@ -164,11 +142,8 @@ def logits(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a correlation."
     dimension = dataset["logit_intrinsic_dimension"].sel(scale=frames.LOGIT_SCALES)
     found = correlate(dimension, dataset["entropy"])
-    each = [
-        f"{_spell(found.sel(scale=s))} at scale {s}"
-        for s in frames.LOGIT_SCALES
-        if np.isfinite(found.sel(scale=s).correlation)
-    ]
+    known = found.dropna("scale", subset=["correlation"])
+    each = [f"{_spell(known.sel(scale=s))} at scale {s}" for s in known["scale"].values]
     of_loss = correlate(dimension.sel(scale=frames.scale(results)), dataset["loss"])
     return (
         f"{title}: the ID of the logits correlates with the entropy with {', '.join(each)}, and with the loss "
@@ -188,8 +163,8 @@ def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None =
     for title, part in kept.groupby("model_title", sort=False):
         row = part.loc[part["correlation"].abs().idxmax()]
         what = f" ({row[named]})" if named and measure is None else ""
-        value = f"{Number(row['correlation']):.2f}"
-        lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value}.")
+        value = Number(row["correlation"])
+        lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value:.2f}.")
     return markup.bullets(lines or ["No correlation."])
 
 

@@ -15,15 +15,11 @@ def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
+    in_seconds = [alt.Tooltip(f"{name}:Q", title=f"{name} (s)", format=".4f") for name in ("median", "minimum")]
     base = alt.Chart(frame).encode(
         x=alt.X("median:Q", title="seconds per prompt", scale=scale),
         y=alt.Y("stage:N", title=None, sort=charts.unique(frame["stage"]), axis=alt.Axis(labelLimit=220)),
-        tooltip=[
-            alt.Tooltip("stage:N"),
-            alt.Tooltip("median:Q", title="median (s)", format=".4f"),
-            alt.Tooltip("minimum:Q", title="minimum (s)", format=".4f"),
-            alt.Tooltip("share:Q", format=".1%"),
-        ],
+        tooltip=[alt.Tooltip("stage:N"), *in_seconds, alt.Tooltip("share:Q", format=".1%")],
     )
     colors = alt.Scale(domain=list(_COLORS), range=list(_COLORS.values()))
     bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=colors))

@@ -7,10 +7,9 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup
 from token_geometry.chapters.numbers import interval
-from token_geometry.chapters.performance.results import read_benchmark
+from token_geometry.chapters.performance.results import COMMANDS, measured, read_benchmark
 
-COMMAND = "python lib/benchmarks/loading.py"
-"""Command that makes `data/benchmarks/loading.json`."""
+COMMAND = COMMANDS["loading"]
 
 BOUND = 0.6
 """Share of a whole load that 12 of SmolLM2's 30 blocks may take."""
@@ -20,47 +19,37 @@ SECONDS = 3.0
 
 
 def open_result(folder: Path | None = None) -> dict | None:
-    """Read the result; None where there is none.
-
-    Parameters
-    ----------
-    folder
-        Where the file is; by default `data/benchmarks`.
+    """Read the result from a folder, by default `data/benchmarks`; None where there is none.
 
     Raises
     ------
     InputError
         If the file is damaged.
     """
-    return read_benchmark("loading", COMMAND, _check, folder=folder)
-
-
-def _check(result: dict) -> None:
-    table(result), findings(result), second_loads(result)
-
-
-def _missing(result: dict | None) -> str:
-    return "" if result else f"Not measured yet: `{COMMAND}` makes data/benchmarks/loading.json."
+    return read_benchmark(
+        "loading", lambda found: (table(found), findings(found), second_loads(found)), folder=folder
+    )
 
 
 def table(result: dict | None) -> Markdown:
     """Table of a whole and a partial load."""
     if not result:
         return markup.table(pd.DataFrame([{"blocks": "no measurement", "weights (MB)": "–"}]))
-    rows = [
-        {
-            "blocks": "all" if load["n_layers"] is None else f"the first {load['n_layers']}",
-            "weights (MB)": _megabytes(load["weight_bytes"]),
-            "read from the disk (MB)": _megabytes(load["read_bytes"]),
-            "added to the memory (MB)": _megabytes(load["added_memory_bytes"]),
-            "time to the first use (s)": f"{load['seconds_load'] + load['seconds_first_use']:.2f}",
-        }
-        for load in (result["whole"], result["part"])
-    ]
-    return markup.table(pd.DataFrame(rows))
+    rows = []
+    for load in (result["whole"], result["part"]):
+        n_bytes = (load[name] for name in ("weight_bytes", "read_bytes", "added_memory_bytes"))
+        rows.append(
+            [
+                "all" if load["n_layers"] is None else f"the first {load['n_layers']}",
+                *("–" if value is None else f"{value / 1e6:.0f}" for value in n_bytes),
+                f"{load['seconds_load'] + load['seconds_first_use']:.2f}",
+            ]
+        )
+    columns = ["blocks", "weights (MB)", "read from the disk (MB)", "added to the memory (MB)"]
+    return markup.table(pd.DataFrame(rows, columns=[*columns, "time to the first use (s)"]))
 
 
-@markup.unless(_missing)
+@measured("loading")
 def findings(result: dict) -> Markdown:
     """How a partial load compares with a whole one."""
     ratios = result["ratios"]
@@ -70,32 +59,31 @@ def findings(result: dict) -> Markdown:
         f"the embeddings, takes {ratios['weight']:.1%} of the bytes of the weights."
     ]
     for name, words in (
-        ("added_memory", "To the memory it adds {} of what a whole load adds"),
-        ("read", "With what the system reads ahead, from the disk come {} of the bytes of a whole load"),
+        ("added_memory", "To the memory it adds {:.1%} of what a whole load adds"),
+        ("read", "With what the system reads ahead, from the disk come {:.1%} of the bytes of a whole load"),
     ):
         if ratios[name] is not None:  # where the system can tell
             bound = "no more than" if ratios[name] <= BOUND else "more than"
-            lines.append(f"{words.format(f'{ratios[name]:.1%}')}, {bound} the {BOUND:.0%} that are the limit.")
+            lines.append(f"{words.format(ratios[name])}, {bound} the {BOUND:.0%} that are the limit.")
     return markup.bullets(lines)
 
 
-@markup.unless(_missing)
+@measured("loading")
 def second_loads(result: dict) -> Markdown:
     """How long GGUF models take to load when their weights have been expanded before."""
     lines = []
     for load in result["second_loads"]:
-        seconds = load["seconds"]["load"]
+        seconds, first_use = (load["seconds"][name] for name in ("load", "first_use"))
         verdict = "less" if seconds["max"] < SECONDS else "not always less"
         lines.append(
             f"{load['title']}: {seconds['median']:.2f} s with the tokenizer ("
             f"{interval(seconds['min'], seconds['max'], '.2f')}), {verdict} than {SECONDS:.0f} s, "
-            f"and {load['seconds']['first_use']['median']:.2f} s "
-            "more until every weight was used."
+            f"and {first_use['median']:.2f} s more until every weight was used."
         )
     return markup.bullets(lines or ["The benchmark was run without GGUF models: no figures."])
 
 
-@markup.unless(_missing)
+@measured("loading")
 def provenance(result: dict) -> Markdown:
     """On what machine, with what versions and when the loads were measured."""
     device, versions = result["device"], result["versions"]
@@ -103,7 +91,3 @@ def provenance(result: dict) -> Markdown:
         f"Measured on {device['processor']}, torch {versions['torch']}, transformers {versions['transformers']}; "
         f"{result['created'][:10]}."
     )
-
-
-def _megabytes(n_bytes: int | None) -> str:
-    return "–" if n_bytes is None else f"{n_bytes / 1e6:.0f}"

@@ -1,4 +1,4 @@
-"""Results of the benchmarks as the performance chapter reads them.
+"""Results of the benchmarks as the chapters read them.
 
 The files of `data/benchmarks` are written by the commands of `lib/benchmarks`; a chapter only reads them,
 and says which command makes what is missing.
@@ -9,40 +9,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from IPython.display import Markdown
+
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
+from token_geometry.chapters import markup
 from token_geometry.runs import declaration
 
 COMMANDS = {
     "observables-cpu": "python lib/benchmarks/observables.py",
     "observables-gpu": "python lib/benchmarks/gpu.py",
     "observables-reduced": "python lib/benchmarks/gpu.py --device cpu",
+    "loading": "python lib/benchmarks/loading.py",
+    "truth-cpu": "python lib/benchmarks/truth.py",
 }
 """File of `data/benchmarks`, without suffix → the command that makes it."""
 
 PROCEDURES = {"library": "this library", "reference": "reference procedure"}
 
+_PASS = {"forward": "forward pass: blocks", "head": "forward pass: logits, loss"}
+
 STAGES = {
-    "forward": "forward pass: blocks",
-    "head": "forward pass: logits, loss",
-    "neighbors": "distances and neighbors",
-    "cosine": "cosine similarity",
-    "writing": "shard: writing, reading",
-    "observables": "observables",
+    "library": _PASS
+    | {
+        "neighbors": "distances and neighbors",
+        "cosine": "cosine similarity",
+        "writing": "shard: writing, reading",
+        "observables": "observables",
+    },
+    "reference": _PASS
+    | {
+        "distances": "distance matrices to disk",
+        "dimension": "duplicates and GRIDE",
+        "overlap": "neighborhood overlap",
+        "cosine": "cosine matrices",
+    },
 }
-"""Stages of this library, in the order of the charts, with the names that a reader sees."""
+"""Stages of each procedure, in the order of the charts, with the names that a reader sees."""
 
-REFERENCE_STAGES = {
-    "forward": STAGES["forward"],
-    "head": STAGES["head"],
-    "distances": "distance matrices to disk",
-    "dimension": "duplicates and GRIDE",
-    "overlap": "neighborhood overlap",
-    "cosine": "cosine matrices",
-}
-"""The same for the reference procedure."""
-
-FORWARD = ("forward", "head")
+FORWARD = tuple(_PASS)
 """Stages of the forward pass."""
 
 
@@ -67,68 +72,58 @@ class Benchmarks:
 
 
 def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
-    """Read the results of the benchmarks.
-
-    Parameters
-    ----------
-    run
-        Name of a run; empty for that of the active Quarto profile.
-    folder
-        Where the files are; by default `data/benchmarks`.
+    """Read the results of the benchmarks from a folder, by default `data/benchmarks`.
 
     Raises
     ------
     InputError
         If there is no such run, or a file is damaged.
     """
-    folder = folder or project.root() / "data" / "benchmarks"
-    cpu, gpu, reduced = (_read(name, command, folder) for name, command in COMMANDS.items())
-    missing = [name for name, found in zip(COMMANDS, (cpu, gpu), strict=False) if found is None]
-    paths = sorted(folder.glob("observables-cpu-*.json"))
-    others = tuple(_read(path.stem, f"{COMMANDS['observables-cpu']} --model", folder) for path in paths)
-    declared = declaration.load(run)
-    return Benchmarks(run=declared, cpu=cpu, others=others, shapes=gpu or reduced, missing=tuple(missing))
+
+    def read(name: str) -> dict | None:
+        return read_benchmark(name, lambda result: median(result, "library"), folder=folder)
+
+    cpu, gpu, reduced = (read(name) for name in ("observables-cpu", "observables-gpu", "observables-reduced"))
+    missing = [name for name, found in (("observables-cpu", cpu), ("observables-gpu", gpu)) if found is None]
+    others = [read(path.stem) for path in sorted((folder or _folder()).glob("observables-cpu-*.json"))]
+    return Benchmarks(declaration.load(run), cpu, tuple(others), shapes=gpu or reduced, missing=tuple(missing))
 
 
-def _read(name: str, command: str, folder: Path) -> dict | None:
-    return read_benchmark(name, command, lambda result: median(result, "library"), folder=folder)
-
-
-def read_benchmark(
-    name: str, command: str, check: Callable[[dict], object], *, folder: Path | None = None
-) -> dict | None:
-    """Read the result of one benchmark.
+def read_benchmark(name: str, check: Callable[[dict], object], *, folder: Path | None = None) -> dict | None:
+    """Read the result of one benchmark by the name of its file without suffix; None where there is none.
 
     Parameters
     ----------
-    name
-        Name of the file, without suffix.
-    command
-        Command that makes it.
     check
         Function that uses what a chapter needs of it, and fails if that is not there.
     folder
         Where the file is; by default `data/benchmarks`.
-
-    Returns
-    -------
-    dict or None
-        None where there is no such file.
 
     Raises
     ------
     InputError
         If the file is damaged.
     """
-    path = (folder or project.root() / "data" / "benchmarks") / f"{name}.json"
+    path = (folder or _folder()) / f"{name}.json"
     if not path.is_file():
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         check(result)
     except (OSError, ValueError, KeyError, TypeError):
+        command = COMMANDS.get(name, f"{COMMANDS['observables-cpu']} --model")
         raise InputError(f"{path} is no whole result of a benchmark: make it again with {command}") from None
     return result
+
+
+def _folder() -> Path:
+    return project.root() / "data" / "benchmarks"
+
+
+def measured(name: str) -> Callable[[Callable[..., Markdown]], Callable[..., Markdown]]:
+    """Decorator of functions that say something of a result: where it is missing, how to make it."""
+    missing = f"Not measured yet: `{COMMANDS[name]}` makes data/benchmarks/{name}.json."
+    return markup.unless(lambda result: "" if result else missing)
 
 
 def stage_seconds(result: dict, procedure: str) -> dict[str, dict[str, float]]:
@@ -136,11 +131,9 @@ def stage_seconds(result: dict, procedure: str) -> dict[str, dict[str, float]]:
 
     The reference procedure has no forward pass of its own: it gets that of the library.
     """
-    ours = result["seconds"]["library"]
-    if procedure == "library":
-        return {stage: ours[stage] for stage in STAGES if stage in ours}
-    theirs = result["seconds"][procedure]
-    return {stage: (ours if stage in FORWARD else theirs)[stage] for stage in REFERENCE_STAGES}
+    seconds = result["seconds"]
+    known = {stage: seconds["library" if stage in FORWARD else procedure] for stage in STAGES[procedure]}
+    return {stage: own[stage] for stage, own in known.items() if stage in own}
 
 
 def median(result: dict, procedure: str, *, forward: bool | None = None) -> float:

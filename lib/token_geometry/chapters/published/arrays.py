@@ -42,21 +42,12 @@ def read_off() -> pd.DataFrame:
 
 
 def summary(observable: str) -> pd.DataFrame:
-    """Mean and standard deviation over prompts as a tidy frame, with the columns of `frames.summary`.
-
-    Parameters
-    ----------
-    observable
-        `intrinsic_dimension`, `neighborhood_overlap`, `cosine_similarity` or `loss`.
-    """
+    """Mean and standard deviation over prompts of an observable, with the columns of `frames.summary`."""
     dataset = tokens()
-    n_prompts = dataset.attrs["n_prompts"]
-    parts = {
-        "mean": dataset[f"{observable}_mean"],
-        # published with the divisor n
-        "std": dataset[f"{observable}_std"] * np.sqrt(n_prompts / (n_prompts - 1)),
-    }
-    return tidy(xr.Dataset(parts | {"n_prompts": parts["mean"].notnull() * n_prompts}))
+    n_prompts, mean = dataset.attrs["n_prompts"], dataset[f"{observable}_mean"]
+    # published with the divisor n
+    std = dataset[f"{observable}_std"] * np.sqrt(n_prompts / (n_prompts - 1))
+    return tidy(xr.Dataset({"mean": mean, "std": std, "n_prompts": mean.notnull() * n_prompts}))
 
 
 def correlation() -> xr.Dataset:
@@ -68,8 +59,7 @@ def correlation() -> xr.Dataset:
         `correlation`, `low`, `high` over `model`, `layer`, `scale`; the interval is Fisher's, by the number of
         prompts, since the values of single prompts are not kept here.
     """
-    dataset = tokens()
-    coefficient = dataset["pearson_id_loss"].astype(float)
-    half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(dataset.attrs["n_prompts"] - 3)
+    coefficient, n_prompts = tokens()["pearson_id_loss"], tokens().attrs["n_prompts"]
+    half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3)
     z = np.arctanh(coefficient)
     return xr.Dataset({"correlation": coefficient, "low": np.tanh(z - half), "high": np.tanh(z + half)})

@@ -5,9 +5,7 @@ import pandas as pd
 
 from token_geometry.chapters import charts
 
-VERDICT_COLORS = {"agrees": "#0072b2", "open": "#8a8a8a", "disagrees": "#d55e00"}
-"""Colors of what an interval says about a claim."""
-
+_VERDICT_COLORS = {"agrees": "#0072b2", "open": "#8a8a8a", "disagrees": "#d55e00"}
 _SIDES = ["published", "run"]
 _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1]))
 # five names in one row would be wider than the chart
@@ -20,11 +18,10 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     the interval agrees with the claim.
     """
     shown = frame[frame["verdict"] != "missing"]
-    verdicts = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
+    verdicts = alt.Scale(domain=list(_VERDICT_COLORS), range=list(_VERDICT_COLORS.values()))
+    models = {"sort": charts.unique(shown["model_title"]), "axis": alt.Axis(labelLimit=200)}
     base = alt.Chart(shown[["claim", "model_title", "side", "value", "low", "high", "verdict"]].round(4)).encode(
-        y=alt.Y(
-            "model_title:N", title=None, sort=charts.unique(shown["model_title"]), axis=alt.Axis(labelLimit=200)
-        ),
+        y=alt.Y("model_title:N", title=None, **models),
         color=alt.Color("verdict:N", title="with the claim, it", scale=verdicts),
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
@@ -33,11 +30,10 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
         shape=alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"])),
         tooltip=charts.tooltip("model_title:N", "value:Q +.3g", "low:Q +.3g", "high:Q +.3g", "verdict:N"),
     )
-    panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data).properties(
-        width=345, height=alt.Step(15)
-    )
+    panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data)
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
     facet = alt.Facet("claim:N", sort=charts.unique(shown["claim"]), header=header)
+    panel = panel.properties(width=345, height=alt.Step(15))
     return panel.facet(facet=facet, columns=1, spacing=6).resolve_scale(x="independent")
 
 
@@ -50,18 +46,14 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
     rows = []
     for observable, part in frame.groupby("observable", sort=False):
-        panel = (
-            alt.Chart(part)
-            .mark_line(strokeWidth=2)
-            .encode(
-                x=_DEPTH,
-                y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
-                color=charts.color(frame, "model_title", legend=_LEGEND),
-                strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes),
-                opacity=charts.shown(picked, 0.95, 0.08),
-                tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
-            )
-            .properties(width=270, height=170)
+        panel = alt.Chart(part, width=270, height=170).mark_line(strokeWidth=2)
+        panel = panel.encode(
+            x=_DEPTH,
+            y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
+            color=charts.color(frame, "model_title", legend=_LEGEND),
+            strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes),
+            opacity=charts.shown(picked, 0.95, 0.08),
+            tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
         )
         panel = panel if rows else panel.add_params(picked)
         header = alt.Header(labels=not rows)

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from token_geometry.chapters.published.evidence import Estimate, Evidence, Published, of_all, peak_layer, strongest
+from token_geometry.chapters.published.evidence import Estimate, Evidence, of_all
 from token_geometry.chapters.results import RunResults
 
 
@@ -30,127 +29,87 @@ class Claim:
     shuffled: bool
     """Whether it compares shuffle levels."""
 
-    compute: Callable[[Evidence], Estimate]
-    """The number, for one model."""
+    scale: int | None
+    """Scale of the ID that it is about, if any."""
+
+    compute: Callable[[Evidence], Estimate | None]
+    """The number, for one model that has the scale."""
 
     def on(self, evidence: Evidence) -> Estimate | None:
         """The number for a model; None where the model's data do not allow it."""
-        if evidence.levels[0] == evidence.levels[1] and self.shuffled:
+        alike = evidence.levels[0] == evidence.levels[1]
+        if (alike and self.shuffled) or self.scale not in (None, *evidence.scales):
             return None
         estimate = self.compute(evidence)
         return estimate if estimate is not None and np.isfinite(estimate.value) else None
 
 
-def _peak_height(scale: int):
-    def compute(evidence: Evidence) -> Estimate | None:
-        if scale not in evidence.scales:
-            return None
-        return evidence.change(
-            "intrinsic_dimension",
-            [
-                {"shuffle_level": s, "scale": scale, "layer": peak_layer(evidence, s, scale)}
-                for s in evidence.levels
-            ],
-        )
+def _shuffling(observable: str, *, peak_of: int | None = None, **at: int) -> Callable[[Evidence], Estimate]:
+    # with `peak_of`: in the layer where the ID of structured text at that scale has its peak
+    def compute(evidence: Evidence) -> Estimate:
+        layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
+        return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
 
     return compute
 
 
-def _at_structured_peak(observable: str, *, peak_scale: int, **at: int):
-    def compute(evidence: Evidence) -> Estimate | None:
-        if peak_scale not in evidence.scales:
-            return None
-        layer = peak_layer(evidence, evidence.levels[0], peak_scale)
-        if layer not in evidence.mean(observable, evidence.levels[0], **at)["layer"]:
-            return None
-        return evidence.change(observable, [at | {"shuffle_level": s, "layer": layer} for s in evidence.levels])
-
-    return compute
+def _peak_height(evidence: Evidence) -> Estimate:
+    points = [{"shuffle_level": s, "scale": 2, "layer": evidence.peak_layer(s, 2)} for s in evidence.levels]
+    return evidence.change("intrinsic_dimension", points)
 
 
 def _cosine_at_the_end(evidence: Evidence) -> Estimate:
     last = int(evidence.mean("cosine_similarity", evidence.levels[0])["layer"].max())
-    return evidence.change("cosine_similarity", [{"shuffle_level": s, "layer": last} for s in evidence.levels])
-
-
-def _loss(evidence: Evidence) -> Estimate:
-    return evidence.change("loss", [{"shuffle_level": s} for s in evidence.levels])
+    return _shuffling("cosine_similarity", layer=last)(evidence)
 
 
 def _overlap_gain(evidence: Evidence) -> Estimate | None:
     mean = evidence.mean("neighborhood_overlap", evidence.levels[0], k=1)
     if not mean.size:
         return None
+    at = {"shuffle_level": evidence.levels[0], "k": 1}
     layers = int(mean["layer"][0]), int(mean.idxmax("layer"))
-    return evidence.change(
-        "neighborhood_overlap", [{"shuffle_level": evidence.levels[0], "k": 1, "layer": layer} for layer in layers]
-    )
+    return evidence.change("neighborhood_overlap", [at | {"layer": layer} for layer in layers])
 
 
-def _largest_correlation(scale: int):
-    def compute(evidence: Evidence) -> Estimate | None:
-        found = strongest(evidence, scale)
-        return found and found[1]
+def _correlation_lead(evidence: Evidence) -> Estimate | None:
+    found = evidence.strongest(2)
+    if found is None:
+        return None
+    peak = evidence.peak_layer(evidence.levels[0], 2)
+    return Estimate(found[0] / evidence.n_blocks - peak / evidence.n_blocks)
 
-    return compute
 
-
-def _correlation_lead(scale: int):
-    def compute(evidence: Evidence) -> Estimate | None:
-        found = strongest(evidence, scale)
-        if found is None:
-            return None
-        peak = peak_layer(evidence, evidence.levels[0], scale)
-        return Estimate(evidence.depth(found[0]) - evidence.depth(peak))
-
-    return compute
+def _largest_correlation(evidence: Evidence, scale: int) -> Estimate | None:
+    return (evidence.strongest(scale) or (None, None))[1]
 
 
 CLAIMS = (
-    Claim("Shuffling raises the peak of the ID at scale 2", "ID", 1, "paper", True, _peak_height(2)),
-    Claim(
-        "Shuffling moves that peak to an earlier layer",
-        "share of the depth", -1, "arrays", True, lambda evidence: evidence.depth_change(2),
-    ),
-    Claim(
-        "At scale 64, shuffling lowers the ID where structured text has its peak",
-        "ID", -1, "arrays", True, _at_structured_peak("intrinsic_dimension", peak_scale=64, scale=64),
-    ),
-    Claim(
-        "Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-        "NO", -1, "paper", True, _at_structured_peak("neighborhood_overlap", peak_scale=2, k=2),
-    ),
-    Claim(
-        "Shuffling raises the mean cosine similarity of the last layer",
-        "cosine", 1, "paper", True, _cosine_at_the_end,
-    ),
-    Claim("Shuffling raises the loss", "nats", 1, "paper", True, _loss),
-    Claim(
-        "The NO (k = 1) of structured text grows after the first layer",
-        "NO", 1, "arrays", False, _overlap_gain,
-    ),
-    Claim(
-        "Prompts with a higher loss have a higher ID at scale 2",
-        "Pearson’s r", 1, "paper", False, _largest_correlation(2),
-    ),
-    Claim(
-        "Prompts with a higher loss have a higher ID at scale 4",
-        "Pearson’s r", 1, "paper", False, _largest_correlation(4),
-    ),
-    Claim(
-        "The correlation at scale 2 is largest before the ID is",
-        "share of the depth", -1, "arrays", False, _correlation_lead(2),
-    ),
+    Claim("Shuffling raises the peak of the ID at scale 2",
+          "ID", 1, "paper", True, 2, _peak_height),
+    Claim("Shuffling moves that peak to an earlier layer",
+          "share of the depth", -1, "arrays", True, 2, lambda evidence: evidence.depth_change(2)),
+    Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
+          "ID", -1, "arrays", True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
+    Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
+          "NO", -1, "paper", True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
+    Claim("Shuffling raises the mean cosine similarity of the last layer",
+          "cosine", 1, "paper", True, None, _cosine_at_the_end),
+    Claim("Shuffling raises the loss",
+          "nats", 1, "paper", True, None, _shuffling("loss")),
+    Claim("The NO (k = 1) of structured text grows after the first layer",
+          "NO", 1, "arrays", False, None, _overlap_gain),
+    Claim("Prompts with a higher loss have a higher ID at scale 2",
+          "Pearson’s r", 1, "paper", False, 2, lambda evidence: _largest_correlation(evidence, 2)),
+    Claim("Prompts with a higher loss have a higher ID at scale 4",
+          "Pearson’s r", 1, "paper", False, 4, lambda evidence: _largest_correlation(evidence, 4)),
+    Claim("The correlation at scale 2 is largest before the ID is",
+          "share of the depth", -1, "arrays", False, 2, _correlation_lead),
 )  # fmt: skip
 """What is compared, in the order of the table."""
 
 VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}
 """What a sign against the claimed one says."""
-
-
-@cache
-def _on_published(claim: Claim, evidence: Published) -> Estimate | None:
-    return claim.on(evidence)
 
 
 def compare(results: RunResults) -> pd.DataFrame:
@@ -164,26 +123,19 @@ def compare(results: RunResults) -> pd.DataFrame:
         where the run holds no data for it).
     """
     rows = []
+    sides = of_all(results)
     for claim in CLAIMS:
-        for evidence in of_all(results):
-            published = isinstance(evidence, Published)
-            found = _on_published(claim, evidence) if published else claim.on(evidence)
-            rows.append(
-                {
-                    "claim": claim.text,
-                    "quantity": claim.quantity,
-                    "source": claim.source,
-                    "model_title": evidence.title,
-                    "side": evidence.side,
-                    **asdict(found or Estimate(np.nan)),
-                    "verdict": VERDICTS[found.sign() * claim.sign] if found else "missing",
-                }
-            )
+        told = {"claim": claim.text, "quantity": claim.quantity, "source": claim.source}
+        for evidence in sides:
+            found = claim.on(evidence)
+            verdict = VERDICTS[found.sign() * claim.sign] if found else "missing"
+            told |= {"model_title": evidence.title, "side": evidence.side}
+            rows.append(told | asdict(found or Estimate(np.nan)) | {"verdict": verdict})
     return pd.DataFrame(rows)
 
 
-def peaks(results: RunResults, *, scale: int = 2) -> pd.DataFrame:
-    """Layer and height of the largest mean ID of every model, structured and shuffled.
+def peaks(results: RunResults) -> pd.DataFrame:
+    """Layer and height of the largest mean ID at scale 2 of every model, structured and shuffled.
 
     Returns
     -------
@@ -193,20 +145,10 @@ def peaks(results: RunResults, *, scale: int = 2) -> pd.DataFrame:
     """
     rows = []
     for evidence in of_all(results):
-        for level in dict.fromkeys(evidence.levels) if scale in evidence.scales else ():
-            layer = peak_layer(evidence, level, scale)
-            height = evidence.at("intrinsic_dimension", {"shuffle_level": level, "scale": scale, "layer": layer})
-            rows.append(
-                {
-                    "model_title": evidence.title,
-                    "side": evidence.side,
-                    "shuffle_level": level,
-                    "layer": layer,
-                    "relative_depth": evidence.depth(layer),
-                    "mean": height.value,
-                    "low": height.low,
-                    "high": height.high,
-                    "n_prompts": evidence.n_prompts,
-                }
-            )
+        for level in dict.fromkeys(evidence.levels) if 2 in evidence.scales else ():
+            at: dict = {"shuffle_level": level, "layer": evidence.peak_layer(level, 2)}
+            height = asdict(evidence.at("intrinsic_dimension", at | {"scale": 2}))
+            row: dict = {"model_title": evidence.title, "side": evidence.side} | at
+            row |= {"relative_depth": at["layer"] / evidence.n_blocks, "mean": height.pop("value")}
+            rows.append(row | height | {"n_prompts": evidence.n_prompts})
     return pd.DataFrame(rows)

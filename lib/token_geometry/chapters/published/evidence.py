@@ -5,7 +5,6 @@ So a claim cannot be one thing for the paper and another for the run.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -16,8 +15,7 @@ from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import correlation, intervals
 
-ENDS = [(1 - intervals.CONFIDENCE) / 2, (1 + intervals.CONFIDENCE) / 2]
-"""Quantiles at the ends of an interval."""
+_ENDS = [(1 - intervals.CONFIDENCE) / 2, (1 + intervals.CONFIDENCE) / 2]
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,22 @@ class Evidence(ABC):
         levels = self.dataset["shuffle_level"].values
         return int(levels.min()), int(levels.max())
 
-    def depth(self, layer: int) -> float:
-        """Share of the depth at a layer."""
-        return layer / self.n_blocks
+    def peak_layer(self, level: int, scale: int) -> int:
+        """Layer from 1 at which the mean ID is largest."""
+        return int(self.mean("intrinsic_dimension", level, scale=scale).idxmax("layer"))
+
+    def strongest(self, scale: int) -> tuple[int, Estimate] | None:
+        """Layer and value of the largest correlation of ID and loss; None where there is none."""
+        found = self.correlation(scale) if scale in self.scales else None
+        if found is None or not found["layer"].size:
+            return None
+        best = found.sel(layer=found["correlation"].idxmax("layer"))
+        return int(best["layer"]), _estimate(best, "correlation")
 
     def depth_change(self, scale: int) -> Estimate:
         """How much deeper, as a share of the depth, the ID peaks when text is shuffled."""
-        first, last = (peak_layer(self, level, scale) for level in self.levels)
-        return Estimate(self.depth(last) - self.depth(first))
+        first, last = (self.peak_layer(level, scale) / self.n_blocks for level in self.levels)
+        return Estimate(last - first)
 
     @abstractmethod
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
@@ -89,39 +95,24 @@ class Evidence(ABC):
         """Pearson correlation of ID and loss over structured prompts: `correlation`, `low`, `high` by layer."""
 
 
-@dataclass(frozen=True)
 class Published(Evidence):
-    """Published means and deviations of one model."""
-
-    model: str
-    """Its name in the published data set."""
+    """Published means and deviations of one model, by its name in the published data set."""
 
     side = "published"
 
-    @cached_property
-    def dataset(self) -> xr.Dataset:
-        return arrays.tokens().sel(model=self.model)
-
-    @property
-    def n_prompts(self) -> int:
-        return self.dataset.attrs["n_prompts"]
-
-    @property
-    def n_blocks(self) -> int:
-        return int(self.dataset.attrs["n_blocks"])
-
-    @property
-    def scales(self) -> list[int]:
-        return self.dataset["scale"].values.tolist()
+    def __init__(self, model: str):
+        self.dataset = arrays.tokens().sel(model=model)
+        self.n_prompts, self.n_blocks = (int(self.dataset.attrs[name]) for name in ("n_prompts", "n_blocks"))
+        self.scales = self.dataset["scale"].values.tolist()
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[f"{observable}_mean"].sel(shuffle_level=level, **at)
-        return values.sel(layer=FROM_ONE).dropna("layer").astype(float)
+        values = self.dataset[f"{observable}_mean"]
+        return values.sel(shuffle_level=level, layer=FROM_ONE, **at).dropna("layer")
 
     def at(self, observable: str, point: dict) -> Estimate:
         mean, deviation = (float(self.dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
         # the published deviation has the divisor n
-        half = special.stdtrit(self.n_prompts - 1, ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
+        half = special.stdtrit(self.n_prompts - 1, _ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
         return Estimate(mean, mean - half, mean + half)
 
     def change(self, observable: str, points: list[dict]) -> Estimate:
@@ -133,74 +124,51 @@ class Published(Evidence):
         return Estimate(value, value - half, value + half)
 
     def correlation(self, scale: int) -> xr.Dataset:
-        return arrays.correlation().sel(model=self.model, scale=scale).dropna("layer")
+        return arrays.correlation().sel(model=self.dataset["model"], scale=scale).dropna("layer")
 
 
-@dataclass(frozen=True)
 class Measured(Evidence):
     """One model of a run."""
 
-    results: RunResults
-    """The run."""
-
-    model: str
-    """The model."""
-
     side = "run"
 
-    @cached_property
-    def dataset(self) -> xr.Dataset:
-        return self.results.shuffled.sel(model=self.model)
-
-    @property
-    def n_prompts(self) -> int:
-        return self.dataset.sizes["prompt"]
-
-    @property
-    def n_blocks(self) -> int:
-        return self.results.last_layer(self.model)
-
-    @property
-    def scales(self) -> list[int]:
-        present = self.dataset["intrinsic_dimension"].notnull()
-        return present["scale"].values[present.any(["shuffle_level", "prompt", "layer"]).values].tolist()
+    def __init__(self, results: RunResults, model: str):
+        self.dataset = results.shuffled.sel(model=model)
+        self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
+        present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
+        self.scales = present["scale"].values[present.values].tolist()
+        self._structured = results.structured.sel(model=model).isel(shuffle_level=0)
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[observable].sel(shuffle_level=level, **at)
-        return values.sel(layer=FROM_ONE).mean("prompt").dropna("layer")
+        values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
+        return values.mean("prompt").dropna("layer")
 
     def at(self, observable: str, point: dict) -> Estimate:
-        return _mean(self.dataset[observable].sel(point))
+        return _estimate(intervals.mean_interval(self.dataset[observable].sel(point)), "mean")
 
     def change(self, observable: str, points: list[dict]) -> Estimate:
         first, second = (self.dataset[observable].sel(point).reset_coords(drop=True) for point in points)
-        return _mean(second - first)
+        return _estimate(intervals.mean_interval(second - first), "mean")
 
     def correlation(self, scale: int) -> xr.Dataset:
-        structured = self.results.structured.sel(model=self.model).isel(shuffle_level=0)
-        dimension = structured["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
-        return correlation.correlate(dimension, structured["loss"]).dropna("layer", subset=["correlation"])
+        dimension = self._structured["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
+        return correlation.correlate(dimension, self._structured["loss"]).dropna("layer", subset=["correlation"])
 
     def depth_change(self, scale: int) -> Estimate:
-        value = super().depth_change(scale).value
+        found = super().depth_change(scale)
         if self.n_prompts < correlation.FEWEST_PROMPTS:
-            return Estimate(value)
+            return found
+        dimension = self.dataset["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
         # with one seed the resamples of both levels hold the same prompts
-        layers = [
-            intervals.resampled_means(
-                self.dataset["intrinsic_dimension"]
-                .sel(shuffle_level=level, scale=scale, layer=FROM_ONE)
-                .dropna("layer")
-            ).idxmax("layer")
+        first, last = (
+            intervals.resampled_means(dimension.sel(shuffle_level=level).dropna("layer")).idxmax("layer")
             for level in self.levels
-        ]
-        ends = ((layers[1] - layers[0]) / self.n_blocks).quantile(ENDS)
-        return Estimate(value, *map(float, ends))
+        )
+        return Estimate(found.value, *map(float, ((last - first) / self.n_blocks).quantile(_ENDS)))
 
 
-def _mean(values: xr.DataArray) -> Estimate:
-    interval = intervals.mean_interval(values)
-    return Estimate(*(float(interval[name]) for name in ("mean", "low", "high")))
+def _estimate(found: xr.Dataset, name: str) -> Estimate:
+    return Estimate(*(float(found[part]) for part in (name, "low", "high")))
 
 
 def published() -> list[Published]:
@@ -210,21 +178,7 @@ def published() -> list[Published]:
 
 def measured(results: RunResults) -> list[Measured]:
     """The models of a run."""
-    return [Measured(results, model) for model in results.observables["model"].values.tolist()]
-
-
-def peak_layer(evidence: Evidence, level: int, scale: int) -> int:
-    """Layer from 1 at which the mean ID is largest."""
-    return int(evidence.mean("intrinsic_dimension", level, scale=scale).idxmax("layer"))
-
-
-def strongest(evidence: Evidence, scale: int) -> tuple[int, Estimate] | None:
-    """Layer and value of the largest correlation of ID and loss; None where there is none."""
-    found = evidence.correlation(scale) if scale in evidence.scales else None
-    if found is None or not found["layer"].size:
-        return None
-    best = found.sel(layer=found["correlation"].idxmax("layer"))
-    return int(best["layer"]), Estimate(*(float(best[name]) for name in ("correlation", "low", "high")))
+    return [Measured(results, model) for model, _ in results.models]
 
 
 def of_all(results: RunResults) -> list[Evidence]:

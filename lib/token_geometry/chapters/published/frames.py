@@ -26,17 +26,15 @@ def beside(results: RunResults) -> pd.DataFrame:
         for side, part, (low, high) in (("published", given, levels), ("run", own, results.extremes)):
             order = part["shuffle_level"].map({high: "shuffled", low: "structured"})
             parts.append(part.assign(observable=title, order=order, side=side))
-    frame = pd.concat(parts, ignore_index=True).dropna(subset="order")
     columns = ["observable", "order", "model_title", "side", "relative_depth", "layer", "mean", "std"]
-    return frame[frame["layer"] > 0][columns]
+    return pd.concat(parts, ignore_index=True).dropna(subset="order").query("layer > 0")[columns]
 
 
 def losses(results: RunResults) -> pd.DataFrame:
     """Mean and deviation of the loss by shuffle level, published and of a run."""
-    own = summary(results.shuffled["loss"])
-    frame = pd.concat([arrays.summary("loss").assign(side="published"), own.assign(side="run")])
-    columns = ["model_title", "side", "shuffle_level", "mean", "std", "low", "high", "n_prompts"]
-    return frame[columns].reset_index(drop=True)
+    sides = {"published": arrays.summary("loss"), "run": summary(results.shuffled["loss"])}
+    frame = pd.concat([part.assign(side=side) for side, part in sides.items()], ignore_index=True)
+    return frame[["model_title", "side", "shuffle_level", "mean", "std", "low", "high", "n_prompts"]]
 
 
 def correlations(results: RunResults) -> pd.DataFrame:

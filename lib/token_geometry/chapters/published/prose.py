@@ -12,21 +12,15 @@ from token_geometry.observables.catalog import CATALOG
 
 def models() -> Markdown:
     """Table of the published models: loss of all structured prompts, and of those that were shuffled."""
-    dataset = arrays.tokens()
-    rows = []
+    dataset, rows = arrays.tokens(), []
     for model in dataset["model"].values:
         one = dataset.sel(model=model)
+        every, spread = (float(one[f"structured_loss_{part}"]) for part in ("mean", "std"))
         by_level = " ".join(f"{value:.2f}" for value in one["loss_mean"].values)
-        rows.append(
-            {
-                "model": str(one["model_title"].item()),
-                f"loss of {dataset.attrs['n_prompts_structured']} prompts": (
-                    f"{float(one['structured_loss_mean']):.3f} ± {float(one['structured_loss_std']):.3f}"
-                ),
-                f"loss of {dataset.attrs['n_prompts']} prompts at $S$ = 0 … 5": by_level,
-            }
-        )
-    return markup.table(pd.DataFrame(rows))
+        rows.append([str(one["model_title"].item()), f"{every:.3f} ± {spread:.3f}", by_level])
+    n_prompts, n_structured = dataset.attrs["n_prompts"], dataset.attrs["n_prompts_structured"]
+    columns = ["model", f"loss of {n_structured} prompts", f"loss of {n_prompts} prompts at $S$ = 0 … 5"]
+    return markup.table(pd.DataFrame(rows, columns=columns))
 
 
 def peaks_table(frame: pd.DataFrame) -> Markdown:
@@ -47,10 +41,8 @@ def claims_table(frame: pd.DataFrame) -> Markdown:
     for claim, part in frame.groupby("claim", sort=False):
         row = {"claim": f"{claim} ({part['quantity'].iloc[0]})"}
         for entry in part.itertuples():
-            number = numbers.estimate(entry.value, entry.low, entry.high, sign="+")
-            row[entry.model_title] = (
-                "not in this run" if entry.verdict == "missing" else f"{number} {entry.verdict}"
-            )
+            known = entry.verdict != "missing"
+            row[entry.model_title] = f"{_difference(entry)} {entry.verdict}" if known else "not in this run"
         rows.append(row)
     return markup.table(pd.DataFrame(rows))
 
@@ -68,7 +60,7 @@ def agreement(frame: pd.DataFrame) -> Markdown:
         for verdict, words in (("disagrees", "it disagrees"), ("open", "left open by the interval")):
             texts = part.loc[part["verdict"] == verdict, "claim"]
             if len(texts):
-                line += f"; {words}: " + "; ".join(text[0].lower() + text[1:] for text in texts)
+                line += f"; {words}: " + "; ".join(map(_small, texts))
         lines.append(line + ".")
     return markup.bullets(lines)
 
@@ -78,12 +70,18 @@ def paper_itself(frame: pd.DataFrame) -> Markdown:
     given = frame[(frame["side"] == "published") & (frame["verdict"] != "agrees")]
     if given.empty:
         return Markdown("All published models bear out all claims.")
-    lines = [
-        f"{entry.model_title}: {entry.claim[0].lower()}{entry.claim[1:]}: "
-        f"{numbers.estimate(entry.value, entry.low, entry.high, sign='+')}, {entry.verdict}."
+    return markup.bullets(
+        f"{entry.model_title}: {_small(entry.claim)}: {_difference(entry)}, {entry.verdict}."
         for entry in given.itertuples()
-    ]
-    return markup.bullets(lines)
+    )
+
+
+def _difference(entry) -> str:
+    return numbers.estimate(entry.value, entry.low, entry.high, sign="+")
+
+
+def _small(claim: str) -> str:
+    return claim[0].lower() + claim[1:]
 
 
 def published_by_scale() -> Markdown:
@@ -107,32 +105,32 @@ def read_off(results: RunResults) -> Markdown:
     """Largest correlations: read off figures over all published prompts, of the arrays, and of the run."""
     given = arrays.read_off()
     scale, n_prompts = int(given["scale"].iloc[0]), int(given["n_prompts"].iloc[0])
-    titles = dict(zip(arrays.tokens()["model"].values, arrays.tokens()["model_title"].values, strict=True))
+    titles = arrays.tokens()["model_title"]
     figures = ", ".join(
-        f"{row.value:.2f} in layer {row.layer} of {titles[row.model]}" for row in given.itertuples()
+        f"{row.value:.2f} in layer {row.layer} of {titles.sel(model=row.model).item()}"
+        for row in given.itertuples()
     )
-    parts = []
-    for model in evidence.of_all(results):
-        if found := evidence.strongest(model, scale):
-            layer, best = found
-            parts.append(f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {model.title}")
+    found = [(model.title, *best) for model in evidence.of_all(results) if (best := model.strongest(scale))]
+    peaks = ", ".join(
+        f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {title}"
+        for title, layer, best in found
+    )
     return Markdown(
         f"At scale {scale}, the correlation peaks at {figures} over {n_prompts} prompts (read off the figures of "
-        f"the paper); over the prompts kept here it peaks at {', '.join(parts)}."
+        f"the paper); over the prompts kept here it peaks at {peaks}."
     )
 
 
-def tops(variable: str, *, levels: tuple[int, int] = (0, 5), at: int | None = None) -> Markdown:
+def tops(variable: str, *, at: int | None = None) -> Markdown:
     """Where the published curves are largest, structured and shuffled."""
-    entry = CATALOG[variable]
-    lines = []
+    entry, lines = CATALOG[variable], []
     for model in evidence.published():
-        means = {level: model.mean(variable, level, **entry.at(at)) for level in levels}
-        spelled = [
+        means = {level: model.mean(variable, level, **entry.at(at)) for level in model.levels}
+        spelled = " and ".join(
             f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at $S = {level}$"
             for level, mean in means.items()
-        ]
-        lines.append(f"{model.title}: the mean {entry.title_at(at)} is largest with {' and '.join(spelled)}.")
+        )
+        lines.append(f"{model.title}: the mean {entry.title_at(at)} is largest with {spelled}.")
     return markup.bullets(lines)
 
 
@@ -147,10 +145,9 @@ def peaks(frame: pd.DataFrame) -> Markdown:
 
 def losses(frame: pd.DataFrame) -> Markdown:
     """Mean loss of every model, structured and shuffled, from `frames.losses`."""
-    lines = []
-    for title, part in frame.groupby("model_title", sort=False):
-        first, last = (
-            f"{row['mean']:.2f} at $S = {row['shuffle_level']}$" for _, row in part.iloc[[0, -1]].iterrows()
-        )
-        lines.append(f"{title}: the loss goes from {first} to {last}.")
-    return markup.bullets(lines)
+    ends = {title: part.iloc[[0, -1]] for title, part in frame.groupby("model_title", sort=False)}
+    spelled = {
+        title: " to ".join(f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in pair.itertuples())
+        for title, pair in ends.items()
+    }
+    return markup.bullets(f"{title}: the loss goes from {text}." for title, text in spelled.items())

@@ -7,8 +7,6 @@ from token_geometry.chapters import charts
 from token_geometry.chapters.curves import curves
 from token_geometry.chapters.frames import BESIDE
 
-_WIDTH, _HEIGHT = 150, 140  # of a panel among three
-
 
 @charts.figure("loss (nats)")
 def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
@@ -37,14 +35,7 @@ def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt
     """Line charts with bands, one row per model and one column per {column}, against layer, one curve per
     shuffle level.
 
-    Parameters
-    ----------
-    frame
-        Columns of `frames.summary` and `column`.
-    column
-        Column of the panels from left to right.
-    y_title
-        Title of the y axes; by default none, for panels of several quantities.
+    The y axes have no title by default, for panels of several quantities.
     """
     return _grid(curves(frame, y_title=y_title, keep=("model_title", column)), frame, column)
 
@@ -53,10 +44,9 @@ def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt
 def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line charts, one row per model and one column per observable, against layer, one curve per shuffle level."""
     picked = charts.legend_choice("shuffle_level")
-    panel = _lines(frame).encode(
-        color=charts.level_color(sorted(frame["shuffle_level"].unique().tolist())), opacity=charts.shown(picked)
-    )
-    return charts.chosen(_grid_of_observables(panel.add_params(picked), frame), frame["prompt"], title="prompt")
+    color = charts.level_color(sorted(frame["shuffle_level"].unique().tolist()))
+    chart = _observables(frame, picked, color=color, opacity=charts.shown(picked))
+    return charts.chosen(chart, frame["prompt"], title="prompt")
 
 
 @charts.figure("observables by prompt")
@@ -65,12 +55,9 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", nearest=True, empty=True)
     scale = alt.Scale(domain=charts.unique(frame["prompt"]), scheme="tableau10")
     color = alt.Color("prompt:N", title="prompt", scale=scale, legend=alt.Legend(columns=3))
-    panel = _lines(frame).encode(
-        color=alt.condition(hovered, color, alt.value("#cccccc")), opacity=charts.shown(hovered, 1.0, 0.4)
-    )
-    return charts.chosen(
-        _grid_of_observables(panel.add_params(hovered), frame), frame["shuffle_level"], title="S ="
-    )
+    color = alt.condition(hovered, color, alt.value("#cccccc"))
+    chart = _observables(frame, hovered, color=color, opacity=charts.shown(hovered, 1.0, 0.4))
+    return charts.chosen(chart, frame["shuffle_level"], title="S =")
 
 
 @charts.figure("effect of shuffling on the ID")
@@ -118,8 +105,8 @@ def angles(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-def _lines(frame: pd.DataFrame) -> alt.Chart:
-    return (
+def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.FacetChart:
+    panel = (
         alt.Chart(frame)
         .mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=14))
         .encode(
@@ -127,21 +114,20 @@ def _lines(frame: pd.DataFrame) -> alt.Chart:
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             detail="prompt:N",
             tooltip=charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f"),
+            **encoding,
         )
+        .add_params(picked)
     )
-
-
-def _grid_of_observables(panel: alt.Chart, frame: pd.DataFrame) -> alt.FacetChart:
     # columns of the frame become rows in the browser: the page carries a third of the text
     names = [name for name in BESIDE if name in frame]
-    return _grid(panel, frame, "observable", order=names).transform_fold(names, as_=["observable", "value"])
+    return _grid(panel, frame, "observable", names).transform_fold(names, as_=["observable", "value"])
 
 
-def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str, *, order: list[str] | None = None) -> alt.FacetChart:
+def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str, order: list[str] | None = None) -> alt.FacetChart:
     # two lines beside the panels: in one line above them a long name would push the panels apart
     lines = "split(replace(datum.label, ' (', '|('), '|')"
     name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11, labelExpr=lines)
-    faceted = panel.properties(width=_WIDTH, height=_HEIGHT).facet(
+    faceted = panel.properties(width=150, height=140).facet(
         row=alt.Row("model_title:N", sort=charts.unique(frame["model_title"]), header=name),
         column=alt.Column(f"{column}:N", sort=order or charts.unique(frame[column])),
         spacing=14,

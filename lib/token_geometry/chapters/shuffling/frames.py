@@ -4,7 +4,7 @@ import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.charts import unique
-from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, summary
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long, summary
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 
@@ -14,8 +14,8 @@ N_SINGLE = 6
 
 def losses(results: RunResults) -> pd.DataFrame:
     """Loss of each prompt that was run at every shuffle level."""
-    frame = results.shuffled["loss"].to_dataframe().reset_index()
-    return frame[["model_title", "shuffle_level", "prompt", "loss"]].round(5)
+    frame = long(results.shuffled["loss"], "loss", decimals=5)
+    return frame[["model_title", "shuffle_level", "prompt", "loss"]]
 
 
 def extremes(results: RunResults) -> pd.DataFrame:
@@ -32,54 +32,38 @@ def scales(results: RunResults, *, scales: list[int]) -> pd.DataFrame:
 def single_prompts(results: RunResults) -> pd.DataFrame:
     """Observables of the first prompts, those that were shuffled before the others.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `frames.BESIDE`.
+    Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `frames.BESIDE`.
     """
     dataset = results.observables
-    prompts = unique([*results.shuffled["prompt"].values.tolist(), *dataset["prompt"].values.tolist()])
+    prompts = unique([*results.shuffled["prompt"].values, *dataset["prompt"].values])
     dataset = dataset.sel(prompt=prompts[:N_SINGLE])
     parts = {
-        title: dataset[variable].sel(at | {"layer": FROM_ONE}).drop_vars(at)
-        for title, (variable, at) in BESIDE.items()
+        title: dataset[name].sel(at | {"layer": FROM_ONE}).drop_vars(at) for title, (name, at) in BESIDE.items()
     }
     frame = xr.Dataset(parts).to_dataframe().reset_index().dropna(subset=[*parts], how="all")
-    frame[[*parts]] = frame[[*parts]].round(4)
-    return frame[["model_title", "prompt", "shuffle_level", "layer", *parts]]
+    return frame.round(dict.fromkeys(parts, 4))[["model_title", "prompt", "shuffle_level", "layer", *parts]]
 
 
 def shuffling_effect(results: RunResults) -> pd.DataFrame:
     """Change of the ID by full shuffling, mean over prompts with its interval.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `layer`, `scale`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
+    Columns `model_title`, `layer`, `scale`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
     """
     low, high = results.extremes
-    columns = ["model_title", "layer", "scale", "mean", "low", "high", "n_prompts"]
-    if not results.is_shuffled:
-        return pd.DataFrame(columns=columns)
     dimension = results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE)
     frame = intervals.paired_difference(dimension, first=low, second=high).to_dataframe().reset_index()
-    return frame.dropna(subset="mean")[columns].round(4)
+    frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
+    return frame[["model_title", "layer", "scale", "mean", "low", "high", "n_prompts"]].round(4)
 
 
 def angles(results: RunResults) -> pd.DataFrame:
     """Distribution of the neighbor angle, mean over prompts.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `layer`, `angle` (center of the bin), and `S = 0` … with the share of the tokens at
-        each shuffle level; one row per bin that is not empty.
+    Columns `model_title`, `layer`, `angle` (center of the bin), and `S = 0` … with the share of the tokens at
+    each shuffle level; one row per bin that is not empty.
     """
     shares = results.shuffled["neighbor_angle_histogram"].sel(layer=FROM_ONE).mean("prompt")
-    columns = {
-        f"S = {level}": shares.sel(shuffle_level=level, drop=True) for level in shares["shuffle_level"].values
-    }
-    names = [*columns]
-    frame = xr.Dataset(columns).to_dataframe().reset_index()
-    frame[names] = frame[names].round(4)
-    return frame[(frame[names] > 0).any(axis=1)][["model_title", "layer", "angle", *names]]
+    levels = shares["shuffle_level"].values
+    columns = {f"S = {level}": shares.sel(shuffle_level=level, drop=True) for level in levels}
+    frame = xr.Dataset(columns).to_dataframe().reset_index().round(dict.fromkeys(columns, 4))
+    return frame[(frame[[*columns]] > 0).any(axis=1)][["model_title", "layer", "angle", *columns]]

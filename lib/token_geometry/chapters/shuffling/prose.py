@@ -8,7 +8,7 @@ from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables import catalog
+from token_geometry.observables import catalog, labelled
 from token_geometry.stats import intervals
 
 _N_LISTED = 20
@@ -37,10 +37,8 @@ def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -
 
 
 def _one_scale(results: RunResults) -> str:
-    several = results.is_shuffled and results.reference_scale > 2
-    return (
-        "" if several else "The run has one shuffle level or one scale only: no comparison of the effect by scale."
-    )
+    text = "The run has one shuffle level or one scale only: no comparison of the effect by scale."
+    return "" if results.is_shuffled and results.reference_scale > 2 else text
 
 
 @markup.unless(_one_scale)
@@ -59,14 +57,11 @@ def scale_reversal(results: RunResults, model: str, title: str) -> str:
 def effects_by_scale(results: RunResults, model: str) -> tuple[slice, xr.Dataset, xr.Dataset, xr.Dataset]:
     """Middle layers; effect of full shuffling on their mean ID at scale 2, at the reference scale, and the
     second minus the first."""
-    (low, high), at = results.extremes, results.reference_scale
-    layers = results.middle_layers(model)
+    (low, high), layers = results.extremes, results.middle_layers(model)
     dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
-    by_scale = intervals.paired_difference(dimension.sel(scale=[2, at]), first=low, second=high)
-    between = intervals.paired_difference(
-        dimension.sel(scale=at, drop=True) - dimension.sel(scale=2, drop=True), first=low, second=high
-    )
-    return layers, by_scale.sel(scale=2), by_scale.sel(scale=at), between
+    small, large = (dimension.sel(scale=scale, drop=True) for scale in (2, results.reference_scale))
+    parts = (intervals.paired_difference(part, first=low, second=high) for part in (small, large, large - small))
+    return layers, *parts
 
 
 def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
@@ -75,10 +70,10 @@ def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
     *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
     what = "changes its sign" if opposite else "has the same sign"
     verdict = f"The mean effect {what} from one scale to the other"
-    if all(each):
-        return f"{verdict}."
-    verdict += ", but an interval that holds zero leaves the sign open"
-    return f"{verdict}; that of the difference of the two effects does not hold zero." if differ else f"{verdict}."
+    if not all(each):
+        verdict += ", but an interval that holds zero leaves the sign open"
+        verdict += "; that of the difference of the two effects does not hold zero" * differ
+    return f"{verdict}."
 
 
 def _one_prompt(results: RunResults) -> str:
@@ -139,16 +134,14 @@ def effect_by_layer(results: RunResults, model: str, title: str) -> str:
 def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """Mean and most frequent bin of the neighbor angle at a layer, structured and shuffled."""
     at = results.shuffled.sel(model=model, layer=min(layer, results.last_layer(model)))
-    parts = []
+    parts, half = [], labelled.ANGLE_STEP / 2
     for level in dict.fromkeys(results.extremes):
-        shares = at["neighbor_angle_histogram"].sel(shuffle_level=level).mean("prompt")
-        mean = float(at["neighbor_angle"].sel(shuffle_level=level).mean())
-        mode = float(shares.idxmax("angle"))
-        step = float(shares["angle"][1] - shares["angle"][0]) / 2
-        share = float(shares.sel(angle=slice(60, None)).sum())
+        found = at[["neighbor_angle", "neighbor_angle_histogram"]].sel(shuffle_level=level).mean("prompt")
+        shares = found["neighbor_angle_histogram"]
+        mode, above = float(shares.idxmax("angle")), float(shares.sel(angle=slice(60, None)).sum())
         parts.append(
-            f"at $S = {level}$ the mean is {mean:.1f}°, the fullest bin {mode - step:.0f}° to "
-            f"{mode + step:.0f}°, and {share:.0%} of the angles are above 60°"
+            f"at $S = {level}$ the mean is {float(found['neighbor_angle']):.1f}°, the fullest bin "
+            f"{mode - half:.0f}° to {mode + half:.0f}°, and {above:.0%} of the angles are above 60°"
         )
     return f"{title}, layer {int(at['layer'])}: {'; '.join(parts)}."
 
@@ -156,8 +149,8 @@ def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> s
 @markup.per_model()
 def losses(results: RunResults, model: str, title: str) -> str:
     """Mean loss, structured and shuffled."""
-    loss, levels = results.shuffled["loss"].sel(model=model).mean("prompt"), results.extremes
-    first, last = (f"{float(loss.sel(shuffle_level=level)):.2f} at $S = {level}$" for level in levels)
+    means = zip(level_means(results, model, "loss"), results.extremes, strict=True)
+    first, last = (f"{mean:.2f} at $S = {level}$" for mean, level in means)
     return f"{title}: the loss goes on average from {first} to {last}."
 
 
@@ -183,7 +176,7 @@ def basis(results: RunResults) -> Markdown:
     lines = [
         f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low}$, "
-        f"{n_shuffled} of them at every shuffle level up to {high}. {_passed_over(dataset)}",
+        f"{n_shuffled} of them at every shuffle level up to {high}. {_passed_over(dataset)}"
     ]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
@@ -197,11 +190,10 @@ def basis(results: RunResults) -> Markdown:
 
 def _passed_over(dataset: xr.Dataset) -> str:
     """What the filter by length left of the texts that were examined."""
-    n_tokenizers, ids = dataset.sizes["model"], dataset["prompt"].values.tolist()
-    too_short = int(dataset.attrs["n_texts_too_short"])
-    examined = len(ids) + too_short
+    ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
+    several = dataset.sizes["model"] > 1
     return (
-        f"Of {examined} texts that were examined, {too_short or 'none'} had fewer tokens under "
-        f"{'the tokenizer of the model' if n_tokenizers == 1 else 'one of the tokenizers of the models'}. Those "
+        f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens under "
+        f"{'one of the tokenizers of the models' if several else 'the tokenizer of the model'}. Those "
         f"taken are {', '.join(f'`{key}`' for key in ids) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     )

@@ -5,9 +5,7 @@ import pandas as pd
 
 from token_geometry.chapters import charts
 
-FALSE_TRUE = ("#d55e00", "#0072b2")
-"""Colors of the labels 0 and 1."""
-
+_TWO = ("component 1", "component 2")
 _PAIRS = {"1 and 2": ("c1", "c2"), "1 and 3": ("c1", "c3"), "2 and 3": ("c2", "c3")}
 
 
@@ -18,15 +16,12 @@ def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
     pair = alt.param("components", value="1 and 2", bind=menu)
 
     def panel(part: pd.DataFrame) -> alt.Chart:
-        chosen = {  # of each axis: the column that the menu's value stands for
-            axis: " : ".join(f"components == '{name}' ? datum.{columns[i]}" for name, columns in _PAIRS.items())
-            for i, axis in enumerate("xy")
-        }
-        base = alt.Chart(part).transform_calculate(**{axis: f"{code} : 0" for axis, code in chosen.items()})
-        scale = _equal(part, ["c1", "c2", "c3"])
-        first = alt.X("x:Q", title="first of the two components", scale=scale)
-        second = alt.Y("y:Q", title="second of the two components", scale=scale)
-        return _points(base, frame, size=34).encode(x=first, y=second)
+        base = alt.Chart(part)
+        for i, axis in enumerate("xy"):  # the columns that the menu's value stands for
+            cases = (f"components == '{name}' ? datum.{columns[i]} : " for name, columns in _PAIRS.items())
+            base = base.transform_calculate(**{axis: "".join(cases) + "0"})
+        titles = [f"{place} of the two components" for place in ("first", "second")]
+        return _points(base, frame, titles, size=34, scale=_equal(part, ["c1", "c2", "c3"]))
 
     return _squares(frame, panel).add_params(pair)
 
@@ -37,17 +32,12 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.
     slider = alt.binding_range(min=0, max=int(frame["layer"].max()), step=1, name="layer ")
     shown = alt.param("shown_layer", value=initial, bind=slider)
     lookup = alt.LookupData(texts, "statement_id", ["statement", "label"])
-    # a model that has fewer layers stays at its last one
-    last = {title: int(part["layer"].max()) for title, part in frame.groupby("model_title")}
 
     def panel(part: pd.DataFrame) -> alt.Chart:
-        top = last[part["model_title"].iloc[0]]
-        base = alt.Chart(part).transform_filter(f"datum.layer == min(shown_layer, {top})")
+        # a model that has fewer layers stays at its last one
+        base = alt.Chart(part).transform_filter(f"datum.layer == min(shown_layer, {part['layer'].max()})")
         base = base.transform_lookup("statement_id", from_=lookup)
-        scale = alt.Scale(domain=[-4, 4], clamp=True)
-        return _points(base, texts, size=34).encode(
-            x=alt.X("x:Q", title="component 1", scale=scale), y=alt.Y("y:Q", title="component 2", scale=scale)
-        )
+        return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
     return _squares(frame, panel).add_params(shown)
 
@@ -59,9 +49,7 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     widest = frame.groupby("model_title")[["c1", "c2"]].transform(lambda c: c.abs().max()).max(axis=1)
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
     options = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(values=[-1, 0, 1])}
-    points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, size=18).encode(
-        x=alt.X("x:Q", title="component 1", **options), y=alt.Y("y:Q", title="component 2", **options)
-    )
+    points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, _TWO, size=18, **options)
     chart = charts.panels(points, frame, "dataset", width=250, alone=250, height=250, independent=())
     return charts.chosen(chart, frame["model_title"], title="model")
 
@@ -75,7 +63,8 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
         color=_nominal(frame, "dataset", "data set"),
         tooltip=charts.tooltip("dataset:N", "n_components:Q", "explained:Q .1%"),
     )
-    return _wide(base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18)), frame)
+    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18))
+    return charts.panels(line, frame, width=280, height=240)
 
 
 @charts.figure("accuracy")
@@ -84,19 +73,7 @@ def over_layers(
 ) -> alt.TopLevelMixin:
     """Line chart with bands: {y_title} against layer, one curve per {color_title}.
 
-    Parameters
-    ----------
-    frame
-        Columns `model_title`, `layer`, `accuracy`, `low`, `high`, `chance`, and those named by `color` and
-        `choose`.
-    color
-        Column of the curves.
-    color_title
-        Title of the legend; a click there keeps one curve.
-    y_title
-        Title of the y axis.
-    choose
-        Column, of which a menu under the chart shows one value at a time.
+    The legend keeps one curve at a click; `choose` is a column, of which a menu shows one value at a time.
     """
     picked = charts.legend_choice(color)
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=_nominal(frame, color, color_title))
@@ -110,7 +87,7 @@ def over_layers(
         tooltip=charts.tooltip(f"{color}:N", "layer:Q", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%"),
     )
     chance = alt.Chart(frame).mark_line(color="#666", strokeDash=[4, 3]).encode(x="layer:Q", y="mean(chance):Q")
-    chart = _wide(alt.layer(band, line, chance).add_params(picked), frame)
+    chart = charts.panels(alt.layer(band, line, chance).add_params(picked), frame, width=280, height=240)
     return charts.chosen(chart, frame[choose], title=charts.TITLES.get(choose, choose)) if choose else chart
 
 
@@ -129,11 +106,8 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
         color=alt.Color("accuracy:Q", title="accuracy", scale=scale, legend=alt.Legend(format=".0%")),
         tooltip=charts.tooltip("train:N", "test:N", "accuracy:Q .1%"),
     )
-    far = "abs(datum.accuracy - 0.5) > 0.3"
-    text = base.mark_text(fontSize=11).encode(
-        text=alt.Text("accuracy:Q", format=".0%"),
-        color=alt.condition(far, alt.value("white"), alt.value("black")),
-    )
+    contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
+    text = base.mark_text(fontSize=11).encode(text=alt.Text("accuracy:Q", format=".0%"), color=contrast)
     side = 200 if frame["model_title"].nunique() > 1 else 300
     chart = charts.panels(alt.layer(cells, text), frame, width=side, alone=side, height=side, independent=())
     return charts.chosen(chart, frame["probe"], title="probe")
@@ -147,25 +121,26 @@ def plane(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
     def panel(part: pd.DataFrame) -> alt.Chart:
         scale = _equal(part, ["truth", "polarity"])
-        return _points(alt.Chart(part), frame, size=30).encode(
-            x=alt.X("truth:Q", title="truth", scale=scale),
-            y=alt.Y("polarity:Q", title="truth times polarity", scale=scale),
-            shape=alt.Shape("dataset:N", title="data set", scale=alt.Scale(range=["circle", "cross"])),
-        )
+        titles = ["truth", "truth times polarity"]
+        points = _points(alt.Chart(part), frame, titles, ["truth:Q", "polarity:Q"], size=30, scale=scale)
+        shapes = alt.Scale(range=["circle", "cross"])
+        return points.encode(shape=alt.Shape("dataset:N", title="data set", scale=shapes))
 
     return _squares(frame, panel)
 
 
-def _points(base: alt.Chart, frame: pd.DataFrame, *, size: int) -> alt.Chart:
+def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *, size: int, **options):
     labels = sorted(set(frame["label"]), key=lambda label: (len(label), label))
     if set(labels) == {"false", "true"}:
-        scale = alt.Scale(domain=["false", "true"], range=list(FALSE_TRUE))
+        scale = alt.Scale(domain=["false", "true"], range=["#d55e00", "#0072b2"])
     else:
         scale = alt.Scale(domain=labels, scheme="tableau10" if len(labels) <= 10 else "category20")
     return base.mark_point(size=size, filled=True, opacity=0.65).encode(
         color=alt.Color("label:N", title="label", scale=scale),
         # the text of a statement may be anything: tooltips show it, and nothing makes a page of it
         tooltip=charts.tooltip("statement:N", "label:N"),
+        x=alt.X(axes[0], title=titles[0], **options),
+        y=alt.Y(axes[1], title=titles[1], **options),
     )
 
 
@@ -189,7 +164,3 @@ def _nominal(frame: pd.DataFrame, column: str, title: str) -> alt.Color:
     palette = [*charts.MODEL_COLORS, "#555555", "#a0a0a0", *charts.LEVEL_COLORS]
     # more columns would go beyond the width of the text
     return charts.color(frame, column, title, palette=palette, legend=alt.Legend(columns=4))
-
-
-def _wide(chart: alt.TopLevelMixin, frame: pd.DataFrame) -> alt.FacetChart:
-    return charts.panels(chart, frame, width=280, height=240)

@@ -18,21 +18,18 @@ _LARGEST = 600
 """Points of a panel that a page carries; of more, so many are shown."""
 
 
-_Parts = Callable[[xr.Dataset], Iterator[pd.DataFrame]]
-
-
-def _of_all(*columns: str) -> Callable[[_Parts], Callable[[TruthResults], pd.DataFrame]]:
+def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.DataFrame]]:
     """Decorator of functions that yield frames of one dataset: of all models of the results, one frame."""
 
-    def decorate(parts_of: _Parts) -> Callable[[TruthResults], pd.DataFrame]:
+    def decorate(parts_of: Callable[[xr.Dataset], Iterator[pd.DataFrame]]):
         @wraps(parts_of)
         def frame(results: TruthResults) -> pd.DataFrame:
-            parts = [
-                part.assign(model_title=dataset.attrs["model_title"])
-                for dataset in results.datasets
-                for part in parts_of(dataset)
-            ]
-            return pd.concat(parts, ignore_index=True)[[*columns]] if parts else pd.DataFrame(columns=columns)
+            parts = []
+            for dataset in results.datasets:
+                parts += [part.assign(model_title=dataset.model_title) for part in parts_of(dataset)]
+            found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            # a probe that does not apply has no accuracy
+            return found[[*columns]].dropna()
 
         return frame
 
@@ -42,9 +39,9 @@ def _of_all(*columns: str) -> Callable[[_Parts], Callable[[TruthResults], pd.Dat
 @_of_all("model_title", "label", "statement", "c1", "c2", "c3")
 def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     """Statements of the first data set on the three leading components of the drawn layer."""
-    scores = dataset["layer_projection"].sel(layer=dataset.attrs["layer"]).values
-    frame = statement_frame(dataset).assign(c1=scores[:, 0], c2=scores[:, 1], c3=scores[:, 2])
-    yield frame[frame["dataset"] == dataset.attrs["basis"]].head(_LARGEST)
+    c1, c2, c3 = dataset["layer_projection"].sel(layer=dataset.attrs["layer"]).values.T[:3]
+    frame = statement_frame(dataset).assign(c1=c1, c2=c2, c3=c3)
+    yield frame.iloc[_shown(dataset, dataset.attrs["basis"])]
 
 
 def emergence_frames(results: TruthResults) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -99,13 +96,9 @@ def separation_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
         yield _curve(dataset, i, *(dataset[f"separation{end}"].values[i] for end in ("", "_low", "_high")))
 
 
-def probe_frame(results: TruthResults) -> pd.DataFrame:
-    """Accuracy over layers of every probe and baseline on every data set, with intervals."""
-    return _probes(results).dropna(subset="accuracy")
-
-
 @_of_all("model_title", "dataset", "probe", "layer", "accuracy", "low", "high", "chance")
-def _probes(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+def probe_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Accuracy over layers of every probe and baseline on every data set, with intervals."""
     sizes = pd.Series(dataset["dataset"].values).value_counts()
     for i, name in enumerate(dataset["dataset_name"].values):
         for j, probe in enumerate(dataset["probe"].values):
@@ -136,14 +129,11 @@ def plane_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 def statement_frame(dataset: xr.Dataset) -> pd.DataFrame:
     """Columns `dataset`, `label` in words, and `statement`."""
-    words = {"0": "false", "1": "true"}
-    binary = dict(zip(dataset["dataset_name"].values, dataset["n_classes"].values == 2, strict=True))
-    names, labels = (dataset[variable].values.astype(str) for variable in ("dataset", "label_name"))
-    spelled = [
-        words.get(label, label) if binary[name] else label for name, label in zip(names, labels, strict=True)
-    ]
-    texts = dataset["statement_text"].values.astype(str)
-    return pd.DataFrame({"dataset": names, "label": spelled, "statement": texts})
+    columns = {"dataset": "dataset", "label": "label_name", "statement": "statement_text"}
+    frame = pd.DataFrame({column: dataset[name].values.astype(str) for column, name in columns.items()})
+    binary = frame["dataset"].isin(dataset["dataset_name"].values[dataset["n_classes"].values == 2])
+    words = frame["label"].replace({"0": "false", "1": "true"})
+    return frame.assign(label=frame["label"].where(~binary, words))
 
 
 def _shown(dataset: xr.Dataset, name: str) -> np.ndarray:

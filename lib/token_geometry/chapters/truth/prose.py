@@ -10,12 +10,10 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import interval
-from token_geometry.chapters.performance.results import read_benchmark
+from token_geometry.chapters.performance.results import COMMANDS, read_benchmark
 from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
-
-_COMMAND = "python lib/benchmarks/truth.py"
 
 N_SHOWN = 1
 """Statements of each data set and label whose tokens are shown."""
@@ -50,8 +48,8 @@ def tokens(results: TruthResults) -> Markdown:
         frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
         for _, part in frame.groupby(["dataset", "label"], sort=False):
             for entry in part.head(N_SHOWN).itertuples():
-                cells = (entry.statement, entry.dataset, entry.label)
-                rows.append([*map(escaped, cells), f"{escaped(repr(entry.token))}"])
+                cells = (entry.statement, entry.dataset, entry.label, repr(entry.token))
+                rows.append([*map(escaped, cells)])
     if not rows:
         return Markdown("No statements were read.")
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
@@ -66,11 +64,9 @@ def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     top = int(values.argmax())
     # one layer of many lies above chance by accident: what counts is from where on all do
     above = len(low) - int(np.cumprod((low > chance)[::-1]).sum())
-    onset = (
-        f"from layer {above} on its interval lies above chance"
-        if above < len(low)
-        else "at the last layer its interval does not lie above chance"
-    )
+    onset = f"from layer {above} on its interval lies above chance"
+    if above == len(low):
+        onset = "at the last layer its interval does not lie above chance"
     return (
         f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
         f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); {onset}."
@@ -83,8 +79,8 @@ def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
     at, found = dataset.sel(layer=dataset.attrs["layer"]).isel(dataset=0), []
     for probe, name in probes.TITLES.items():
-        ends = (float(at[f"probe_accuracy{end}"].sel(probe=probe)) for end in ("", "_low", "_high"))
-        accuracy, low, high = ends
+        one = at.sel(probe=probe)
+        accuracy, low, high = (float(one[f"probe_accuracy{end}"]) for end in ("", "_low", "_high"))
         if np.isfinite(accuracy):
             found.append(f"{name} {accuracy:.0%} ({interval(low, high, '.0%')})")
     for variable, name in BASELINES.items():
@@ -107,8 +103,7 @@ def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str |
     other = ~np.eye(transfer.shape[-1], dtype=bool)
     found = []
     for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
-        values = matrix[other]
-        values = values[np.isfinite(values)]
+        values = matrix[other & np.isfinite(matrix)]
         if len(values):
             ends = interval(values.min(), values.max(), ".0%")
             found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
@@ -119,13 +114,12 @@ def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str |
 def costs(results: TruthResults, *, folder: Path | None = None) -> Markdown:
     """What the statements of each model took, and what the benchmark says of other ways to read them."""
     lines = [
-        f"{title}: {dataset.attrs['n_statements']} statements took {dataset.attrs['seconds_forward']:.0f} s to "
-        f"load the blocks and read them, and the rest, the untrained model included, "
-        f"{dataset.attrs['seconds_probes']:.0f} s."
+        f"{title}: {dataset.n_statements} statements took {dataset.seconds_forward:.0f} s to load the blocks and "
+        f"read them, and the rest, the untrained model included, {dataset.seconds_probes:.0f} s."
         for dataset, title in results.models
     ]
-    found = read_benchmark("truth-cpu", _COMMAND, _benchmark, folder=folder)
-    missing = f"There is no result of the benchmark: `{_COMMAND}` makes it."
+    found = read_benchmark("truth-cpu", _benchmark, folder=folder)
+    missing = f"There is no result of the benchmark: `{COMMANDS['truth-cpu']}` makes it."
     return markup.bullets([*lines, _benchmark(found) if found else missing])
 
 

@@ -1,18 +1,16 @@
 """The truth results of a run, or of one request, and the parameters that ask for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.chapters.markup import escaped
-from token_geometry.models import blocks, loading, sources
+from token_geometry.models import sources
+from token_geometry.requests import sizes
 from token_geometry.requests.truth import Truth
 from token_geometry.runs import declaration, results
-
-OUTPUT = "data/results/truth.nc"
-"""File of the dataset where a request names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class TruthParameters:
     """Torch device."""
 
     output: str = ""
-    """File of the dataset; empty: `OUTPUT`."""
+    """File of the dataset; empty: `data/results/truth.nc`."""
 
     last_layer: int | None = None
     """Last layer of the curves over layers, up to which the blocks are loaded; None: `layer`."""
@@ -53,29 +51,23 @@ class TruthParameters:
     @property
     def is_request(self) -> bool:
         """Whether anything but the run is given."""
-        return any(
-            getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("run", "datasets")
-        ) or (len(self.datasets) > 0)
+        return replace(self, datasets=tuple(self.datasets)) != TruthParameters(run=self.run)
 
     def request(self) -> Truth:
         """What to compute."""
         run = declaration.load(self.run)
         declared = {one.model: one for one in results.requests(run, Truth)}
         model = self.model or next(iter(declared), run.models[0])
-        same = declared.get(model)
-        layer = self.layer
+        same, layer = declared.get(model), self.layer
         if layer is None:
-            layer = same.layer if same else _depth(model) // 2
+            layer = same.layer if same else sizes.last_layer(sources.resolve(model)) // 2
         some = same or next(iter(declared.values()), None)
         return Truth(
             model=model,
             layer=layer,
-            last_layer=self.last_layer,
-            datasets=list(self.datasets) or (list(some.datasets) if some else ["cities"]),
-            n_statements=self.n_statements,
-            seed=self.seed,
-            device=self.device,
-            output=self.output or OUTPUT,
+            datasets=list(self.datasets or (some.datasets if some else ["cities"])),
+            **{name: getattr(self, name) for name in ("last_layer", "n_statements", "seed", "device")},
+            output=self.output or "data/results/truth.nc",
         )
 
 
@@ -115,25 +107,16 @@ def open_results(chosen: TruthParameters) -> TruthResults:
         return TruthResults(datasets=(truth.measure(chosen.request()),), notes=())
     run = declaration.load(chosen.run)
     found, notes = [], []
-    for result in results.steps(run):
-        if not isinstance(result.request, Truth):
-            continue
-        if result.is_fresh():
-            found.append(store.read(result.path))
-        else:
-            state = "stale or damaged" if result.path.is_file() else "missing"
-            notes.append(
-                f"The truth results of {result.request.model} are {state}: "
-                f"`python -m token_geometry run {run.name}`."
-            )
+    for step in results.steps(run):
+        if isinstance(step.request, Truth) and step.is_fresh():
+            found.append(store.read(step.path))
+        elif isinstance(step.request, Truth):
+            state = "stale or damaged" if step.path.is_file() else "missing"
+            way = f"`python -m token_geometry run {run.name}`"
+            notes.append(f"The truth results of {step.request.model} are {state}: {way}.")
     if not found and not notes:
         notes.append(
             f"Run {run.name} declares no statements, so this chapter has no results: add the key `truth` to "
             f"data/runs/{run.name}.yml."
         )
     return TruthResults(datasets=tuple(found), notes=tuple(notes))
-
-
-def _depth(model: str) -> int:
-    source = sources.resolve(model)
-    return source.shape.get("layers") or blocks.depth(loading.load_config(source))

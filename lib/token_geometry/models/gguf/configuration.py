@@ -7,6 +7,7 @@ refused by its name. Meanings are those of the GGUF specification
 """
 
 import math
+from collections import UserDict
 from pathlib import Path
 
 from token_geometry.base.errors import InputError
@@ -45,19 +46,21 @@ _HARMLESS = {
 _CHECKED_HERE = {"attention.key_length", "rope.dimension_count", "rope.freq_base"}
 """Keys that transformers takes for what they are not in every family."""
 
+_SCALING = (
+    "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+)  # fmt: skip
+"""Keys of the scaling of the rotary embedding; the first three say that there is none."""
+
+_FACTORS = ("rope_freqs.", "rope_factors_")
+"""Beginnings of tensors that scale the rotary embedding."""
+
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
 _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 
 
 def read(path: Path, head: Header):
-    """The configuration of the model in a GGUF file, a transformers `PreTrainedConfig`.
-
-    Parameters
-    ----------
-    path
-        The file.
-    head
-        Its header.
+    """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`.
 
     Raises
     ------
@@ -77,16 +80,13 @@ class _Keys:
     """The keys of a file that transformers leaves, which are taken one by one."""
 
     def __init__(self, path: Path, head: Header, config):
-        self.path, self.config = path, config
+        self.path, self.config, self.tensors = path, config, head.tensors
         self.architecture = head.metadata["general.architecture"]
-        self.tensors = head.tensors
-        self.values = {
-            key.removeprefix(f"{self.architecture}."): value
-            for key, value in head.metadata.items()
-            if not key.startswith(_NO_NUMBERS)
-        }
-        for key in _read_by_transformers(self.architecture, head, config) - _CHECKED_HERE:
-            self.values.pop(key, None)
+        read = _read_by_transformers(self.architecture, head, config) - _CHECKED_HERE
+        named = {key.removeprefix(f"{self.architecture}."): key for key in head.metadata}
+        left = {name for name, key in named.items() if not key.startswith(_NO_NUMBERS)} - read
+        self.values = {name: head.metadata[key] for name, key in named.items() if name in left}
+        self.take = self.values.pop
 
     def apply(self) -> None:
         """Apply what is left to the configuration, and refuse the rest."""
@@ -98,28 +98,18 @@ class _Keys:
         self._layer_types()
         if hasattr(self.config, "rope_parameters"):
             self._rope()
-        for key, value in list(self.values.items()):
-            if not (self._attribute(key, value) or self._changes_nothing(key, value)):
+        for key, value in self.values.items():
+            names = [name for name in _ATTRIBUTES.get(key, ()) if hasattr(self.config, name)]
+            # Qwen has the attribute and leaves it alone unless another one is set
+            if names and not (key == "attention.sliding_window" and hasattr(self.config, "use_sliding_window")):
+                setattr(self.config, names[0], value)
+            elif not self._changes_nothing(key, value):
                 raise self.unused(key)
-
-    def take(self, key: str, default=None):
-        """A value, which is accounted for from now on."""
-        return self.values.pop(key, default)
 
     def unused(self, key: str) -> InputError:
         """The error for a key that the model would not use."""
-        if key in self.tensors:
-            return _unused(self.path, key)
         value = self.values[key]
         return _unused(self.path, f"{self.architecture}.{key}" + ("" if value is None else f" = {value}"))
-
-    def _attribute(self, key: str, value) -> bool:
-        names = [name for name in _ATTRIBUTES.get(key, ()) if hasattr(self.config, name)]
-        # Qwen has the attribute and leaves it alone unless another one is set
-        if not names or key == "attention.sliding_window" and hasattr(self.config, "use_sliding_window"):
-            return False
-        setattr(self.config, names[0], value)
-        return True
 
     def _changes_nothing(self, key: str, value) -> bool:
         if key in _HARMLESS:
@@ -132,12 +122,12 @@ class _Keys:
         length = self.take("attention.key_length", width)
         if length != (getattr(config, "head_dim", None) or width):
             config.head_dim = length
-        if self.values.get("attention.value_length", length) == length:
+        if self.values.get("attention.value_length") == length:
             self.take("attention.value_length")
         scale = self.values.get("attention.scale")
         if hasattr(config, "query_pre_attn_scalar"):
             if (self.architecture, config.num_hidden_layers) in _GEMMA_27B:
-                config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+                config.query_pre_attn_scalar = width
             if scale and math.isclose(divisor := round(scale**-2), scale**-2, rel_tol=1e-5):
                 config.query_pre_attn_scalar = divisor
                 self.take("attention.scale")
@@ -156,38 +146,31 @@ class _Keys:
         config, rope = self.config, self.config.rope_parameters
         nested = "full_attention" in rope
         main = rope["full_attention"] if nested else rope
-        has_main = not nested or "full_attention" in config.layer_types
         if "rope.freq_base" in self.values:
             main["rope_theta"] = self.take("rope.freq_base")
         if nested and "rope.freq_base_swa" in self.values:
             rope["sliding_attention"]["rope_theta"] = self.take("rope.freq_base_swa")
-        self._rotary_width(main)
-        scaling = self._scaling()
-        if scaling:
-            if not has_main:
-                raise self.unused("rope.scaling.factor")
-            for key in [key for key in self.values if key in _SCALING]:
-                self.take(key)
-            main |= scaling
-
-    def _rotary_width(self, rope: dict) -> None:
-        config = self.config
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         turned = self.values.get("rope.dimension_count")
-        if turned and "partial_rotary_factor" in rope:
-            rope["partial_rotary_factor"] = self.take("rope.dimension_count") / width
+        if turned and "partial_rotary_factor" in main:
+            main["partial_rotary_factor"] = self.take("rope.dimension_count") / width
         elif turned == width:
             self.take("rope.dimension_count")
+        scaling = self._scaling()
+        if scaling and nested and "full_attention" not in config.layer_types:
+            raise self.unused("rope.scaling.factor")
+        for key in _SCALING if scaling else _SCALING[:3]:
+            self.take(key, None)
+        main |= scaling
 
     def _scaling(self) -> dict:
         """Scaling of the rotary embedding in transformers' words; nothing, where there is none."""
-        factors = [name for name in self.tensors if name.startswith(("rope_freqs.", "rope_factors_"))]
+        said = {key.rpartition(".")[2]: self.values[key] for key in _SCALING if key in self.values}
         # llama.cpp takes a factor without a type for a linear one
-        kind = self.values.get("rope.scaling.type", "linear")
-        factor = self.values.get("rope.scaling.factor") or self.values.get("rope.scale_linear") or 1.0
-        attention = self.values.get("rope.scaling.attn_factor", 1.0)
-        original = self.values.get("rope.scaling.original_context_length") or self.config.max_position_embeddings
-        if factors:
+        kind, factor = said.get("type", "linear"), said.get("factor") or said.get("scale_linear") or 1.0
+        attention = said.get("attn_factor", 1.0)
+        original = said.get("original_context_length") or self.config.max_position_embeddings
+        if factors := [name for name in self.tensors if name.startswith(_FACTORS)]:
             return self._factors(factors, original, attention)
         if kind == "linear" and factor != 1.0:
             return {"rope_type": "linear", "factor": factor}
@@ -196,15 +179,12 @@ class _Keys:
                 "rope_type": "yarn",
                 "factor": factor,
                 "original_max_position_embeddings": original,
-                "beta_fast": self.values.get("rope.scaling.yarn_beta_fast", 32.0),
-                "beta_slow": self.values.get("rope.scaling.yarn_beta_slow", 1.0),
-                "attention_factor": self.values.get("rope.scaling.attn_factor", 1.0)
-                * (0.1 * math.log(factor) + 1),
+                "beta_fast": said.get("yarn_beta_fast", 32.0),
+                "beta_slow": said.get("yarn_beta_slow", 1.0),
+                "attention_factor": attention * (0.1 * math.log(factor) + 1),
             }
         if kind not in ("none", "linear"):
             raise self.unused("rope.scaling.type")
-        for key in ("rope.scaling.type", "rope.scaling.factor", "rope.scale_linear"):
-            self.take(key)
         return {}
 
     def _factors(self, names: list[str], original: int, attention: float) -> dict:
@@ -212,29 +192,17 @@ class _Keys:
         import gguf
 
         if "full_attention" in self.config.rope_parameters:
-            raise self.unused(names[0])
+            raise _unused(self.path, names[0])
         found = {t.name: t.data.tolist() for t in gguf.GGUFReader(self.path).tensors if t.name in names}
         long = next(found[name] for name in names if "short" not in name)
-        short = next((found[name] for name in names if "short" in name), long)
         self.config.original_max_position_embeddings = original
         return {
             "rope_type": "longrope",
             "long_factor": long,
-            "short_factor": short,
+            "short_factor": next((found[name] for name in names if "short" in name), long),
             "original_max_position_embeddings": original,
             "attention_factor": attention,
         }
-
-
-_SCALING = {
-    "rope.scale_linear",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scaling.original_context_length",
-    "rope.scaling.attn_factor",
-    "rope.scaling.yarn_beta_fast",
-    "rope.scaling.yarn_beta_slow",
-}
 
 
 def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
@@ -243,30 +211,20 @@ def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
     from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
     if architecture in GGUF_CONFIG_ARCHS:
-        seen = _Seen(head.metadata)
-        GGUF_CONFIG_ARCHS[architecture](seen, tuple(head.tensors))
-        return {key.removeprefix(f"{architecture}.") for key in seen.keys_read}
+        seen: set[str] = set()
+
+        class Seen(UserDict):
+            def __getitem__(self, key):
+                seen.add(key.removeprefix(f"{architecture}."))
+                return super().__getitem__(key)
+
+        GGUF_CONFIG_ARCHS[architecture](Seen(head.metadata), tuple(head.tensors))
+        return seen
     names = {architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")}
     mapping = next((GGUF_CONFIG_MAPPING[name] for name in names if name in GGUF_CONFIG_MAPPING), {})
     # others become attributes that nobody asks for
     known = type(config)().to_dict().keys() | config.attribute_map.keys()
     return {key for key, attribute in mapping.items() if attribute in known}
-
-
-class _Seen(dict):
-    """Metadata that remember which of them were read."""
-
-    def __init__(self, values: dict):
-        super().__init__(values)
-        self.keys_read: set[str] = set()
-
-    def __getitem__(self, key):
-        self.keys_read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key, default=None):
-        self.keys_read.add(key)
-        return super().get(key, default)
 
 
 def _unused(path: Path, what: str) -> InputError:
@@ -290,6 +248,6 @@ def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
     processor = reader.TENSOR_PROCESSORS.get(architecture, reader.TensorProcessor)(config=config.to_dict())
     used = reader.get_gguf_hf_weights_map(sketch, processor).keys() | {"output.weight"}
     for name in head.tensors:
-        applied = name.startswith(("rope_freqs.", "rope_factors_")) and "rope_type" in str(config.rope_parameters)
+        applied = name.startswith(_FACTORS) and "rope_type" in str(config.rope_parameters)
         if not applied and name not in used and name.removesuffix(".weight") not in used:
             raise _unused(path, name)

@@ -8,20 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from token_geometry.base import project
-from token_geometry.base.errors import InputError
 from token_geometry.models import families
 from token_geometry.models.gguf import configuration, header, tokenizers
 
-if TYPE_CHECKING:
-    import torch
-
 CONVERSION = 3
 """Version of the dequantized copies in the cache; a new one makes them anew."""
-
-_LONG = 4096  # entries of an array that only a vocabulary has
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -34,12 +27,7 @@ def place(sha256: str) -> Path:
 def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
-    Parameters
-    ----------
-    sha256
-        Checksum of the file.
-    fetch
-        Returns the path of the file; it may put the file into the folder that it is given.
+    `fetch` returns the path of the file; it may put the file into the folder that it is given.
 
     Raises
     ------
@@ -65,15 +53,11 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
 
 @functools.lru_cache(maxsize=4)
 def read_tokenizer(kept: Path):
-    """The tokenizer of a directory that `folder` made, which belongs to a checksum and so never changes.
+    """The tokenizer of a directory that `folder` made, a transformers `PreTrainedTokenizerFast`.
 
     `AutoTokenizer` takes `tokenizer.json` apart and builds the tokenizer of the model's family from
     its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a
     tokenizer, so it holds all that decides a token id: it is read as it is.
-
-    Returns
-    -------
-    transformers.PreTrainedTokenizerFast
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -84,7 +68,7 @@ def read_tokenizer(kept: Path):
 
 def read_config(gguf: Path):
     """The configuration of a GGUF file, without dequantizing it; raises as `folder`."""
-    with _readable_errors(gguf), _header_read_once():
+    with header.readable_errors(gguf), _header_read_once():
         return configuration.read(gguf, header.read(gguf))
 
 
@@ -92,7 +76,7 @@ def _dequantize(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _readable_errors(gguf), _header_read_once():
+    with header.readable_errors(gguf), _header_read_once():
         head = header.read(gguf)
         tokenizers.check(gguf, head)
         config = configuration.read(gguf, head)
@@ -104,15 +88,15 @@ def _dequantize(gguf: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
     # transformers refuses to save a model that came from GGUF, although its
     # weights are plain float32 by now: so the two files are written here.
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    (target / "config.json").write_text(json.dumps(config, indent=1, default=str))
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    weights = {name: weight for name, weight in model.state_dict().items() if name not in tied}
+    described = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    (target / "config.json").write_text(json.dumps(described, indent=1, default=str))
+    weights = model.state_dict()
+    if model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
     _save(weights, target / "model.safetensors")
 
 
-def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+def _save(weights: dict, path: Path) -> None:
     """Write float32 tensors as safetensors, in the order of the network.
 
     `safetensors` itself sorts them by name, so that block 10 lies before block 2: then a part of the model is
@@ -132,44 +116,17 @@ def _save(weights: "dict[str, torch.Tensor]", path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _readable_errors(gguf: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"GGUF file {gguf} could not be read ({reason}): it is cut short, damaged or of an "
-            "architecture that transformers does not read from GGUF"
-        ) from None
-
-
-@contextlib.contextmanager
 def _header_read_once() -> Iterator[None]:
-    """Keep what the `gguf` package finds in a header between the calls that ask for it, but no vocabulary.
+    """Keep what `header.Reader` finds between the calls that ask for it.
 
-    transformers opens the file anew for the tokenizer, the configuration and the weights, and each time has
-    `gguf` make an array of every entry of the vocabulary, which takes tens of seconds for the 262,144 of
-    Gemma. It needs their number only: the tokenizer is made with another reader. It also builds the map of
-    the tensors' names once for every module of the model.
+    transformers opens the file anew for the tokenizer, the configuration and the weights, and each time has `gguf`
+    make an array of every entry of the vocabulary, which takes tens of seconds for the 262,144 of Gemma. It needs
+    their number only. It also builds the map of the tensors' names once for every module of the model.
     """
     import gguf
-    import numpy as np
-
-    class Reader(gguf.GGUFReader):
-        def _get_field_parts(self, orig_offs, raw_type):
-            if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
-                kind, length, size = header.array(self.data, orig_offs)
-                if length > _LONG:
-                    types = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType(kind)]
-                    # the number of tokens is the size of the vocabulary; nobody asks for that of their scores
-                    n_kept = length if types[1] == gguf.GGUFValueType.STRING else 0
-                    return size, [np.zeros(1, np.uint8)], [0] * n_kept, types
-            return super()._get_field_parts(orig_offs, raw_type)
 
     originals = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(Reader), functools.cache(originals[1])
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(header.Reader), functools.cache(originals[1])
     try:
         yield
     finally:

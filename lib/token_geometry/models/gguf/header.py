@@ -1,27 +1,20 @@
-"""Headers of GGUF files: what a file holds, and whether all of it is there, without reading weights.
+"""Headers of GGUF files: what a file holds, and whether all of it is there, without reading weights."""
 
-The reader of the package `gguf` makes an array of every entry of the vocabulary, which takes 4 to 14 s;
-here the vocabulary is stepped over. The layout is that of the GGUF specification, versions 2 and 3
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
-"""
-
+import contextlib
 import functools
-import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import gguf
+import numpy as np
+
 from token_geometry.base.errors import InputError
 
-VERSIONS = (2, 3)
-"""Versions of the format whose headers are laid out as read here."""
-
-_ALIGNMENT = 32  # of the tensors, where the file names no other
-_STRING, _ARRAY = 8, 9
 _SHORT = 1024  # entries of an array that is kept: one per block at most
-# Type of a value → format of `struct`, little-endian
-_SCALARS: dict[int, str] = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
 
 
 @dataclass(frozen=True)
@@ -29,7 +22,7 @@ class Header:
     """What a GGUF file says of its model."""
 
     metadata: dict
-    """Metadata by key; of arrays the short ones of numbers, None for those that were stepped over."""
+    """Metadata by key; of arrays the short ones of numbers, None for the others."""
 
     tensors: dict[str, tuple[int, ...]]
     """Tensors by name: their shapes as GGUF has them, fastest dimension first."""
@@ -43,6 +36,21 @@ class Header:
             "vocabulary": self.tensors["token_embd.weight"][1],
             "parameters": sum(map(prod, self.tensors.values())),
         }
+
+
+@contextlib.contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turn whatever the readers of a GGUF file stumble over into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"GGUF file {path} could not be read ({reason}): it is cut short, damaged, of another format or of an "
+            "architecture that transformers does not read from GGUF; take the whole file, or transformers' format"
+        ) from None
 
 
 def read(path: Path) -> Header:
@@ -59,97 +67,57 @@ def read(path: Path) -> Header:
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, size: int, changed: int) -> Header:
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            head = _Cursor(content).header()
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise InputError(
-            f"GGUF file {path} could not be read ({str(error) or type(error).__name__}): it is cut short, damaged "
-            "or of another format; take the whole file"
-        ) from None
-    n_parts, number = head.metadata.get("split.count", 1), head.metadata.get("split.no", 0) + 1
+    with readable_errors(path):
+        reader = Reader(path)
+        metadata: dict = {
+            key: _value(field) for key, field in reader.fields.items() if not key.startswith("GGUF.")
+        }
+    n_parts, number = metadata.get("split.count", 1), metadata.get("split.no", 0) + 1
     if n_parts > 1:
         first = path.name.replace(f"{number:05d}-of", "00001-of")
         raise InputError(
             f"GGUF file {path} is part {number} of {n_parts} of a model: merge them with llama.cpp's "
             f"'llama-gguf-split --merge {first} merged.gguf' and give merged.gguf"
         )
-    return head
+    return Header(metadata, {tensor.name: tuple(tensor.shape.tolist()) for tensor in reader.tensors})
 
 
-def array(content, place: int) -> tuple[int, int, int]:
-    """Type of the entries, number of entries and bytes of the array at a place of a little-endian file."""
-    cursor = _Cursor(content, place)
-    kind, length = cursor.number("I"), cursor.number("Q")
-    cursor.place = place
-    cursor.value(_ARRAY)
-    return kind, length, cursor.place - place
+def _value(field):
+    if field.types[0] != _ARRAY or len(field.types) == 2 and field.types[1] != _STRING and field.data:
+        return field.contents()
+    return None if field.types[1:] else []
 
 
-class _Cursor:
-    """A place in a file that moves on with what is read."""
+class Reader(gguf.GGUFReader):
+    """The reader of the package `gguf`, which makes no array of a vocabulary, and sees a file that is cut short.
 
-    def __init__(self, content, place: int = 0):
-        self.content = content
-        self.place = place
+    Arrays of every entry of the vocabulary take 4 to 14 s; here they are stepped over, in the layout of the GGUF
+    specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+    """
 
-    def header(self) -> Header:
-        if self.content[:4] != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
-        self.place = 4
-        version = self.number("I")
-        if version not in VERSIONS:
-            raise ValueError(f"its version is {version}, not {' or '.join(map(str, VERSIONS))}")
-        n_tensors, n_entries = self.number("Q"), self.number("Q")
-        metadata = {}
-        for _ in range(n_entries):
-            key = self.string()
-            metadata[key] = self.value(self.number("I"))
-        tensors, ends = {}, [0]
-        for _ in range(n_tensors):
-            name = self.string()
-            tensors[name] = tuple(self.number("Q") for _ in range(self.number("I")))
-            kind, offset = self.number("I"), self.number("Q")
-            ends.append(offset + _n_bytes(tensors[name], kind))
-        alignment = metadata.get("general.alignment", _ALIGNMENT)
-        needed = -(-self.place // alignment) * alignment + max(ends)
-        if needed > len(self.content):
-            raise ValueError(f"it has {len(self.content)} of {needed} bytes")
-        return Header(metadata, tensors)
-
-    def number(self, kind: str):
-        (value,) = struct.unpack_from(f"<{kind}", self.content, self.place)
-        self.place += struct.calcsize(f"<{kind}")
-        return value
-
-    def string(self) -> str:
-        length = self.number("Q")
-        self.place += length
-        return self.content[self.place - length : self.place].decode("utf-8")
-
-    def value(self, kind: int):
-        """A scalar, a string or a short array of scalars; None for another array, which is stepped over."""
+    def _get_field_parts(self, orig_offs, raw_type):
+        if self.byte_order != "I":
+            raise ValueError("its numbers are big-endian")
+        if raw_type != _ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
+        content, place = self.data.data, orig_offs + 12
+        kind, length = struct.unpack_from("<IQ", content, orig_offs)
+        if length <= _SHORT or kind == _ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
         if kind == _STRING:
-            return self.string()
-        if kind != _ARRAY:
-            return self.number(_SCALARS[kind])
-        kind, length = self.number("I"), self.number("Q")
-        if kind in _SCALARS and length <= _SHORT:
-            return [self.number(_SCALARS[kind]) for _ in range(length)]
-        if kind in _SCALARS:
-            self.place += length * struct.calcsize(f"<{_SCALARS[kind]}")
-            return None
-        for _ in range(length):  # strings, or arrays, each of its own length
-            if kind == _STRING:
-                n_bytes = self.number("Q")
-                self.place += n_bytes
-            else:
-                self.value(kind)
-        return None
+            for _ in range(length):
+                place += 8 + struct.unpack_from("<Q", content, place)[0]
+        else:
+            place += length * np.dtype(self.gguf_scalar_to_np[gguf.GGUFValueType(kind)]).itemsize
+        # transformers takes the number of tokens for the size of the vocabulary; nobody asks for that of scores
+        n_kept = length if kind == _STRING else 0
+        return place - orig_offs, [np.zeros(1, np.uint8)], [0] * n_kept, [_ARRAY, gguf.GGUFValueType(kind)]
 
-
-def _n_bytes(shape: tuple[int, ...], kind: int) -> int:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    n_weights, n_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-    return prod(shape) // n_weights * n_bytes
+    def _build_tensors(self, start_offs, fields):
+        needed = 0
+        for *_, shape, kind, offset in (field.parts for field in fields):
+            n_weights, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind[0])]
+            needed = max(needed, start_offs + int(offset[0]) + prod(shape.tolist()) // n_weights * n_bytes)
+        if needed > len(self.data):
+            raise ValueError(f"it has {len(self.data)} of {needed} bytes")
+        super()._build_tensors(start_offs, fields)

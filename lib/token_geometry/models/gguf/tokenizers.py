@@ -39,10 +39,6 @@ def _split(*patterns: str, digits: bool = False):
     return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _single_digits():
-    return _gpt2(pre_tokenizers.Digits(individual_digits=True))
-
-
 def _falcon():
     rule = _gpt2(pre_tokenizers.Punctuation("contiguous"))
     digits = [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Split(Regex("[0-9]{3}"), "isolated")]
@@ -55,7 +51,7 @@ _SEED = _QWEN2.replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}\r\n]+")
 
 _RULES: dict[str, Callable] = {
     "gpt-2": _gpt2,
-    "smollm": _single_digits,
+    "smollm": lambda: _gpt2(pre_tokenizers.Digits(individual_digits=True)),
     "llama-bpe": lambda: _split(_CL100K),
     "qwen2": lambda: _split(_QWEN2),
     "qwen35": lambda: _split(_QWEN35),
@@ -67,12 +63,14 @@ _RULES: dict[str, Callable] = {
     "bloom": lambda: _split(r" ?[^(\s|.,!?…。，、।۔،)]+"),
 }
 
+_WHOLE_WORDS = ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "llama-bpe", "tekken")
+"""Families that take a word which is a token as it is, whatever the merges say."""
+
 _NAMES = {name: name for name in _RULES} | {
     # a file that names no rule is read as transformers reads it
     **dict.fromkeys(("default", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4", "a.x-4.0"), "gpt-2"),
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),
-    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), "llama-bpe"),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), "llama-bpe"),
+    **dict.fromkeys((*_WHOLE_WORDS[:-2], "dbrx", "smaug-bpe"), "llama-bpe"),
     **dict.fromkeys(("deepseek-r1-qwen", "stablelm2"), "qwen2"),
     **dict.fromkeys(("llama4", "kanana2", "minimax-m2"), "gpt-4o"),
 }
@@ -80,9 +78,6 @@ _NAMES = {name: name for name in _RULES} | {
 
 _COMPOSED = ("qwen2", "qwen35", "stablelm2", "olmo", "mpt", "command-r")
 """Families that compose characters (NFC) before anything else."""
-
-_WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
-"""Families that take a word which is a token as it is, whatever the merges say."""
 
 _READ_RIGHT_BEFORE = {"llama-bpe", "gpt-2", "tekken", "gpt-4o"}
 
@@ -106,15 +101,7 @@ def check(path: Path, head: Header) -> None:
 
 
 def read(path: Path, head: Header):
-    """The tokenizer of a GGUF file, a transformers `PreTrainedTokenizerFast`.
-
-    Parameters
-    ----------
-    path
-        The file.
-    head
-        Its header.
-    """
+    """The tokenizer of a GGUF file with this header, a transformers `PreTrainedTokenizerFast`."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -135,6 +122,5 @@ def spaces(*, before: bool):
 
     transformers puts one only where there is none.
     """
-    space = "\u2581"
-    steps = [normalizers.Prepend(space)] if before else []
-    return normalizers.Sequence([*steps, normalizers.Replace(" ", space)])
+    steps = [normalizers.Prepend("\u2581")] if before else []
+    return normalizers.Sequence([*steps, normalizers.Replace(" ", "\u2581")])

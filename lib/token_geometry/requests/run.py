@@ -1,0 +1,67 @@
+"""A run, as its requests know it: what all of them have in common, and what each kind is to do."""
+
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What every extraction is to be told, and a run tells all of its own."""
+
+    corpus: str
+    """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
+
+    column: str = "text"
+    """Column of the texts, where the corpus has columns."""
+
+    n_tokens: int
+    """Tokens of each prompt, special tokens not counted."""
+
+    seed: int = 0
+    """Seed of the draw of prompts and of the shuffles."""
+
+    dtype: str = "float32"
+    """Type of the forward pass."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    num_processes: int = 1
+    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
+
+    gpus_per_model: int = 1
+    """GPUs that the model of one process is spread over, where it is too large for one."""
+
+    keep_neighbors: bool = True
+    """Whether shards hold the neighbor tables, from which new observables can be had; else only the observables of
+    the prompt, a hundredth of them."""
+
+    final_norm: bool = True
+    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Shared):
+    """One YAML file of `data/runs`; field names are its keys, and beside them stand those of the requests."""
+
+    name: str
+    """Name of the file, and of the Quarto profile that chooses it."""
+
+    title: str
+    """Name that a reader sees."""
+
+    models: list[str]
+    """Models, in the order of the charts."""
+
+    description: str = ""
+    """One paragraph about the run."""
+
+    sections: dict[str, dict] = field(default_factory=dict)
+    """What each kind of request is to do, under its keys (see the classes in `requests`)."""
+
+    notes: tuple[str, ...] = ()
+    """What is to be said of the file: keys by their old names."""
+
+    @property
+    def shared(self) -> dict:
+        """Values that all requests of the run have in common, by name of the parameter."""
+        return {f.name: getattr(self, f.name) for f in fields(Shared)}
