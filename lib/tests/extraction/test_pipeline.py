@@ -18,7 +18,7 @@ import xarray as xr
 from token_geometry.base import processes, store
 from token_geometry.extraction import pipeline, plan
 from token_geometry.geometry.table_format import N_NEIGHBORS
-from token_geometry.observables import labelled, tables, transfer
+from token_geometry.observables import catalog, tables, transfer
 from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
 
@@ -238,7 +238,7 @@ def test_observables_are_the_same_on_one_core_and_on_all(forty_shards, monkeypat
     monkeypatch.setattr(processes, "cores", lambda: 1)
     alone = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
     monkeypatch.setattr(processes, "cores", lambda: 3)
-    monkeypatch.setattr(labelled, "observables", lambda *_, **__: pytest.fail("this process reduces"))
+    monkeypatch.setattr(catalog, "observables", lambda *_, **__: pytest.fail("this process reduces"))
     together = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
     monkeypatch.undo()
     xr.testing.assert_identical(together.drop_attrs(), alone.drop_attrs())

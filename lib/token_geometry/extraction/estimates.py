@@ -46,7 +46,7 @@ def seconds_of_pass(job: Job) -> float:
     """
     device, shape = job.devices[0], job.shape
     n_tokens, width = job.request.n_tokens, shape["width"]
-    on_gpu = resources.is_gpu(device)
+    on_gpu = torch.device(device).type == "cuda"
     # an eighth of a feed-forward layer on a CPU: enough for the rate, and at once over
     rows, inner = (n_tokens, width) if on_gpu else (min(n_tokens, 256), min(width, 1024))
     n_threads = torch.get_num_threads()
@@ -78,7 +78,7 @@ def _seconds(work: Callable, device: str) -> float:
     times = [time.perf_counter()]
     for _ in range(3):  # the first pays for what is set up once
         work()
-        if resources.is_gpu(device):
+        if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter())
     return min(end - start for start, end in itertools.pairwise(times))

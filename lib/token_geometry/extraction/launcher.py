@@ -17,8 +17,6 @@ from token_geometry.requests.extraction import Extraction
 MARK = "token_geometry: "
 """What a line of a worker begins with; the launcher's own lines are shown only if it fails."""
 
-_SECONDS_TO_END = 20
-
 
 def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
@@ -73,7 +71,7 @@ def _follow(command: list[str], num_processes: int) -> None:
             process.stdin.close()
         process.terminate()  # which does nothing where it has ended
         try:
-            process.wait(_SECONDS_TO_END)
+            process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

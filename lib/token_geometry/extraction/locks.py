@@ -19,8 +19,6 @@ from token_geometry.base.errors import InputError
 FOLDER = ".locks"
 """Folder of the locks inside an extraction's directory."""
 
-_GATE_SECONDS = 60.0
-
 
 @contextlib.contextmanager
 def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Iterator[None]:
@@ -51,7 +49,7 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
 def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    gate = locks.acquire(folder / "gate", seconds=_GATE_SECONDS)
+    gate = locks.acquire(folder / "gate", seconds=60)
     if gate is None:
         return None
     try:

@@ -10,13 +10,7 @@ from token_geometry.observables.transfer import Tables
 
 
 def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
-    """Write the shard of a prompt's tables, or only the observables that follow from them.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
+    """Write the shard of a prompt's tables, or only its observables; `InputError` if it cannot be written."""
     table, path = made
     shard = table.label()
     store.write(shard if keep_neighbors else reduced(shard), path)

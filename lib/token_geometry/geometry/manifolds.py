@@ -80,7 +80,6 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
     The maximum of the likelihood of r_2 / r_1, one over the mean of log(r_2 / r_1) (Facco et al., Sci. Rep. 7,
     12140 (2017)), is taken over all points of several clouds together. It is what a single cloud differs
     from by chance only; how far it is from `dimension` is the bias of the estimator.
-
     `n_clouds` clouds are drawn as by `sample`, the first with `seed` and each other with the next one.
     """
     from sklearn.metrics import euclidean_distances
@@ -90,8 +89,9 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
         points = sample(family, dimension=dimension, n_points=n_points, seed=seed + cloud)
         squared = euclidean_distances(points, squared=True)
         np.fill_diagonal(squared, np.inf)
-        first, second = np.partition(squared, 1, axis=1)[:, :2].T
-        logarithms.append(np.log(second / first) / 2)
+        nearest = np.arange(n_points), squared.argmin(axis=1)
+        first, squared[nearest] = squared[nearest], np.inf
+        logarithms.append(np.log(squared.min(axis=1) / first) / 2)
     return float(1 / np.mean(logarithms))
 
 

@@ -38,18 +38,18 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
     `dadapy` asks DADApy itself, and is refused where that cannot be had.
     """
-    dimension, error = _dimension(shard["neighbor_distance"], estimator)
+    dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
     return _over("layer", "scale", intrinsic_dimension=dimension, intrinsic_dimension_error=error)
 
 
 def logit_intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
     """GRIDE estimate for the cloud of the logits of all tokens, over scale; `estimator` as above."""
-    dimension, _ = _dimension(shard["logit_neighbor_distance"].expand_dims("layer"), estimator)
+    dimension, _ = _dimension(shard["logit_neighbor_distance"].values[None], estimator)
     return _over("scale", logit_intrinsic_dimension=dimension[0])
 
 
-def _dimension(distance: xr.DataArray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
-    distance = distance.values.astype(np.float64)
+def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.ndarray]:
+    distance = distance.astype(np.float64)
     if estimator == "dadapy":
         return dadapy.estimate(distance)[:2]
     return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)

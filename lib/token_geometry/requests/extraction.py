@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project
+from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -201,6 +201,11 @@ class Job:
         return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property
+    def recipe_digest(self) -> str:
+        """Digest of `recipe`."""
+        return store.digest(self.recipe)
+
+    @cached_property
     def plan_recipe(self) -> dict:
         """What decides which shards there are, and their numbers."""
         request = self.request
@@ -208,6 +213,11 @@ class Job:
         drawn = {"prompt_ids": request.ids} if request.prompt_ids else {"n_prompts": request.n_prompts}
         lists = {name: list(getattr(request, name)) for name in ("shuffle_levels", "filter_models")}
         return self.recipe | drawn | lists
+
+    @cached_property
+    def plan_digest(self) -> str:
+        """Digest of `plan_recipe`."""
+        return store.digest(self.plan_recipe)
 
 
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:

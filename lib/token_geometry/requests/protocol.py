@@ -61,7 +61,7 @@ class Request:
     @property
     def models(self) -> tuple[str, ...]:
         """Models that the notebook loads."""
-        return (self.model,) if hasattr(self, "model") else ()
+        return tuple(filter(None, [getattr(self, "model", "")]))
 
     def check_bounds(self, **lowest: int) -> None:
         """Refuse numbers that are below their bound; None is left alone."""

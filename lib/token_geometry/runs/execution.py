@@ -63,10 +63,7 @@ def execute(run: Run) -> bool:
 def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
     """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
 
-    Raises
-    ------
-    InputError
-        With the notebook's own line, if a cell of it fails.
+    If a cell of it fails, its own line is that of the `InputError`.
     """
     import nbclient
     import papermill
