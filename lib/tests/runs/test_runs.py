@@ -64,11 +64,12 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         assert len(results.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
 
 
-def test_the_demo_run_has_sixteen_structured_and_four_shuffled_prompts_of_both_models():
+def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuffled_prompts_of_both_models():
     run = declaration.load("demo")
     assert run.models == ["smollm2-135m", "gemma3-270m"]
     assert run.sections["extractions"]["structured"] == {"n_prompts": 16, "shuffle_levels": [0]}
-    assert run.sections["extractions"]["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4, 5]}
+    assert run.sections["extractions"]["shuffled"] == {"n_prompts": 4, "shuffle_levels": [1, 2, 3, 4]}
+    assert run.sections["extractions"]["fully_shuffled"] == {"n_prompts": 12, "shuffle_levels": [5]}
 
 
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):

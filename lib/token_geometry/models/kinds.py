@@ -8,7 +8,7 @@ import re
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError
@@ -125,7 +125,7 @@ class Directory(ModelSource):
     """A directory in transformers' format."""
 
     kind = "directory"
-    weight_files: tuple[str, ...] = ("*.safetensors", "*.bin")
+    weight_files: ClassVar[tuple[str, ...]] = ("*.safetensors", "*.bin")
 
     @classmethod
     def at(cls, name: str) -> Self | None:
