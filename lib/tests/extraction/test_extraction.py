@@ -260,6 +260,7 @@ def test_device_and_processes_do_not_make_results_stale():
 # Bad input
 
 
+@pytest.mark.model
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -298,6 +299,7 @@ def test_more_prompts_than_the_corpus_has_are_refused(tmp_path, sotu, refused):
         extraction.extract(request)
 
 
+@pytest.mark.model
 def test_an_output_that_is_a_file_is_refused(tmp_path, refused):
     (tmp_path / "file").write_text("")
     with refused("output", tmp_path / "file"):
@@ -429,6 +431,7 @@ def test_shares_lie_between_zero_and_one(observed):
     np.testing.assert_array_equal(np.diag(diagonal), 1)
 
 
+@pytest.mark.model
 def test_files_that_no_extraction_has_written_are_left_alone(tmp_path):
     request = {"model": "smollm2-135m", "corpus": "sotu", "n_tokens": 64, "output": str(tmp_path)}
     extraction.extract(Extraction(n_prompts=2, **request))
