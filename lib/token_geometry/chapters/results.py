@@ -56,6 +56,12 @@ class RunResults:
         return self.observables.isel(prompt=complete.values)
 
     @property
+    def ends(self) -> xr.Dataset:
+        """The lowest and the highest shuffle level, of the prompts that every model was run on at both."""
+        found = self.observables.sel(shuffle_level=list(dict.fromkeys(self.extremes)))
+        return found.isel(prompt=found["loss"].notnull().all(["model", "shuffle_level"]).values)
+
+    @property
     def reference_scale(self) -> int:
         """Scale 64, at which the whole course of the ID shows, or the largest one that has data."""
         present = self.observables["intrinsic_dimension"].notnull()

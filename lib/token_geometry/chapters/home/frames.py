@@ -8,6 +8,5 @@ from token_geometry.chapters.shuffling.frames import scales
 
 def headline(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled."""
-    frame = scales(results, scales=[2, results.reference_scale])
-    first = frame["model_title"] == results.titles[0]
-    return frame[first & frame["shuffle_level"].isin(results.extremes)]
+    frame = scales(results.ends, scales=[2, results.reference_scale])
+    return frame[frame["model_title"] == results.titles[0]]

@@ -22,10 +22,10 @@ def headline(results: RunResults) -> Markdown:
     if scale == 2:
         return Markdown("The prompts of this run are too short for another scale than 2.")
     layers, small, large, between = effects_by_scale(results, model)
-    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, shuffle_level=low, scale=scale)
+    dimension = results.ends["intrinsic_dimension"].sel(model=model, shuffle_level=low, scale=scale)
     top = peak(dimension, layers=layers)
     return Markdown(
-        f"In {title} on {results.shuffled.sizes['prompt']} prompts, the mean ID at scale {scale} of text in its "
+        f"In {title} on {results.ends.sizes['prompt']} prompts, the mean ID at scale {scale} of text in its "
         f"own order peaks at {top.mean:.1f} in layer {top.layer}. Over layers {layers.start} to {layers.stop}, "
         f"full shuffling ($S = {high}$) changes it by {effect(large)}; at scale 2 by "
         f"{effect(small)}. {reversal(small, large, between)}"

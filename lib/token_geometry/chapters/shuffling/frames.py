@@ -23,9 +23,9 @@ def extremes(results: RunResults) -> pd.DataFrame:
     return by_observable(results.shuffled.sel(shuffle_level=unique(results.extremes)))
 
 
-def scales(results: RunResults, *, scales: list[int]) -> pd.DataFrame:
-    """ID at some scales, as of `frames.summary`; the column `scale` holds their names."""
-    frame = summary(results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE, scale=scales))
+def scales(prompts: xr.Dataset, *, scales: list[int]) -> pd.DataFrame:
+    """ID of prompts at some scales, as of `frames.summary`; the column `scale` holds their names."""
+    frame = summary(prompts["intrinsic_dimension"].sel(layer=FROM_ONE, scale=scales))
     return frame.assign(scale=[f"scale {scale}" for scale in frame["scale"]])
 
 
@@ -50,7 +50,7 @@ def shuffling_effect(results: RunResults) -> pd.DataFrame:
     Columns `model_title`, `layer`, `scale`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
     """
     low, high = results.extremes
-    dimension = results.shuffled["intrinsic_dimension"].sel(layer=FROM_ONE)
+    dimension = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE)
     frame = intervals.paired_difference(dimension, first=low, second=high).to_dataframe().reset_index()
     frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
     return frame[["model_title", "layer", "scale", "mean", "low", "high", "n_prompts"]].round(4)

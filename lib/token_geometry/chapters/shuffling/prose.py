@@ -58,7 +58,7 @@ def effects_by_scale(results: RunResults, model: str) -> tuple[slice, xr.Dataset
     """Middle layers; effect of full shuffling on their mean ID at scale 2, at the reference scale, and the
     second minus the first."""
     (low, high), layers = results.extremes, results.middle_layers(model)
-    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
+    dimension = results.ends["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
     small, large = (dimension.sel(scale=scale, drop=True) for scale in (2, results.reference_scale))
     parts = (intervals.paired_difference(part, first=low, second=high) for part in (small, large, large - small))
     return layers, *parts
@@ -109,7 +109,7 @@ def _short(value: xr.DataArray, sign: str = "") -> str:
 def _of_effect(results: RunResults) -> str:
     return (
         f"Layers in which the interval of the effect of full shuffling ($S = {results.extremes[1]}$) is on one "
-        f"side of zero (of {results.shuffled.sizes['prompt']} prompts, and layers are not independent):"
+        f"side of zero (of {results.ends.sizes['prompt']} prompts, and layers are not independent):"
     )
 
 
@@ -118,7 +118,7 @@ def _of_effect(results: RunResults) -> str:
 def effect_by_layer(results: RunResults, model: str, title: str) -> str:
     """In which layers full shuffling surely raises or lowers the ID, at the smallest and a larger scale."""
     low, high = results.extremes
-    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
+    dimension = results.ends["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
     found = intervals.paired_difference(dimension, first=low, second=high)
     parts = []
     for scale in dict.fromkeys((2, results.reference_scale)):
@@ -176,7 +176,8 @@ def basis(results: RunResults) -> Markdown:
     lines = [
         f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low}$, "
-        f"{n_shuffled} of them at every shuffle level up to {high}. {_passed_over(dataset)}"
+        f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
+        f"$S = {high}$. {_passed_over(dataset)}"
     ]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
