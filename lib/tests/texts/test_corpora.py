@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from token_geometry.base import project
 from token_geometry.models import loading, sources
 from token_geometry.texts import corpora
 
@@ -411,6 +412,7 @@ def test_a_name_of_the_hub_that_cannot_be_had_is_refused(monkeypatch, refused):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # at once, whatever the network
     with refused("'no-such-owner/no-such-data'", "could not be loaded from the hub", "path"):
         texts("no-such-owner/no-such-data")
+    monkeypatch.chdir(project.root())
     with refused("unknown corpus 'data/no-such-texts'"):  # there is such a directory, so a path is meant
         texts("data/no-such-texts")
 
@@ -470,5 +472,7 @@ def test_utf16_is_refused_by_its_name(tmp_path, refused, encoding):
     "corpus", ["", "~no-such-user/x.jsonl", "a\0b", "x" * 5000, "*", "[", "data/none/x.jsonl", "https://a.b/c"]
 )
 def test_odd_names_are_refused_in_one_line(refused, corpus, monkeypatch, tmp_path):
+    (tmp_path / "none").mkdir()
+    monkeypatch.chdir(tmp_path / "none")
     with refused("corpus"):
         texts(corpus)
