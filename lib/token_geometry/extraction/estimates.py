@@ -15,6 +15,7 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import Job
+from token_geometry.states import heads
 
 
 def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> str:
@@ -27,7 +28,8 @@ def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> 
         free = psutil.virtual_memory().available // n_processes - without
         n_at_once = batching.as_many_as_fit(min(torch.get_num_threads(), n_passes), one - without, free=free)
     found = request.estimate_of(job.shape, n_passes, n_at_once=n_at_once * size_of_batch)
-    seconds = seconds_of_pass(job) * n_passes / n_processes / n_at_once
+    once, each_pass = core_seconds(job)
+    seconds = once + each_pass * n_passes / n_processes / n_at_once
     free = shutil.disk_usage(Path(request.output)).free
     n_prompts = len({key.prompt.id for key in missing})
     each = "" if n_processes == 1 else " in each process"
@@ -38,14 +40,14 @@ def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> 
     )
 
 
-def seconds_of_pass(job: Job) -> float:
-    """Seconds of one prompt on one core, or on one GPU, from a probe of a fraction of a second.
+def core_seconds(job: Job) -> tuple[float, float]:
+    """Seconds of what is done once and of each prompt, on one core or one GPU, from a short probe.
 
-    A product of matrices gives the rate of the multiply-adds of the forward pass; the tables of one random
-    cloud the time of a layer's geometry.
+    A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and
+    entropy, and the tables of one random cloud that of a layer's geometry.
     """
     device, shape = job.devices[0], job.shape
-    n_tokens, width = job.request.n_tokens, shape["width"]
+    n_tokens, width, vocabulary = job.request.n_tokens, shape["width"], shape["vocabulary"]
     on_gpu = torch.device(device).type == "cuda"
     # an eighth of a feed-forward layer on a CPU: enough for the rate, and at once over
     rows, inner = (n_tokens, width) if on_gpu else (min(n_tokens, 256), min(width, 1024))
@@ -53,17 +55,25 @@ def seconds_of_pass(job: Job) -> float:
     torch.set_num_threads(1)
     try:
         dtype = getattr(torch, job.request.dtype)
-        left, right = (
-            torch.ones(size, device=device, dtype=dtype) for size in ((rows, inner), (inner, 4 * inner))
-        )
-        product = _seconds(lambda: left @ right, device)
+        product = _seconds_of_multiply_add(rows, inner, dtype, device)
+        product_float64 = _seconds_of_multiply_add(rows, min(inner, 512), torch.float64, device)
+        some = min(n_tokens, heads.CHUNK if on_gpu else 8)
+        logits, targets = torch.zeros(some, vocabulary, device=device), torch.zeros(some, device=device).long()
+        predictions = _seconds(lambda: heads.loss_and_entropy(logits, targets), device) / some
         cloud = torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0)).to(device)
         layer = _seconds(lambda: neighbors.neighbor_table(cloud), device)
     finally:
         torch.set_num_threads(n_threads)
-    # the embeddings are looked up, the head is a product as large
+    # the embeddings are looked up, the head is a product as large; the logits are one more cloud
     multiply_adds = n_tokens * shape["parameters"] + 2 * n_tokens**2 * width * shape["layers"]
-    return multiply_adds * product / (rows * inner * 4 * inner) + (shape["layers"] + 1) * layer
+    each = multiply_adds * product + n_tokens * predictions + (shape["layers"] + 2) * layer
+    # the distances of logits rest on a product of the head with itself
+    return vocabulary * width**2 * product_float64, each
+
+
+def _seconds_of_multiply_add(rows: int, inner: int, dtype: torch.dtype, device: str) -> float:
+    left, right = (torch.ones(size, device=device, dtype=dtype) for size in ((rows, inner), (inner, 4 * inner)))
+    return _seconds(lambda: left @ right, device) / (rows * inner * 4 * inner)
 
 
 def duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ class Head:
         rows = (last if whole is None else whole)[:-1].split(CHUNK)
         for some, targets in zip(rows, ids[1:].split(CHUNK), strict=True):
             logits = self._logits(some) if whole is None else some
-            parts.append(_loss_and_entropy(logits.float(), targets.to(logits.device)))
+            parts.append(loss_and_entropy(logits.float(), targets.to(logits.device)))
         return torch.cat(parts, 1).cpu().numpy()
 
     def cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Head:
         return bool(self._is_known)
 
 
-def _loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the targets and entropy, float64, shape (2, n); the logits are overwritten."""
     on_cpu = logits.device.type == "cpu"
     n_rows = max(1, _IN_CACHE // logits.shape[1]) if on_cpu else len(logits)

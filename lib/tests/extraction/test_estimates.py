@@ -1,0 +1,44 @@
+"""Tests of the estimates that are printed before an extraction starts."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from token_geometry.extraction import estimates
+from token_geometry.requests.extraction import Extraction
+
+SHAPE = {"layers": 2, "width": 64, "vocabulary": 64, "parameters": 100_000}
+
+
+def job(**shape) -> SimpleNamespace:
+    request = Extraction(model="smollm2-135m", n_tokens=64, n_prompts=1, output="unused")
+    return SimpleNamespace(request=request, devices=("cpu",), shape=SHAPE | shape)
+
+
+def test_a_large_vocabulary_costs_time_once_and_with_every_prompt():
+    small, large = (estimates.core_seconds(job(vocabulary=size)) for size in (64, 262_144))
+    # thousands of times the entries: no load of the machine makes up for it
+    assert large[0] > 20 * small[0] and large[1] > 2 * small[1]
+
+
+def test_time_goes_with_the_parameters_of_the_model():
+    few, many = (estimates.core_seconds(job(parameters=n))[1] for n in (1e5, 1e10))
+    assert many > 20 * few
+
+
+def test_what_is_done_once_is_not_counted_for_every_pass(monkeypatch):
+    monkeypatch.setattr(estimates, "core_seconds", lambda job: (60.0, 1.0))
+    monkeypatch.setattr(estimates.torch, "get_num_threads", lambda: 1)
+    one = job()
+    one.request = SimpleNamespace(
+        output=".", batch_size=1, estimate_of=lambda *_, **__: SimpleNamespace(memory=1, disk=1)
+    )
+    missing = [SimpleNamespace(prompt=SimpleNamespace(id=str(n))) for n in range(60)]
+    assert "about 2 minutes on cpu" in estimates.describe(one, missing)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (91, "1.5 minutes"), (5400, "1.5 hours")]
+)
+def test_durations_are_said_in_one_unit(seconds, words):
+    assert estimates.duration(seconds) == words
