@@ -11,7 +11,7 @@ SHAPE = {"layers": 2, "width": 64, "vocabulary": 64, "parameters": 100_000}
 
 
 def job(**shape) -> SimpleNamespace:
-    request = Extraction(model="smollm2-135m", n_tokens=64, n_prompts=1, output="unused")
+    request = Extraction(model="smollm2-135m", corpus="sotu", n_tokens=64, n_prompts=1, output="unused")
     return SimpleNamespace(request=request, devices=("cpu",), shape=SHAPE | shape)
 
 
