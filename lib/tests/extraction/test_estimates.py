@@ -31,7 +31,7 @@ def test_what_is_done_once_is_not_counted_for_every_pass(monkeypatch):
     monkeypatch.setattr(estimates.torch, "get_num_threads", lambda: 1)
     one = job()
     one.request = SimpleNamespace(
-        output=".", batch_size=1, estimate_of=lambda *_, **__: SimpleNamespace(memory=1, disk=1)
+        output=".", batch_size=1, estimate_of=lambda *_, n_at_once: SimpleNamespace(memory=n_at_once, disk=1)
     )
     missing = [SimpleNamespace(prompt=SimpleNamespace(id=str(n))) for n in range(60)]
     assert "about 2 minutes on cpu" in estimates.describe(one, missing)

@@ -15,6 +15,18 @@ N_SELECTED = 257
 """Neighbors of a token that are looked for: the 256 of the largest scale, and itself."""
 
 
+KERNELS = {
+    "product": "Gram matrices in single precision",
+    "product_float64": "products in double precision, where single precision leaves rows open",
+    "selection": "the nearest of each row",
+    "lookup": "which tokens these are",
+    "cosine": "deviation of the cosine",
+    "angles": "angles between neighbors",
+    "rest": "norms, sums, mirrored halves and decisions",
+}
+"""Parts of the geometry's time on one core, with the names that a reader sees."""
+
+
 def availability(benchmarks: Benchmarks) -> Markdown:
     """On what machine and when the results were measured, and how to make those that are missing."""
     lines = [_provenance(found) for found in (benchmarks.cpu, benchmarks.shapes) if found]
@@ -28,9 +40,10 @@ def availability(benchmarks: Benchmarks) -> Markdown:
 def _provenance(result: dict) -> str:
     device, versions = result["device"], result["versions"]
     gpu = f"{device['gpu']}; " if device["gpu"] else ""
+    vectors = f" ({device['vector_instructions']['torch']})" if "vector_instructions" in device else ""
     return (
         f"{_subject(result)}, {count(result['parameters']['n_prompts'], 'prompt')}, on {gpu}"
-        f"{device['processor']}, {count(device['cores'], 'core')}, {count(device['threads'], 'thread')}; "
+        f"{device['processor']}{vectors}, {count(device['cores'], 'core')}, {count(device['threads'], 'thread')}; "
         f"torch {versions['torch']}, transformers {versions['transformers']}; {result['created'][:10]}."
     )
 
@@ -149,8 +162,23 @@ def bounds(result: dict) -> Markdown:
         f"{n_clouds * n_tokens} rows: {large(n_clouds * n_tokens**2)} distances are read for it.",
         f"The forward pass is {1 - rest / whole:.0%} of the time. Were all the rest free, a prompt would take "
         f"{seconds(alone)} s and not {seconds(whole)} s.",
+        result.get("geometry") and _geometry(result["geometry"]),
     ]
-    return markup.bullets(lines)
+    return markup.bullets(filter(None, lines))
+
+
+def _geometry(found: dict) -> str:
+    """Where the geometry of a prompt spends its time on one core, and what bounds it."""
+    took, peak = found["core_seconds"], found["peak_gigaflops"]
+    parts = "; ".join(f"{KERNELS[name]} {seconds(took[name])} s" for name in sorted(took, key=took.get)[::-1])
+    rates = " and ".join(
+        f"{found['gigaflops'][name]:.0f} of {peak[name]:.0f} ({KERNELS[name]})" for name in found["gigaflops"]
+    )
+    return (
+        f"On one core the geometry of a prompt takes {seconds(sum(took.values()))} s: {parts}. The products "
+        f"run at {rates} billion operations per second that a large product reaches on this processor, which "
+        "bounds them; the other parts are passes over the $N^2$ distances or over the states."
+    )
 
 
 @measured("observables-gpu")

@@ -32,7 +32,7 @@ _PASS = {"forward": "forward pass: blocks", "head": "forward pass: logits, loss"
 STAGES = {
     "library": _PASS
     | {
-        "neighbors": "distances and neighbors",
+        "neighbors": "distances, neighbors, cosine",
         "cosine": "cosine similarity",
         "writing": "shard: writing, reading",
         "observables": "observables",
