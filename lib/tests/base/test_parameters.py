@@ -82,6 +82,11 @@ def test_a_number_where_a_string_belongs_is_refused_with_papermills_way_out(refu
         parameters.collect(Extraction, GIVEN | {"output": 1})
 
 
+def test_a_number_where_a_string_belongs_in_a_file_is_refused_with_the_way_out_of_yaml(refused):
+    with refused("key 'output' is 2026, of type int", "a string", "quotation marks"):
+        parameters.build(Extraction, GIVEN | {"output": 2026}, noun="key")
+
+
 def test_old_names_are_taken_for_the_new_ones_and_said_to_be_old_in_one_line(capsys):
     # the notebook's own defaults stand beside what papermill hands over
     request = parameters.collect(Extraction, GIVEN | {"part": 0, "n_parts": 1, "shard": 2, "n_shards": 3})

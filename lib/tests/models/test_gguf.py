@@ -269,6 +269,21 @@ def test_a_part_of_a_split_model_is_refused_at_once_with_the_way_to_merge(tmp_pa
             request.check()
 
 
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"no model at all", "it does not begin with GGUF"),
+        (lambda content: content[:200], "it has 200 of 20"),
+        (lambda content: content.replace(b"block_count", b"block_other"), "it lacks 'llama.block_count'"),
+    ],
+)
+def test_what_is_wrong_with_a_damaged_file_is_said(damage, reason, tmp_path, refused):
+    _, path = written(tmp_path, "llama", llama(), RMS)
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(path, f"could not be read ({reason}", "take the whole file"):
+        sources.resolve(str(path)).known_shape()
+
+
 def test_a_layer_beyond_the_last_is_refused_before_anything_is_dequantized(tmp_path, refused):
     _, path = written(tmp_path, "llama", llama(), RMS)
     source = sources.resolve(str(path))

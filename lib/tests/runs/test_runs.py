@@ -152,6 +152,9 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
         ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
         ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+        ({"extractions": {"all": {"n_prompts": 2, "shuffle_levels": 0}}}, "key 'shuffle_levels' is 0"),
+        ({"controls": CONTROLS | {"models": [3]}}, "key 'model' is 3"),
+        ({"title": 2026}, "key 'title' is 2026, .* quotation marks"),
         ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
         ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
         ({"controls": CONTROLS | {"n_prompts": "2"}}, "key 'n_prompts' is '2'"),
@@ -179,6 +182,8 @@ def test_the_old_key_of_the_calibration_is_accepted_and_said_to_be_old(declared,
     assert capsys.readouterr().out.splitlines()[0] == (
         "small.yml: key 'validation' is an old name, and is taken for 'calibration'"
     )
+    with pytest.raises(InputError, match="calibration: key 'n_pionts'; .* 'validation' is an old name"):
+        declared(validation={"n_pionts": 64})
     with pytest.raises(InputError, match="'validation' is the old name of 'calibration', and both are given"):
         declared(validation={}, calibration={})
 

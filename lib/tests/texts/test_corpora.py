@@ -410,7 +410,7 @@ def test_an_alias_takes_rows_of_a_data_set_or_a_path(tmp_path, monkeypatch, refu
 
 def test_a_name_of_the_hub_that_cannot_be_had_is_refused(monkeypatch, refused):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # at once, whatever the network
-    with refused("'no-such-owner/no-such-data'", "could not be loaded from the hub", "path"):
+    with refused("'no-such-owner/no-such-data' is no path that exists, and could not be loaded", "hub", "path"):
         texts("no-such-owner/no-such-data")
     monkeypatch.chdir(project.root())
     with refused("unknown corpus 'data/no-such-texts'"):  # there is such a directory, so a path is meant

@@ -71,9 +71,11 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     values = {name: _read(value, hints[name]) for name, value in given.items()}
     for name, value in values.items():
         if not _fits(value, hints[name]):
-            # papermill's -p makes a number of whatever looks like one, and 1 of 001
-            is_made = hints[name] is str and isinstance(value, int | float)
-            way_out = f" (papermill's -p makes a number of it: write -r {name} …, which keeps a string)" * is_made
+            way_out = ""
+            if hints[name] is str and isinstance(value, int | float):  # made of what looks like one, 1 of 001
+                quoted = "YAML makes a number of it: put it in quotation marks"
+                raw = f"papermill's -p makes a number of it: write -r {name} …, which keeps a string"
+                way_out = f" ({raw if noun == 'parameter' else quoted})"
             raise InputError(
                 f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; "
                 f"accepted: {_spell(hints[name], value)}{way_out}"

@@ -61,7 +61,8 @@ class Gguf(ModelSource):
             tokenizers.check(path, header.read(path))
 
     def known_shape(self) -> dict[str, int]:
-        return self.shape or header.read(Path(self.location)).shape()
+        with header.readable_errors(Path(self.location)):
+            return self.shape or header.read(Path(self.location)).shape()
 
     def is_made(self) -> bool:
         return self.kept().is_dir()

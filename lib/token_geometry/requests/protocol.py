@@ -168,4 +168,4 @@ def output_of(run: str, name: str) -> str:
 
 def file_name(model: str) -> str:
     """A model's name with nothing in it that a file's name cannot have."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in model)
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in str(model))

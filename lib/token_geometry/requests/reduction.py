@@ -67,11 +67,12 @@ class Reduction(Request):
                     f"{run.name}.yml: extraction {key!r} must hold just n_prompts and shuffle_levels, "
                     "or prompt_ids and shuffle_levels"
                 )
+        observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
             raise InputError(
                 f"{run.name}.yml: no extraction has shuffle level 0, which every chapter compares with"
             )
-        yield cls._step(run, "observables", run.models, blocks)
+        yield observables
         controls = run.sections.get("controls")
         if controls is None:
             return

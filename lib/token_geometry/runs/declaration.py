@@ -51,8 +51,11 @@ def load(name: str = "") -> Run:
         raise InputError(f"{path.name}: {error}") from None
     if not run.models:
         raise InputError(f"{path.name}: models is empty; accepted: at least one model")
-    for kind in kinds():  # refuse ill-typed values of a request
-        list(kind.declared(run))
+    try:
+        for kind in kinds():  # refuse ill-typed values of a request
+            list(kind.declared(run))
+    except InputError as error:  # which calls a key by its name of today
+        raise InputError("; ".join([str(error), *run.notes])) from None
     return run
 
 

@@ -241,9 +241,10 @@ def from_hub(
         loaded = datasets.load_dataset(hub, config, streaming=rows is not None, **part)
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
         reason = next(iter(str(error).splitlines()), "")[:200] if isinstance(error, ValueError) else ""
+        no_path = " is no path that exists, and" if name == hub else ""
         raise InputError(
-            f"corpus {name!r} could not be loaded from the hub ({type(error).__name__}{reason and ': '}{reason}): "
-            "connect to a network, or give a path to a .jsonl or .parquet file"
+            f"corpus {name!r}{no_path} could not be loaded from the hub ({type(error).__name__}{reason and ': '}"
+            f"{reason}): connect to a network, or give a path to a .jsonl or .parquet file"
         ) from None
     loaded = _one_split(loaded, f"corpus {name!r}", "name one as `split` in data/corpora.yml, as ")
     yield from _rows(loaded if rows is None else loaded.take(rows), f"corpus {name!r}", column)

@@ -12,7 +12,7 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
     largest = max(s for s in range(16) if n_tokens % 4**s == 0)
     for level in levels:
         if not 0 <= level <= largest:
-            blocks = f"4^{level} = {4 ** max(level, 0)}" if level < 16 else f"4^{level}"
+            blocks = f"4^{level} = {4**level}" if 0 <= level < 16 else f"4^{level}"
             raise InputError(
                 f"shuffle_levels holds {level}, but {blocks} blocks do not divide n_tokens = {n_tokens}; "
                 f"accepted: 0 to {largest}, or another n_tokens"

@@ -29,13 +29,16 @@ class Header:
 
     def shape(self) -> dict[str, int]:
         """`layers`, `width`, `vocabulary` and `parameters` of the model."""
-        architecture = self.metadata["general.architecture"]
-        return {
-            "layers": self.metadata[f"{architecture}.block_count"],
-            "width": self.metadata[f"{architecture}.embedding_length"],
-            "vocabulary": self.tensors["token_embd.weight"][1],
-            "parameters": sum(map(prod, self.tensors.values())),
-        }
+        try:
+            architecture = self.metadata["general.architecture"]
+            return {
+                "layers": self.metadata[f"{architecture}.block_count"],
+                "width": self.metadata[f"{architecture}.embedding_length"],
+                "vocabulary": self.tensors["token_embd.weight"][1],
+                "parameters": sum(map(prod, self.tensors.values())),
+            }
+        except KeyError as error:
+            raise ValueError(f"it lacks {error}") from None
 
 
 @contextlib.contextmanager
@@ -94,6 +97,14 @@ class Reader(gguf.GGUFReader):
     Arrays of every entry of the vocabulary take 4 to 14 s; here they are stepped over, in the layout of the GGUF
     specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
     """
+
+    def _get(self, offset, dtype, count=1, override_order=None):
+        end = int(offset) + np.dtype(dtype).itemsize * int(count)
+        if end > len(self.data):  # where the package goes on with what there is
+            raise ValueError(f"it has {len(self.data)} of {end} bytes or more")
+        if offset == 0 and bytes(self.data[:4]) != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        return super()._get(offset, dtype, count, override_order)
 
     def _get_field_parts(self, orig_offs, raw_type):
         if self.byte_order != "I":
