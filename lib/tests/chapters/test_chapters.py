@@ -1,6 +1,7 @@
 """Chapters on results made for the purpose: what is missing of a run is said, and nothing fails."""
 
 import ast
+import dataclasses
 import json
 import pkgutil
 import re
@@ -339,3 +340,25 @@ def test_a_chart_draws_in_a_browser_without_a_network(tmp_path, monkeypatch):
     assert check_pages.chart_faults(page, check_pages.browser()) == []
     (tmp_path / charts.BUNDLE).write_text("")
     assert any("vegaEmbed" in fault for fault in check_pages.chart_faults(page, check_pages.browser()))
+
+
+CANARY = '<img src=x onerror="document.title=1">'
+
+
+def with_canaries():
+    """Results in which every text that comes from outside holds markup that would run."""
+    results = results_of(models={f"one{CANARY}": 6, "two": 4})
+    made = results.observables
+    made = made.assign_coords(
+        model_title=("model", [f"{title} {CANARY}" for title in made["model_title"].values]),
+        prompt=[f"{name}{CANARY}" for name in made["prompt"].values],
+    ).assign_attrs(corpus=f"texts{CANARY}")
+    run = dataclasses.replace(results.run, name=f"made{CANARY}", title=f"made {CANARY}")
+    return dataclasses.replace(results, run=run, observables=made)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_markup_in_texts_from_outside_stays_text(chapter, monkeypatch):
+    for name, value in outputs(chapter, with_canaries(), monkeypatch).items():
+        text = value.data if isinstance(value, Markdown) else charts.chart_html(value.to_dict())
+        assert "<img" not in text, name

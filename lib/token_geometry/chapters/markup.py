@@ -56,6 +56,11 @@ def table(frame: pd.DataFrame) -> Markdown:
     return Markdown("\n".join("| " + " | ".join(row) + " |" for row in [map(str, frame), rule, *cells]))
 
 
+def with_text_titles(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the titles of its models as Markdown that shows them letter by letter."""
+    return frame.assign(model_title=frame["model_title"].map(escaped))
+
+
 def plain(text: Markdown | str) -> str:
     """A computed text without its markup, for an alt text."""
     data = text if isinstance(text, str) else text.data

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import xarray as xr
 
+from token_geometry.chapters.markup import escaped
 from token_geometry.runs import declaration
 from token_geometry.runs import results as made
 
@@ -37,8 +38,8 @@ class RunResults:
 
     @property
     def models(self) -> list[tuple[str, str]]:
-        """Name and title of each model, in the order of the run."""
-        return list(zip(self.observables["model"].values.tolist(), self.titles, strict=True))
+        """Name of each model and title as Markdown, in the order of the run."""
+        return list(zip(self.observables["model"].values.tolist(), map(escaped, self.titles), strict=True))
 
     def last_layer(self, model: str) -> int:
         """Index of a model's last layer, that is its number of blocks."""

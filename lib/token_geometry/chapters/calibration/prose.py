@@ -25,10 +25,11 @@ def basis(results: CalibrationResults) -> Markdown:
     dataset = results.dataset
     dimensions, n_prompts = dataset["dimension"].values, dataset.sizes["prompt"]
     return Markdown(
-        f"Run {results.run.name}: {dataset.sizes['replicate']} samples of {dataset.attrs['n_points']} points of "
-        f"each of {dataset.sizes['manifold']} kinds of manifolds in dimensions {dimensions.min()} to "
+        f"Run {markup.escaped(results.run.name)}: {dataset.sizes['replicate']} samples of "
+        f"{dataset.attrs['n_points']} points of each of {dataset.sizes['manifold']} kinds of manifolds in dimensions {dimensions.min()} to "
         f"{dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of {dataset.attrs['n_tokens']} tokens of "
-        f"the corpus {dataset.attrs['corpus']}, read by {dataset.attrs['model_title']}."
+        f"the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
+        f"{markup.escaped(dataset.attrs['model_title'])}."
     )
 
 

@@ -101,13 +101,14 @@ def control_findings(results: RunResults) -> Markdown:
     pairs = control_pairs(results)
     if not pairs:
         return Markdown(
-            f"Run {results.run.name} declares no controls of its models: add the key `controls` to "
-            f"data/runs/{results.run.name}.yml."
+            f"Run {markup.escaped(results.run.name)} declares no controls of its models: "
+            "add the key `controls` to its file in data/runs."
         )
     lines = []
     for name, trained, control in pairs:
         if not trained.sizes["prompt"]:
-            lines.append(f"No prompt was read both by {trained['model_title'].item()} and by {name}.")
+            title = markup.escaped(trained["model_title"].item())
+            lines.append(f"No prompt was read both by {title} and by {markup.escaped(name)}.")
             continue
         layers = results.middle_layers(str(trained["model"].item()))
         for scale in dict.fromkeys((2, results.reference_scale)):
@@ -119,7 +120,7 @@ def control_findings(results: RunResults) -> Markdown:
 def _dimension_of(dataset: xr.Dataset, layers: slice, scale: int) -> str:
     dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
     first, last = dimension["shuffle_level"].values[[0, -1]].tolist()
-    mean, title = float(dimension.sel(shuffle_level=first).mean()), dataset["model_title"].item()
+    mean, title = float(dimension.sel(shuffle_level=first).mean()), markup.escaped(dataset["model_title"].item())
     text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
     if first == last:
         return text

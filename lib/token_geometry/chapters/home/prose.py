@@ -3,6 +3,7 @@
 from IPython.display import Markdown
 
 from token_geometry.chapters.frames import peak
+from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
@@ -17,7 +18,8 @@ def headline(results: RunResults) -> Markdown:
     (model, title), scale = results.models[0], results.reference_scale
     if not results.is_shuffled:
         return Markdown(
-            f"This run ({results.run.title}) holds structured prompts only; what shuffling does is not part of it."
+            f"This run ({escaped(results.run.title)}) holds structured prompts only; "
+            "what shuffling does is not part of it."
         )
     if scale == 2:
         return Markdown("The prompts of this run are too short for another scale than 2.")

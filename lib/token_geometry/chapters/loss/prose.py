@@ -86,10 +86,13 @@ def strongest_table(results: RunResults) -> Markdown:
             n_tested = int(found["p_value"].sel(model=model).count())
             n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
             rank, q = f"{Number(ranks.sel(model=model, layer=layer)):.2f}", f"{Number(here['q_value']):.2g}"
-            rows.append((title, name, layer, _spell(here, ""), rank, q, f"{n_found} of {n_tested}"))
+            rows.append(
+                (markup.escaped(title), name, layer, _spell(here, ""), rank, q, f"{n_found} of {n_tested}")
+            )
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
-    rows.sort(key=lambda row: results.titles.index(row[0]))
+    titles = [title for _, title in results.models]
+    rows.sort(key=lambda row: titles.index(row[0]))
     columns = ["model", "quantity", "layer", "Pearson", "Spearman", "q", f"layers with q ≤ {frames.RATE}"]
     return markup.table(pd.DataFrame(rows, columns=columns))
 

@@ -17,7 +17,7 @@ def models() -> Markdown:
         one = dataset.sel(model=model)
         every, spread = (float(one[f"structured_loss_{part}"]) for part in ("mean", "std"))
         by_level = " ".join(f"{value:.2f}" for value in one["loss_mean"].values)
-        rows.append([str(one["model_title"].item()), f"{every:.3f} ± {spread:.3f}", by_level])
+        rows.append([markup.escaped(one["model_title"].item()), f"{every:.3f} ± {spread:.3f}", by_level])
     n_prompts, n_structured = dataset.attrs["n_prompts"], dataset.attrs["n_prompts_structured"]
     columns = ["model", f"loss of {n_structured} prompts", f"loss of {n_prompts} prompts at $S$ = 0 … 5"]
     return markup.table(pd.DataFrame(rows, columns=columns))
@@ -26,7 +26,7 @@ def models() -> Markdown:
 def peaks_table(frame: pd.DataFrame) -> Markdown:
     """Table of `claims.peaks`: layer and height of the largest ID, one row per model."""
     rows = []
-    for title, part in frame.groupby("model_title", sort=False):
+    for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False):
         row = {"model": title, "prompts": int(part["n_prompts"].iloc[0])}
         for entry in part.itertuples():
             row[f"layer, $S = {entry.shuffle_level}$"] = f"{entry.layer} ({entry.relative_depth:.0%})"
@@ -38,7 +38,7 @@ def peaks_table(frame: pd.DataFrame) -> Markdown:
 def claims_table(frame: pd.DataFrame) -> Markdown:
     """Table of `claims.compare`: one row per claim, one column per model; numbers, intervals, verdicts."""
     rows = []
-    for claim, part in frame.groupby("claim", sort=False):
+    for claim, part in markup.with_text_titles(frame).groupby("claim", sort=False):
         row = {"claim": f"{claim} ({part['quantity'].iloc[0]})"}
         for entry in part.itertuples():
             known = entry.verdict != "missing"
@@ -50,7 +50,7 @@ def claims_table(frame: pd.DataFrame) -> Markdown:
 def agreement(frame: pd.DataFrame) -> Markdown:
     """For each model of the run, with which claims it agrees and with which it does not."""
     lines = []
-    for title, part in frame[frame["side"] == "run"].groupby("model_title", sort=False):
+    for title, part in markup.with_text_titles(frame[frame["side"] == "run"]).groupby("model_title", sort=False):
         counts = part["verdict"].value_counts()
         n_with_data = len(part) - counts.get("missing", 0)
         if not n_with_data:
@@ -110,7 +110,11 @@ def read_off(results: RunResults) -> Markdown:
         f"{row.value:.2f} in layer {row.layer} of {titles.sel(model=row.model).item()}"
         for row in given.itertuples()
     )
-    found = [(model.title, *best) for model in evidence.of_all(results) if (best := model.strongest(scale))]
+    found = [
+        (markup.escaped(model.title), *best)
+        for model in evidence.of_all(results)
+        if (best := model.strongest(scale))
+    ]
     peaks = ", ".join(
         f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {title}"
         for title, layer, best in found
@@ -139,13 +143,16 @@ def peaks(frame: pd.DataFrame) -> Markdown:
     return markup.bullets(
         f"{row.model_title} ({row.side}): the ID at scale 2 is largest, {row.mean:.1f}, at "
         f"{row.relative_depth:.0%} of the depth for $S = {row.shuffle_level}$."
-        for row in frame.itertuples()
+        for row in markup.with_text_titles(frame).itertuples()
     )
 
 
 def losses(frame: pd.DataFrame) -> Markdown:
     """Mean loss of every model, structured and shuffled, from `frames.losses`."""
-    ends = {title: part.iloc[[0, -1]] for title, part in frame.groupby("model_title", sort=False)}
+    ends = {
+        title: part.iloc[[0, -1]]
+        for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False)
+    }
     spelled = {
         title: " to ".join(f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in pair.itertuples())
         for title, pair in ends.items()

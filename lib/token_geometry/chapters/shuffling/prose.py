@@ -5,6 +5,7 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
+from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
@@ -174,8 +175,8 @@ def basis(results: RunResults) -> Markdown:
     n_shuffled = results.shuffled.sizes["prompt"]
     n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
     lines = [
-        f"Run {results.run.name}: {results.run.title}. {n_structured} prompts of "
-        f"{dataset.attrs['n_tokens']} tokens of the corpus {dataset.attrs['corpus']} at $S = {low}$, "
+        f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
+        f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
         f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
         f"$S = {high}$. {_passed_over(dataset)}"
     ]
@@ -196,5 +197,5 @@ def _passed_over(dataset: xr.Dataset) -> str:
     return (
         f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens under "
         f"{'one of the tokenizers of the models' if several else 'the tokenizer of the model'}. Those "
-        f"taken are {', '.join(f'`{key}`' for key in ids) if len(ids) <= _N_LISTED else 'listed in the data set'}."
+        f"taken are {', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     )
