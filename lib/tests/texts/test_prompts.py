@@ -3,6 +3,9 @@
 import hashlib
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from token_geometry.models import loading, sources
 from token_geometry.texts import corpora, prompts, shuffling
@@ -184,6 +187,20 @@ def test_no_two_ids_share_a_name_and_every_file_system_takes_it(tmp_path):
         assert stem.isascii() and len(stem) < 120
         (tmp_path / f"{stem}-s5.nc").write_text(str(number))
     assert len(list(tmp_path.iterdir())) == len(keys)
+
+
+def test_texts_alike_whose_ids_differ_in_case_only_share_no_file_where_case_does_not_count():
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"text": 0}, unk_token="text")))
+    corpus = corpora.Corpus("c", "C", {"Ab": "text", "aB": "text", "ab": "text", "AB": "another"})
+    found = draw(corpus, [tokenizer], 4, n_tokens=1).prompts
+    assert len({prompt.file_stem().lower() for prompt in found}) == 4
+    # those of before, which a larger draw must not rename
+    plain = [prompt.file_stem() for prompt in found if "+" not in prompt.file_stem()]
+    first = next(prompt for prompt in found if prompt.id != "AB")
+    assert {*plain} == {f"{first.id}-{checksum('text')[:8]}", f"AB-{checksum('another')[:8]}"}
+    for number in (1, 2, 3):
+        fewer = draw(corpus, [tokenizer], number, n_tokens=1).prompts
+        assert [one.file_stem() for one in fewer] == [one.file_stem() for one in found[:number]]
 
 
 def test_plain_ids_keep_the_names_that_shards_of_before_have(sotu):

@@ -15,7 +15,11 @@ PADDING = 0.1
 number of rows, by 2.3 % at most in the models that transformers reads; more is another tokenizer."""
 
 BOS_GAIN = 0.5
-"""Nats per token by which a sentence is predicted worse without BOS, where a model needs it."""
+"""Nats per token by which a sentence is predicted worse without BOS, where a model needs it.
+
+Gemma 3 270M is worse without, by 1.42 (4.68 for 3.26); SmolLM2-135M and Qwen2.5-Coder-0.5B are worse with it, by
+0.12 (2.67 for 2.55) and 2.18 (4.51 for 2.33).
+"""
 
 _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that flows through Paris is the Seine."
 

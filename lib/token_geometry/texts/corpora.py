@@ -225,7 +225,8 @@ def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
     path = wheels.download(archive)
     with reading.door(reading.spelled(path)), zipfile.ZipFile(path) as wheel:
         for file in fnmatch.filter(sorted(wheel.namelist()), files):
-            yield Path(file).stem, wheel.read(file).decode("utf-8")
+            key = Path(file).relative_to(os.path.dirname(files)).with_suffix("").as_posix()
+            yield key, wheel.read(file).decode("utf-8")
 
 
 def _located(corpus: str, column: str) -> tuple[str, Read]:

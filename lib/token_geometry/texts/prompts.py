@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,10 +26,13 @@ class Prompt:
     token_ids: np.ndarray = field(repr=False)
     """Token ids, shape (n_tokens,), without special tokens."""
 
+    has_twin: bool = False
+    """Whether an earlier prompt has the same text, and an id that differs in the case of letters only."""
+
     def file_stem(self) -> str:
-        """Beginning of the names of its files, which no other id has."""
+        """Beginning of the names of its files, which no other prompt's has, in whatever case it is written."""
         name = self.id
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name):
+        if self.has_twin or not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name):
             # by its own checksum, since ids may differ in odd characters only; no plain id has a plus
             name = f"{re.sub('[^A-Za-z0-9._-]', '_', name)[:40]}+{corpora.sha256(name)[:32]}"
         return f"{name}-{self.text_sha256[:8]}"
@@ -76,7 +79,7 @@ def select_prompts(
         If fewer than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus
         or too short.
     """
-    prompts, too_short = [], 0
+    prompts, stems, too_short = [], set(), 0
     keys = _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed)
     for key, text in _read(corpus, keys, len(prompt_ids) or n_prompts or len(keys)):
         if len(prompts) == n_prompts and not prompt_ids:
@@ -85,7 +88,11 @@ def select_prompts(
         length = min(map(len, encoded))
         if length >= n_tokens:
             token_ids = np.asarray(encoded[0], dtype=np.int32)
-            prompts.append(Prompt(id=key, text_sha256=corpora.sha256(text), token_ids=token_ids))
+            prompt = Prompt(id=key, text_sha256=corpora.sha256(text), token_ids=token_ids)
+            stem = prompt.file_stem().lower()
+            # the first one's name stays, so that a larger draw finds the shards of a smaller one
+            prompts.append(replace(prompt, has_twin=stem in stems))
+            stems.add(stem)
         elif prompt_ids:
             raise InputError(
                 f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}: "
