@@ -20,6 +20,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    # side by side, so that one process has them all
+    items.sort(key=lambda item: "readings" not in item.fixturenames)
     for item in items:
         if not OF_A_MODEL.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.model)

@@ -153,6 +153,7 @@ def test_a_layer_that_the_model_has_not_is_refused_before_weights_are_read(n_lay
 # left of the first makes the whole load look cheaper than it is.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_12_of_30_blocks_take_at_most_60_percent_of_the_memory_of_all_in_every_format(write_meta, tmp_path):
     config = transformers.LlamaConfig(
@@ -414,6 +415,7 @@ def test_quantized_weights_whose_package_is_missing_are_not_called_broken(llama,
 ODD = ["", " ", "  two  spaces\n\n\ttab", "naïve café — “quoted”", "日本語 🦙", "<bos> <|im_start|> </s>"]
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("alias", ["smollm2-135m", "gemma3-270m"])
 def test_a_kept_tokenizer_is_that_of_transformers(alias):
     source = sources.resolve(alias)
@@ -428,6 +430,7 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
     assert found.bos_token_id == expected.bos_token_id and len(found) == len(expected)
 
 
+@pytest.mark.model
 def test_the_tokens_of_smollm2_are_those_of_its_own_rule_on_all_texts():
     # every digit by itself, then GPT-2's words: its own tokenizer.json, which the file names only
     found = loading.load_tokenizer(sources.resolve("smollm2-135m"))
