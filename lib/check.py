@@ -10,17 +10,12 @@ from pathlib import Path
 
 LIB = Path(__file__).resolve().parent
 
-PYTEST = ["pytest", "-q", "-m", "not slow and not model and not browser"]
-HALF = ["tests/extraction", "tests/models", "tests/states", "tests/studies"]
-"""Folders of tests that take as long as all others."""
-
 CHECKS = {
     "ruff check": ["ruff", "check", ".", "../notebooks"],
     "ruff format": ["ruff", "format", "--check", ".", "../notebooks"],
     "types": ["mypy"],
     "imports": ["lint-imports"],
-    f"tests of {', '.join(Path(folder).name for folder in HALF)}": [*PYTEST, *HALF],
-    "other tests": [*PYTEST, "tests", *(f"--ignore={folder}" for folder in HALF)],
+    "tests": ["pytest", "-q", "-m", "not slow and not model and not browser"],
 }
 
 

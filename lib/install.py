@@ -64,7 +64,7 @@ def main():
 
 def check_active(prefix, dev):
     """Refuse an active environment that lacks something: nothing is installed into it without being asked."""
-    needed = ("token_geometry", "papermill", "altair", "pytest")
+    needed = ("token_geometry", "papermill", "altair", "pytest", "xdist")
     needed += ("ruff", "mypy", "importlinter") if dev else ()
     find = f"import importlib.util as u; print(*(n for n in {needed!r} if u.find_spec(n) is None))"
     done = run([os.path.join(prefix, "bin", "python"), "-c", find])

@@ -92,7 +92,8 @@ def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
     found = {name: ratio["median"] for name, ratio in cpu["ratios"].items()}
     by_sets = found.pop("reference_by_sets_to_library")
     assert found == pytest.approx(expected, rel=1e-3)
-    assert 0 < by_sets < found["reference_to_library"]
+    # there the time of the overlap is another one, of whatever length
+    assert by_sets > (1 - 1e-3) * (reference - theirs["overlap"]["median"]) / rest > 0
 
 
 def test_the_geometry_is_split_and_its_product_is_held_against_the_peak_of_the_machine(cpu):
@@ -100,7 +101,10 @@ def test_the_geometry_is_split_and_its_product_is_held_against_the_peak_of_the_m
     products = {"product", "product_float64"}
     assert set(geometry["core_seconds"]) == products | {"selection", "lookup", "angles", "cosine", "rest"}
     assert set(geometry["gigaflops"]) == set(geometry["peak_gigaflops"]) == products
-    assert geometry["gigaflops"]["product"] < 1.5 * geometry["peak_gigaflops"]["product"]
+    assert min(geometry["peak_gigaflops"].values()) > 0
+    operations = 1e9 * geometry["gigaflops"]["product"] * geometry["core_seconds"]["product"]
+    of_all_pairs = 31 * 2 * 96**2 * 576
+    assert of_all_pairs / 2 <= operations * (1 + 1e-3) and operations <= of_all_pairs * (1 + 1e-3)
     assert cpu["device"]["vector_instructions"].keys() == {"numpy", "torch"}
 
 
@@ -119,8 +123,13 @@ def test_memory_is_measured_in_a_process_of_its_own(cpu):
 
 def test_the_shapes_benchmark_gives_rates_and_an_extrapolation(reduced):
     rate = reduced["prompts_per_second"]
-    assert rate["forward"] > rate["whole"] > 0
-    assert 0 < reduced["share_outside_forward"] < 1
+    seconds = reduced["seconds_per_prompt"]
+    assert rate.keys() == seconds.keys() == {"forward", "whole"} and min(seconds.values()) > 0
+    assert rate == pytest.approx({name: 1 / taken for name, taken in seconds.items()}, rel=1e-3)
+    rest = seconds["whole"] - seconds["forward"]  # below 0 where the machine had more to do meanwhile
+    assert reduced["share_outside_forward"] == pytest.approx(rest / seconds["whole"], abs=1e-3)
+    outside = reduced["ratios"]["library_to_forward_unsynchronised"]
+    assert outside == pytest.approx(rest / seconds["forward"], abs=1e-3)
     assert reduced["extrapolation"]["n_prompts"] == 2244
     assert reduced["extrapolation"]["seconds"] == pytest.approx(2244 / rate["whole"], rel=1e-3)
     assert reduced["peak_gpu_memory_bytes"] is None

@@ -23,6 +23,8 @@ from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
 
 N_LAYERS, N_TOKENS = 4, 48
+PATIENCE = 300
+"""Seconds that only what hangs takes."""
 
 
 def tables_of(number, *, n_tokens=N_TOKENS):
@@ -90,7 +92,7 @@ def test_tables_are_made_no_further_ahead_than_there_is_room_for():
 
     def slow(item):
         if item == 1:
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
         return item
 
     with ThreadPoolExecutor(2) as threads:
@@ -144,7 +146,8 @@ def test_a_process_that_is_killed_ends_the_run_in_one_line(tmp_path, refused):
 
 # Finishes tables without end, once by itself and once by other processes; it says where they are.
 ENDLESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_pipeline import pipeline, tables_of
@@ -163,14 +166,18 @@ def test_an_interrupted_or_killed_run_ends_its_processes_and_leaves_whole_shards
     here = str(Path(__file__).parent)
     command = [sys.executable, "-c", ENDLESS, str(tmp_path), here]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(list(tmp_path.glob("*.nc"))) > 20, seconds=60)
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
-    else:
-        process.kill()
-    _, printed = process.communicate(timeout=30)
-    assert process.returncode in (-how, 1, 130)
-    wait_for(lambda: not group(process.pid), seconds=10)
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("*.nc"))) > 20)
+        if how == signal.SIGINT:
+            os.killpg(process.pid, how)  # as a terminal does
+        else:
+            process.kill()
+        _, printed = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (-how, 1, 130)
+        wait_for(lambda: not group(process.pid))
+    finally:
+        if group(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
     assert written(tmp_path)
     if how == signal.SIGINT:
         assert not left_half_written(tmp_path)
@@ -191,8 +198,8 @@ def group(number):
     return found
 
 
-def wait_for(condition, *, seconds):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "took too long"
         time.sleep(0.05)

@@ -152,6 +152,7 @@ def test_a_layer_that_the_model_has_not_is_refused_before_weights_are_read(n_lay
 # left of the first makes the whole load look cheaper than it is.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_12_of_30_blocks_take_at_most_60_percent_of_the_memory_of_all_in_every_format(write_meta, tmp_path):
     config = transformers.LlamaConfig(
@@ -413,6 +414,7 @@ def test_quantized_weights_whose_package_is_missing_are_not_called_broken(llama,
 ODD = ["", " ", "  two  spaces\n\n\ttab", "naïve café — “quoted”", "日本語 🦙", "<bos> <|im_start|> </s>"]
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("alias", ["smollm2-135m", "gemma3-270m"])
 def test_a_kept_tokenizer_is_that_of_transformers(alias):
     source = sources.resolve(alias)

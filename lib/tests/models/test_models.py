@@ -398,6 +398,7 @@ print("commit:", kept.revision, len(loading.load_tokenizer(kept)), loading.load_
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@pytest.mark.slow
 def test_without_a_network_what_the_hub_has_is_refused_and_what_was_downloaded_is_known_by_its_commit(
     tmp_path, save_tiny
 ):

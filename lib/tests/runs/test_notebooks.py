@@ -3,25 +3,56 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
+import papermill.cli
 import pytest
 import readme
 import xarray as xr
 import yaml
+from papermill.engines import Engine, papermill_engines
 
 from token_geometry.base import project
+from token_geometry.base.errors import InputError
 from token_geometry.observables import catalog
 from token_geometry.texts import corpora
 
 NOTEBOOKS = sorted((project.root() / "notebooks").glob("*.ipynb"))
 
 
-def papermill(notebook: str, folder: Path, *parameters: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "papermill", str(project.root() / "notebooks" / f"{notebook}.ipynb")]
-    command += [f"{notebook}-executed.ipynb", *parameters]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+class Here(Engine):
+    """Runs the cells in this process, which has imported everything: a kernel takes seconds for that."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+        namespace = {}
+        for cell in nb_man.nb.cells:
+            if cell.cell_type == "code":
+                exec(cell.source, namespace)
+
+
+papermill_engines.register("here", Here)
+
+
+@pytest.fixture
+def refusal(corpus, monkeypatch):
+    """Function that gives papermill's command wrong parameters and returns the last line that the user sees."""
+
+    def line(notebook, *parameters, kernel=True):
+        path = project.root() / "notebooks" / f"{notebook}.ipynb"
+        words = [str(path), f"{notebook}-executed.ipynb", *parameters]
+        if kernel:
+            command = [sys.executable, "-m", "papermill", *words]
+            done = subprocess.run(command, cwd=corpus, capture_output=True, text=True)
+            assert done.returncode != 0
+            return done.stderr.strip().splitlines()[-1]
+        monkeypatch.chdir(corpus)
+        with pytest.raises(InputError) as caught:
+            papermill.cli.papermill([*words, "--engine", "here"], standalone_mode=False)
+        assert "\n" not in str(caught.value)
+        return f"InputError: {caught.value}"
+
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -91,41 +122,36 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("parameters", "words", "kernel"),
     [
-        (["-p", "n_promts", "3"], "unknown parameter 'n_promts'; did you mean 'n_prompts'?"),
-        (["-p", "n_prompts", "three"], "parameter 'n_prompts' is 'three'"),
-        (["-p", "model", "smollm3"], "unknown model 'smollm3'"),
-        (["-p", "corpus", "nothing.jsonl"], "unknown corpus 'nothing.jsonl'"),
-        (["-p", "corpus", "texts.jsonl", "-p", "n_prompts", "5"], "1 are shorter"),
-        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 = 16 blocks do not divide"),
-        (["-p", "device", "cuda:7"], "device 'cuda:7' does not exist here"),
-        (["-p", "dtype", "int4"], "dtype is 'int4'; accepted: float32"),
+        (["-p", "n_promts", "3"], "unknown parameter 'n_promts'; did you mean 'n_prompts'?", True),
+        (["-p", "n_prompts", "three"], "parameter 'n_prompts' is 'three'", False),
+        (["-p", "model", "smollm3"], "unknown model 'smollm3'", False),
+        (["-p", "corpus", "nothing.jsonl"], "unknown corpus 'nothing.jsonl'", False),
+        (["-p", "corpus", "texts.jsonl", "-p", "n_prompts", "5"], "1 are shorter", True),
+        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 = 16 blocks do not divide", False),
+        (["-p", "device", "cuda:7"], "device 'cuda:7' does not exist here", False),
+        (["-p", "dtype", "int4"], "dtype is 'int4'; accepted: float32", False),
     ],
 )
-def test_bad_parameters_are_refused_with_one_line_and_leave_no_result(corpus, parameters, words):
+def test_bad_parameters_are_refused_with_one_line_and_leave_no_result(corpus, refusal, parameters, words, kernel):
     defaults = ["-p", "output", "refused", "-p", "n_tokens", "64"]
-    done = papermill("extraction", corpus, *defaults, *parameters)
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
+    last = refusal("extraction", *defaults, *parameters, kernel=kernel)
     assert last.startswith("InputError: ") and words in last
     assert not list((corpus / "refused").glob("*.nc"))
 
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_observables_refuse_a_folder_without_an_extraction(corpus):
-    done = papermill("observables", corpus, "-p", "extraction", "elsewhere", "-p", "output", "none.nc")
-    assert done.returncode != 0
-    assert "extraction 'elsewhere' holds no extraction.json" in done.stderr.strip().splitlines()[-1]
+def test_observables_refuse_a_folder_without_an_extraction(corpus, refusal):
+    last = refusal("observables", "-p", "extraction", "elsewhere", "-p", "output", "none.nc")
+    assert "extraction 'elsewhere' holds no extraction.json" in last
     assert not (corpus / "none.nc").exists()
 
 
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["shuffling", "loss", "published", "truth-pca", "validation", "performance"])
-def test_a_chapter_refuses_a_parameter_that_it_does_not_know(corpus, chapter):
-    done = papermill(chapter, corpus, "-p", "rum", "paper")
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
+def test_a_chapter_refuses_a_parameter_that_it_does_not_know(refusal, chapter):
+    last = refusal(chapter, "-p", "rum", "paper", kernel=chapter == "shuffling")
     assert last.startswith("InputError: ") and "unknown parameter 'rum'; did you mean 'run'?" in last
