@@ -56,12 +56,9 @@ class Truth(Request):
         self.resolve()
 
     def resolve(self) -> tuple[ModelSource, list[Statements]]:
-        """Check the request and find out its model and what is drawn of each data set; no weights are loaded.
+        """Check the request and find out its model and what is drawn of each data set, without loading weights.
 
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
+        Raises as `check`.
         """
         self.check_file()
         self.check_bounds(seed=0, n_statements=4)

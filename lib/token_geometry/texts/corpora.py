@@ -202,11 +202,6 @@ def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
     return found
 
 
-def corpus_identity(corpus: str, *, column: str = "text") -> str:
-    """`Corpus.identity` of a corpus, which is read only where `data/corpora.yml` gives no checksum."""
-    return find_corpus(corpus, column=column).identity()
-
-
 def _alias(name: str, entry: dict) -> Read:
     """The reader of an entry of `data/corpora.yml`."""
     column = entry.get("column", "text")
