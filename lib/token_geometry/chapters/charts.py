@@ -1,8 +1,7 @@
 """What all charts share: one theme, one palette, one renderer, and the parts that they are made of.
 
 A chart is a function that bears `figure`: a tidy frame in, an Altair chart out. The frames of a chapter's charts
-are made by its module `frames`, which says their columns; where a control chooses what is shown, `initial` is the
-value that it starts with. Importing this module registers theme and renderer.
+are made by its module `frames`, which says their columns. Importing this module registers theme and renderer.
 """
 
 import functools
@@ -107,17 +106,25 @@ TITLES = {
     "dataset": "data set",
     "train": "learned from",
     "test": "tested on",
+    "dimension": "true dimension",
 }
 """Names that a reader sees, of columns that bear another."""
+
+_CONTROLS = {"shuffle_level": "S =", "k": "k ="}
+"""Names beside a control, of columns that have a symbol."""
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
+def figure(
+    what: str, *, choose: str | None = None, initial=None
+) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
     """Decorator of functions that draw a frame: an empty one makes a chart that says that there is no `what`.
 
-    The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
+    The function gets the options `choose`, a column of which a control under the chart shows one value at a time,
+    and `initial`, the value that it starts with, by default those given here (see `chosen`). It also gets the
+    option `finding`, a computed text, which makes the alt text together with the beginning of
     the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
     something else in the docstring's place.
     """
@@ -127,11 +134,25 @@ def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
         defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
 
         @functools.wraps(draw)
-        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = beginning, **options):
+        def drawn(
+            frame: pd.DataFrame,
+            *others,
+            finding: Markdown | str,
+            form: str = beginning,
+            choose: str | None = choose,
+            initial=initial,
+            **options,
+        ):
+            own = {"choose": choose, "initial": initial}
+            options |= {name: own[name] for name in own if name in defaults}
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
                 return _no_data(options.get("y_title") or what, description)
-            return draw(frame, *others, **options).properties(description=description)
+            chart = draw(frame, *others, **options)
+            if choose:
+                title = _CONTROLS.get(choose, TITLES.get(choose, choose))
+                chart = chosen(chart, frame[choose], title=title, initial=initial)
+            return chart.properties(description=description)
 
         return drawn
 
@@ -158,13 +179,17 @@ def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], name
     return alt.Color("shuffle_level:N", title=title, scale=alt.Scale(domain=names or levels, range=colors))
 
 
-def tooltip(*fields: str) -> list[alt.Tooltip]:
-    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`; titles are of `TITLES`."""
+def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
+    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`.
+
+    Titles are those that are given by name of the field, else of `TITLES`.
+    """
     made = []
     for entry in fields:
         field, _, form = entry.partition(" ")
         name = field.partition(":")[0]
-        made.append(alt.Tooltip(field, title=TITLES.get(name, name), format=form or alt.Undefined))
+        title = titles.get(name, TITLES.get(name, name))
+        made.append(alt.Tooltip(field, title=title, format=form or alt.Undefined))
     return made
 
 
