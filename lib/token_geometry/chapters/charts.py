@@ -254,10 +254,10 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     options = options if isinstance(options[0], str) else sorted(options)
     initial = initial if initial in options else options[0]
     name = f"shown_{values.name}"
+    expression, start, bind = name, initial, None
     if len(options) == 1:
-        expression, bind, start = json.dumps(options[0]), None, None
+        expression = json.dumps(options[0])
     elif _is_row(options):
-        expression, start = name, initial
         bind = alt.binding_range(min=options[0], max=options[-1], step=1, name=f"{title} ")
     elif all(isinstance(v, int) and v > 0 for v in options) and _is_row([math.log2(v) for v in options]):
         # a slider has equal steps: it moves the exponent
@@ -265,7 +265,6 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
         low, high = (int(math.log2(end)) for end in (options[0], options[-1]))
         bind = alt.binding_range(min=low, max=high, step=1, name=f"{title} 2^")
     else:
-        expression, start = name, initial
         bind = alt.binding_select(options=options, name=f"{title} ")
     if bind is not None:
         chart = chart.add_params(alt.param(name, value=start, bind=bind))
@@ -284,9 +283,5 @@ def _is_row(values: list) -> bool:
 
 def _no_data(what: str, description: str) -> alt.Chart:
     text = f"{what}: this run holds no data for this figure"
-    return (
-        alt.Chart(pd.DataFrame({"text": [text]}))
-        .mark_text(fontSize=13, color="#666")
-        .encode(text="text:N")
-        .properties(width=520, height=80, description=f"{description} No data in this run.")
-    )
+    chart = alt.Chart(pd.DataFrame({"text": [text]}), width=520, height=80).mark_text(fontSize=13, color="#666")
+    return chart.encode(text="text:N").properties(description=f"{description} No data in this run.")

@@ -1,6 +1,5 @@
 """The request of an extraction, and the job that it becomes when it is resolved."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -214,8 +213,7 @@ def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") ->
     found = corpora.find_corpus(corpus, column=column)
     if n_prompts is None or not _is_at_hand(corpus):
         return
-    n_texts = sum(1 for _ in itertools.islice(found.texts, n_prompts))
-    if n_texts < n_prompts:
+    if (n_texts := len(found.texts)) < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
         )

@@ -162,7 +162,7 @@ def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
     path = project.root() / "data" / "corpora.yml"
     with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path)) or {}
+        return yaml.safe_load(reading.decode(path, reading.spelled(path))) or {}
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
