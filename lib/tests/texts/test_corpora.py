@@ -93,9 +93,9 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_hindrance(tmp_path):
 
 
 def test_the_identity_of_a_corpus_follows_its_texts():
-    one = corpora.Corpus("a", "A", {"x": "1", "y": "2"})
-    assert one.identity() == corpora.Corpus("b", "B", {"y": "2", "x": "1"}).identity()
-    assert one.identity() != corpora.Corpus("a", "A", {"x": "1", "y": "3"}).identity()
+    one = corpora.Corpus("a", "A", {"x": "1", "y": "2"}.items)
+    assert one.identity() == corpora.Corpus("b", "B", {"y": "2", "x": "1"}.items).identity()
+    assert one.identity() != corpora.Corpus("a", "A", {"x": "1", "y": "3"}.items).identity()
 
 
 def test_the_checksum_of_the_addresses_is_that_of_their_texts(sotu):
