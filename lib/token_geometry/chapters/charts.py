@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 
 import altair as alt
 import pandas as pd
-from IPython.display import Markdown
 
 from token_geometry.chapters import markup
 
@@ -117,16 +116,13 @@ SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale 
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(
-    what: str, *, choose: str | None = None, initial=None
-) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
+def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[Callable], Callable]:
     """Decorator of functions that draw a frame: an empty one makes a chart that says that there is no `what`.
 
-    The function gets the options `choose`, a column of which a control under the chart shows one value at a time,
-    and `initial`, the value that it starts with, by default those given here (see `chosen`). It also gets the
-    option `finding`, a computed text, which makes the alt text together with the beginning of
+    The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
     the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
-    something else in the docstring's place.
+    something else in the docstring's place. `choose` is a column of which a control under the chart shows one
+    value at a time, beginning with `initial` (see `chosen`); both may be given as options, too.
     """
 
     def decorate(draw: Callable) -> Callable:
@@ -134,15 +130,7 @@ def figure(
         defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
 
         @functools.wraps(draw)
-        def drawn(
-            frame: pd.DataFrame,
-            *others,
-            finding: Markdown | str,
-            form: str = beginning,
-            choose: str | None = choose,
-            initial=initial,
-            **options,
-        ):
+        def drawn(frame, *others, finding, form=beginning, choose=choose, initial=initial, **options):
             own = {"choose": choose, "initial": initial}
             options |= {name: own[name] for name in own if name in defaults}
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"

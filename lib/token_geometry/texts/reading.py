@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import datasets
 
 Row = tuple[str | None, str]
 """Id of a text, None where it has none, and the text."""
@@ -217,8 +218,6 @@ def format_of(path: Path) -> str:
 
 def from_disk(folder: Path, column: str) -> Iterator[Row]:
     """Rows of a folder that `save_to_disk` has written."""
-    import datasets  # seconds that other corpora need not
-
     what = spelled(folder)
     with door(f"{what}, a folder of save_to_disk,"):
         loaded = _one_split(datasets.load_from_disk(folder), what, f"give the folder of one, as {folder.name}/")
@@ -233,8 +232,6 @@ def from_hub(
     The first `rows` of them are read without downloading the rest. `config` and `part` (`split`, `revision`) say
     which part and state of the data set; of several splits `train` is taken.
     """
-    import datasets  # seconds that other corpora need not
-
     try:
         loaded = datasets.load_dataset(hub, config, streaming=rows is not None, **part)
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
