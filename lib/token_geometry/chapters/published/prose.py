@@ -145,8 +145,9 @@ def peaks(frame: pd.DataFrame) -> Markdown:
 
 def losses(frame: pd.DataFrame) -> Markdown:
     """Mean loss of every model, structured and shuffled, from `frames.losses`."""
-    lines = []
-    for title, part in frame.groupby("model_title", sort=False):
-        first, last = (f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in part.iloc[[0, -1]].itertuples())
-        lines.append(f"{title}: the loss goes from {first} to {last}.")
-    return markup.bullets(lines)
+    ends = {title: part.iloc[[0, -1]] for title, part in frame.groupby("model_title", sort=False)}
+    spelled = {
+        title: " to ".join(f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in pair.itertuples())
+        for title, pair in ends.items()
+    }
+    return markup.bullets(f"{title}: the loss goes from {text}." for title, text in spelled.items())
