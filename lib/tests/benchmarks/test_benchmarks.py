@@ -139,7 +139,7 @@ def test_the_shapes_benchmark_gives_rates_and_an_extrapolation(reduced):
 def chapter(measured):
     """All that the chapter shows."""
     cpu, shapes = measured.cpu, measured.shapes
-    shown = [prose.availability(measured), prose.run_cost(measured), prose.throughput(shapes)]
+    shown = [prose.availability(measured), prose.run_cost(cpu, run=measured.run), prose.throughput(shapes)]
     shown += [part(cpu) for part in (prose.stage_table, prose.ratios, prose.agreement)]
     shown += [part(cpu) for part in (prose.memory, prose.bounds)]
     shown.append(prose.other_models(measured))

@@ -9,6 +9,7 @@ import pytest
 import transformers
 
 from token_geometry.chapters.performance import loading as loading_report
+from token_geometry.chapters.performance import results
 
 pytestmark = pytest.mark.slow
 
@@ -58,13 +59,13 @@ def test_the_chapter_reads_the_result(folder):
 def test_the_chapter_names_the_command_where_there_is_no_result(tmp_path):
     assert loading_report.open_result(tmp_path) is None
     for part in (loading_report.findings, loading_report.second_loads, loading_report.provenance):
-        assert loading_report.COMMAND in part(None).data
+        assert results.COMMANDS["loading"] in part(None).data
     assert "no measurement" in loading_report.table(None).data
 
 
 def test_a_damaged_result_is_refused(tmp_path, refused):
     (tmp_path / "loading.json").write_text('{"whole": {}}')
-    with refused("loading.json", loading_report.COMMAND):
+    with refused("loading.json", results.COMMANDS["loading"]):
         loading_report.open_result(tmp_path)
 
 

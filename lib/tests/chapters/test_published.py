@@ -116,8 +116,7 @@ def made(change, *, n_prompts=8):
 def test_a_run_agrees_with_a_claim_where_its_interval_has_the_sign_of_the_claim(change, verdict):
     results = made(change)
     (claim,) = (claim for claim in claims.CLAIMS if claim.text == "Shuffling raises the peak of the ID at scale 2")
-    (side,) = evidence.measured(results)
-    found = claim.on(side)
+    found = claim.on(evidence.Measured(results, "m"))
     peak = results.observables["intrinsic_dimension"].sel(model="m", scale=2, layer=3)
     difference = (peak.sel(shuffle_level=5) - peak.sel(shuffle_level=0)).values
     expected = stats.ttest_1samp(difference, 0).confidence_interval()

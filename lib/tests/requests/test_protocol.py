@@ -45,7 +45,7 @@ class Lengths(Request):
             raise InputError(f"unit is {self.unit!r}; accepted: characters, words")
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return {"corpus": corpora.corpus_identity(self.corpus), "unit": self.unit}
+        return {"corpus": corpora.find_corpus(self.corpus).identity(), "unit": self.unit}
 
     def estimate(self) -> Estimate:
         return Estimate(memory=12_000_000)

@@ -242,10 +242,10 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
 def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch):
     made = []
 
-    def make(notebook, parameters, *, record):
-        made.append(notebook)
+    def make(title, request, record):
+        made.append(request.notebook)
         for result in results.results(declaration.load("small")).values():
-            if notebook == result.request.notebook:
+            if request.notebook == result.request.notebook:
                 store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
 
     monkeypatch.setattr(execution, "execute_notebook", make)

@@ -140,20 +140,6 @@ def test_the_turns_of_the_roll_raise_the_dimension_at_a_large_scale():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"family": "tours"}, ["unknown manifold 'tours'", "did you mean 'torus'"]),
-        ({"dimension": 0}, ["dimension is 0", "1 to 32"]),
-        ({"dimension": 33}, ["dimension is 33", "1 to 32"]),
-        ({"n_points": 0}, ["n_points is 0", "1 or more"]),
-    ],
-)
-def test_a_manifold_that_cannot_be_drawn_is_refused(refused, arguments, words):
-    with refused(*words):
-        manifolds.sample(**{"family": "torus", "dimension": 2, "n_points": 9, "seed": 0} | arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
         ({"output": "calibration"}, ["output is 'calibration'", ".nc"]),
         ({"n_prompts": 0}, ["n_prompts is 0", "1 or more"]),
         ({"n_tokens": 7}, ["n_tokens is 7", "8 or more"]),

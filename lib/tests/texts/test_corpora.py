@@ -102,13 +102,13 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_hindrance(tmp_path):
 
 
 def test_the_identity_of_a_corpus_follows_its_texts():
-    one = corpora.Corpus("a", "A", {"x": "1", "y": "2"})
-    assert one.identity() == corpora.Corpus("b", "B", {"y": "2", "x": "1"}).identity()
-    assert one.identity() != corpora.Corpus("a", "A", {"x": "1", "y": "3"}).identity()
+    one = corpora.Corpus("a", "A", {"x": "1", "y": "2"}.items)
+    assert one.identity() == corpora.Corpus("b", "B", {"y": "2", "x": "1"}.items).identity()
+    assert one.identity() != corpora.Corpus("a", "A", {"x": "1", "y": "3"}.items).identity()
 
 
 def test_the_checksum_of_the_addresses_is_that_of_their_texts(sotu):
-    assert corpora.corpus_identity("sotu") == sotu.identity()
+    assert corpora.find_corpus("sotu").identity() == sotu.identity()
 
 
 def test_texts_of_another_checksum_are_refused(monkeypatch, refused):
@@ -121,9 +121,9 @@ def test_texts_of_another_checksum_are_refused(monkeypatch, refused):
 def test_a_corpus_without_a_checksum_is_known_by_its_texts(tmp_path):
     path = tmp_path / "one.txt"
     path.write_text("one")
-    before = corpora.corpus_identity(str(tmp_path))
+    before = corpora.find_corpus(str(tmp_path)).identity()
     path.write_text("two")
-    assert corpora.corpus_identity(str(tmp_path)) != before
+    assert corpora.find_corpus(str(tmp_path)).identity() != before
 
 
 def test_an_unknown_corpus_is_refused_with_the_nearest_alias(refused):

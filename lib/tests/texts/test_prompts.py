@@ -63,8 +63,8 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_order_or_ids_of_the_corpus(so
     texts = dict(reversed(sotu.texts.items()))
     renamed = {f"speech-{number}": text for number, text in enumerate(texts.values())}
     expected = draw(sotu, tokenizers[:1], 6)
-    assert ids(draw(corpora.Corpus("c", "c", texts), tokenizers[:1], 6)) == ids(expected)
-    found = draw(corpora.Corpus("c", "c", renamed), tokenizers[:1], 6)
+    assert ids(draw(corpora.Corpus("c", "c", texts.items), tokenizers[:1], 6)) == ids(expected)
+    found = draw(corpora.Corpus("c", "c", renamed.items), tokenizers[:1], 6)
     assert [p.text_sha256 for p in found.prompts] == [p.text_sha256 for p in expected.prompts]
     assert ids(draw(sotu, tokenizers[:1], 6, seed=1)) != ids(expected)
 
@@ -72,7 +72,7 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_order_or_ids_of_the_corpus(so
 def test_texts_that_are_too_short_are_passed_over_and_counted(sotu, tokenizers):
     long = dict(list(sotu.texts.items())[:5])
     short = {f"short-{number}": f"Only {number} words." for number in range(7)}
-    corpus = corpora.Corpus("mixed", "Mixed", long | short)
+    corpus = corpora.Corpus("mixed", "Mixed", (long | short).items)
     selection = draw(corpus, tokenizers, None)
     assert sorted(ids(selection)) == sorted(long)
     assert (selection.n_examined, selection.n_too_short) == (12, 7)
@@ -82,7 +82,7 @@ def test_a_text_must_be_long_enough_under_every_tokenizer(sotu, tokenizers, refu
     text = next(iter(sotu.texts.values()))[:3000]
     lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for tokenizer in tokenizers]
     assert lengths[0] != lengths[1]
-    corpus = corpora.Corpus("one", "One", {"a": text})
+    corpus = corpora.Corpus("one", "One", {"a": text}.items)
     for order in (tokenizers, tokenizers[::-1]):
         assert ids(draw(corpus, order, None, n_tokens=min(lengths))) == ["a"]
         with refused("'one'", f"n_tokens = {max(lengths)}"):
@@ -91,14 +91,14 @@ def test_a_text_must_be_long_enough_under_every_tokenizer(sotu, tokenizers, refu
 
 def test_fewer_long_texts_than_asked_for_are_refused(sotu, tokenizers, refused):
     texts = dict(list(sotu.texts.items())[:3]) | {"short": "Too short."}
-    corpus = corpora.Corpus("mixed", "Mixed", texts)
+    corpus = corpora.Corpus("mixed", "Mixed", texts.items)
     with refused("'mixed'", "3 of its 4 texts", "n_tokens = 64", "1 are shorter", "n_prompts = 4"):
         draw(corpus, tokenizers[:1], 4)
 
 
 def test_all_of_a_corpus_of_short_texts_is_refused(tokenizers, refused):
     with refused("'short'", "0 of its 1 texts", "n_tokens = 64"):
-        draw(corpora.Corpus("short", "Short", {"a": "Too short."}), tokenizers[:1], None)
+        draw(corpora.Corpus("short", "Short", {"a": "Too short."}.items), tokenizers[:1], None)
 
 
 # Naming
@@ -125,7 +125,7 @@ def test_a_named_prompt_that_is_not_there_is_refused_with_the_nearest_one(sotu, 
 
 
 def test_a_named_prompt_that_is_too_short_is_refused(tokenizers, refused):
-    corpus = corpora.Corpus("c", "c", {"a": "word " * 100, "b": "two words"})
+    corpus = corpora.Corpus("c", "c", {"a": "word " * 100, "b": "two words"}.items)
     with refused("prompt_ids", "'b'", "n_tokens is 64"):
         name(corpus, tokenizers, ["a", "b"])
 

@@ -16,8 +16,8 @@ SECONDS_TO_LINE, LONGEST_WAIT = 10.0, 3600.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-def acquire(path: Path, *, seconds: float) -> FileLock | None:
-    """Lock a file; None where its file system knows no locks, of which a line is printed.
+def acquire(path: Path, *, seconds: float) -> contextlib.AbstractContextManager | None:
+    """Lock a file while the returned context lasts; None, and a line, where its file system knows no locks.
 
     filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
     killed process left behind. Without locks work may be done twice, but files are renamed when they are whole.
@@ -29,9 +29,8 @@ def acquire(path: Path, *, seconds: float) -> FileLock | None:
     OSError
         If the file cannot be written.
     """
-    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
     try:
-        lock.acquire()
+        return FileLock(path, timeout=seconds, fallback_to_soft=False).acquire()
     except OSError as error:  # a Timeout is one, without a number
         if error.errno not in _NO_LOCKS:
             raise
@@ -41,7 +40,6 @@ def acquire(path: Path, *, seconds: float) -> FileLock | None:
             flush=True,
         )
         return None
-    return lock
 
 
 def is_held(path: Path) -> bool:
@@ -67,8 +65,5 @@ def waiting(path: Path) -> Iterator[None]:
             f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes: end that "
             "process, or delete the file if there is none"
         ) from None
-    try:
+    with lock or contextlib.nullcontext():
         yield
-    finally:
-        if lock is not None:
-            lock.release()

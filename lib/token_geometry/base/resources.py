@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from token_geometry.base.lazy import torch
+
 
 def peak_memory() -> int:
     """Largest resident size of this process so far, bytes."""
@@ -36,20 +38,14 @@ def _entry(file: str, key: str) -> str:
 
 def is_gpu(device: str) -> bool:
     """Whether a torch device is a GPU."""
-    import torch
-
     return torch.device(device).type == "cuda"
 
 
 def peak_gpu_memory(devices: Sequence[str]) -> int:
     """Bytes that tensors took at most on the fullest of these devices; 0 where they are no GPUs."""
-    import torch
-
     return max(torch.cuda.max_memory_allocated(device) if is_gpu(device) else 0 for device in devices)
 
 
 def device_name(device: str) -> str:
     """Name of a torch device: the GPU's, or the processor's."""
-    import torch
-
     return torch.cuda.get_device_name(device) if is_gpu(device) else processor()

@@ -1,8 +1,7 @@
 """What all charts share: one theme, one palette, one renderer, and the parts that they are made of.
 
 A chart is a function that bears `figure`: a tidy frame in, an Altair chart out. The frames of a chapter's charts
-are made by its module `frames`, which says their columns; where a control chooses what is shown, `initial` is the
-value that it starts with. Importing this module registers theme and renderer.
+are made by its module `frames`, which says their columns. Importing this module registers theme and renderer.
 """
 
 import functools
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterable
 
 import altair as alt
 import pandas as pd
-from IPython.display import Markdown
 
 from token_geometry.chapters import markup
 
@@ -107,19 +105,24 @@ TITLES = {
     "dataset": "data set",
     "train": "learned from",
     "test": "tested on",
+    "dimension": "true dimension",
 }
 """Names that a reader sees, of columns that bear another."""
+
+_CONTROLS = {"shuffle_level": "S =", "k": "k ="}
+"""Names beside a control, of columns that have a symbol."""
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
 """Axis of the scales of the intrinsic dimension."""
 
 
-def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
+def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[Callable], Callable]:
     """Decorator of functions that draw a frame: an empty one makes a chart that says that there is no `what`.
 
     The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
     the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
-    something else in the docstring's place.
+    something else in the docstring's place. `choose` is a column of which a control under the chart shows one
+    value at a time, beginning with `initial` (see `chosen`); both may be given as options, too.
     """
 
     def decorate(draw: Callable) -> Callable:
@@ -127,11 +130,17 @@ def figure(what: str) -> Callable[[Callable], Callable[..., alt.TopLevelMixin]]:
         defaults = {name: option.default for name, option in inspect.signature(draw).parameters.items()}
 
         @functools.wraps(draw)
-        def drawn(frame: pd.DataFrame, *others, finding: Markdown | str, form: str = beginning, **options):
+        def drawn(frame, *others, finding, form=beginning, choose=choose, initial=initial, **options):
+            own = {"choose": choose, "initial": initial}
+            options |= {name: own[name] for name in own if name in defaults}
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
                 return _no_data(options.get("y_title") or what, description)
-            return draw(frame, *others, **options).properties(description=description)
+            chart = draw(frame, *others, **options)
+            if choose:
+                title = _CONTROLS.get(choose, TITLES.get(choose, choose))
+                chart = chosen(chart, frame[choose], title=title, initial=initial)
+            return chart.properties(description=description)
 
         return drawn
 
@@ -158,13 +167,17 @@ def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], name
     return alt.Color("shuffle_level:N", title=title, scale=alt.Scale(domain=names or levels, range=colors))
 
 
-def tooltip(*fields: str) -> list[alt.Tooltip]:
-    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`; titles are of `TITLES`."""
+def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
+    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`.
+
+    Titles are those that are given by name of the field, else of `TITLES`.
+    """
     made = []
     for entry in fields:
         field, _, form = entry.partition(" ")
         name = field.partition(":")[0]
-        made.append(alt.Tooltip(field, title=TITLES.get(name, name), format=form or alt.Undefined))
+        title = titles.get(name, TITLES.get(name, name))
+        made.append(alt.Tooltip(field, title=title, format=form or alt.Undefined))
     return made
 
 
@@ -229,10 +242,10 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     options = options if isinstance(options[0], str) else sorted(options)
     initial = initial if initial in options else options[0]
     name = f"shown_{values.name}"
+    expression, start, bind = name, initial, None
     if len(options) == 1:
-        expression, bind, start = json.dumps(options[0]), None, None
+        expression = json.dumps(options[0])
     elif _is_row(options):
-        expression, start = name, initial
         bind = alt.binding_range(min=options[0], max=options[-1], step=1, name=f"{title} ")
     elif all(isinstance(v, int) and v > 0 for v in options) and _is_row([math.log2(v) for v in options]):
         # a slider has equal steps: it moves the exponent
@@ -240,7 +253,6 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
         low, high = (int(math.log2(end)) for end in (options[0], options[-1]))
         bind = alt.binding_range(min=low, max=high, step=1, name=f"{title} 2^")
     else:
-        expression, start = name, initial
         bind = alt.binding_select(options=options, name=f"{title} ")
     if bind is not None:
         chart = chart.add_params(alt.param(name, value=start, bind=bind))
@@ -259,9 +271,5 @@ def _is_row(values: list) -> bool:
 
 def _no_data(what: str, description: str) -> alt.Chart:
     text = f"{what}: this run holds no data for this figure"
-    return (
-        alt.Chart(pd.DataFrame({"text": [text]}))
-        .mark_text(fontSize=13, color="#666")
-        .encode(text="text:N")
-        .properties(width=520, height=80, description=f"{description} No data in this run.")
-    )
+    chart = alt.Chart(pd.DataFrame({"text": [text]}), width=520, height=80).mark_text(fontSize=13, color="#666")
+    return chart.encode(text="text:N").properties(description=f"{description} No data in this run.")

@@ -13,7 +13,6 @@ def layer_curves(
     y_title: str,
     facet: str = "model_title",
     choose: str | None = None,
-    initial: int | None = None,
 ) -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
@@ -30,14 +29,11 @@ def layer_curves(
     choose
         Column, of which a slider under the chart shows one value at a time.
     """
-    chart = charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
-    return _chosen(chart, frame, choose, initial)
+    return charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
 
 
 @charts.figure("curves over layers")
-def by_depth(
-    frame: pd.DataFrame, *, y_title: str, choose: str | None = None, initial: int | None = None
-) -> alt.TopLevelMixin:
+def by_depth(frame: pd.DataFrame, *, y_title: str, choose: str | None = None) -> alt.TopLevelMixin:
     """Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per
     model.
     """
@@ -45,13 +41,7 @@ def by_depth(
     common = {"color": "model_title", "keep": (choose,), "picked": picked}
     left = curves(frame, y_title=y_title, **common).add_params(picked)
     right = curves(frame, x="relative_depth", y_title=None, **common)
-    chart = alt.hconcat(*(panel.properties(width=270, height=230) for panel in (left, right)), spacing=10)
-    return _chosen(chart, frame, choose, initial)
-
-
-def _chosen(chart: alt.TopLevelMixin, frame: pd.DataFrame, choose: str | None, initial) -> alt.TopLevelMixin:
-    title = "k =" if choose == "k" else choose
-    return charts.chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
+    return alt.hconcat(*(panel.properties(width=270, height=230) for panel in (left, right)), spacing=10)
 
 
 def curves(
@@ -89,14 +79,11 @@ def curves(
     )
     # bands of the levels in between would cover one another
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
-    band = (
-        base.transform_filter(alt.FieldOneOfPredicate(color, outer))
-        .mark_area()
-        .encode(
-            y=alt.Y("low:Q", title=y_title, scale=alt.Scale(zero=False)),
-            y2="high:Q",
-            opacity=charts.shown(picked, 0.18, 0.02),
-        )
+    band = base.transform_filter(alt.FieldOneOfPredicate(color, outer)).mark_area()
+    band = band.encode(
+        y=alt.Y("low:Q", title=y_title, scale=alt.Scale(zero=False)),
+        y2="high:Q",
+        opacity=charts.shown(picked, 0.18, 0.02),
     )
     line = base.mark_line(strokeWidth=2).encode(y="mean:Q", opacity=charts.shown(picked))
     points = base.mark_circle(size=28).encode(

@@ -10,21 +10,28 @@ from IPython.display import Markdown
 
 
 def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
-    """A Markdown list, behind a line that introduces it; a single line without one stands as a paragraph."""
-    lines = list(lines)
+    """A Markdown list, behind a line that introduces it; a single line without one stands as a paragraph.
+
+    Empty lines, and None in their place, are passed over.
+    """
+    lines = list(filter(None, lines))
     if len(lines) == 1 and not start:
         return Markdown(lines[0])
     return Markdown("\n".join([start, ""] * bool(start) + [f"- {line}" for line in lines]))
 
 
-def unless(instead: Callable) -> Callable[[Callable[..., Markdown]], Callable[..., Markdown]]:
-    """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands."""
+def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str]]], Callable[..., Markdown]]:
+    """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands.
 
-    def decorate(say: Callable[..., Markdown]) -> Callable[..., Markdown]:
+    What the function says is Markdown, or the lines of a list.
+    """
+
+    def decorate(say: Callable[..., Markdown | Iterable[str]]) -> Callable[..., Markdown]:
         @wraps(say)
         def said(results, **options) -> Markdown:
             text = instead(results)
-            return Markdown(text) if text else say(results, **options)
+            found = Markdown(text) if text else say(results, **options)
+            return found if isinstance(found, Markdown) else bullets(found)
 
         return said
 
@@ -42,7 +49,7 @@ def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str |
         @wraps(say)
         def said(results, **options) -> Markdown:
             lines = [say(results, model, title, **options) for model, title in results.models]
-            return bullets(filter(None, lines), start=start(results) if start else "")
+            return bullets(lines, start=start(results) if start else "")
 
         return said
 

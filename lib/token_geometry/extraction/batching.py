@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import is_gpu
@@ -66,8 +67,6 @@ class Halving:
         InputError
             If one item alone does not fit.
         """
-        from accelerate.utils.memory import clear_device_cache
-
         results: list = []
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
@@ -88,8 +87,6 @@ class Halving:
 
 def _if_it_fits(work, batch) -> list | None:
     # a function of its own: when it returns, the error that holds the tensors is gone
-    from accelerate.utils.memory import should_reduce_batch_size
-
     try:
         return work(batch)
     except Exception as error:

@@ -1,8 +1,7 @@
 """Estimates: what an extraction takes on this machine in time, disk and memory, before it starts."""
 
-import itertools
 import shutil
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def core_seconds(job: Job) -> tuple[float, float]:
     """
     device, shape = job.devices[0], job.shape
     n_tokens, width, vocabulary = job.request.n_tokens, shape["width"], shape["vocabulary"]
-    on_gpu = torch.device(device).type == "cuda"
+    on_gpu = resources.is_gpu(device)
     # an eighth of a feed-forward layer on a CPU: enough for the rate, and at once over
     rows, inner = (n_tokens, width) if on_gpu else (min(n_tokens, 256), min(width, 1024))
     n_threads = torch.get_num_threads()
@@ -85,10 +84,9 @@ def duration(seconds: float) -> str:
 
 
 def _seconds(work: Callable, device: str) -> float:
-    times = [time.perf_counter()]
-    for _ in range(3):  # the first pays for what is set up once
+    def whole():
         work()
-        if torch.device(device).type == "cuda":
+        if resources.is_gpu(device):
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter())
-    return min(end - start for start, end in itertools.pairwise(times))
+
+    return min(timeit.repeat(whole, number=1, repeat=3))  # the first pays for what is set up once

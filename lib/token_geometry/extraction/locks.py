@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from token_geometry.base import locks
 from token_geometry.base.errors import InputError
@@ -39,20 +39,17 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
         ) from None
     except OSError as error:
         raise InputError(f"output {directory} cannot be written ({error.strerror}): choose another one") from None
-    try:
+    with own or contextlib.nullcontext():
         yield
-    finally:
-        if own is not None:
-            own.release()
 
 
-def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
+def _lock(directory: Path, name: str, plan_digest: str) -> contextlib.AbstractContextManager | None:
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     gate = locks.acquire(folder / "gate", seconds=60)
     if gate is None:
         return None
-    try:
+    with gate:
         for other in filter(locks.is_held, folder.glob("*-of-*")):
             try:
                 note = json.loads(other.read_text())
@@ -70,5 +67,3 @@ def _lock(directory: Path, name: str, plan_digest: str) -> FileLock | None:
         note = {"process": os.getpid(), "host": socket.gethostname(), "plan_digest": plan_digest}
         (folder / name).write_text(json.dumps(note))
         return own
-    finally:
-        gate.release()

@@ -72,8 +72,8 @@ def write_plan(
     """
     plan = {
         "recipe": job.recipe,
-        "recipe_digest": job.recipe_digest,
-        "plan_digest": job.plan_digest,
+        "recipe_digest": store.digest(job.recipe),
+        "plan_digest": store.digest(job.plan_recipe),
         "request": job.request.parameters(),
         "model_title": source.title,
         "model_commit": source.revision or "",
@@ -139,10 +139,11 @@ def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) ->
 
 def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
     """The shards that are not there whole, of this recipe, and with what is asked for."""
+    recipe_digest = store.digest(job.recipe)
 
     def is_done(key: ShardKey) -> bool:
         try:
-            kept = held_observables(read_shard(directory / key.file_name(), job.recipe_digest))
+            kept = held_observables(read_shard(directory / key.file_name(), recipe_digest))
         except InputError:
             return False
         # from a table the observables follow

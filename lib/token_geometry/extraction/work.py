@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from token_geometry.base import store
 from token_geometry.extraction import estimates, locks, plan
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import loading
@@ -43,8 +44,8 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
     InputError
         If the prompts cannot be had, or another run is working on the directory.
     """
-    request = job.request
-    with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=job.plan_digest):
+    request, plan_digest = job.request, store.digest(job.plan_recipe)
+    with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=plan_digest):
         source = job.source.at_commit()
         selection = prompts.select_prompts(
             job.corpus,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from token_geometry.base.errors import InputError, one_of
-
 N_COORDINATES = 64
 """Coordinates that every sample lives in."""
 
@@ -103,7 +101,7 @@ def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarr
     family
         Name of one of `FAMILIES`.
     dimension, n_points
-        Dimension of the manifold, without the noise, and how many points to draw.
+        Dimension of the manifold, up to `HIGHEST_DIMENSION`, without the noise, and how many points to draw.
     seed
         Seed of the points, the orthogonal map and the noise; family and dimension are mixed in.
 
@@ -111,18 +109,7 @@ def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarr
     -------
     numpy.ndarray
         float64, shape (n_points, N_COORDINATES).
-
-    Raises
-    ------
-    InputError
-        If there is no such family, or a number is out of bounds.
     """
-    if family not in FAMILIES:
-        raise one_of("manifold", family, FAMILIES)
-    if not 1 <= dimension <= HIGHEST_DIMENSION:
-        raise InputError(f"dimension is {dimension}; accepted: 1 to {HIGHEST_DIMENSION}")
-    if n_points < 1:
-        raise InputError(f"n_points is {n_points}; accepted: 1 or more")
     random = np.random.default_rng([seed, list(FAMILIES).index(family), dimension])
     drawn = FAMILIES[family].draw(random, n_points, dimension)
     directions, _ = np.linalg.qr(random.normal(size=(N_COORDINATES, drawn.shape[1])))

@@ -1,6 +1,7 @@
 """Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import torch, transformers
 
 _CONTEXTS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "max_sequence_length",
@@ -48,8 +49,6 @@ def find(trunk, n_layers: int) -> str:
     InputError
         If it keeps its blocks in no list of this length, nor in the only list there is.
     """
-    import torch
-
     inside = {id(module) for module in trunk.get_decoder().modules()}
     lists = {
         name: len(module)
@@ -79,11 +78,8 @@ def network(config, n_blocks: int | None):
     InputError
         If the network cannot be cut there.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):  # which has shapes and no weights
-        sketch = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        sketch = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if n_blocks is None:
         return type(sketch), sketch.config, sketch
     whole, sketch = sketch, trunk(sketch)

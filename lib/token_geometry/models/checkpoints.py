@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
 _SIZES = {"dim", "n_layers", "n_heads"}
@@ -54,8 +55,6 @@ class Joined:
         self.dimension, self.heads = dimension, heads
 
     def __getitem__(self, index):
-        import torch
-
         whole = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, self.dimension or 0)
         if self.heads is None:
             return whole[index]
@@ -102,8 +101,6 @@ def read_config(folder: Path):
     InputError
         If `params.json` lacks a size, or says something that is not known to be LLaMA's.
     """
-    from transformers import LlamaConfig
-
     params = _read_params(folder)
     if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
         vocabulary = _vocabulary(open_shards(folder), params["dim"])
@@ -111,7 +108,7 @@ def read_config(folder: Path):
     if params.get("ffn_dim_multiplier"):
         width = int(params["ffn_dim_multiplier"] * width)
     multiple = params.get("multiple_of", 256)
-    return LlamaConfig(
+    return transformers.LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=vocabulary,
         hidden_size=params["dim"],
@@ -172,8 +169,6 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> dict:
-    import torch
-
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is cut short, or a bare pickled object, not opened since that could run code")
@@ -231,7 +226,6 @@ def _check_width(folder: Path, shards: list[dict], config) -> None:
 
 def _llama_tokenizer(path: Path):
     from sentencepiece import SentencePieceProcessor
-    from transformers import LlamaTokenizer
 
     try:
         SentencePieceProcessor(model_file=str(path))
@@ -239,14 +233,13 @@ def _llama_tokenizer(path: Path):
         raise InputError(
             f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
         ) from None
-    tokenizer = LlamaTokenizer.from_pretrained(path.parent)
+    tokenizer = transformers.LlamaTokenizer.from_pretrained(path.parent)
     tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
     tokenizer.backend_tokenizer.pre_tokenizer = None
     return tokenizer
 
 
 def _llama_3_tokenizer(path: Path):
-    from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
     unnamed = iter(range(_LLAMA_3_SPECIAL))
@@ -256,4 +249,6 @@ def _llama_3_tokenizer(path: Path):
     ]
     # the converter's pattern of words is that of Llama 3
     converted = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return PreTrainedTokenizerFast(tokenizer_object=converted, bos_token=special[0], eos_token=special[1])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=converted, bos_token=special[0], eos_token=special[1]
+    )

@@ -4,6 +4,7 @@ import hashlib
 import re
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import torch
 from token_geometry.models import blocks
 
 WORDS = {"random": "untrained", "permuted": "weights permuted"}
@@ -38,8 +39,6 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     InputError
         If the family leaves weights as the memory was.
     """
-    import torch
-
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN
     try:
@@ -62,7 +61,6 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
 
 def _is_drawn_in_order(sketch) -> bool:
     """Whether transformers' initialization writes every weight, and draws none of the trunk after the blocks."""
-    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Recorder(TorchDispatchMode):
@@ -99,8 +97,6 @@ def _memory(tensor) -> int:
 
 def permute(model, seed: int) -> None:
     """Put the weights of each tensor of a network into random order, in place."""
-    import torch
-
     trunk = blocks.trunk(model)
     prefix = next(name for name, part in model.named_modules() if part is trunk)
     for name, weights in model.named_parameters():

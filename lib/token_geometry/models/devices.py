@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import torch
 
 
 def choose_device(device: str) -> str:
@@ -13,8 +14,6 @@ def choose_device(device: str) -> str:
     InputError
         If the device does not exist here.
     """
-    import torch
-
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -46,8 +45,6 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
     InputError
         If there is no such device, or there are too few.
     """
-    import torch
-
     chosen = torch.device(choose_device(device))
     if chosen.type != "cuda" and gpus_per_model != 1:
         raise InputError(
@@ -83,7 +80,6 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     InputError
         If the GPUs are too small.
     """
-    import torch
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 

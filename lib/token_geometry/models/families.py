@@ -1,17 +1,16 @@
 """Families: what the configuration of a model says of it."""
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import transformers
 
 
 def refuse_other_kinds(config, name: str) -> None:
     """Refuse a model of this configuration and name that is no causal language model, saying what it is."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
     elif getattr(config, "attn_type", "") == "bi":
         kind = "a model that sees the tokens behind each one, too"
-    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+    elif type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         return
     elif hasattr(config, "image_size") and not hasattr(config, "vocab_size"):
         kind = "a model of images"

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.lazy import accelerate, torch, transformers
 from token_geometry.models import blocks, controls, families
 from token_geometry.models import devices as placement
 from token_geometry.models.source import ModelSource
@@ -88,10 +89,6 @@ def load_model(
     InputError
         If the model cannot be had or has fewer layers; before any weights are read.
     """
-    import accelerate
-    import torch
-    from transformers import logging
-
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     config = load_config(source)
@@ -101,8 +98,8 @@ def load_model(
         kind, config, sketch = blocks.network(config, None if whole else n_layers or 1)
         if not whole or source.control == "random":
             # what transformers would report as left out was meant to be
-            stack.callback(logging.set_verbosity, logging.get_verbosity())
-            logging.set_verbosity_error()
+            stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
+            transformers.logging.set_verbosity_error()
         options = {"config": config, "dtype": getattr(torch, dtype)}
         parts = {}
         if len(devices) > 1:
@@ -181,8 +178,6 @@ def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=Non
 
 def _loss(model, token_ids: list[int]) -> float:
     """Loss of all tokens of the sentence but the first, nats."""
-    import torch
-
     ids = torch.tensor([token_ids], device=model.get_input_embeddings().weight.device)
     with torch.inference_mode():
         logits = model(ids).logits[0].float()

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import transformers
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,13 @@ class ModelSource:
 
     def config(self):
         """The configuration, a transformers `PreTrainedConfig`."""
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(self.directory(), revision=self.revision, trust_remote_code=False)
+        given = {"revision": self.revision, "trust_remote_code": False}
+        return transformers.AutoConfig.from_pretrained(self.directory(), **given)
 
     def tokenizer(self):
         """The tokenizer, a transformers `PreTrainedTokenizerBase`."""
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.directory(), revision=self.revision, trust_remote_code=False)
+        given = {"revision": self.revision, "trust_remote_code": False}
+        return transformers.AutoTokenizer.from_pretrained(self.directory(), **given)
 
     def weights(self, config) -> dict:
         """What `from_pretrained` is to be given to find the weights of a model of this configuration."""

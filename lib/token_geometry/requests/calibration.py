@@ -10,6 +10,7 @@ from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
 from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.requests.run import OfPrompts
 from token_geometry.texts import corpora
 
 N_CLOUDS = 16
@@ -25,7 +26,7 @@ PRECISIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration(Request):
+class Calibration(OfPrompts, Request):
     """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
 
     notebook = "calibration"
@@ -36,20 +37,10 @@ class Calibration(Request):
     model: str
     """Alias, hub id, directory or GGUF file."""
 
-    corpus: str
-    """Alias, or path of a corpus, as for an extraction."""
-
-    column: str = "text"
-    """Column of the texts, where the corpus has columns."""
-
     n_prompts: int = 2
     """How many prompts to compare on."""
 
     n_tokens: int = 1024
-    """Tokens of each prompt, special tokens not counted."""
-
-    seed: int = 0
-    """Seed of the draw of prompts and of the manifolds."""
 
     n_points: int = 1024
     """Points of each sample of a manifold."""
@@ -60,21 +51,12 @@ class Calibration(Request):
     dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
     """True dimensions of the manifolds."""
 
-    device: str = "auto"
-    """Torch device."""
-
     def check(self) -> None:
         self.resolve().check_files()
         check_corpus(self.corpus, self.n_prompts, column=self.column)
 
     def resolve(self) -> ModelSource:
-        """Check the request and find out what its model is.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
-        """
+        """Check the request and find out what its model is; raises as `check`."""
         self.check_file()
         # below 8 points there is hardly a scale to compare at
         self.check_bounds(n_prompts=1, n_tokens=8, n_points=8, n_replicates=1, seed=0)
@@ -92,7 +74,7 @@ class Calibration(Request):
         same = ("n_prompts", "n_tokens", "seed", "n_points", "n_replicates")
         return {name: getattr(self, name) for name in same} | {
             "model": sources.resolve(self.model).identity(),
-            "corpus": corpora.corpus_identity(self.corpus, column=self.column),
+            "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
             "dimensions": list(self.dimensions),
             "families": list(manifolds.FAMILIES),
             "noise": manifolds.NOISE,

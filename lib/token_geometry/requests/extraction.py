@@ -1,12 +1,11 @@
 """The request of an extraction, and the job that it becomes when it is resolved."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project, store
+from token_geometry.base import project
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -31,7 +30,6 @@ class Extraction(Shared, Request):
     """How many prompts to draw; None for all that are long enough."""
 
     n_tokens: int = 1024
-    """Tokens of each prompt, special tokens not counted."""
 
     shuffle_levels: Sequence[int] = (0,)
     """Levels S of the block shuffle; 0 leaves the text as it is."""
@@ -201,11 +199,6 @@ class Job:
         return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property
-    def recipe_digest(self) -> str:
-        """Digest of `recipe`."""
-        return store.digest(self.recipe)
-
-    @cached_property
     def plan_recipe(self) -> dict:
         """What decides which shards there are, and their numbers."""
         request = self.request
@@ -214,25 +207,13 @@ class Job:
         lists = {name: list(getattr(request, name)) for name in ("shuffle_levels", "filter_models")}
         return self.recipe | drawn | lists
 
-    @cached_property
-    def plan_digest(self) -> str:
-        """Digest of `plan_recipe`."""
-        return store.digest(self.plan_recipe)
-
 
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
-    """Refuse a corpus that there is not, or that has fewer texts than prompts are asked for, without a download.
-
-    Raises
-    ------
-    InputError
-        Naming the corpus.
-    """
+    """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
     if n_prompts is None or not _is_at_hand(corpus):
         return
-    n_texts = sum(1 for _ in itertools.islice(found.texts, n_prompts))
-    if n_texts < n_prompts:
+    if (n_texts := len(found.texts)) < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
         )

@@ -58,32 +58,28 @@ class Reduction(Request):
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:
         """The observables of the models of a run, and those of its control models."""
-        blocks = run.sections.get("extractions")
+        file, blocks = f"{run.name}.yml", run.sections.get("extractions")
         if blocks is None:
-            raise InputError(f"{run.name}.yml: key 'extractions' is missing")
+            raise InputError(f"{file}: key 'extractions' is missing")
         for key, block in blocks.items():
             if not isinstance(block, dict) or set(block) not in _BLOCKS:
                 raise InputError(
-                    f"{run.name}.yml: extraction {key!r} must hold just n_prompts and shuffle_levels, "
+                    f"{file}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
                     "or prompt_ids and shuffle_levels"
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
-            raise InputError(
-                f"{run.name}.yml: no extraction has shuffle level 0, which every chapter compares with"
-            )
+            raise InputError(f"{file}: no extraction has shuffle level 0, which every chapter compares with")
         yield observables
         controls = run.sections.get("controls")
         if controls is None:
             return
         if set(controls) not in [block | {"models"} for block in _BLOCKS]:
             raise InputError(
-                f"{run.name}.yml: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
+                f"{file}: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
             )
         if not isinstance(controls["models"], list):
-            raise InputError(
-                f"{run.name}.yml: controls: models is {controls['models']!r}; accepted: a list of models"
-            )
+            raise InputError(f"{file}: controls: models is {controls['models']!r}; accepted: a list of models")
         block = {key: value for key, value in controls.items() if key != "models"}
         if controls["models"]:
             yield cls._step(run, "control", controls["models"], {"control": block})

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What every extraction is to be told, and a run tells all of its own."""
+class OfPrompts:
+    """What everything is to be told that draws prompts of a corpus."""
 
     corpus: str
     """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
@@ -17,13 +17,18 @@ class Shared:
     """Tokens of each prompt, special tokens not counted."""
 
     seed: int = 0
-    """Seed of the draw of prompts and of the shuffles."""
-
-    dtype: str = "float32"
-    """Type of the forward pass."""
+    """Seed of the draw of prompts, and of what else is drawn: shuffles, manifolds."""
 
     device: str = "auto"
     """Torch device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(OfPrompts):
+    """What every extraction is to be told, and a run tells all of its own."""
+
+    dtype: str = "float32"
+    """Type of the forward pass."""
 
     num_processes: int = 1
     """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""

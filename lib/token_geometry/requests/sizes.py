@@ -2,6 +2,7 @@
 
 import math
 
+from token_geometry.base.lazy import torch, transformers
 from token_geometry.geometry import table_format
 from token_geometry.models import blocks, loading
 from token_geometry.models.source import ModelSource
@@ -21,9 +22,6 @@ def shape_of(source: ModelSource) -> dict[str, int]:
     known = source.known_shape()
     if known:
         return known
-    import torch
-    import transformers
-
     config = loading.load_config(source)
     with source.readable_errors(), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)

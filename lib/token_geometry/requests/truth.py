@@ -16,7 +16,24 @@ from token_geometry.texts.statements import Statements
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth(Request):
+class OfStatements:
+    """What is to be told of a reading, beside its model, layer and data sets."""
+
+    n_statements: int | None = 400
+    """Largest number of statements of each data set; None for all."""
+
+    seed: int = 0
+    """Seed of the draw of statements, of the folds, and of what probes draw."""
+
+    device: str = "auto"
+    """Torch device."""
+
+    last_layer: int | None = None
+    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth(OfStatements, Request):
     """What to read. Field names are the parameters of `notebooks/truth-pca.ipynb`.
 
     A run declares `datasets`, `n_statements` and `models`: name → `layer` and, if it differs, `last_layer`.
@@ -35,18 +52,6 @@ class Truth(Request):
     datasets: Sequence[str]
     """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
 
-    n_statements: int | None = 400
-    """Largest number of statements of each data set; None for all."""
-
-    seed: int = 0
-    """Seed of the draw of statements, of the folds, and of what probes draw."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    last_layer: int | None = None
-    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
-
     @property
     def n_layers(self) -> int:
         """Blocks that the pass goes through."""
@@ -56,12 +61,9 @@ class Truth(Request):
         self.resolve()
 
     def resolve(self) -> tuple[ModelSource, list[Statements]]:
-        """Check the request and find out its model and what is drawn of each data set; no weights are loaded.
+        """Check the request and find out its model and what is drawn of each data set, without loading weights.
 
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
+        Raises as `check`.
         """
         self.check_file()
         self.check_bounds(seed=0, n_statements=4)
@@ -80,15 +82,11 @@ class Truth(Request):
         return source, self._draw()
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        return self.recipe_of(sources.resolve(self.model), self._draw())
-
-    def recipe_of(self, source: ModelSource, sets: Sequence[Statements]) -> dict:
-        """What decides the numbers, from what `resolve` returns."""
         return {
-            "model": source.identity(),
+            "model": sources.resolve(self.model).identity(),
             "layer": self.layer,
             "last_layer": self.n_layers,
-            "statements": [drawn.identity() for drawn in sets],
+            "statements": [drawn.identity() for drawn in self._draw()],
             "seed": self.seed,
             "probes": [*probes.FITS, *probes.PAIRED],
         }

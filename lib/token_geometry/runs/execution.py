@@ -50,30 +50,32 @@ def execute(run: Run) -> bool:
     # before notebooks ask for them at the same time, and wait for one another
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
     missing = [name for name in loaded if not sources.resolve(name).is_made()]
-    _for_each(_acquire, missing, at_a_time=at_a_time)
+    _for_each(_acquire, [(name,) for name in missing], at_a_time=at_a_time)
     for _, level in itertools.groupby(planned, key=lambda step: step.depth):
         tasks = [
             (f"[{next(numbers)}/{len(planned)}] {step.name}", step.request, folder / f"{step.name}.ipynb")
             for step in level
         ]
-        _for_each(_execute_one, tasks, at_a_time=at_a_time)
+        _for_each(execute_notebook, tasks, at_a_time=at_a_time)
     return True
 
 
-def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
-    """Run one notebook of `notebooks/` through papermill; its output streams to the terminal.
+def execute_notebook(title: str, request: Request, record: Path) -> None:
+    """Run the notebook of a request through papermill; `title` and its output stream to the terminal.
 
     If a cell of it fails, its own line is that of the `InputError`.
     """
     import nbclient
     import papermill
 
+    print(title, flush=True)
+    notebook = f"{request.notebook}.ipynb"
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            project.root() / "notebooks" / f"{notebook}.ipynb",
+            project.root() / "notebooks" / notebook,
             record,
-            parameters=parameters,
+            parameters=request.parameters(),
             cwd=str(project.root()),
             kernel_name="python3",
             progress_bar=False,
@@ -84,20 +86,18 @@ def execute_notebook(notebook: str, parameters: dict, *, record: Path) -> None:
         )
     except nbclient.exceptions.DeadKernelError:
         raise InputError(
-            f"{notebook}.ipynb: its kernel died, most often for want of memory: run a smaller model, fewer "
+            f"{notebook}: its kernel died, most often for want of memory: run a smaller model, fewer "
             "tokens or another dtype"
         ) from None
     except papermill.PapermillExecutionError as error:
-        raise InputError(
-            f"{notebook}.ipynb: {error.evalue or error.ename} (executed notebook: {record})"
-        ) from None
+        raise InputError(f"{notebook}: {error.evalue or error.ename} (executed notebook: {record})") from None
 
 
-def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
+def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
     at_a_time = min(at_a_time, len(tasks))
     if at_a_time < 2:
         for task in tasks:
-            work(task)
+            work(*task)
         return
     executor = concurrent.futures.ProcessPoolExecutor(
         at_a_time,
@@ -107,7 +107,7 @@ def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
         initargs=(at_a_time,),
     )
     try:
-        for done in concurrent.futures.as_completed([executor.submit(work, task) for task in tasks]):
+        for done in concurrent.futures.as_completed([executor.submit(work, *task) for task in tasks]):
             done.result()
     except concurrent.futures.process.BrokenProcessPool:
         raise InputError(
@@ -127,12 +127,6 @@ def _for_each(work: Callable, tasks: list, *, at_a_time: int) -> None:
 def _acquire(model: str) -> None:
     """Download and dequantize a model, where it is one of those that are."""
     sources.resolve(model).directory()
-
-
-def _execute_one(task: tuple[str, Request, Path]) -> None:
-    title, request, record = task
-    print(title, flush=True)
-    execute_notebook(request.notebook, request.parameters(), record=record)
 
 
 def _share_cores(at_a_time: int) -> None:

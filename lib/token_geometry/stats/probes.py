@@ -40,10 +40,6 @@ class Components:
     variance_ratio: np.ndarray
     """Share of the variance along each axis, shape (component,)."""
 
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Other points, centred by themselves, along the axes; shape (point, component)."""
-        return (points - points.mean(axis=0)) @ self.axes.T
-
 
 def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -> Components:
     """All principal components that the points span, without scaling.

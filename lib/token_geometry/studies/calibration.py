@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from gguf import GGMLQuantizationType, quants
+from sklearn.metrics import euclidean_distances
 from tqdm import tqdm
 
 from token_geometry.base import store
@@ -187,8 +189,6 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
     InputError
         If the model has no linear weights, or their rows are not made of whole blocks.
     """
-    from gguf import GGMLQuantizationType, quants
-
     quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
     weights = [module.weight for module in modules if isinstance(module, torch.nn.Linear)]
@@ -218,8 +218,6 @@ def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     with_dadapy
         Without, the ID is NaN.
     """
-    from sklearn.metrics import euclidean_distances
-
     tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)
     nearest, cosine = [], []

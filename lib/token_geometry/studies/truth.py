@@ -72,7 +72,7 @@ def measure(request: Truth) -> xr.Dataset:
     InputError
         If the request cannot be carried out or the file cannot be written.
     """
-    source, sets = request.resolve()
+    (source, sets), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
     reading = read(source, texts, n_layers=request.n_layers, device=request.device)
@@ -89,7 +89,7 @@ def measure(request: Truth) -> xr.Dataset:
         dataset[name].attrs |= {"long_name": title, "units": "1"}
     dataset.attrs = store.make_attrs(
         f"Truth at layer {request.layer}, {source.title}",
-        request.recipe_of(source, sets),
+        recipe,
         model=request.model,
         model_title=source.title,
         layer=request.layer,
@@ -136,7 +136,7 @@ def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: i
     clouds = [_centred(points) for points in _split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
-    projected = np.concatenate([basis.project(cloud) for cloud in clouds])
+    projected = np.concatenate([_centred(cloud) @ basis.axes.T for cloud in clouds])
     ratios = np.full((len(sets), max(len(own.axes) for own in found)), np.nan)
     for row, own in zip(ratios, found, strict=True):
         row[: len(own.axes)] = own.variance_ratio

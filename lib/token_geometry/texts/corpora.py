@@ -40,14 +40,14 @@ class Corpus:
     title: str
     """Name that a reader sees."""
 
-    source: Mapping[str, str] | Read = field(repr=False)
-    """The texts by id, or a function that reads them."""
+    read: Read = field(repr=False)
+    """Function that reads the texts with their ids."""
 
     checksum: str = ""
     """Identity of the texts as `data/corpora.yml` gives it; empty: what is read is right."""
 
     @cached_property
-    def texts(self) -> Mapping[str, str]:
+    def texts(self) -> "Texts":
         """Id of each text → the text, stripped.
 
         Raises
@@ -55,35 +55,32 @@ class Corpus:
         InputError
             If there are none, or they cannot be read, have an id twice, or differ from `checksum`.
         """
-        if isinstance(self.source, Mapping):
-            return self.source
-        texts = Texts(self.name, self.source)
+        texts = Texts(self.name, self.read)
         if not texts.n_characters:
             raise InputError(f"corpus {self.name!r} holds no text")
-        if self.checksum and (found := identity(texts)) != self.checksum:
+        if self.checksum and (found := texts.identity()) != self.checksum:
             raise InputError(
                 f"corpus {self.name!r}: the checksum of its texts is {found}, expected {self.checksum}: its "
                 "source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
             )
-        return texts if texts.held is None else texts.held
+        return texts
 
     def identity(self) -> str:
         """SHA-256 over ids and texts, whatever their order; known without the texts where `checksum` is given.
 
         So whoever has results can tell whether they are fresh without the texts that they were made from.
         """
-        return self.checksum or identity(self.texts)
+        return self.checksum or self.texts.identity()
 
     @property
     def n_at_a_time(self) -> int:
         """How many of the texts memory holds, as long as they are on average."""
-        n_characters = self.texts.n_characters if isinstance(self.texts, Texts) else 0
-        return len(self.texts) * HELD // max(n_characters, HELD) + 1
+        return len(self.texts) * HELD // max(self.texts.n_characters, HELD) + 1
 
     def some(self, ids: Sequence[str]) -> dict[str, str]:
         """Several of the texts by id, in one go."""
-        if not isinstance(self.texts, Texts):
-            return {key: self.texts[key] for key in ids}
+        if self.texts.held is not None:
+            return {key: self.texts.held[key] for key in ids}
         wanted = set(ids)
         return {key: text for key, text in self.texts.items() if key in wanted}
 
@@ -120,9 +117,15 @@ class Texts(Mapping[str, str]):
             yield key, text.strip()
 
     def items(self) -> Iterator[tuple[str, str]]:  # type: ignore[override]
-        return self._checked()
+        return self._checked() if self.held is None else iter(self.held.items())
+
+    def identity(self) -> str:
+        """SHA-256 over ids and texts, whatever their order."""
+        return sha256("\n".join(sorted(f"{key}\0{checksum}" for key, checksum in self.checksums.items())))
 
     def __getitem__(self, key: str) -> str:
+        if self.held is not None:
+            return self.held[key]
         if key not in self.checksums:
             raise KeyError(key)
         return next(text for other, text in self._checked() if other == key)
@@ -142,12 +145,6 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def identity(texts: Mapping[str, str]) -> str:
-    """SHA-256 over ids and texts, whatever their order."""
-    known = texts.checksums if isinstance(texts, Texts) else {key: sha256(text) for key, text in texts.items()}
-    return sha256("\n".join(sorted(f"{key}\0{checksum}" for key, checksum in known.items())))
-
-
 def _check_characters(text: str, where: str, way_out: str) -> None:
     try:
         text.encode("utf-8")
@@ -162,7 +159,7 @@ def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
     path = project.root() / "data" / "corpora.yml"
     with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path)) or {}
+        return yaml.safe_load(reading.decode(path, reading.spelled(path))) or {}
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
@@ -200,11 +197,6 @@ def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
     found = find_corpus(corpus, column=column)
     found.texts  # noqa: B018
     return found
-
-
-def corpus_identity(corpus: str, *, column: str = "text") -> str:
-    """`Corpus.identity` of a corpus, which is read only where `data/corpora.yml` gives no checksum."""
-    return find_corpus(corpus, column=column).identity()
 
 
 def _alias(name: str, entry: dict) -> Read:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import datasets
 
 Row = tuple[str | None, str]
 """Id of a text, None where it has none, and the text."""
@@ -58,9 +59,8 @@ def spelled(path: Path) -> str:
     return repr(str(path))
 
 
-def check_file(path: Path, what: str = "") -> None:
+def check_file(path: Path, what: str) -> None:
     """Refuse what is no regular file: reading a pipe waits forever, and a device has no end."""
-    what = what or spelled(path)
     with door(what):
         if path.is_symlink() and not path.exists():
             raise InputError(f"{what} is a link that leads to no file: take it away")
@@ -69,9 +69,8 @@ def check_file(path: Path, what: str = "") -> None:
         raise InputError(f"{what} is {KINDS.get(stat.S_IFMT(mode), 'a device')} and no file")
 
 
-def decode(path: Path, what: str = "") -> str:
-    """Text of a file in UTF-8, its line ends as they are."""
-    what = what or spelled(path)
+def decode(path: Path, what: str) -> str:
+    """Text of a file in UTF-8, its line ends as they are; errors call it `what`."""
     check_file(path, what)
     with door(what):
         content = path.read_bytes()
@@ -80,7 +79,7 @@ def decode(path: Path, what: str = "") -> str:
         return content.decode("utf-8-sig")
 
 
-def csv_table(path: Path, what: str = "") -> pd.DataFrame:
+def csv_table(path: Path, what: str) -> pd.DataFrame:
     """Rows of a CSV file as strings; nothing is taken for a number or for missing.
 
     Raises
@@ -88,7 +87,6 @@ def csv_table(path: Path, what: str = "") -> pd.DataFrame:
     InputError
         If it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation marks by backslashes.
     """
-    what = what or spelled(path)
     text = decode(path, what)
     for pattern, reason in (
         (re.compile("\0"), "a NUL, behind which a text would be lost: remove it"),
@@ -143,7 +141,7 @@ def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]
 def _txt(path: Path, column: str) -> Iterator[Row]:
     if column != "text":
         raise InputError(f"column is {column!r}, and {spelled(path)} has no columns: leave `column` out")
-    yield None, decode(path).replace("\r\n", "\n").replace("\r", "\n")
+    yield None, decode(path, spelled(path)).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _whole_number(digits: str) -> int | bytes:
@@ -162,12 +160,12 @@ def _open_lines(path: Path) -> io.BufferedIOBase:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[Row]:
-    check_file(path)
-    number = 0
-    with door(spelled(path)), _open_lines(path) as file:
+    what, number = spelled(path), 0
+    check_file(path, what)
+    with door(what), _open_lines(path) as file:
         for place, line in enumerate(file, 1):
             for part in line.replace(b"\r", b"\n").split(b"\n"):
-                where = f"{spelled(path)}, line {place}"
+                where = f"{what}, line {place}"
                 with door(where):
                     text = part.decode("utf-8-sig")
                     if not text.strip():
@@ -177,15 +175,15 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
                 row = row if isinstance(row, dict) else {}
-                yield from batch(spelled(path), number, [row.get("id")], [row.get(column)], column, list(row))
+                yield from batch(what, number, [row.get("id")], [row.get(column)], column, list(row))
                 number += 1
 
 
 def _parquet(path: Path, column: str) -> Iterator[Row]:
     import pyarrow.parquet
 
-    check_file(path)
     what, number = spelled(path), 0
+    check_file(path, what)
     with door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
         columns = columns_of(what, file.schema_arrow.names, column)
         for part in file.iter_batches(N_ROWS, columns=columns):
@@ -197,10 +195,11 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
 
 
 def _csv(path: Path, column: str) -> Iterator[Row]:
-    table = csv_table(path)
-    columns = columns_of(spelled(path), list(table), column)
+    what = spelled(path)
+    table = csv_table(path, what)
+    columns = columns_of(what, list(table), column)
     keys = [key or None for key in table["id"]] if "id" in columns else [None] * len(table)
-    yield from batch(spelled(path), 0, keys, list(table[column]), column)
+    yield from batch(what, 0, keys, list(table[column]), column)
 
 
 FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
@@ -219,8 +218,6 @@ def format_of(path: Path) -> str:
 
 def from_disk(folder: Path, column: str) -> Iterator[Row]:
     """Rows of a folder that `save_to_disk` has written."""
-    import datasets  # seconds that other corpora need not
-
     what = spelled(folder)
     with door(f"{what}, a folder of save_to_disk,"):
         loaded = _one_split(datasets.load_from_disk(folder), what, f"give the folder of one, as {folder.name}/")
@@ -235,8 +232,6 @@ def from_hub(
     The first `rows` of them are read without downloading the rest. `config` and `part` (`split`, `revision`) say
     which part and state of the data set; of several splits `train` is taken.
     """
-    import datasets  # seconds that other corpora need not
-
     try:
         loaded = datasets.load_dataset(hub, config, streaming=rows is not None, **part)
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had

@@ -10,8 +10,8 @@ _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
 _PANEL = 225  # width in pixels of a panel of the differences
 
 
-@charts.figure("estimated dimension")
-def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
+@charts.figure("estimated dimension", choose="scale")
+def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with error bars, one panel per kind of manifold: estimated against true dimension, with the
     diagonal where they are equal.
     """
@@ -22,24 +22,18 @@ def manifolds(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     y = alt.Y("low:Q", title="estimated dimension", scale=alt.Scale(domain=[0, 1.4 * top], clamp=True))
     color = charts.color(frame, "title", "manifold", legend=None)
     bars = base.mark_rule(strokeWidth=1.5).encode(y=y, y2="high:Q", color=color)
-    tooltip = [
-        alt.Tooltip("title:N", title="manifold"),
-        alt.Tooltip("dimension:Q", title="true dimension"),
-        *charts.tooltip("estimate:Q .2f", "error:Q .2f"),
-        alt.Tooltip("within:Q", title="samples within three errors"),
-        *charts.tooltip("n_samples:Q"),
-    ]
+    fields = ("title:N", "dimension:Q", "estimate:Q .2f", "error:Q .2f", "within:Q", "n_samples:Q")
+    tooltip = charts.tooltip(*fields, title="manifold", within="samples within three errors")
     points = base.mark_circle(size=34, opacity=1).encode(y="estimate:Q", color=color, tooltip=tooltip)
     expected = base.mark_tick(color="black", thickness=1.5, size=11).encode(
-        y="expected:Q", tooltip=[alt.Tooltip("expected:Q", title="expected for so many points", format=".2f")]
+        y="expected:Q", tooltip=charts.tooltip("expected:Q .2f", expected="expected for so many points")
     )
     layers = alt.layer(diagonal, bars, points, expected)
-    chart = charts.panels(layers, frame, "title", width=165, height=165, columns=3, independent=())
-    return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
+    return charts.panels(layers, frame, "title", width=165, height=165, columns=3, independent=())
 
 
-@charts.figure("estimated dimension")
-def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
+@charts.figure("estimated dimension", choose="dimension", initial=2)
+def scales(frame: pd.DataFrame) -> alt.LayerChart:
     """Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold."""
     base = alt.Chart(frame).encode(x=charts.SCALE_AXIS)
     truth = base.mark_line(**_DASHED).encode(y="dimension:Q")
@@ -49,11 +43,9 @@ def scales(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
     ticks = alt.Axis(values=[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40])
     y = alt.Y("low:Q", title="estimated dimension", scale=limits, axis=ticks)
     band = base.mark_area(opacity=0.15).encode(y=y, y2="high:Q", color=color)
-    tooltip = [alt.Tooltip("title:N", title="manifold")]
-    tooltip += charts.tooltip("scale:Q", "estimate:Q .2f", "error:Q .2f")
+    tooltip = charts.tooltip("title:N", "scale:Q", "estimate:Q .2f", "error:Q .2f", title="manifold")
     line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y="estimate:Q", color=color, tooltip=tooltip)
-    chart = alt.layer(band, line, truth).properties(width=520, height=260)
-    return charts.chosen(chart, frame["dimension"], title="true dimension", initial=initial)
+    return alt.layer(band, line, truth).properties(width=520, height=260)
 
 
 @charts.figure("relative difference to DADApy")
@@ -83,15 +75,14 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return panels.facet(facet=facet, columns=2, spacing=50)
 
 
-@charts.figure("observables by precision")
-def precisions(frame: pd.DataFrame, *, initial: str = "ID at scale 64") -> alt.VConcatChart:
+@charts.figure("observables by precision", choose="observable", initial="ID at scale 64")
+def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     """Two line charts, one above the other: an observable against layer, one curve per precision; and its
     change from float32.
     """
     first = frame["title"].iloc[0]
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
-    tooltip = [alt.Tooltip("title:N", title="precision")]
-    tooltip += charts.tooltip("layer:Q", "value:Q .4f", "change:Q +.4f")
+    tooltip = charts.tooltip("title:N", "layer:Q", "value:Q .4f", "change:Q +.4f", title="precision")
     curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
     curve = curve.encode(color=charts.color(frame, "title", None), tooltip=tooltip)
     value = curve.encode(y=alt.Y("value:Q", title="value of the observable", scale=alt.Scale(zero=False)))
@@ -100,8 +91,7 @@ def precisions(frame: pd.DataFrame, *, initial: str = "ID at scale 64") -> alt.V
     band = band.encode(y=alt.Y("below:Q", title=f"change from {first}"), y2="error:Q")
     upper = value.properties(width=520, height=200)
     lower = alt.layer(band, curve.encode(y=alt.Y("change:Q"))).properties(width=520, height=150)
-    chart = alt.vconcat(upper, lower)
-    return charts.chosen(chart, frame["observable"], title="observable", initial=initial)
+    return alt.vconcat(upper, lower)
 
 
 def _rule(once: alt.Chart, y, text: str, *, color: str) -> list[alt.Chart]:

@@ -1,5 +1,7 @@
 """What the chapter on validation says: sentences, a table, alt texts."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -46,14 +48,14 @@ def counts(results: CalibrationResults) -> Markdown:
 
 
 @markup.unless(missing)
-def within_bars(results: CalibrationResults) -> Markdown:
+def within_bars(results: CalibrationResults) -> Iterator[str]:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
     dataset = results.dataset.sel(scale=2)
     at = dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
-    right, lines = is_within(at, "dimension"), []
+    right = is_within(at, "dimension")
     low, high = (right.where(side, drop=True) for side in (at.dimension <= SMALL, at.dimension > SMALL))
     if low.size:
-        lines.append(
+        yield (
             f"At scale 2, {int(low.sum())} of {low.size} samples of dimension at most {SMALL} without noise are "
             f"within {N_ERRORS} error bars of the truth."
         )
@@ -62,64 +64,60 @@ def within_bars(results: CalibrationResults) -> Markdown:
         bias = at["manifold_id"].sel(dimension=highest).mean("replicate") / highest - 1
         spelled = ", ".join(f"{family.manifold_title.item()} {Number(family):+.0%}" for family in bias)
         above = f"Above, {int(high.sum())} of {high.size} are."
-        lines.append(f"{above} At dimension {highest} the estimate is off by: {spelled}.")
+        yield f"{above} At dimension {highest} the estimate is off by: {spelled}."
     every = is_within(dataset, "manifold_id_expected")
-    lines.append(
+    yield (
         f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
         f"{N_ERRORS} error bars of the value that the estimator has for {dataset.attrs['n_points']} points."
     )
-    return markup.bullets(lines)
 
 
 @markup.unless(missing)
-def scale_findings(results: CalibrationResults) -> Markdown:
+def scale_findings(results: CalibrationResults) -> Iterator[str]:
     """What the scale does to the ID of the roll and of the noisy torus."""
-    estimates, lines = results.dataset["manifold_id"], []
+    estimates = results.dataset["manifold_id"]
     dimensions = estimates["dimension"].values
     dimension = 2 if 2 in dimensions else int(dimensions.min())
     for name in ("torus", "noisy_torus", "roll"):
         curve = estimates.sel(manifold=name, dimension=dimension).mean("replicate").dropna("scale")
         top, bottom = curve.idxmax("scale"), curve.idxmin("scale")
         title = curve.manifold_title.item()
-        lines.append(
+        yield (
             f"{title[0].upper()}{title[1:]} of dimension {dimension}: {float(curve[0]):.2f} at scale "
             f"{int(curve.scale[0])} and {float(curve[-1]):.2f} at scale {int(curve.scale[-1])}, between "
             f"{float(curve.min()):.2f} (scale {int(bottom)}) and {float(curve.max()):.2f} (scale {int(top)})."
         )
-    return markup.bullets(lines)
 
 
 @markup.unless(missing)
-def agreement(results: CalibrationResults) -> Markdown:
+def agreement(results: CalibrationResults) -> Iterator[str]:
     """Largest differences to DADApy and to brute force."""
     found = frames.differences(results)
-    missing_dadapy, lines = results.dataset.attrs.get("dadapy_missing"), []
+    missing_dadapy = results.dataset.attrs.get("dadapy_missing")
     if missing_dadapy:
-        lines.append(f"The comparison with DADApy was not run where this was computed. {missing_dadapy}.")
+        yield f"The comparison with DADApy was not run where this was computed. {missing_dadapy}."
     for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
         verdict = "kept" if largest <= limit else "broken"
-        lines.append(
+        yield (
             f"The {title} differs from DADApy's by at most {Number(largest):.0e} (relative) over {number} "
             f"combinations of prompt, layer and scale; the limit of {Number(limit):.0e} is {verdict}."
         )
     overlap, cosine = (Number(found[name].max()) for name in ("neighborhood_overlap", "cosine_similarity"))
-    lines.append(
+    yield (
         f"The largest difference of the neighborhood overlap from a count of common neighbors is {overlap:.0e}, "
         f"that of the mean cosine similarity from the mean of all pairs {cosine:.0e}."
     )
-    return markup.bullets(lines)
 
 
 @markup.unless(missing)
-def precision_findings(results: CalibrationResults) -> Markdown:
+def precision_findings(results: CalibrationResults) -> Iterator[str]:
     """How far the observables move in every precision, in units and in error bars."""
     dataset = results.dataset.isel(layer=slice(1, None))
     change = dataset.isel(precision=slice(1, None)) - dataset.isel(precision=0, drop=True)
     size = abs(change).mean(["prompt", "layer"])
     in_errors = abs(change["intrinsic_dimension"]) / dataset["intrinsic_dimension_error"].isel(precision=0)
     in_errors = in_errors.mean(["prompt", "layer"])
-    lines = []
     for precision in change["precision"].values:
         moved = []
         for observable, (name, at) in frames.OBSERVABLES.items():
@@ -128,8 +126,7 @@ def precision_findings(results: CalibrationResults) -> Markdown:
             moved.append(f"{observable} by {Number(size[name].sel(here)):.2g}{errors}")
         title = str(dataset["precision_title"].sel(precision=precision).item())
         loss = Number(change["loss"].sel(precision=precision).mean())
-        lines.append(
+        yield (
             f"With {title}, the mean loss changes by {loss:+.3f} nats; on average over prompts and layers, "
             f"{', '.join(moved)}."
         )
-    return markup.bullets(lines)

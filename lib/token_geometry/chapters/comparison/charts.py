@@ -7,8 +7,8 @@ from token_geometry.chapters import charts
 from token_geometry.chapters.curves import curves
 
 
-@charts.figure("intrinsic dimension")
-def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+@charts.figure("intrinsic dimension", choose="layer")
+def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
     """Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the
     slider chooses, one curve per model.
     """
@@ -19,8 +19,7 @@ def scale_curves(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
         y="mean:Q", tooltip=charts.tooltip("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
     )
-    chart = alt.layer(band, line).properties(width=520, height=230)
-    return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
+    return alt.layer(band, line).properties(width=520, height=230)
 
 
 @charts.figure("intrinsic dimension")
@@ -38,12 +37,12 @@ def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-@charts.figure("intrinsic dimension")
-def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+@charts.figure("intrinsic dimension", choose="layer")
+def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the layer
     that the slider chooses, one curve per prompt, colored by its loss.
     """
-    chart = _by_scale(
+    return _by_scale(
         frame,
         y=alt.Y("value:Q", title="intrinsic dimension", scale=_limits(frame, "value")),
         color=alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)"),
@@ -51,28 +50,23 @@ def scales_by_prompt(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
         quiet=0.08,
         tooltip=charts.tooltip("prompt:N", "scale:Q", "value:Q .2f", "loss:Q .2f"),
     )
-    return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
 
 
-@charts.figure("overlap of layers")
+@charts.figure("overlap of layers", choose="shuffle_level")
 def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle level
     that the control chooses.
     """
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
     scale = alt.Scale(scheme="viridis", domain=[0, 1])
-    panel = (
-        alt.Chart(frame)
-        .mark_rect()
-        .encode(
-            x=alt.X("layer:O", title="layer", axis=ticks),
-            y=alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks),
-            color=alt.Color("overlap:Q", scale=scale, title="overlap (k = 16)"),
-            tooltip=charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f"),
-        )
+    panel = alt.Chart(frame).mark_rect()
+    panel = panel.encode(
+        x=alt.X("layer:O", title="layer", axis=ticks),
+        y=alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks),
+        color=alt.Color("overlap:Q", scale=scale, title="overlap (k = 16)"),
+        tooltip=charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f"),
     )
-    chart = charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
-    return charts.chosen(chart, frame["shuffle_level"], title="S =")
+    return charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
 
 
 @charts.figure("untrained control")
@@ -94,20 +88,16 @@ def controls(frame: pd.DataFrame) -> alt.VConcatChart:
 
 def _by_scale(frame: pd.DataFrame, *, y, color, curve: str, quiet: float, tooltip: list) -> alt.FacetChart:
     hovered = alt.selection_point(fields=[curve], on="pointerover", nearest=True, empty=True)
-    panel = (
-        alt.Chart(frame)
-        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
-        .encode(
-            x=charts.SCALE_AXIS,
-            y=y,
-            color=color,
-            detail=f"{curve}:N",
-            opacity=charts.shown(hovered, 0.9, quiet),
-            tooltip=tooltip,
-        )
-        .add_params(hovered)
+    panel = alt.Chart(frame).mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
+    panel = panel.encode(
+        x=charts.SCALE_AXIS,
+        y=y,
+        color=color,
+        detail=f"{curve}:N",
+        opacity=charts.shown(hovered, 0.9, quiet),
+        tooltip=tooltip,
     )
-    return charts.panels(panel, frame, alone=400, independent=())
+    return charts.panels(panel.add_params(hovered), frame, alone=400, independent=())
 
 
 def _limits(frame: pd.DataFrame, column: str) -> alt.Scale:

@@ -11,13 +11,8 @@ _FIELDS = ("layer:Q", "scale:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f",
 
 @charts.figure("correlation with the loss")
 def correlation_curves(
-    frame: pd.DataFrame,
-    *,
-    color: str = "measure",
-    color_title: str = "correlation",
-    choose: str | None = None,
-    initial=None,
-) -> alt.TopLevelMixin:
+    frame: pd.DataFrame, *, color: str = "measure", color_title: str = "correlation"
+) -> alt.FacetChart:
     """Line chart with bands, one panel per model: correlation with the loss against layer, one curve per
     {color}.
 
@@ -28,8 +23,6 @@ def correlation_curves(
     ----------
     color, color_title
         Column of the curves, and title of its legend.
-    choose, initial
-        Column of which a control shows one value at a time, and the value to begin with.
     """
     n_names = frame[color].nunique()
     by_level = frame[color].iloc[0].startswith("S = ")
@@ -47,11 +40,10 @@ def correlation_curves(
         y="correlation:Q",
         fill=alt.condition("datum.discovered == 'yes'", f"{color}:N", alt.value("white"), legend=None),
         opacity=charts.shown(picked, 1.0, 0.0),
-        tooltip=[alt.Tooltip(f"{color}:N", title=color_title), *_tooltip(frame)],
+        tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
     )
     chart = alt.layer(band, charts.zero_rule(data=frame), line, points)
-    chart = charts.panels(chart.add_params(picked), frame, width=255)
-    return charts.chosen(chart, frame[choose], title=choose, initial=initial) if choose else chart
+    return charts.panels(chart.add_params(picked), frame, width=255)
 
 
 def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
@@ -86,15 +78,14 @@ def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
     return charts.panels(chart, frame, "panel", width=260, independent=("x", "y"))
 
 
-@charts.figure("ID of the logits")
-def logit_scatter(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+@charts.figure("ID of the logits", choose="scale")
+def logit_scatter(frame: pd.DataFrame) -> alt.HConcatChart:
     """Scatter plots, one point per prompt: ID of the logits against entropy, and entropy against loss."""
     entropy, loss = ({name: charts.TITLES[name]} for name in ("entropy", "loss"))
     names = ["hovered_left", "hovered_right"]
     left = _cloud(frame, entropy | {"logit_intrinsic_dimension": "ID of the logits"}, names=names)
     right = _cloud(frame, loss | entropy, names=names[::-1])
-    chart = alt.hconcat(*(part.properties(width=250, height=230) for part in (left, right)))
-    return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
+    return alt.hconcat(*(part.properties(width=250, height=230) for part in (left, right)))
 
 
 def _cloud(
@@ -120,11 +111,7 @@ def _cloud(
     hovered = {"or": [{"param": name, "empty": False} for name in names]}
     points = base.mark_circle(opacity=1).encode(
         size=alt.SizeValue(45, condition={"test": hovered, "value": 160}),
-        tooltip=[
-            alt.Tooltip("prompt:N"),
-            alt.Tooltip(f"{x}:Q", title=x_title, format=".3f"),
-            alt.Tooltip(f"{y}:Q", title=y_title, format=".2f"),
-        ],
+        tooltip=charts.tooltip("prompt:N", f"{x}:Q .3f", f"{y}:Q .2f", **titles),
     )
     own = alt.selection_point(name=names[0], fields=["prompt"], on="pointerover", empty=False)
     return alt.layer(line, points.add_params(own))

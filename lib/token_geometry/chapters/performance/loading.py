@@ -1,5 +1,6 @@
 """What loading costs, as the performance chapter reads it from the file of `lib/benchmarks/loading.py`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -7,9 +8,7 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup
 from token_geometry.chapters.numbers import interval
-from token_geometry.chapters.performance.results import COMMANDS, measured, read_benchmark
-
-COMMAND = COMMANDS["loading"]
+from token_geometry.chapters.performance.results import measured, read_benchmark
 
 BOUND = 0.6
 """Share of a whole load that 12 of SmolLM2's 30 blocks may take."""
@@ -50,37 +49,35 @@ def table(result: dict | None) -> Markdown:
 
 
 @measured("loading")
-def findings(result: dict) -> Markdown:
+def findings(result: dict) -> Iterator[str]:
     """How a partial load compares with a whole one."""
     ratios = result["ratios"]
-    lines = [
-        f"{result['title']}, in {result['parameters']['dtype']}: "
-        f"a load of {result['part']['n_layers']} blocks, with "
-        f"the embeddings, takes {ratios['weight']:.1%} of the bytes of the weights."
-    ]
+    yield (
+        f"{result['title']}, in {result['parameters']['dtype']}: a load of {result['part']['n_layers']} blocks, "
+        f"with the embeddings, takes {ratios['weight']:.1%} of the bytes of the weights."
+    )
     for name, words in (
         ("added_memory", "To the memory it adds {:.1%} of what a whole load adds"),
         ("read", "With what the system reads ahead, from the disk come {:.1%} of the bytes of a whole load"),
     ):
         if ratios[name] is not None:  # where the system can tell
             bound = "no more than" if ratios[name] <= BOUND else "more than"
-            lines.append(f"{words.format(ratios[name])}, {bound} the {BOUND:.0%} that are the limit.")
-    return markup.bullets(lines)
+            yield f"{words.format(ratios[name])}, {bound} the {BOUND:.0%} that are the limit."
 
 
 @measured("loading")
-def second_loads(result: dict) -> Markdown:
+def second_loads(result: dict) -> Iterator[str]:
     """How long GGUF models take to load when their weights have been expanded before."""
-    lines = []
+    if not result["second_loads"]:
+        yield "The benchmark was run without GGUF models: no figures."
     for load in result["second_loads"]:
         seconds, first_use = (load["seconds"][name] for name in ("load", "first_use"))
         verdict = "less" if seconds["max"] < SECONDS else "not always less"
-        lines.append(
+        yield (
             f"{load['title']}: {seconds['median']:.2f} s with the tokenizer ("
             f"{interval(seconds['min'], seconds['max'], '.2f')}), {verdict} than {SECONDS:.0f} s, "
             f"and {first_use['median']:.2f} s more until every weight was used."
         )
-    return markup.bullets(lines or ["The benchmark was run without GGUF models: no figures."])
 
 
 @measured("loading")

@@ -1,5 +1,7 @@
 """What the performance chapter says of the observables: sentences, a table, alt texts."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -13,7 +15,6 @@ from token_geometry.runs.declaration import Run
 
 N_SELECTED = 257
 """Neighbors of a token that are looked for: the 256 of the largest scale, and itself."""
-
 
 KERNELS = {
     "product": "Gram matrices in single precision",
@@ -65,7 +66,7 @@ def stage_table(result: dict | None) -> Markdown:
 
 
 @measured("observables-cpu")
-def ratios(result: dict) -> Markdown:
+def ratios(result: dict) -> list[str]:
     """How the times of both procedures compare (median; lowest to highest), and what they write and hold."""
     n_bytes, added = result["bytes_per_prompt"], result["added_memory_bytes"]
     times = {
@@ -88,7 +89,7 @@ def ratios(result: dict) -> Markdown:
             f"processes held before, this library {added['library'] / 1e6:.0f} MB, the hidden states and the "
             "forward pass included."
         )
-    return markup.bullets(lines)
+    return lines
 
 
 def other_models(benchmarks: Benchmarks) -> Markdown:
@@ -115,13 +116,13 @@ def memory(result: dict) -> Markdown:
 
 
 @measured("observables-cpu")
-def agreement(result: dict) -> Markdown:
+def agreement(result: dict) -> list[str]:
     """How far the numbers of the two procedures are apart."""
     found = result["agreement"]
     small = {name: f"{Number(value):.1g}" for name, value in found.items()}
     n_out = found["layers_left_out"]
     left_out = f" {n_out} clouds are left out, whose distinct points the two count differently." * bool(n_out)
-    lines = [
+    return [
         f"Over {count(found['layers_compared'], 'cloud')} and all scales, the ID differs by at most "
         f"{small['dimension_relative']} and its error by at most {small['dimension_error_relative']}, "
         f"both relative to DADApy's.{left_out}",
@@ -134,11 +135,10 @@ def agreement(result: dict) -> Markdown:
         f"distances decide, {found['lists_without_ties_that_differ']} differ; "
         f"in {found['lists_with_ties']} further lists those distances tie.",
     ]
-    return markup.bullets(lines)
 
 
 @measured("observables-cpu")
-def bounds(result: dict) -> Markdown:
+def bounds(result: dict) -> list[str]:
     """What the operations of each stage are, against the time that it takes.
 
     The blocks need one multiply-add per weight and token, and N² of the width of the attention for its scores and
@@ -151,7 +151,7 @@ def bounds(result: dict) -> Markdown:
     head, gram = model["width"] * model["vocabulary"] * n_tokens, n_tokens**2 * model["width"] * n_clouds
     rate = forward / took["forward"]
     whole, alone, rest = (median(result, "library", forward=part) for part in (None, True, False))
-    lines = [
+    return [
         f"{_subject(result)}: the blocks need about {large(forward)} multiply-adds and take "
         f"{seconds(took['forward'])} s, {large(rate)} per second. The logits need {large(head)} more and take "
         f"{seconds(took['head'])} s.",
@@ -164,7 +164,6 @@ def bounds(result: dict) -> Markdown:
         f"{seconds(alone)} s and not {seconds(whole)} s.",
         result.get("geometry") and _geometry(result["geometry"]),
     ]
-    return markup.bullets(filter(None, lines))
 
 
 def _geometry(found: dict) -> str:
@@ -182,11 +181,11 @@ def _geometry(found: dict) -> str:
 
 
 @measured("observables-gpu")
-def throughput(result: dict) -> Markdown:
+def throughput(result: dict) -> list:
     """Prompts per second at the shapes of Llama-3-8B, and what that makes of the paper's prompts."""
     rate, extrapolation, given = result["prompts_per_second"], result["extrapolation"], result["parameters"]
     on_gpu, memory = result["device"]["gpu"], result["peak_gpu_memory_bytes"]
-    lines = [
+    return [
         not on_gpu
         and "No GPU was at hand: these figures are from the CPU at reduced shapes, and say nothing about a GPU.",
         f"In batches of {given.get('batch_size', 1)}, {rate['forward']:.3g} prompts per second "
@@ -198,16 +197,11 @@ def throughput(result: dict) -> Markdown:
         f"{extrapolation['seconds'] / 60:.2g} minutes (extrapolated from {given['n_prompts']}).",
         memory and f"The GPU's memory held at most {memory / 1e9:.1f} GB.",
     ]
-    return markup.bullets(filter(None, lines))
-
-
-def run_cost(benchmarks: Benchmarks) -> Markdown:
-    """What the measured times make of the forward passes that the run declares."""
-    return _run_cost(benchmarks.cpu, run=benchmarks.run)
 
 
 @measured("observables-cpu")
-def _run_cost(result: dict, *, run: Run) -> Markdown:
+def run_cost(result: dict, *, run: Run) -> Markdown:
+    """What the measured times make of the forward passes that the run declares."""
     given = result["parameters"]["model"], result["parameters"]["n_tokens"]
     requests = [r for r in results.requests(run, Extraction) if (r.model, r.n_tokens) == given]
     if not requests or any(r.n_prompts is None for r in requests):
@@ -224,13 +218,11 @@ def _run_cost(result: dict, *, run: Run) -> Markdown:
 
 
 @measured("observables-cpu")
-def longest(result: dict) -> Markdown:
+def longest(result: dict) -> Iterator[str]:
     """Time of each procedure, and its longest stage."""
-    lines = []
     for procedure, part in frames.times(result).set_index("stage").groupby("procedure", sort=False):
         took, after = part["median"], part.loc[part["part"] != "forward pass", "median"]
-        lines.append(
+        yield (
             f"{procedure.capitalize()} takes {seconds(took.sum())} s, of which {seconds(after.sum())} s after the "
             f"forward pass; its longest stage is {took.idxmax()} with {seconds(took.max())} s."
         )
-    return markup.bullets(lines)

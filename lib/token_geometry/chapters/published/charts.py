@@ -61,8 +61,8 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*rows)
 
 
-@charts.figure("correlation of ID and loss")
-def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
+@charts.figure("correlation of ID and loss", choose="scale", initial=2)
+def correlations(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts
     against relative depth, at the scale that the slider chooses.
     """
@@ -74,8 +74,7 @@ def correlations(frame: pd.DataFrame, *, initial: int = 2) -> alt.TopLevelMixin:
         y="correlation:Q", tooltip=charts.tooltip(*fields)
     )
     panel = alt.layer(charts.zero_rule(), band, line, data=frame)
-    chart = charts.panels(panel, frame, width=165, height=150, columns=3)
-    return charts.chosen(chart, frame["scale"], title="scale", initial=initial)
+    return charts.panels(panel, frame, width=165, height=150, columns=3)
 
 
 @charts.figure("loss (nats)")

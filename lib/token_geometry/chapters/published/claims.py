@@ -80,8 +80,8 @@ def _correlation_lead(evidence: Evidence) -> Estimate | None:
     return Estimate(found[0] / evidence.n_blocks - peak / evidence.n_blocks)
 
 
-def _largest_correlation(evidence: Evidence, scale: int) -> Estimate | None:
-    return (evidence.strongest(scale) or (None, None))[1]
+def _largest_correlation(scale: int) -> Callable[[Evidence], Estimate | None]:
+    return lambda evidence: (evidence.strongest(scale) or (None, None))[1]
 
 
 CLAIMS = (
@@ -100,9 +100,9 @@ CLAIMS = (
     Claim("The NO (k = 1) of structured text grows after the first layer",
           "NO", 1, "arrays", False, None, _overlap_gain),
     Claim("Prompts with a higher loss have a higher ID at scale 2",
-          "Pearson’s r", 1, "paper", False, 2, lambda evidence: _largest_correlation(evidence, 2)),
+          "Pearson’s r", 1, "paper", False, 2, _largest_correlation(2)),
     Claim("Prompts with a higher loss have a higher ID at scale 4",
-          "Pearson’s r", 1, "paper", False, 4, lambda evidence: _largest_correlation(evidence, 4)),
+          "Pearson’s r", 1, "paper", False, 4, _largest_correlation(4)),
     Claim("The correlation at scale 2 is largest before the ID is",
           "share of the depth", -1, "arrays", False, 2, _correlation_lead),
 )  # fmt: skip

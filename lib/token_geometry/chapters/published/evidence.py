@@ -176,11 +176,6 @@ def published() -> list[Published]:
     return [Published(model) for model in arrays.tokens()["model"].values.tolist()]
 
 
-def measured(results: RunResults) -> list[Measured]:
-    """The models of a run."""
-    return [Measured(results, model) for model, _ in results.models]
-
-
 def of_all(results: RunResults) -> list[Evidence]:
     """The published models and those of a run."""
-    return [*published(), *measured(results)]
+    return [*published(), *(Measured(results, model) for model, _ in results.models)]

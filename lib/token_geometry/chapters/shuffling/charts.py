@@ -16,18 +16,14 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
         color=charts.color(frame, "model_title"),
     )
-    single = (
-        base.mark_line(point=alt.OverlayMarkDef(size=40))
-        .encode(
-            y=alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False)),
-            detail=["prompt:N", "model_title:N"],
-            opacity=charts.shown(hovered, 1.0, 0.25),
-            tooltip=charts.tooltip("prompt:N", "shuffle_level:O", "loss:Q .3f"),
-        )
-        .add_params(hovered)
+    single = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+        y=alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False)),
+        detail=["prompt:N", "model_title:N"],
+        opacity=charts.shown(hovered, 1.0, 0.25),
+        tooltip=charts.tooltip("prompt:N", "shuffle_level:O", "loss:Q .3f"),
     )
     mean = base.mark_line(strokeWidth=3).encode(y="mean(loss):Q")
-    return alt.layer(single, mean).properties(width=520, height=230)
+    return alt.layer(single.add_params(hovered), mean).properties(width=520, height=230)
 
 
 @charts.figure("observables")
@@ -40,24 +36,22 @@ def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt
     return _grid(curves(frame, y_title=y_title, keep=("model_title", column)), frame, column)
 
 
-@charts.figure("observables of one prompt")
+@charts.figure("observables of one prompt", choose="prompt")
 def prompt_levels(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line charts, one row per model and one column per observable, against layer, one curve per shuffle level."""
     picked = charts.legend_choice("shuffle_level")
     color = charts.level_color(sorted(frame["shuffle_level"].unique().tolist()))
-    chart = _observables(frame, picked, color=color, opacity=charts.shown(picked))
-    return charts.chosen(chart, frame["prompt"], title="prompt")
+    return _observables(frame, picked, color=color, opacity=charts.shown(picked))
 
 
-@charts.figure("observables by prompt")
+@charts.figure("observables by prompt", choose="shuffle_level")
 def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line charts, one row per model and one column per observable, against layer, one curve per prompt."""
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", nearest=True, empty=True)
     scale = alt.Scale(domain=charts.unique(frame["prompt"]), scheme="tableau10")
     color = alt.Color("prompt:N", title="prompt", scale=scale, legend=alt.Legend(columns=3))
     color = alt.condition(hovered, color, alt.value("#cccccc"))
-    chart = _observables(frame, hovered, color=color, opacity=charts.shown(hovered, 1.0, 0.4))
-    return charts.chosen(chart, frame["shuffle_level"], title="S =")
+    return _observables(frame, hovered, color=color, opacity=charts.shown(hovered, 1.0, 0.4))
 
 
 @charts.figure("effect of shuffling on the ID")
@@ -76,47 +70,35 @@ def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
     return charts.chosen(charts.panels(panel, frame, height=200), frame["scale"], title="scale", initial=initial)
 
 
-@charts.figure("neighbor angle")
-def angles(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+@charts.figure("neighbor angle", choose="layer")
+def angles(frame: pd.DataFrame) -> alt.FacetChart:
     """Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per shuffle
     level, at the layer that the slider chooses.
     """
     names = [column for column in frame if column.startswith("S = ")]
     levels = [int(name.split()[-1]) for name in names]
     picked = charts.legend_choice("shuffle_level")
-    panel = (
-        alt.Chart(frame)
-        .mark_line(interpolate="step", strokeWidth=2)
-        .encode(
-            x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
-            y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
-            color=charts.level_color(levels, title="shuffle level", names=names),
-            opacity=charts.shown(picked),
-            tooltip=[
-                alt.Tooltip("shuffle_level:N", title="shuffle level"),
-                alt.Tooltip("angle:Q", title="center of the bin (degrees)"),
-                *charts.tooltip("share:Q .1%"),
-            ],
-        )
-        .add_params(picked)
+    titles = {"shuffle_level": "shuffle level", "angle": "center of the bin (degrees)"}
+    panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)
+    panel = panel.encode(
+        x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
+        y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
+        color=charts.level_color(levels, title="shuffle level", names=names),
+        opacity=charts.shown(picked),
+        tooltip=charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles),
     )
-    chart = charts.panels(panel, frame, alone=270, height=200, independent=())
-    chart = chart.transform_fold(names, as_=["shuffle_level", "share"])
-    return charts.chosen(chart, frame["layer"], title="layer", initial=initial)
+    chart = charts.panels(panel.add_params(picked), frame, alone=270, height=200, independent=())
+    return chart.transform_fold(names, as_=["shuffle_level", "share"])
 
 
 def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.FacetChart:
-    panel = (
-        alt.Chart(frame)
-        .mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=14))
-        .encode(
-            x=alt.X("layer:Q", title="layer"),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            detail="prompt:N",
-            tooltip=charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f"),
-            **encoding,
-        )
-        .add_params(picked)
+    panel = alt.Chart(frame).mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=14)).add_params(picked)
+    panel = panel.encode(
+        x=alt.X("layer:Q", title="layer"),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+        detail="prompt:N",
+        tooltip=charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f"),
+        **encoding,
     )
     # columns of the frame become rows in the browser: the page carries a third of the text
     names = [name for name in BESIDE if name in frame]

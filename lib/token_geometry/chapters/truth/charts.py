@@ -42,7 +42,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.
     return _squares(frame, panel).add_params(shown)
 
 
-@charts.figure("projection of all data sets")
+@charts.figure("projection of all data sets", choose="model_title")
 def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Scatter plots of all data sets on the two first components of the first data set."""
     # in units of the widest component, so that one pair of axes serves every model
@@ -50,8 +50,7 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
     options = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(values=[-1, 0, 1])}
     points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, _TWO, size=18, **options)
-    chart = charts.panels(points, frame, "dataset", width=250, alone=250, height=250, independent=())
-    return charts.chosen(chart, frame["model_title"], title="model")
+    return charts.panels(points, frame, "dataset", width=250, alone=250, height=250, independent=())
 
 
 @charts.figure("explained variance")
@@ -68,12 +67,10 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 
 @charts.figure("accuracy")
-def over_layers(
-    frame: pd.DataFrame, *, color: str, color_title: str, y_title: str, choose: str | None = None
-) -> alt.TopLevelMixin:
+def over_layers(frame: pd.DataFrame, *, color: str, color_title: str, y_title: str) -> alt.FacetChart:
     """Line chart with bands: {y_title} against layer, one curve per {color_title}.
 
-    The legend keeps one curve at a click; `choose` is a column, of which a menu shows one value at a time.
+    The legend keeps one curve at a click.
     """
     picked = charts.legend_choice(color)
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=_nominal(frame, color, color_title))
@@ -87,11 +84,10 @@ def over_layers(
         tooltip=charts.tooltip(f"{color}:N", "layer:Q", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%"),
     )
     chance = alt.Chart(frame).mark_line(color="#666", strokeDash=[4, 3]).encode(x="layer:Q", y="mean(chance):Q")
-    chart = charts.panels(alt.layer(band, line, chance).add_params(picked), frame, width=280, height=240)
-    return charts.chosen(chart, frame[choose], title=charts.TITLES.get(choose, choose)) if choose else chart
+    return charts.panels(alt.layer(band, line, chance).add_params(picked), frame, width=280, height=240)
 
 
-@charts.figure("transfer")
+@charts.figure("transfer", choose="probe")
 def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested
     on.
@@ -109,8 +105,7 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=11).encode(text=alt.Text("accuracy:Q", format=".0%"), color=contrast)
     side = 200 if frame["model_title"].nunique() > 1 else 300
-    chart = charts.panels(alt.layer(cells, text), frame, width=side, alone=side, height=side, independent=())
-    return charts.chosen(chart, frame["probe"], title="probe")
+    return charts.panels(alt.layer(cells, text), frame, width=side, alone=side, height=side, independent=())
 
 
 @charts.figure("plane of truth and polarity")

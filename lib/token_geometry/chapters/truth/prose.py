@@ -46,10 +46,8 @@ def tokens(results: TruthResults) -> Markdown:
     rows = []
     for dataset in results.datasets[:1]:
         frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
-        for _, part in frame.groupby(["dataset", "label"], sort=False):
-            for entry in part.head(N_SHOWN).itertuples():
-                cells = (entry.statement, entry.dataset, entry.label, repr(entry.token))
-                rows.append([*map(escaped, cells)])
+        for entry in frame.groupby(["dataset", "label"], sort=False).head(N_SHOWN).itertuples():
+            rows.append([*map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token)))])
     if not rows:
         return Markdown("No statements were read.")
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))

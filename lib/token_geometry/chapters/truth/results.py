@@ -1,28 +1,26 @@
 """The truth results of a run, or of one request, and the parameters that ask for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.chapters.markup import escaped
+from token_geometry.chapters.results import RunParameters
 from token_geometry.models import sources
 from token_geometry.requests import sizes
-from token_geometry.requests.truth import Truth
+from token_geometry.requests.truth import OfStatements, Truth
 from token_geometry.runs import declaration, results
 
 
 @dataclass(frozen=True, kw_only=True)
-class TruthParameters:
+class TruthParameters(RunParameters, OfStatements):
     """Parameters of `notebooks/truth-pca.ipynb`.
 
     With `run` alone the notebook is a chapter and reads what the run has; with any other it reads the
     statements itself, and what is not given is as the run has it.
     """
-
-    run: str = ""
-    """Name of a run; empty for that of the active Quarto profile."""
 
     model: str = ""
     """Model to read the statements with; empty: the first that the run names."""
@@ -33,20 +31,8 @@ class TruthParameters:
     datasets: Sequence[str] = ()
     """Data sets or CSV files; empty: those of the run."""
 
-    n_statements: int | None = 400
-    """Largest number of statements of each data set; None for all."""
-
-    seed: int = 0
-    """Seed of the draw and of the folds."""
-
-    device: str = "auto"
-    """Torch device."""
-
     output: str = ""
     """File of the dataset; empty: `data/results/truth.nc`."""
-
-    last_layer: int | None = None
-    """Last layer of the curves over layers, up to which the blocks are loaded; None: `layer`."""
 
     @property
     def is_request(self) -> bool:
@@ -66,7 +52,7 @@ class TruthParameters:
             model=model,
             layer=layer,
             datasets=list(self.datasets or (some.datasets if some else ["cities"])),
-            **{name: getattr(self, name) for name in ("last_layer", "n_statements", "seed", "device")},
+            **{field.name: getattr(self, field.name) for field in fields(OfStatements)},
             output=self.output or "data/results/truth.nc",
         )
 

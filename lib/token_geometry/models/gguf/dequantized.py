@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from token_geometry.base import project
+from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf import configuration, header, tokenizers
 
@@ -59,11 +60,9 @@ def read_tokenizer(kept: Path):
     its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a
     tokenizer, so it holds all that decides a token id: it is read as it is.
     """
-    from transformers import PreTrainedTokenizerFast
-
     settings = json.loads((kept / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {name: token for name, token in settings.items() if name in _SPECIAL}
-    return PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
 
 
 def read_config(gguf: Path):
@@ -73,15 +72,12 @@ def read_config(gguf: Path):
 
 
 def _dequantize(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
     with header.readable_errors(gguf), _header_read_once():
         head = header.read(gguf)
         tokenizers.check(gguf, head)
         config = configuration.read(gguf, head)
         tokenizer = tokenizers.read(gguf, head)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32, output_loading_info=True
         )
     families.refuse_other_weights(report, model, gguf.name)

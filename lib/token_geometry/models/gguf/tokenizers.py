@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.lazy import transformers
 from token_geometry.models.gguf.header import Header
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -102,9 +103,7 @@ def check(path: Path, head: Header) -> None:
 
 def read(path: Path, head: Header):
     """The tokenizer of a GGUF file with this header, a transformers `PreTrainedTokenizerFast`."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     backend, kind = tokenizer.backend_tokenizer, head.metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         name = head.metadata.get("tokenizer.ggml.pre", "default")

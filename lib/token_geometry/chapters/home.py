@@ -1,15 +1,23 @@
-"""What the abstract says."""
+"""The first page of the book: what the abstract says, and the frame of its figure."""
 
+import pandas as pd
 from IPython.display import Markdown
 
 from token_geometry.chapters.frames import peak
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
+from token_geometry.chapters.shuffling.frames import scales
 from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
 
 FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
 """Chart type and axes of the figure on the first page."""
+
+
+def frame(results: RunResults) -> pd.DataFrame:
+    """ID of the first model at two scales, structured and shuffled."""
+    found = scales(results.ends, scales=[2, results.reference_scale])
+    return found[found["model_title"] == results.titles[0]]
 
 
 def headline(results: RunResults) -> Markdown:
