@@ -299,6 +299,7 @@ def executed(tiny):
     return json.loads((tiny / "out.ipynb").read_text()), store.read(tiny / "truth.nc")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_meta_and_own_files_give_the_dataset_with_the_fixed_names(executed):
     _, dataset = executed
     for name, dims in FIXED.items():
@@ -322,6 +323,7 @@ def test_a_checkpoint_of_meta_and_own_files_give_the_dataset_with_the_fixed_name
         assert attribute in dataset.attrs
 
 
+@pytest.mark.slow
 def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, tiny):
     _, dataset = executed
     inside = dataset["dataset"].values == "own"
@@ -337,6 +339,7 @@ def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, t
     np.testing.assert_allclose(ours * np.sign((ours * theirs).sum(axis=0)), theirs, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     notebook, _ = executed
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -345,6 +348,7 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 8
 
 
+@pytest.mark.slow
 def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     _, dataset = executed
     results = truth_results.TruthResults(datasets=(dataset,), notes=())
@@ -363,6 +367,7 @@ def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     )
 
 
+@pytest.mark.slow
 def test_every_chart_draws_and_says_what_it_shows(executed):
     _, dataset = executed
     two = (dataset, dataset.assign_attrs(model_title="other"))
@@ -437,6 +442,7 @@ def test_a_chapter_whose_results_are_missing_says_so(tmp_path, monkeypatch):
     assert "missing: `python -m token_geometry run demo`" in truth_prose.basis(results).data
 
 
+@pytest.mark.slow
 def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
     with xr.open_dataset(tiny / "truth.nc") as dataset:
         assert dataset["separation"].attrs["long_name"]
