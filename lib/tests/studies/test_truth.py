@@ -250,12 +250,14 @@ def separations(model, n_layers):
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
 
 
+@pytest.mark.model
 def test_truth_of_cities_becomes_linear_in_smollm2_between_layers_10_and_13():
     found = separations("smollm2-135m", 20)
     assert max(found[:11]) < 0.58
     assert min(found[13:21]) > 0.70
 
 
+@pytest.mark.model
 def test_truth_of_cities_is_linear_in_gemma_at_layers_10_to_12():
     assert min(separations("gemma3-270m", 12)[10:]) > 0.85
 
@@ -453,6 +455,8 @@ def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
 # The benchmark
 
 
+@pytest.mark.slow
+@pytest.mark.model
 def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused):
     ((_, *command),) = readme.commands("python", "lib/benchmarks/truth.py")
     options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth-cpu.json")]
