@@ -89,6 +89,7 @@ def test_without_edges_and_circles_dimensions_up_to_ten_are_within_three_error_b
     assert abs(found.mean() - dimension) <= 3 * error.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8, 10, 15, 20])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_dimension_is_within_three_error_bars_of_what_brute_force_expects_of_so_many_points(

@@ -250,12 +250,14 @@ def separations(model, n_layers):
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
 
 
+@pytest.mark.model
 def test_truth_of_cities_becomes_linear_in_smollm2_between_layers_10_and_13():
     found = separations("smollm2-135m", 20)
     assert max(found[:11]) < 0.58
     assert min(found[13:21]) > 0.70
 
 
+@pytest.mark.model
 def test_truth_of_cities_is_linear_in_gemma_at_layers_10_to_12():
     assert min(separations("gemma3-270m", 12)[10:]) > 0.85
 
@@ -299,6 +301,7 @@ def executed(tiny):
     return json.loads((tiny / "out.ipynb").read_text()), store.read(tiny / "truth.nc")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_meta_and_own_files_give_the_dataset_with_the_fixed_names(executed):
     _, dataset = executed
     for name, dims in FIXED.items():
@@ -322,6 +325,7 @@ def test_a_checkpoint_of_meta_and_own_files_give_the_dataset_with_the_fixed_name
         assert attribute in dataset.attrs
 
 
+@pytest.mark.slow
 def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, tiny):
     _, dataset = executed
     inside = dataset["dataset"].values == "own"
@@ -337,6 +341,7 @@ def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, t
     np.testing.assert_allclose(ours * np.sign((ours * theirs).sum(axis=0)), theirs, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     notebook, _ = executed
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -345,6 +350,7 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 8
 
 
+@pytest.mark.slow
 def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     _, dataset = executed
     results = truth_results.TruthResults(datasets=(dataset,), notes=())
@@ -363,6 +369,7 @@ def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     )
 
 
+@pytest.mark.slow
 def test_every_chart_draws_and_says_what_it_shows(executed):
     _, dataset = executed
     two = (dataset, dataset.assign_attrs(model_title="other"))
@@ -437,6 +444,7 @@ def test_a_chapter_whose_results_are_missing_says_so(tmp_path, monkeypatch):
     assert "missing: `python -m token_geometry run demo`" in truth_prose.basis(results).data
 
 
+@pytest.mark.slow
 def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
     with xr.open_dataset(tiny / "truth.nc") as dataset:
         assert dataset["separation"].attrs["long_name"]
@@ -447,6 +455,8 @@ def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
 # The benchmark
 
 
+@pytest.mark.slow
+@pytest.mark.model
 def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused):
     ((_, *command),) = readme.commands("python", "lib/benchmarks/truth.py")
     options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth-cpu.json")]
