@@ -33,6 +33,8 @@ SHUFFLED = dataclasses.replace(STRUCTURED, n_prompts=2, shuffle_levels=[1, 4])
 DIMENSIONS = {
     "intrinsic_dimension": ("layer", "scale"),
     "intrinsic_dimension_error": ("layer", "scale"),
+    "ess": ("layer",),
+    "tle": ("layer",),
     "neighbor_distance": ("layer", "scale"),
     "neighborhood_overlap": ("layer", "k"),
     "cosine_similarity": ("layer",),

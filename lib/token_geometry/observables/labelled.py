@@ -15,6 +15,9 @@ SCALES = np.array(RANKS[1:])
 ESTIMATORS = ("gride", "dadapy")
 """Estimators of the intrinsic dimension; both give the same digits."""
 
+LOCAL = ("ess", "tle")
+"""Local dimensions, which a shard holds for each token."""
+
 K = np.arange(1, 32)
 """Neighborhood sizes."""
 
@@ -53,6 +56,13 @@ def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.nda
     if estimator == "dadapy":
         return dadapy.estimate(distance)[:2]
     return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
+
+
+def local_dimension(shard: xr.Dataset) -> xr.Dataset:
+    """Means of both local dimensions over the distinct points; NaN for a shard that was made before these were."""
+    none = np.full(shard["distinct"].shape, np.nan)
+    values = {name: shard[name].values.astype(np.float64) if name in shard else none for name in LOCAL}
+    return _over("layer", **{name: _mean(value) for name, value in values.items()})
 
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
