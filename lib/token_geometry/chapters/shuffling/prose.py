@@ -8,7 +8,7 @@ from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables import catalog, labelled
+from token_geometry.observables import labelled
 from token_geometry.stats import intervals
 
 _N_LISTED = 20
@@ -154,17 +154,12 @@ def losses(results: RunResults, model: str, title: str) -> str:
     return f"{title}: the loss goes on average from {first} to {last}."
 
 
-def scale_means(results: RunResults, *, scales: list[int]) -> Markdown:
-    """Means of the ID at some scales in the middle layers, structured and shuffled."""
-    return means(results, columns=catalog.selections(*(("intrinsic_dimension", scale) for scale in scales)))
-
-
 @markup.per_model()
 def means(results: RunResults, model: str, title: str, *, columns: dict[str, tuple[str, dict]] = BESIDE) -> str:
     """Means of observables (title → variable, selection) in the middle layers, structured and shuffled."""
     low, high = results.extremes
     found = {name: level_means(results, model, variable, **at) for name, (variable, at) in columns.items()}
-    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items()]
+    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items() if first == first]
     return f"{title}, mean of the middle layers at $S = {low}$ and $S = {high}$; {'; '.join(spelled)}."
 
 
