@@ -5,6 +5,7 @@ import pytest
 from test_chapters import results_of
 
 from token_geometry.chapters import estimators
+from token_geometry.chapters.shuffling.frames import shuffling_effect
 
 
 def made(*signs, n_prompts=12):
@@ -44,12 +45,9 @@ def test_the_sentences_say_whether_the_estimators_agree(say, signs, words):
         assert ("contradict one another" in line) == (1 in signs and -1 in signs), line
 
 
-def test_the_frames_have_every_estimator_at_every_layer_but_the_embeddings():
+def test_the_effect_is_of_every_estimator_at_every_layer_but_the_embeddings():
     results = made(1, 1, 1, 1)
-    for frame, column in (
-        (estimators.effects(results), "estimator"),
-        (estimators.correlations(results), "quantity"),
-    ):
-        assert set(frame[column]) == set(estimators.CHOSEN)
-        assert frame.groupby("model_title")["layer"].agg(["min", "max"]).values.tolist() == [[1, 6], [1, 4]]
-    assert estimators.effects(results)["low"].min() > 0
+    frame = shuffling_effect(results, estimators.dimensions(results.ends), by="estimator")
+    assert set(frame["estimator"]) == set(estimators.CHOSEN)
+    assert frame.groupby("model_title")["layer"].agg(["min", "max"]).values.tolist() == [[1, 6], [1, 4]]
+    assert frame["low"].min() > 0

@@ -46,6 +46,7 @@ DIMENSIONS = {
     "n_points": ("layer",),
     "loss": (),
     "entropy": (),
+    "bleu": (),
     "logit_intrinsic_dimension": ("scale",),
 }
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""

@@ -1,4 +1,4 @@
-"""The chapter on three estimators of the intrinsic dimension: frames, sentences, alt texts."""
+"""The chapter on three estimators of the intrinsic dimension: which they are, and what it says."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,6 @@ from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.over_layers import effect, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.chapters.shuffling.frames import shuffling_effect
 from token_geometry.stats import correlation, intervals
 
 CHOSEN = {f"GRIDE at scale {scale}": ("intrinsic_dimension", {"scale": scale}) for scale in (4, 16)}
@@ -23,17 +22,6 @@ def dimensions(dataset: xr.Dataset) -> xr.DataArray:
     """ID from layer 1 on, over `estimator` and the dimensions of the data set."""
     parts = [dataset[name].sel(at | {"layer": FROM_ONE}, drop=True) for name, at in CHOSEN.values()]
     return xr.concat(parts, pd.Index([*CHOSEN], name="estimator"))
-
-
-def effects(results: RunResults) -> pd.DataFrame:
-    """Change of the ID by full shuffling, as of `shuffling_effect`; `estimator` in the place of `scale`."""
-    return shuffling_effect(results, dimensions(results.ends), by="estimator")
-
-
-def correlations(results: RunResults) -> pd.DataFrame:
-    """Correlation of the ID with the loss over structured prompts, as of `loss.frames.quantity_frame`."""
-    values = dimensions(loss_frames.structured(results))
-    return loss_frames.quantity_frame(results, {name: values.sel(estimator=name, drop=True) for name in CHOSEN})
 
 
 @markup.unless(one_level)

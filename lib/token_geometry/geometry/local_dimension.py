@@ -86,11 +86,7 @@ def simplex_skewness(among: torch.Tensor) -> torch.Tensor:
     # of the whole matrices, whose diagonals have no area and count no pair
     whole = squares.sqrt().sum(1).square() - squares.sum(1)
     skewness = (areas.sum((1, 2)) - areas.diagonal(dim1=1, dim2=2).sum(1)) / whole
-    return _dimension_of(skewness.double())
-
-
-def _dimension_of(skewness: torch.Tensor) -> torch.Tensor:
-    expected = _expected(skewness.device)
+    expected, skewness = _expected(skewness.device), skewness.double()
     above = torch.searchsorted(expected, skewness).clamp_(1, _LARGEST - 1)
     low, high = expected[above - 1], expected[above]
     return above + ((skewness - low) / (high - low)).clamp_(max=1)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from token_geometry.geometry import dadapy, gride, overlap
 from token_geometry.geometry.table_format import RANKS
+from token_geometry.texts import shuffling
 
 SCALES = np.array(RANKS[1:])
 """Scales n2 of GRIDE."""
@@ -29,7 +30,7 @@ _ANGLE = xr.Variable("angle", _EDGES[:-1] + ANGLE_STEP / 2, {"long_name": "cente
 _COORDS = {"scale": SCALES, "k": K, "angle": _ANGLE}
 
 
-def _over(*dims: str, **values: np.ndarray) -> xr.Dataset:
+def _over(*dims: str, **values: np.ndarray | float) -> xr.Dataset:
     """Arrays as variables over these dimensions, with the coordinates that do not depend on the shard."""
     variables = {name: (dims, array) for name, array in values.items()}
     return xr.Dataset(variables, coords={name: _COORDS[name] for name in dims if name in _COORDS})
@@ -130,3 +131,9 @@ def loss(shard: xr.Dataset) -> xr.Dataset:
 def entropy(shard: xr.Dataset) -> xr.Dataset:
     """Mean entropy of the predictions that the loss counts, taken in the extraction."""
     return shard[["entropy"]]
+
+
+def bleu(shard: xr.Dataset) -> xr.Dataset:
+    """Likeness of the tokens to those of the structured prompt; see `shuffling.bleu`."""
+    ids, permutation = shard["token_id"].values, shard["block_permutation"].values
+    return _over(bleu=shuffling.bleu(ids, shuffling.shuffle_blocks(ids, permutation.argsort())))

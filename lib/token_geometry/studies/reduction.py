@@ -61,10 +61,8 @@ def compute(request: Reduction) -> xr.Dataset:
                 pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
                 progress.advance()
         if n_without:
-            print(
-                f"{name}: {n_without} of {len(files)} shards were made before {' and '.join(labelled.LOCAL)} were "
-                f"taken, which are NaN there: delete {str(directory)!r} and extract again to have them"
-            )
+            what = f"{n_without} of {len(files)} shards were made before {' and '.join(labelled.LOCAL)} were taken"
+            print(f"{name}: {what}, which are NaN there: delete {str(directory)!r} and extract again to have them")
     recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
     return _assemble(pieces, plans, identities, recipe)
 
@@ -84,8 +82,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
     shard = read_shard(path, recipe_digest)
     kept = held_observables(shard)
     if kept is None:
-        without = int(not set(labelled.LOCAL) <= set(shard))
-        attrs = shard.attrs | {"without_local": without}
+        attrs = shard.attrs | {"without_local": int(not set(labelled.LOCAL) <= set(shard))}
         return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
         raise InputError(

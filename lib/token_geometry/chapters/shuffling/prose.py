@@ -148,10 +148,15 @@ def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> s
 
 @markup.per_model()
 def losses(results: RunResults, model: str, title: str) -> str:
-    """Mean loss, structured and shuffled."""
-    means = zip(level_means(results, model, "loss"), results.extremes, strict=True)
-    first, last = (f"{mean:.2f} at $S = {level}$" for mean, level in means)
-    return f"{title}: the loss goes on average from {first} to {last}."
+    """Loss, BLEU and change of the ID of the middle layers at each level, mean over prompts."""
+    values, low, scale = results.shuffled.sel(model=model), results.extremes[0], results.reference_scale
+    dimension = values["intrinsic_dimension"].sel(scale=scale, layer=results.middle_layers(model)).mean("layer")
+    parts = []
+    for at in values[["loss", "bleu"]].mean("prompt").to_dataframe().reset_index().itertuples():
+        change = effect(intervals.paired_difference(dimension, first=low, second=at.shuffle_level))
+        changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
+        parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
+    return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
 
 
 @markup.per_model()
