@@ -179,7 +179,7 @@ def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
 
 
 def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked: alt.Parameter | None = None) -> list:
-    """Bands from the column of `y` to `high`, and lines of `middle` tooltips of `fields`, faint unless picked."""
+    """Bands from `y` to column `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
     faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, 0.15, 0.0), shown(picked))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24))
     line = line.encode(y=middle, opacity=full, tooltip=tooltip(*fields))
