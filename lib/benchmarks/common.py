@@ -25,7 +25,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import processor, status
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.geometry import neighbors
+from token_geometry.geometry import local_dimension, neighbors
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.heads import Head
@@ -35,7 +35,10 @@ FORWARD = ("forward", "head")
 """Stages of the forward pass: the blocks, and the loss from the logits."""
 
 OBSERVABLES = ("neighbors", "writing", "observables")
-"""Stages of this library after the forward pass."""
+"""Stages of this library after the forward pass, but for what the reference has nothing beside."""
+
+LOCAL = "local_dimensions"
+"""Stage of ESS and TLE, which the reference procedure does not estimate."""
 
 
 class Stopwatch:
@@ -89,6 +92,26 @@ class Stopwatch:
         if not last:
             raise RuntimeError(f"{function} was not called: the pipeline calls another function by now")
 
+    @contextmanager
+    def inside(self, name: str, owner: object, function: str, part: str) -> Iterator[None]:
+        """Count the calls of a function for stage `part`, which threads make at once in stage `name`.
+
+        They are taken to share out their time evenly, as they do where each has many calls.
+        """
+        original, spent = getattr(owner, function), []
+
+        @functools.wraps(original)
+        def timed(*args, **kwargs):
+            begin = self._clock()
+            result = original(*args, **kwargs)
+            spent.append(self._clock() - begin)
+            return result
+
+        with mock.patch.object(owner, function, timed):
+            yield
+        self.seconds[part] = sum(spent) / torch.get_num_threads()
+        self.seconds[name] -= self.seconds[part]
+
     def total(self, stages: Iterable[str] = ()) -> float:
         """Seconds of some stages together, by default of all."""
         return sum(self.seconds[name] for name in stages or self.seconds)
@@ -137,6 +160,7 @@ def run_library(
     with ExitStack() as stack:
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
         stack.enter_context(watch.around(Head, "predictions", "head"))
+        stack.enter_context(watch.inside("neighbors", local_dimension, "local_dimensions", LOCAL))
         stack.enter_context(watch.around(neighbors, "neighbor_tensors", "neighbors"))
         stack.enter_context(watch.stage("writing"))
         shard = shards.make_shard(model, key, request, recipe)

@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from common import Stopwatch
 
-from token_geometry.geometry import cosine, neighbors, selection
+from token_geometry.geometry import cosine, local_dimension, neighbors, selection
 
 N_REPEATS = 5
 """Passes over the layers; of each stage the fastest counts."""
@@ -53,6 +53,7 @@ def _one_pass(hidden: torch.Tensor) -> tuple[Stopwatch, Counter]:
         stack.enter_context(watch.around(selection, "smallest", "selection"))
         stack.enter_context(watch.around(selection, "_columns", "lookup"))
         stack.enter_context(watch.around(neighbors, "_angles", "angles"))
+        stack.enter_context(watch.around(local_dimension, "local_dimensions", "local_dimensions"))
         stack.enter_context(watch.around(cosine.FromGram, "add", "cosine"))
         stack.enter_context(_counted_products(watch, operations))
         stack.enter_context(watch.stage("rest"))

@@ -17,6 +17,7 @@ import numpy as np
 import reference
 from common import (
     FORWARD,
+    LOCAL,
     OBSERVABLES,
     Passed,
     Stopwatch,
@@ -120,6 +121,9 @@ class SideBySide:
                 for (_, ours, theirs), watch, by_sets in zip(rows, self.reference, self.by_sets, strict=True)
             ),
             "library_to_forward": spread(ours / forward for forward, ours, _ in rows),
+            "local_dimensions_to_forward": spread(
+                watch.total((LOCAL,)) / watch.total(FORWARD) for watch in self.library
+            ),
             "reference_to_library_with_forward": spread(
                 (forward + theirs) / (forward + ours) for forward, ours, theirs in rows
             ),

@@ -24,7 +24,7 @@ from token_geometry.chapters.frames import summary
 from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
-CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "published")
+CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "estimators", "published")
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -168,6 +168,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ("loss", "three prompts"): ["(no interval from 3 prompts)"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
+        ("estimators", "one shuffle level"): ["so there is nothing to compare"],
+        ("estimators", "one short prompt of one model, no control"): ["too few or too short"],
         ("published", "one shuffle level"): ["not in this run"],
     }
     for words in missing.get((chapter, run), []):
@@ -215,7 +217,8 @@ def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_sho
     assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-means"])} == {0, 2}
     assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == set(range(1, 17))
     assert {row["scale"] for row in rows(shuffling["fig-shuffling-id"])} == set(labelled.SCALES.tolist())
-    assert {row["scale"] for row in rows(shuffling["fig-shuffling-scales"])} == {"scale 2", "scale 4", "scale 8"}
+    names = {f"ID at scale {scale}" for scale in (2, 4, 8)}
+    assert {row["observable"] for row in rows(shuffling["fig-shuffling-scales"])} == names
     comparison = outputs("model-comparison", results, monkeypatch)
     assert {row["kind"] for row in all_rows(comparison["fig-comparison-control"])} == {
         "Model one",

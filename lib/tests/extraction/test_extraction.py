@@ -33,6 +33,8 @@ SHUFFLED = dataclasses.replace(STRUCTURED, n_prompts=2, shuffle_levels=[1, 4])
 DIMENSIONS = {
     "intrinsic_dimension": ("layer", "scale"),
     "intrinsic_dimension_error": ("layer", "scale"),
+    "ess": ("layer",),
+    "tle": ("layer",),
     "neighbor_distance": ("layer", "scale"),
     "neighborhood_overlap": ("layer", "k"),
     "cosine_similarity": ("layer",),
@@ -44,6 +46,7 @@ DIMENSIONS = {
     "n_points": ("layer",),
     "loss": (),
     "entropy": (),
+    "bleu": (),
     "logit_intrinsic_dimension": ("scale",),
 }
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""

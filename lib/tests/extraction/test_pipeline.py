@@ -254,3 +254,18 @@ def test_observables_are_the_same_on_one_core_and_on_all(forty_shards, monkeypat
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with refused(damaged, "damaged", "delete it"):
         reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
+
+
+def test_shards_made_before_local_dimensions_were_taken_are_accepted_and_said(forty_shards, capsys, monkeypatch):
+    monkeypatch.setattr(processes, "cores", lambda: 1)
+    whole = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
+    assert "made before" not in capsys.readouterr().out
+    older = forty_shards / "1.nc"
+    store.write(store.read(older).drop_vars(["ess", "tle"]), older)
+    found = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
+    said = capsys.readouterr().out
+    assert "1 of 40 shards were made before ess and tle" in said and str(forty_shards) in said
+    for name in ("ess", "tle"):
+        assert found[name].sel(prompt="1").isnull().all() and whole[name].sel(prompt="1").notnull().any()
+        found[name].loc[{"prompt": "1"}] = whole[name].sel(prompt="1")
+    xr.testing.assert_identical(found.drop_attrs(), whole.drop_attrs())

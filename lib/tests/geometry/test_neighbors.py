@@ -36,7 +36,8 @@ def test_distances_keep_their_digits_beside_an_attention_sink(dtype):
     found = neighbors.squared_distances(torch.from_numpy(cloud)).numpy()
     assert expected[100, 200] == pytest.approx(1e-8, rel=1e-2)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=0)
-    np.testing.assert_array_equal(found, found.T)
+    # some processors add the two halves of a product in different orders
+    np.testing.assert_allclose(found, found.T, rtol=1e-9, atol=0)
 
 
 def test_distances_keep_their_digits_far_from_the_origin():

@@ -25,7 +25,7 @@ def test_an_array_of_points_has_every_observable_that_needs_no_model_with_name_a
     assert set(found.data_vars) == {
         "intrinsic_dimension", "intrinsic_dimension_error", "neighbor_distance", "neighborhood_overlap",
         "cosine_similarity", "cosine_similarity_std", "neighbor_angle", "neighbor_angle_histogram", "reciprocity",
-        "layer_overlap", "n_points",
+        "layer_overlap", "n_points", "ess", "tle",
     }  # fmt: skip
     assert found.sizes["layer"] == 3 and found["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())
@@ -33,6 +33,8 @@ def test_an_array_of_points_has_every_observable_that_needs_no_model_with_name_a
     assert all(found[name].dims == catalog.CATALOG[name].dims for name in found.data_vars)
     assert found["n_points"].values.tolist() == [297, 300, 300]
     assert found["intrinsic_dimension"].sel(scale=2).values == pytest.approx([1, 3, 6], rel=0.25)
+    for name in ("ess", "tle"):  # they take the bend of a torus of few points for further dimensions
+        assert (np.abs(np.log(found[name].values / [1.1, 3.8, 9.5])) < 0.1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -62,3 +62,24 @@ def test_a_level_whose_blocks_do_not_divide_the_prompt_is_refused(level, n_token
 def test_a_level_far_from_any_prompt_is_refused_at_once(level, refused):
     with refused("shuffle_levels", str(level), "accepted: 0 to 5"):
         shuffling.check_shuffle_levels([level], 1024)
+
+
+def test_bleu_is_the_geometric_mean_of_the_shares_of_runs_that_are_kept():
+    tokens = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+    assert shuffling.bleu(tokens, tokens) == 1
+    halves = shuffling.shuffle_blocks(tokens, np.array([1, 0]))  # 5 6 7 8 1 2 3 4
+    assert shuffling.bleu(halves, tokens) == pytest.approx((1 * 6 / 7 * 4 / 6 * 2 / 5) ** 0.25)
+    assert shuffling.bleu(tokens[::-1], tokens) == 0
+    # 1 1 occurs twice here and once there
+    assert shuffling.bleu(np.array([1, 1, 1, 2]), np.array([1, 1, 2, 1]), n=2) == pytest.approx((1 * 2 / 3) ** 0.5)
+
+
+def test_bleu_falls_with_the_level_and_knows_the_order_from_the_permutation():
+    tokens = np.random.default_rng(0).integers(0, 300, 1024)
+    found = []
+    for level in range(6):
+        permutation = shuffling.block_permutation(level, seed=0, text_sha256=checksum("text"))
+        shuffled = shuffling.shuffle_blocks(tokens, permutation)
+        assert (shuffling.shuffle_blocks(shuffled, permutation.argsort()) == tokens).all()
+        found.append(shuffling.bleu(shuffled, tokens))
+    assert found[0] == 1 and sorted(found, reverse=True) == found and found[4] > 0.2 > found[5]

@@ -79,10 +79,10 @@ def long(values: xr.DataArray, name: str, *, decimals: int = 4) -> pd.DataFrame:
     return frame
 
 
-def by_observable(dataset: xr.Dataset) -> pd.DataFrame:
-    """`summary` of each of `BESIDE`, with its title in the column `observable`."""
+def by_observable(dataset: xr.Dataset, chosen: dict[str, tuple[str, dict]] = BESIDE) -> pd.DataFrame:
+    """`summary` of each observable of `chosen`, with its title in the column `observable`."""
     parts = [
         summary(dataset[variable].sel(at | {"layer": FROM_ONE})).assign(observable=title)
-        for title, (variable, at) in BESIDE.items()
+        for title, (variable, at) in chosen.items()
     ]
     return pd.concat(parts, ignore_index=True)

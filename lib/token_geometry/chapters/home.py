@@ -3,11 +3,10 @@
 import pandas as pd
 from IPython.display import Markdown
 
-from token_geometry.chapters.frames import peak
+from token_geometry.chapters.frames import by_observable, peak
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
-from token_geometry.chapters.shuffling.frames import scales
 from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
 
 FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
@@ -15,8 +14,9 @@ FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against 
 
 
 def frame(results: RunResults) -> pd.DataFrame:
-    """ID of the first model at two scales, structured and shuffled."""
-    found = scales(results.ends, scales=[2, results.reference_scale])
+    """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""
+    chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in (2, results.reference_scale)}
+    found = by_observable(results.ends, chosen)
     return found[found["model_title"] == results.titles[0]]
 
 

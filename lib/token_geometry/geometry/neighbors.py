@@ -1,8 +1,8 @@
 """Neighbor tables: what is kept of the distances of a cloud, layer by layer.
 
 A table holds the distances to the neighbors of rank 1, 2, 4 … 256 among distinct points and the
-indices of the 32 nearest points, and what needs the vectors: the angle between the two nearest, and the
-cosine similarity. Every observable follows from it.
+indices of the 32 nearest points, and what needs the vectors or the distances between neighbors: the angle
+between the two nearest, local dimensions, and the cosine similarity. Every observable follows from it.
 
 Distances come from the Gram matrix of the centered points, in float32 where that decides the
 neighborhoods as float64 would; the deviation of the cosine comes from the same matrix. A row that float32
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from token_geometry.base.errors import InputError
-from token_geometry.geometry import cosine, selection
+from token_geometry.geometry import cosine, local_dimension, selection
 from token_geometry.geometry.parallel import map_layers
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
 
@@ -65,6 +65,13 @@ class NeighborTable:
     angle: np.ndarray
     """Angle in degrees between the vectors to the first and second neighbor among distinct points, shape (layer,
     token); NaN for a point that repeats an earlier one."""
+
+    ess: np.ndarray
+    """Local dimension by `local_dimension.simplex_skewness` among distinct points, float64, shape (layer, token);
+    NaN for a point that repeats an earlier one and where there are too few points."""
+
+    tle: np.ndarray
+    """The same by `local_dimension.tight_local`."""
 
     redone: np.ndarray
     """Number of points whose neighbors were decided in float64, shape (layer,)."""
@@ -186,7 +193,7 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
         points = points[:1].expand_as(points)
     elif points.dtype == torch.float32:
         found, similarity = _nearest_float32(cloud, n_values, n_index)
-    values, inner, nearest, rows, n_redone = found or _nearest_float64(points, n_values, n_index)
+    values, inner, nearest, rows, local, n_redone = found or _nearest_float64(points, n_values, n_index)
 
     index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
     index[:, :n_index] = nearest[:, :n_index]
@@ -194,20 +201,21 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     distinct[rows] = True
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
     angle = torch.full((n_points,), torch.nan, dtype=torch.float64, device=points.device)
-    distance = angle[:, None].repeat(1, len(RANKS))
+    distance, dimensions = angle[:, None].repeat(1, len(RANKS)), angle.repeat(2, 1)
+    dimensions[:, rows] = local
     distance[rows, : len(ranks)] = values[:, [rank - 1 for rank in ranks]].double().sqrt()
     if inner.shape[1] >= 2:
         angle[rows] = _angles(points, rows, inner[:, 0], inner[:, 1])
     moments = torch.tensor(similarity or cosine.similarity(points), dtype=torch.float64)
-    return distance, index, distinct, angle, torch.tensor(n_redone), *moments
+    return distance, index, distinct, angle, *dimensions, torch.tensor(n_redone), *moments
 
 
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
     """Neighbors decided in float64.
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
-    points, the points nearest to each point among all, the indices of the distinct points, and how many points
-    were decided so.
+    points, the points nearest to each point among all, the indices of the distinct points, their local dimensions,
+    and how many points were decided so.
     """
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
@@ -219,7 +227,8 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
         among_all = _without_own(nearest)
     squared.fill_diagonal_(torch.inf)
     values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
-    return values, rows[inner], inner if among_all is None else among_all, rows, len(points)
+    local = local_dimension.local_dimensions(squared, inner)
+    return values, rows[inner], inner if among_all is None else among_all, rows, local, len(points)
 
 
 def _without_own(nearest: torch.Tensor) -> torch.Tensor:
@@ -249,8 +258,8 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     similarity = cloud.cosine_from_gram()
     # one value more than is kept: whether the last neighbor is the right one depends on the next
     n_edge = min(n_index + 1, n_points - 1)
-    selected = []
-    for start, gram in _gram_rows(cloud.centered, out=norms.new_empty(n_points, n_points)):
+    selected, matrix = [], norms.new_empty(n_points, n_points)
+    for start, gram in _gram_rows(cloud.centered, out=matrix):
         if similarity is not None:
             similarity.add(gram, start)
         # the norm of the row's own point changes no order, and is added to what is selected
@@ -259,12 +268,11 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
         values, nearest = selection.smallest(squared, n_values, n_edge)
         selected.append((values.add_(norms[start : start + len(gram), None]), nearest))
     values, nearest = (torch.cat(parts) for parts in zip(*selected, strict=True))
-    return _redo_undecided(
-        cloud.points, norms, values, nearest
-    ), None if similarity is None else similarity.result()
+    found = _redo_undecided(cloud.points, norms, values, nearest, squared=matrix.add_(norms[:, None]))
+    return found, None if similarity is None else similarity.result()
 
 
-def _redo_undecided(points, norms, values, nearest) -> tuple | None:
+def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
     """Do the rows in float64 that the bound on the errors of float32 leaves open."""
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
@@ -285,7 +293,9 @@ def _redo_undecided(points, norms, values, nearest) -> tuple | None:
         values[rows], nearest[rows] = selection.smallest(again, values.shape[1], nearest.shape[1])
         if bool((values[rows, 0] == 0).any()):
             return None
-    return values, nearest, nearest, torch.arange(len(points), device=points.device), len(rows)
+        squared[rows], squared[:, rows] = again.float(), again.float().T
+    local = local_dimension.local_dimensions(squared, nearest)
+    return values, nearest, nearest, torch.arange(len(points), device=points.device), local, len(rows)
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:

@@ -74,6 +74,11 @@ _ENTRIES = (
                _SCALE, labelled.intrinsic_dimension, "GRIDE estimate", "eq-score"),
     Observable("intrinsic_dimension_error", "error of the intrinsic dimension", "error of the ID",
                _SCALE, labelled.intrinsic_dimension, "its Fisher error", "eq-fisher"),
+    Observable("ess", "intrinsic dimension by ESS", "ESS",
+               _LAYER, labelled.local_dimension,
+               "mean local dimension by the expected simplex skewness", "eq-ess"),
+    Observable("tle", "intrinsic dimension by TLE", "TLE",
+               _LAYER, labelled.local_dimension, "mean local dimension by the tight local estimator", "eq-tle"),
     Observable("logit_intrinsic_dimension", "intrinsic dimension of the logits", "ID of the logits",
                ("scale",), labelled.logit_intrinsic_dimension,
                "GRIDE estimate for the cloud of logits", "eq-logits"),
@@ -105,6 +110,8 @@ _ENTRIES = (
                (), labelled.loss, "mean cross-entropy of the next token", "eq-loss", unit="nat"),
     Observable("entropy", "entropy", "entropy",
                (), labelled.entropy, "mean entropy of the next token", "eq-entropy", unit="nat"),
+    Observable("bleu", "likeness to the structured prompt (BLEU)", "BLEU",
+               (), labelled.bleu, "share of runs of tokens that the structured prompt has as well", "eq-bleu"),
 )  # fmt: skip
 
 CATALOG = {entry.name: entry for entry in _ENTRIES}
@@ -114,7 +121,7 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 """The functions that make them; their names are part of the recipe of an observables dataset."""
 
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
-_OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy)
+_OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu)
 
 
 def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:

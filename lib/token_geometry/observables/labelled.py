@@ -8,12 +8,16 @@ import xarray as xr
 
 from token_geometry.geometry import dadapy, gride, overlap
 from token_geometry.geometry.table_format import RANKS
+from token_geometry.texts import shuffling
 
 SCALES = np.array(RANKS[1:])
 """Scales n2 of GRIDE."""
 
 ESTIMATORS = ("gride", "dadapy")
 """Estimators of the intrinsic dimension; both give the same digits."""
+
+LOCAL = ("ess", "tle")
+"""Local dimensions, which a shard holds for each token."""
 
 K = np.arange(1, 32)
 """Neighborhood sizes."""
@@ -26,7 +30,7 @@ _ANGLE = xr.Variable("angle", _EDGES[:-1] + ANGLE_STEP / 2, {"long_name": "cente
 _COORDS = {"scale": SCALES, "k": K, "angle": _ANGLE}
 
 
-def _over(*dims: str, **values: np.ndarray) -> xr.Dataset:
+def _over(*dims: str, **values: np.ndarray | float) -> xr.Dataset:
     """Arrays as variables over these dimensions, with the coordinates that do not depend on the shard."""
     variables = {name: (dims, array) for name, array in values.items()}
     return xr.Dataset(variables, coords={name: _COORDS[name] for name in dims if name in _COORDS})
@@ -53,6 +57,13 @@ def _dimension(distance: np.ndarray, estimator: str) -> tuple[np.ndarray, np.nda
     if estimator == "dadapy":
         return dadapy.estimate(distance)[:2]
     return gride.estimate(np.moveaxis(gride.ratios(distance), -1, -2), SCALES // 2)
+
+
+def local_dimension(shard: xr.Dataset) -> xr.Dataset:
+    """Means of both local dimensions over the distinct points; NaN for a shard that was made before these were."""
+    none = np.full(shard["distinct"].shape, np.nan)
+    values = {name: shard[name].values.astype(np.float64) if name in shard else none for name in LOCAL}
+    return _over("layer", **{name: _mean(value) for name, value in values.items()})
 
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
@@ -120,3 +131,9 @@ def loss(shard: xr.Dataset) -> xr.Dataset:
 def entropy(shard: xr.Dataset) -> xr.Dataset:
     """Mean entropy of the predictions that the loss counts, taken in the extraction."""
     return shard[["entropy"]]
+
+
+def bleu(shard: xr.Dataset) -> xr.Dataset:
+    """Likeness of the tokens to those of the structured prompt; see `shuffling.bleu`."""
+    ids, permutation = shard["token_id"].values, shard["block_permutation"].values
+    return _over(bleu=shuffling.bleu(ids, shuffling.shuffle_blocks(ids, permutation.argsort())))

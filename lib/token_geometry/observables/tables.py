@@ -54,11 +54,12 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
         - over layer and scale, that is the rank of the farther neighbor, 2 … 256: `intrinsic_dimension` by GRIDE,
           `intrinsic_dimension_error`, `neighbor_distance`
         - over layer and k, 1 … 31: `neighborhood_overlap` with the next layer, NaN at the last; `reciprocity`
-        - over layer: `cosine_similarity`, `cosine_similarity_std`, `neighbor_angle`, `n_points`, which is 1 where
-          all points coincide but for rounding
+        - over layer: `ess` and `tle`, means over points of local dimensions from 10 and 20 neighbors;
+          `cosine_similarity`, `cosine_similarity_std`, `neighbor_angle`, `n_points`, which is 1 where all points
+          coincide but for rounding
         - over layer and angle, layer and layer_other: `neighbor_angle_histogram`, `layer_overlap` at k = 16
 
-        NaN where there are too few points for a scale or a k.
+        NaN where there are too few points for a scale, a k or a local dimension.
 
     Raises
     ------
@@ -68,7 +69,8 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
 
     References
     ----------
-    Denti et al., Sci. Rep. 12, 20005 (2022), for GRIDE; Viswanathan et al., arXiv:2501.10573.
+    Denti et al., Sci. Rep. 12, 20005 (2022), for GRIDE; for ESS and TLE those of `geometry.local_dimension`;
+    Viswanathan et al., arXiv:2501.10573.
 
     Examples
     --------

@@ -28,6 +28,8 @@ VARIABLES = {
     "distinct": (("layer", "token"), "1 where a point is the first of its value", "1", "int8"),
     "n_float64": ("layer", "number of points whose neighbors float32 could not decide", "1", "int32"),
     "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree", "float32"),
+    "ess": (("layer", "token"), "dimension at a point by the expected simplex skewness", "1", "float32"),
+    "tle": (("layer", "token"), "dimension at a point by the tight local estimator", "1", "float32"),
     "cosine_similarity": _observed("cosine_similarity"),
     "cosine_similarity_std": _observed("cosine_similarity_std"),
     "loss": _observed("loss"),

@@ -59,8 +59,8 @@ def bytes_of_shard(layers: int, n_tokens: int, *, keep_neighbors: bool) -> int:
         # observables over scales, sizes of neighborhoods and layers, in float64, and the frame of the file
         return layers * 8 * (3 * 8 + 2 * 31 + layers + 70) + 40_000
     index_bytes = 2 if n_tokens < 2**16 else 4
-    # per point: distances in float32, indices, angle and a flag
-    return layers * n_tokens * (4 * len(table_format.RANKS) + index_bytes * table_format.N_NEIGHBORS + 5)
+    # per point: distances in float32, indices, angle, two local dimensions and a flag
+    return layers * n_tokens * (4 * len(table_format.RANKS) + index_bytes * table_format.N_NEIGHBORS + 13)
 
 
 def spelled(n_bytes: float) -> str:

@@ -12,7 +12,7 @@ from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
-from token_geometry.observables import catalog, layer_index
+from token_geometry.observables import catalog, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8
@@ -53,12 +53,16 @@ def compute(request: Reduction) -> xr.Dataset:
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        files = shard_files(directory, plan)
+        files, n_without = shard_files(directory, plan), 0
         reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
         with Progress(len(files), f"Observables {name}", unit="shard") as progress:
             for piece in _on_all_cores(reduce_one, files, request.estimator):
+                n_without += piece.attrs.pop("without_local", 0)
                 pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
                 progress.advance()
+        if n_without:
+            what = f"{n_without} of {len(files)} shards were made before {' and '.join(labelled.LOCAL)} were taken"
+            print(f"{name}: {what}, which are NaN there: delete {str(directory)!r} and extract again to have them")
     recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
     return _assemble(pieces, plans, identities, recipe)
 
@@ -78,7 +82,8 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
     shard = read_shard(path, recipe_digest)
     kept = held_observables(shard)
     if kept is None:
-        return catalog.observables(shard, estimator=estimator).assign_attrs(shard.attrs)
+        attrs = shard.attrs | {"without_local": int(not set(labelled.LOCAL) <= set(shard))}
+        return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
         raise InputError(
             f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "

@@ -1,8 +1,11 @@
 """Block shuffles: the tokens of a prompt cut into 4^S equal blocks, which a seed puts in another order."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from token_geometry.base.errors import InputError
 
@@ -41,3 +44,15 @@ def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
 def shuffle_blocks(tokens: np.ndarray, permutation: np.ndarray) -> np.ndarray:
     """Tokens with their K equal blocks in the order of `permutation`, shape (n_tokens,)."""
     return tokens.reshape(len(permutation), -1)[permutation].reshape(-1)
+
+
+def bleu(shuffled: np.ndarray, tokens: np.ndarray, *, n: int = 4) -> float:
+    """BLEU of shuffled tokens: how many of their runs of 1 to n tokens the original has as well.
+
+    Geometric mean of the shares; a run counts as often as the original has it (Papineni et al., ACL 2002).
+    """
+    shares = []
+    for size in range(1, n + 1):
+        found, given = (Counter(map(tuple, sliding_window_view(ids, size).tolist())) for ids in (shuffled, tokens))
+        shares.append((found & given).total() / found.total())
+    return math.prod(shares) ** (1 / n)

@@ -15,11 +15,8 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
     columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
     base = alt.Chart(frame[columns]).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title"))
     y = alt.Y("low:Q", title="intrinsic dimension", scale=_limits(frame, "high"))
-    band = base.mark_area(opacity=0.18).encode(y=y, y2="high:Q")
-    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
-        y="mean:Q", tooltip=charts.tooltip("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
-    )
-    return alt.layer(band, line).properties(width=520, height=230)
+    fields = ("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
+    return alt.layer(*charts.banded(base, y, "mean:Q", *fields)).properties(width=520, height=230)
 
 
 @charts.figure("intrinsic dimension")

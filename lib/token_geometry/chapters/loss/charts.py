@@ -30,19 +30,15 @@ def correlation_curves(
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
     base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=colors)
-    band = base.mark_area().encode(
-        y=alt.Y("low:Q", title="correlation with the loss", scale=_FULL),
-        y2="high:Q",
-        opacity=charts.shown(picked, 0.13, 0.0),
-    )
-    line = base.mark_line(strokeWidth=2).encode(y="correlation:Q", opacity=charts.shown(picked))
+    y = alt.Y("low:Q", title="correlation with the loss", scale=_FULL)
+    marks = charts.banded(base, y, "correlation:Q", picked=picked)
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",
         fill=alt.condition("datum.discovered == 'yes'", f"{color}:N", alt.value("white"), legend=None),
         opacity=charts.shown(picked, 1.0, 0.0),
         tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
     )
-    chart = alt.layer(band, charts.zero_rule(data=frame), line, points)
+    chart = alt.layer(charts.zero_rule(data=frame), *marks, points)
     return charts.panels(chart.add_params(picked), frame, width=255)
 
 

@@ -90,16 +90,16 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def quantity_frame(results: RunResults) -> pd.DataFrame:
-    """Correlation of NO, cosine similarity and neighbor angle with the loss over layers, by both methods.
+def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = None) -> pd.DataFrame:
+    """Correlation of some quantities, by default all but the ID, with the loss over layers, by both methods.
 
     Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
     """
-    loss, every = structured(results)["loss"], quantities(results)
+    loss, every = structured(results)["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
     parts = [
         _curve({"quantity": name, "method": title}, every[name], loss, method=title.lower())
         for title in ("Pearson", "Spearman")
-        for name in _OTHERS
+        for name in every
     ]
     return pd.concat(parts, ignore_index=True)
 

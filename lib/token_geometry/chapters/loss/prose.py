@@ -49,14 +49,14 @@ def middle(results: RunResults, model: str, title: str) -> str:
     line = (
         f"{title}: in layers {layers.start} to {layers.stop} the ID at scale {near} correlates with the loss with "
         f"$r$ from {Number(curve.min()):.2f} to {Number(curve.max()):.2f}; its mean over these layers does so "
-        f"with {_spell(found[near])}, {_verdict(found[near])}."
+        f"with {spell(found[near])}, {_verdict(found[near])}."
     )
     if far != near:
-        line += f" At scale {far} the mean has {_spell(found[far])}, {_verdict(found[far])}."
+        line += f" At scale {far} the mean has {spell(found[far])}, {_verdict(found[far])}."
     return line
 
 
-def _spell(found: xr.Dataset, symbol: str = "$r$") -> str:
+def spell(found: xr.Dataset, symbol: str = "$r$") -> str:
     """A correlation and its interval."""
     values = (float(found[name]) for name in ("correlation", "low", "high"))
     text = f"{symbol}{' = ' if symbol else ''}{numbers.estimate(*values, digits=2)}"
@@ -86,9 +86,8 @@ def strongest_table(results: RunResults) -> Markdown:
             n_tested = int(found["p_value"].sel(model=model).count())
             n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
             rank, q = f"{Number(ranks.sel(model=model, layer=layer)):.2f}", f"{Number(here['q_value']):.2g}"
-            rows.append(
-                (markup.escaped(title), name, layer, _spell(here, ""), rank, q, f"{n_found} of {n_tested}")
-            )
+            title = markup.escaped(title)
+            rows.append((title, name, layer, spell(here, ""), rank, q, f"{n_found} of {n_tested}"))
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
     titles = [title for _, title in results.models]
@@ -112,8 +111,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
     single = correlate(dimension, loss, n_resamples=1)["correlation"]
     return (
         f"{title}: over all levels, the mean ID of layers {layers.start} to {layers.stop} correlates with the "
-        f"loss with {_spell(pooled)}. The {int(means['n_prompts'])} means of the levels alone have $r$ = "
-        f"{Number(means['correlation']):.2f}; taken away, they leave {_spell(within)}. Within single levels $r$ "
+        f"loss with {spell(pooled)}. The {int(means['n_prompts'])} means of the levels alone have $r$ = "
+        f"{Number(means['correlation']):.2f}; taken away, they leave {spell(within)}. Within single levels $r$ "
         f"goes from {Number(single.min()):.2f} to {Number(single.max()):.2f}."
     )
 
@@ -130,8 +129,8 @@ def partial(results: RunResults, model: str, title: str) -> str:
     n_plain, n_fixed = (int((part["low"] > 0).sum()) for part in (plain, fixed))
     rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
     return (
-        f"{title}: in layer {layer}, where the correlation is strongest, it goes from {_spell(rows[0])} to "
-        f"{_spell(rows[1])} when the cosine similarity is held fixed. The interval is above zero in {n_plain} of "
+        f"{title}: in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to "
+        f"{spell(rows[1])} when the cosine similarity is held fixed. The interval is above zero in {n_plain} of "
         f"{len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed."
     )
 
@@ -146,12 +145,12 @@ def logits(results: RunResults, model: str, title: str) -> str:
     dimension = dataset["logit_intrinsic_dimension"].sel(scale=frames.LOGIT_SCALES)
     found = correlate(dimension, dataset["entropy"])
     known = found.dropna("scale", subset=["correlation"])
-    each = [f"{_spell(known.sel(scale=s))} at scale {s}" for s in known["scale"].values]
+    each = [f"{spell(known.sel(scale=s))} at scale {s}" for s in known["scale"].values]
     of_loss = correlate(dimension.sel(scale=frames.scale(results)), dataset["loss"])
     return (
         f"{title}: the ID of the logits correlates with the entropy with {', '.join(each)}, and with the loss "
-        f"with {_spell(of_loss)} at scale {frames.scale(results)}; the entropy with the loss with "
-        f"{_spell(entropy)}. The mean entropy is {Number(dataset['entropy'].mean()):.2f} nats, "
+        f"with {spell(of_loss)} at scale {frames.scale(results)}; the entropy with the loss with "
+        f"{spell(entropy)}. The mean entropy is {Number(dataset['entropy'].mean()):.2f} nats, "
         f"the mean loss {Number(dataset['loss'].mean()):.2f}."
     )
 

@@ -34,6 +34,7 @@ STAGES = {
     | {
         "neighbors": "distances, neighbors, cosine",
         "cosine": "cosine similarity",
+        "local_dimensions": "local dimensions: ESS, TLE",
         "writing": "shard: writing, reading",
         "observables": "observables",
     },

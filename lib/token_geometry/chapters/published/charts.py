@@ -68,12 +68,9 @@ def correlations(frame: pd.DataFrame) -> alt.FacetChart:
     """
     base = alt.Chart(frame).encode(x=_DEPTH, color=charts.color(frame, "model_title", legend=None))
     y = alt.Y("low:Q", title="Pearson correlation", scale=alt.Scale(domain=[-1, 1]))
-    band = base.mark_area(opacity=0.18).encode(y=y, y2="high:Q")
     fields = ("layer:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=20)).encode(
-        y="correlation:Q", tooltip=charts.tooltip(*fields)
-    )
-    panel = alt.layer(charts.zero_rule(), band, line, data=frame)
+    marks = charts.banded(base, y, "correlation:Q", *fields)
+    panel = alt.layer(charts.zero_rule(), *marks, data=frame)
     return charts.panels(panel, frame, width=165, height=150, columns=3)
 
 

@@ -27,13 +27,11 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
 
 
 @charts.figure("observables")
-def grid(frame: pd.DataFrame, *, column: str, y_title: str | None = None) -> alt.FacetChart:
-    """Line charts with bands, one row per model and one column per {column}, against layer, one curve per
+def grid(frame: pd.DataFrame) -> alt.FacetChart:
+    """Line charts with bands, one row per model and one column per observable, against layer, one curve per
     shuffle level.
-
-    The y axes have no title by default, for panels of several quantities.
     """
-    return _grid(curves(frame, y_title=y_title, keep=("model_title", column)), frame, column)
+    return _grid(curves(frame, y_title=None, keep=("model_title", "observable")), frame)
 
 
 @charts.figure("observables of one prompt", choose="prompt")
@@ -55,19 +53,19 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 
 @charts.figure("effect of shuffling on the ID")
-def effects(frame: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+def effects(frame: pd.DataFrame, *, initial: int | None = None, by: str = "scale") -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling against
     layer, at the scale that the slider chooses, with zero as a dashed line.
+
+    With another column in `by` there is one curve per value of it.
     """
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
-    color = charts.LEVEL_COLORS[-1]
-    y = alt.Y("low:Q", title="change of the ID")
-    band = base.mark_area(opacity=0.18, color=color).encode(y=y, y2="high:Q")
-    line = base.mark_line(color=color, point=alt.OverlayMarkDef(size=24, color=color)).encode(
-        y="mean:Q", tooltip=charts.tooltip("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
-    )
-    panel = alt.layer(charts.zero_rule(), band, line, data=frame)
-    return charts.chosen(charts.panels(panel, frame, height=200), frame["scale"], title="scale", initial=initial)
+    one_curve = by == "scale"
+    color = alt.value(charts.LEVEL_COLORS[-1]) if one_curve else charts.color(frame, by, by)
+    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=color)
+    fields = ("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
+    marks = charts.banded(base, alt.Y("low:Q", title="change of the ID"), "mean:Q", *fields)
+    chart = charts.panels(alt.layer(charts.zero_rule(), *marks, data=frame), frame, height=200)
+    return charts.chosen(chart, frame["scale"], title="scale", initial=initial) if one_curve else chart
 
 
 @charts.figure("neighbor angle", choose="layer")
@@ -102,16 +100,16 @@ def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.
     )
     # columns of the frame become rows in the browser: the page carries a third of the text
     names = [name for name in BESIDE if name in frame]
-    return _grid(panel, frame, "observable", names).transform_fold(names, as_=["observable", "value"])
+    return _grid(panel, frame, names).transform_fold(names, as_=["observable", "value"])
 
 
-def _grid(panel: alt.Chart, frame: pd.DataFrame, column: str, order: list[str] | None = None) -> alt.FacetChart:
+def _grid(panel: alt.Chart, frame: pd.DataFrame, order: list[str] | None = None) -> alt.FacetChart:
     # two lines beside the panels: in one line above them a long name would push the panels apart
     lines = "split(replace(datum.label, ' (', '|('), '|')"
     name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11, labelExpr=lines)
     faceted = panel.properties(width=150, height=140).facet(
         row=alt.Row("model_title:N", sort=charts.unique(frame["model_title"]), header=name),
-        column=alt.Column(f"{column}:N", sort=order or charts.unique(frame[column])),
+        column=alt.Column("observable:N", sort=order or charts.unique(frame["observable"])),
         spacing=14,
     )
     return faceted.resolve_scale(x="independent", y="independent")

@@ -4,7 +4,7 @@ import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.charts import unique
-from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long, summary
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 
@@ -18,15 +18,9 @@ def losses(results: RunResults) -> pd.DataFrame:
     return frame[["model_title", "shuffle_level", "prompt", "loss"]]
 
 
-def extremes(results: RunResults) -> pd.DataFrame:
-    """The three observables at the lowest and the highest shuffle level, as of `frames.by_observable`."""
-    return by_observable(results.shuffled.sel(shuffle_level=unique(results.extremes)))
-
-
-def scales(prompts: xr.Dataset, *, scales: list[int]) -> pd.DataFrame:
-    """ID of prompts at some scales, as of `frames.summary`; the column `scale` holds their names."""
-    frame = summary(prompts["intrinsic_dimension"].sel(layer=FROM_ONE, scale=scales))
-    return frame.assign(scale=[f"scale {scale}" for scale in frame["scale"]])
+def extremes(results: RunResults, chosen: dict[str, tuple[str, dict]] = BESIDE) -> pd.DataFrame:
+    """Observables at the lowest and the highest shuffle level, as of `frames.by_observable`."""
+    return by_observable(results.shuffled.sel(shuffle_level=unique(results.extremes)), chosen)
 
 
 def single_prompts(results: RunResults) -> pd.DataFrame:
@@ -44,16 +38,18 @@ def single_prompts(results: RunResults) -> pd.DataFrame:
     return frame.round(dict.fromkeys(parts, 4))[["model_title", "prompt", "shuffle_level", "layer", *parts]]
 
 
-def shuffling_effect(results: RunResults) -> pd.DataFrame:
-    """Change of the ID by full shuffling, mean over prompts with its interval.
+def shuffling_effect(
+    results: RunResults, values: xr.DataArray | None = None, *, by: str = "scale"
+) -> pd.DataFrame:
+    """Change of the ID, or of other values of `results.ends`, by full shuffling: mean with its interval.
 
-    Columns `model_title`, `layer`, `scale`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
+    Columns `model_title`, `layer`, that of `by`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
     """
     low, high = results.extremes
-    dimension = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE)
-    frame = intervals.paired_difference(dimension, first=low, second=high).to_dataframe().reset_index()
+    values = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE) if values is None else values
+    frame = intervals.paired_difference(values, first=low, second=high).to_dataframe().reset_index()
     frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
-    return frame[["model_title", "layer", "scale", "mean", "low", "high", "n_prompts"]].round(4)
+    return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts"]].round(4)
 
 
 def angles(results: RunResults) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.observables import catalog, labelled
+from token_geometry.observables import labelled
 from token_geometry.stats import intervals
 
 _N_LISTED = 20
@@ -149,15 +149,15 @@ def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> s
 
 @markup.per_model()
 def losses(results: RunResults, model: str, title: str) -> str:
-    """Mean loss, structured and shuffled."""
-    means = zip(level_means(results, model, "loss"), results.extremes, strict=True)
-    first, last = (f"{mean:.2f} at $S = {level}$" for mean, level in means)
-    return f"{title}: the loss goes on average from {first} to {last}."
-
-
-def scale_means(results: RunResults, *, scales: list[int]) -> Markdown:
-    """Means of the ID at some scales in the middle layers, structured and shuffled."""
-    return means(results, columns=catalog.selections(*(("intrinsic_dimension", scale) for scale in scales)))
+    """Loss, BLEU and change of the ID of the middle layers at each level, mean over prompts."""
+    values, low, scale = results.shuffled.sel(model=model), results.extremes[0], results.reference_scale
+    dimension = values["intrinsic_dimension"].sel(scale=scale, layer=results.middle_layers(model)).mean("layer")
+    parts = []
+    for at in values[["loss", "bleu"]].mean("prompt").to_dataframe().reset_index().itertuples():
+        change = effect(intervals.paired_difference(dimension, first=low, second=at.shuffle_level))
+        changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
+        parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
+    return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
 
 
 @markup.per_model()
@@ -165,7 +165,7 @@ def means(results: RunResults, model: str, title: str, *, columns: dict[str, tup
     """Means of observables (title → variable, selection) in the middle layers, structured and shuffled."""
     low, high = results.extremes
     found = {name: level_means(results, model, variable, **at) for name, (variable, at) in columns.items()}
-    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items()]
+    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items() if first == first]
     return f"{title}, mean of the middle layers at $S = {low}$ and $S = {high}$; {'; '.join(spelled)}."
 
 
