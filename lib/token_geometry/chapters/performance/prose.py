@@ -80,13 +80,15 @@ def ratios(result: dict) -> list[str]:
         f"With the forward pass on both sides, it is {times['reference_to_library_with_forward']}.",
         "Most of the reference's time is a loop that looks up the size of the matrix for every token; with "
         f"sets of neighbors in its place, it is {times['reference_by_sets_to_library']}.",
-        f"The same observables took this library {times['library_to_forward']} the forward pass. ESS and TLE, which "
-        f"the reference lacks and these ratios leave out, took {times['local_dimensions_to_forward']} it."
-        if "local_dimensions_to_forward" in times
-        else f"The observables of this library took {times['library_to_forward']} the forward pass.",
+        f"They took this library {times['library_to_forward']} the forward pass.",
         f"For a prompt, the reference procedure wrote {n_bytes['reference'] / 1e6:.0f} MB, this library "
         f"{n_bytes['library'] / 1e6:.1f} MB.",
     ]
+    if "local_dimensions_to_forward" in times:
+        lines.append(
+            "ESS and TLE, which the reference does not estimate and these ratios leave out, took "
+            f"{times['local_dimensions_to_forward']} the forward pass."
+        )
     if None not in added.values():
         lines.append(
             f"At its peak, the reference procedure held {added['reference'] / 1e6:.0f} MB beyond what its "
