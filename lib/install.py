@@ -42,6 +42,10 @@ def main():
     parser.add_argument("--dev", action="store_true", help="with what make check runs")
     parser.add_argument("--any-python", action="store_true", help="keep a whole .venv, of whatever Python it is")
     options = parser.parse_args()
+    # a kernel of Jupyter forces colors, whose codes would stand in the reasons that are quoted
+    for name in ("CLICOLOR_FORCE", "FORCE_COLOR"):
+        os.environ.pop(name, None)
+    os.environ["NO_COLOR"] = "1"
     try:
         if options.active:
             check_active(options.active, options.dev)

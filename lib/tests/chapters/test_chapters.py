@@ -17,7 +17,7 @@ from IPython.display import Markdown
 
 from token_geometry import chapters
 from token_geometry.base import project
-from token_geometry.chapters import charts, families, over_layers
+from token_geometry.chapters import charts, families, markup, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
@@ -365,3 +365,8 @@ def test_markup_in_texts_from_outside_stays_text(chapter, monkeypatch):
     for name, value in outputs(chapter, with_canaries(), monkeypatch).items():
         text = value.data if isinstance(value, Markdown) else charts.chart_html(value.to_dict())
         assert "<img" not in text, name
+
+
+def test_colors_of_a_terminal_and_brackets_of_an_error_reach_no_page():
+    # pandoc takes minutes over a bracket that does not close, again and again
+    assert markup.escaped("\x1b[1m\x1b[31mcause\x1b[0m: [no] *name*\x07") == r"cause: \[no\] \*name\*"

@@ -236,10 +236,10 @@ def test_without_dadapy_the_chapter_says_so_and_the_other_comparisons_are_there(
     dataset = results.dataset.copy()
     for name in ("reference_intrinsic_dimension", "reference_intrinsic_dimension_error"):
         dataset[name] = dataset[name] * np.nan
-    dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: no network"
+    dataset.attrs["dadapy_missing"] = "DADApy cannot be had here: \x1b[1m[cause]\x1b[0m"
     shown = dataclasses.replace(results, dataset=dataset)
     words = prose.agreement(shown).data
-    assert "was not run where this was computed. DADApy cannot be had here: no network." in words
+    assert "was not run where this was computed. DADApy cannot be had here: \\[cause\\]." in words
     assert "neighborhood overlap from a count" in words and "nan" not in words
     spec = calibration_charts.differences(calibration_frames.difference_frame(shown), finding="d").to_dict()
     assert spec["mark"]["type"] == "text"

@@ -95,7 +95,7 @@ def agreement(results: CalibrationResults) -> Iterator[str]:
     found = frames.differences(results)
     missing_dadapy = results.dataset.attrs.get("dadapy_missing")
     if missing_dadapy:
-        yield f"The comparison with DADApy was not run where this was computed. {missing_dadapy}."
+        yield f"The comparison with DADApy was not run where this was computed. {markup.escaped(missing_dadapy)}."
     for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
         verdict = "kept" if largest <= limit else "broken"
