@@ -79,14 +79,17 @@ def test_the_two_procedures_agree_on_the_same_hidden_states(cpu):
 
 def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
     ours, theirs = cpu["seconds"]["library"], cpu["seconds"]["reference"]
-    assert set(ours) == {"forward", "head", "neighbors", "writing", "observables"}
+    assert set(ours) == {"forward", "head", "neighbors", "local_dimensions", "writing", "observables"}
     assert set(theirs) == {"distances", "dimension", "overlap", "cosine"}
     assert all(0 < s["min"] <= s["median"] <= s["max"] for s in [*ours.values(), *theirs.values()])
     forward, rest = (median(cpu, "library", forward=part) for part in (True, False))
     reference = median(cpu, "reference", forward=False)
+    local = ours["local_dimensions"]["median"]  # which the reference does not estimate
+    rest -= local
     expected = {
         "reference_to_library": reference / rest,
         "library_to_forward": rest / forward,
+        "local_dimensions_to_forward": local / forward,
         "reference_to_library_with_forward": (forward + reference) / (forward + rest),
     }
     found = {name: ratio["median"] for name, ratio in cpu["ratios"].items()}

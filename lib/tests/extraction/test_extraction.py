@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from token_geometry.base import store
+from token_geometry.chapters import markup
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling import prose
 from token_geometry.extraction import extraction, locks, plan
@@ -196,7 +197,7 @@ def test_prompts_may_be_named(structured, tmp_path):
 
 def test_a_corpus_by_alias_and_the_same_texts_in_a_file_are_one_corpus(structured, sotu, tmp_path):
     path = tmp_path / "sotu.jsonl"
-    rows = [json.dumps({"id": key, "text": text}) for key, text in reversed(sotu.texts.items())]
+    rows = [json.dumps({"id": key, "text": text}) for key, text in reversed([*sotu.texts.items()])]
     path.write_text("\n".join(rows), encoding="utf-8")
     request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
     found, expected = (reduce_(d) for d in (extraction.extract(request), structured))
@@ -403,7 +404,7 @@ def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass
     run = declaration.load("ci")
     text = prose.basis(RunResults(run=run, observables=observed)).data
     assert "Of 3 texts that were examined, none had fewer tokens" in text
-    assert all(f"`{key}`" in text for key in ids)
+    assert all(markup.escaped(key) in text for key in ids)
 
 
 def test_structured_and_shuffled_prompts_are_merged_and_missing_ones_are_nan(observed):
