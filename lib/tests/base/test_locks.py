@@ -72,6 +72,7 @@ def test_other_errors_of_a_lock_are_not_taken_for_a_lack_of_locks(tmp_path):
         locks.acquire(tmp_path, seconds=1)
 
 
+@pytest.mark.slow
 def test_whole_files_are_read_where_hdf5_cannot_lock_them(tmp_path):
     path = tmp_path / "whole.nc"
     store.write(xr.Dataset({"x": ("n", [1.0, 2.0])}, attrs=store.make_attrs("t", {})), path)

@@ -93,6 +93,7 @@ def stopped_write(path, on_limit):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "an older result"])
 def test_a_write_that_is_killed_leaves_no_half_file_under_the_final_name(tmp_path, before):
     path = tmp_path / "result.nc"
@@ -107,6 +108,7 @@ def test_a_write_that_is_killed_leaves_no_half_file_under_the_final_name(tmp_pat
         assert store.is_fresh(path, store.digest(RECIPE))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
     done = stopped_write(tmp_path / "result.nc", "SIG_IGN")
     assert done.returncode == 1

@@ -360,7 +360,9 @@ def with_canaries():
     return dataclasses.replace(results, run=run, observables=made)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize(
+    "chapter", [pytest.param(name, marks=[pytest.mark.slow] * (name != "index")) for name in CHAPTERS]
+)
 def test_markup_in_texts_from_outside_stays_text(chapter, monkeypatch):
     for name, value in outputs(chapter, with_canaries(), monkeypatch).items():
         text = value.data if isinstance(value, Markdown) else charts.chart_html(value.to_dict())

@@ -205,6 +205,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_threads_that_write_and_read_at_a_time_do_not_disturb_one_another(tmp_path):
     shards = [tables_of(number).label() for number in range(8)]
 

@@ -228,6 +228,7 @@ def test_two_runs_on_one_directory_exclude_each_other_and_slices_of_one_run_do_n
 # Batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [2, 5, 12])
 def test_the_size_of_the_batch_changes_nothing(request_for, alone, batch_size):
     assert_identical(extraction.extract(request_for(batch_size=batch_size)), alone)
@@ -243,6 +244,7 @@ def test_the_batch_of_a_real_model_changes_no_bit_of_its_states(smollm2, sotu):
         assert states.loss == single.loss
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_into_memory_is_halved(request_for, alone, monkeypatch, capsys, refused):
     forward, largest = LanguageModel.forward_batch, 2
 
@@ -353,6 +355,7 @@ def test_a_directory_of_another_recipe_is_refused_before_processes_start(request
 # Shards without neighbors
 
 
+@pytest.mark.slow
 def test_observables_alone_take_less_and_are_the_same_to_the_last_bit(request_for, alone, refused):
     request = request_for(keep_neighbors=False)
     directory = extraction.extract(request)
@@ -372,6 +375,7 @@ def test_observables_alone_take_less_and_are_the_same_to_the_last_bit(request_fo
 # Interruptions
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_and_what_is_done_is_kept(request_for, alone, monkeypatch, refused):
     write, written = store.write, []
 

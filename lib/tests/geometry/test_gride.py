@@ -165,6 +165,7 @@ def test_dadapy_can_be_chosen_as_the_estimator_and_gives_the_same_digits(n_point
     xr.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_where_dadapy_cannot_be_had_it_is_refused_in_one_line_and_the_rest_works(tmp_path):
     """uv has no index and nothing in store here, as on a machine without a network."""
     script = (

@@ -113,6 +113,7 @@ def test_layers_that_do_not_fit_are_refused(layers, refused):
         token_geometry.measure(clouds(), layers=layers)
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_torch():
     code = "import sys, token_geometry; assert 'torch' not in sys.modules; print(token_geometry.measure.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -75,6 +75,7 @@ def test_every_kind_of_request_is_known_once_and_names_a_notebook_with_its_param
         parameters.collect(kind, namespace)
 
 
+@pytest.mark.slow
 def test_requests_and_runs_are_imported_without_torch_and_without_an_engine():
     script = "import sys; from token_geometry.runs import execution, forecast, results\n"
     script += "from token_geometry.requests.protocol import kinds; kinds()\n"

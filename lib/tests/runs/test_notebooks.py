@@ -76,6 +76,7 @@ def test_a_notebook_is_committed_without_outputs_and_with_one_parameters_cell(pa
     assert max(len(cell.source.splitlines()) for cell in calls) <= 16
 
 
+@pytest.mark.slow
 def test_chapters_import_no_torch_before_they_need_it():
     book = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]
     paths = [chapter for part in book["chapters"] for chapter in (part["chapters"] if "part" in part else [part])]

@@ -103,6 +103,7 @@ def test_every_dimension_is_within_three_error_bars_of_what_brute_force_expects_
     assert abs(found.mean() - expected) <= 3 * error.mean()
 
 
+@pytest.mark.slow
 def test_the_expected_dimension_of_a_circle_is_one():
     # a circle has no edge, and 4000 points on it are so close that it is straight
     found = manifolds.expected_dimension("torus", dimension=1, n_points=4000, n_clouds=8, seed=0)
