@@ -254,7 +254,8 @@ def uv_settings(python):
 def uv_install(uv, python, environment):
     """The command to which requirements are added; uv has no variable for pip's no-index."""
     index = ["--no-index"] if environment.get("UV_NO_INDEX") else []
-    return [uv, "pip", "install", "--no-progress", *index, "--python", python]
+    # as pip does; else each of the many processes of a run compiles what it imports where Python may not keep it
+    return [uv, "pip", "install", "--no-progress", "--compile-bytecode", *index, "--python", python]
 
 
 def install(uv, settings, dev):
