@@ -107,9 +107,11 @@ def _grid(panel: alt.Chart, frame: pd.DataFrame, order: list[str] | None = None)
     # two lines beside the panels: in one line above them a long name would push the panels apart
     lines = "split(replace(datum.label, ' (', '|('), '|')"
     name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11, labelExpr=lines)
-    faceted = panel.properties(width=150, height=140).facet(
+    order = order or charts.unique(frame["observable"])
+    # as wide as the text, each panel with some 45 pixels for its axis
+    faceted = panel.properties(width=600 // max(len(order), 3) - 50, height=140).facet(
         row=alt.Row("model_title:N", sort=charts.unique(frame["model_title"]), header=name),
-        column=alt.Column("observable:N", sort=order or charts.unique(frame["observable"])),
+        column=alt.Column("observable:N", sort=order),
         spacing=14,
     )
     return faceted.resolve_scale(x="independent", y="independent")
