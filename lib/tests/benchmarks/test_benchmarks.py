@@ -22,7 +22,7 @@ def start(name, *arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, live_dadapy):
     """Folder with the results of both commands; they run at the same time, so their times mean nothing."""
     folder = tmp_path_factory.mktemp("benchmarks")
     small = {
