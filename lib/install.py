@@ -127,9 +127,10 @@ def make_dadapy(folder):
     with open(script) as file:
         python = re.search('requires-python = "(.*)"', file.read()).group(1)
     otherwise = "it takes Python 3.11 or 3.12, a C compiler and the package index"
+    no_python = "install Python 3.11 or 3.12, or connect to a network that uv can download one from"
     install = uv_install(uv, os.path.join(partial, "bin", "python"), environment)
     try:
-        stream([uv, "venv", "--no-project", "--python", python, partial], environment, otherwise)
+        stream([uv, "venv", "--no-project", "--python", python, partial], environment, no_python, always=True)
         stream([*install, "--requirements", script], environment, otherwise)
         os.replace(partial, folder)
     finally:
@@ -301,10 +302,10 @@ def has_gpu():
     return bool(done) and done.returncode == 0 and "GPU" in done.stdout
 
 
-def stream(command, environment, otherwise):
+def stream(command, environment, otherwise, always=False):
     """Run an installer and show its lines about what is downloaded or built.
 
-    What went wrong is refused with its way out: `otherwise`, where its words do not say one.
+    What went wrong is refused with its way out: `otherwise`, where its words do not say one, or always.
     """
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -325,7 +326,8 @@ def stream(command, environment, otherwise):
         raise
     if status:
         text = "".join(tail)
-        raise Refused(f"the installation stopped ({reason_of(text)}): {way_out(text) or otherwise}")
+        way = otherwise if always else way_out(text) or otherwise
+        raise Refused(f"the installation stopped ({reason_of(text)}): {way}")
 
 
 def way_out(text):

@@ -17,6 +17,7 @@ from token_geometry.base import project
 pytestmark = pytest.mark.slow
 
 no_uv = not (Path(sys.executable).parent / "uv").exists()
+old_python = sys.version_info < (3, 13) or shutil.which("python3.12") or shutil.which("python3.11")
 needs_uv = pytest.param(True, marks=pytest.mark.skipif(no_uv, reason="no uv in this environment"))
 
 BACKEND = """
@@ -248,6 +249,7 @@ def test_a_disk_without_space_is_one_line(small, tmp_path, needed):
 
 
 @pytest.mark.skipif(no_uv, reason="no uv in this environment")
+@pytest.mark.skipif(not old_python, reason="no Python 3.11 or 3.12 here, which DADApy takes")
 def test_the_environment_of_dadapy_is_whole_or_not_there(small):
     shutil.copy(project.root() / "lib" / "dadapy_gride.py", small / "lib")
     folder = small.parent / "cache" / "dadapy-1"
