@@ -80,7 +80,7 @@ def ratios(result: dict) -> list[str]:
         f"With the forward pass on both sides, it is {times['reference_to_library_with_forward']}.",
         "Most of the reference's time is a loop that looks up the size of the matrix for every token; with "
         f"sets of neighbors in its place, it is {times['reference_by_sets_to_library']}.",
-        f"They took this library {times['library_to_forward']} the forward pass.",
+        f"The observables of this library took {times['library_to_forward']} the forward pass.",
         f"For a prompt, the reference procedure wrote {n_bytes['reference'] / 1e6:.0f} MB, this library "
         f"{n_bytes['library'] / 1e6:.1f} MB.",
     ]
