@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import xarray as xr
@@ -134,10 +135,9 @@ def test_a_process_that_is_killed_ends_the_run_in_one_line(tmp_path, refused):
                 os.kill(children()[0], signal.SIGKILL)
 
     def children():
-        pids = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        lines = {int(pid) for path in pids for pid in path.read_text().split()}
-        return [p for p in sorted(lines) if b"loky" in Path(f"/proc/{p}/cmdline").read_bytes()
-                and b"resource_tracker" not in Path(f"/proc/{p}/cmdline").read_bytes()]  # fmt: skip
+        found = {child.pid: child.cmdline() for child in psutil.Process().children()}
+        writers = {pid for pid, words in found.items() if "loky" in " ".join(words)}
+        return sorted(pid for pid in writers if "resource_tracker" not in " ".join(found[pid]))
 
     with refused("a process that writes shards was killed", "memory", "what is done is kept"):
         list(pipeline.behind(made(), keep_neighbors=True, batch_size=1, n_writers=2))
