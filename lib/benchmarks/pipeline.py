@@ -58,6 +58,8 @@ def ready_made(n_layers: int, n_tokens: int) -> list[transfer.Tables]:
             "loss": of_token.mean(),
             "token_loss": of_token,
             "entropy": of_token.mean(),
+            "lens_loss": of_token[:n_layers],
+            "lens_entropy": of_token[:n_layers],
             "token_entropy": of_token,
             "logit_neighbor_distance": of_states["neighbor_distance"][-1],
             "token_id": np.arange(n_tokens),

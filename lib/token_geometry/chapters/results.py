@@ -101,6 +101,11 @@ def open_results(run: str = "") -> RunResults:
         If there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(
-        run=declared, observables=made.read(declared, "observables"), control=made.read(declared, "control")
-    )
+    return RunResults(run=declared, observables=read(declared, "observables"), control=read(declared, "control"))
+
+
+def read(run: declaration.Run, name: str) -> xr.Dataset:
+    """Observables of a run by the name of the result: of each prompt the mean over its permutations."""
+    found = made.read(run, name)
+    # so that a prompt is one observation, however often it was shuffled
+    return found.mean("permutation", keep_attrs=True) if found and "permutation" in found.dims else found

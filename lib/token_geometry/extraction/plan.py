@@ -23,7 +23,7 @@ PLAN = "extraction.json"
 
 @dataclass(frozen=True)
 class ShardKey:
-    """One prompt at one shuffle level."""
+    """One prompt at one shuffle level, in one of its permutations."""
 
     prompt: prompts.Prompt
     """The prompt."""
@@ -31,9 +31,13 @@ class ShardKey:
     shuffle_level: int
     """Shuffle level S."""
 
+    permutation: int = 0
+    """Number of the permutation."""
+
     def file_name(self) -> str:
         """Name of the shard, which no other prompt's has."""
-        return f"{self.prompt.file_stem()}-s{self.shuffle_level}.nc"
+        more = f"-p{self.permutation}" if self.permutation else ""
+        return f"{self.prompt.file_stem()}-s{self.shuffle_level}{more}.nc"
 
 
 def prepare(job: Job) -> Path:

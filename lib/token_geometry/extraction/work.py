@@ -59,7 +59,7 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
             f"{len(selection.prompts)} prompts of {job.corpus.title}; {selection.n_too_short} of "
             f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
         )
-        keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
+        keys = [ShardKey(p, *order) for p in selection.prompts for order in request.orders]
         request.check_number_of_processes(n_processes, len(keys))
         dropped = plan.write_plan(directory, job, source, selection, keys)
         mine = keys[request.part :: request.n_parts]

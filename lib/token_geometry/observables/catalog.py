@@ -79,6 +79,24 @@ _ENTRIES = (
                "mean local dimension by the expected simplex skewness", "eq-ess"),
     Observable("tle", "intrinsic dimension by TLE", "TLE",
                _LAYER, labelled.local_dimension, "mean local dimension by the tight local estimator", "eq-tle"),
+    Observable("subset_dimension", "intrinsic dimension of a part of the points", "ID of a part",
+               ("layer", "subset", "n_subset", "scale"), labelled.subset,
+               "GRIDE estimate for the first, or for random, n points", "sec-methods-subsets"),
+    Observable("subset_distance", "mean distance of the neighbors in a part of the points", "distance in a part",
+               ("layer", "subset", "n_subset", "scale"), labelled.subset,
+               "mean distance of the neighbors involved among these points", "sec-methods-subsets"),
+    Observable("ess_loss_correlation", "correlation of local ESS with the token's loss", "ESS with loss",
+               _LAYER, labelled.token_correlation,
+               "rank correlation over tokens at fixed position and frequency", "sec-methods-tokens"),
+    Observable("tle_loss_correlation", "correlation of local TLE with the token's loss", "TLE with loss",
+               _LAYER, labelled.token_correlation,
+               "rank correlation over tokens at fixed position and frequency", "sec-methods-tokens"),
+    Observable("lens_entropy", "entropy of the latent prediction", "latent entropy",
+               _LAYER, labelled.lens, "mean entropy of what the head makes of a layer, over some tokens",
+               "eq-lens", unit="nat", first_layer=0),
+    Observable("lens_loss", "loss of the latent prediction", "latent loss",
+               _LAYER, labelled.lens, "mean cross-entropy of the next token by the same prediction",
+               "eq-lens", unit="nat", first_layer=0),
     Observable("logit_intrinsic_dimension", "intrinsic dimension of the logits", "ID of the logits",
                ("scale",), labelled.logit_intrinsic_dimension,
                "GRIDE estimate for the cloud of logits", "eq-logits"),
@@ -121,7 +139,10 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 """The functions that make them; their names are part of the recipe of an observables dataset."""
 
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
-_OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu)
+_OF_A_MODEL = (
+    labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu, labelled.lens,
+    labelled.token_correlation,
+)  # fmt: skip
 
 
 def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:

@@ -15,7 +15,7 @@ from token_geometry.observables import catalog, transfer
 
 # variables of a shard by the fields of a neighbor table, where they have other names
 _NAMES = {"redone": "n_float64", "cosine": "cosine_similarity", "cosine_std": "cosine_similarity_std"}
-_NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")}
+_NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")} | {"part": "part_distance"}
 
 
 def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy import special
 
@@ -102,6 +103,28 @@ def correlate(
         {name: template.copy(data=part.reshape(shape)) for name, part in zip(names, found, strict=True)},
         attrs={"method": method, "confidence": CONFIDENCE, "n_resamples": n_resamples, "seed": seed},
     )
+
+
+def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
+
+    `x` has shape (m, n), `y` (n,), `given` (g, n); observations that lack a value do not take part. NaN for
+    less than g + 3 observations.
+    """
+    found = np.full(len(x), np.nan)
+    patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
+    for number, kept in enumerate(patterns):
+        rows = which.ravel() == number
+        if kept.sum() < len(given) + 3:
+            continue
+        ranks = pd.DataFrame(np.vstack([given, y, x[rows]])[:, kept].T).rank().to_numpy()
+        fixed, free = np.split(ranks - ranks.mean(0), [len(given)], axis=1)
+        basis = np.linalg.svd(fixed, full_matrices=False)[0]
+        free -= basis @ (basis.T @ free)
+        with np.errstate(invalid="ignore"):
+            free /= np.linalg.norm(free, axis=0)
+        found[rows] = free[:, 1:].T @ free[:, 0]
+    return found
 
 
 def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:

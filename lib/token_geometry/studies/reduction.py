@@ -18,8 +18,8 @@ from token_geometry.requests.reduction import OBSERVABLES, Reduction
 SHARDS_PER_PROCESS = 8
 """With fewer shards for each, starting processes takes longer than they save."""
 
-Pieces = Mapping[tuple[str, int, str], xr.Dataset]
-"""Observables of a shard by model, shuffle level and prompt."""
+Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
+"""Observables of a shard by model, shuffle level, prompt and permutation."""
 
 
 def reduce(request: Reduction) -> xr.Dataset:
@@ -36,7 +36,8 @@ def compute(request: Reduction) -> xr.Dataset:
     -------
     xarray.Dataset
         Dimensions `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they
-        apply. Layers that a model lacks, and prompts that were not run at a shuffle level, are NaN.
+        apply; `permutation` after `prompt`, if there are several. Layers that a model lacks, and prompts that
+        were not run at a shuffle level or in a permutation, are NaN.
 
     Raises
     ------
@@ -46,22 +47,24 @@ def compute(request: Reduction) -> xr.Dataset:
     request.check()
     plans = [read_plan(directory) for directory in request.directories]
     _check_compatible(plans)
-    pieces: dict[tuple[str, int, str], xr.Dataset] = {}
+    pieces: dict[tuple[str, int, str, int], xr.Dataset] = {}
     identities: dict[str, dict] = {}
     for directory, plan in zip(request.directories, plans, strict=True):
         name = plan["request"]["model"]
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        files, n_without = shard_files(directory, plan), 0
+        files, without = shard_files(directory, plan), []
         reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
         with Progress(len(files), f"Observables {name}", unit="shard") as progress:
             for piece in _on_all_cores(reduce_one, files, request.estimator):
-                n_without += piece.attrs.pop("without_local", 0)
-                pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
+                without += [piece.attrs.pop("without", [])]
+                order = int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])
+                pieces[name, *order, int(piece.attrs.get("permutation", 0))] = piece
                 progress.advance()
-        if n_without:
-            what = f"{n_without} of {len(files)} shards were made before {' and '.join(labelled.LOCAL)} were taken"
+        if any(without):
+            names = ", ".join(dict.fromkeys(sum(without, [])))
+            what = f"{sum(map(bool, without))} of {len(files)} shards were made before {names} were taken"
             print(f"{name}: {what}, which are NaN there: delete {str(directory)!r} and extract again to have them")
     recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
     return _assemble(pieces, plans, identities, recipe)
@@ -82,7 +85,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
     shard = read_shard(path, recipe_digest)
     kept = held_observables(shard)
     if kept is None:
-        attrs = shard.attrs | {"without_local": int(not set(labelled.LOCAL) <= set(shard))}
+        attrs = shard.attrs | {"without": labelled.not_taken(shard)}
         return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
         raise InputError(
@@ -93,10 +96,12 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
 
 
 def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict], recipe: dict) -> xr.Dataset:
-    names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
+    names, levels, prompt_ids, permutations = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
     layers = np.arange(max(piece.sizes["layer"] for piece in pieces.values()))
     outer = {"model": names, "shuffle_level": levels, "prompt": prompt_ids}
+    if len(permutations) > 1:
+        outer["permutation"] = sorted(permutations)
     sizes = tuple(map(len, outer.values()))
     template = next(iter(pieces.values())).reindex(layer=layers)
     if "layer_other" in template.dims:
@@ -109,11 +114,11 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         )
         for name, variable in template.data_vars.items()
     }
-    for (name, level, prompt_id), piece in pieces.items():
-        place = (names.index(name), levels.index(level), prompt_ids.index(prompt_id))
-        for key, variable in piece.data_vars.items():
+    for key, piece in pieces.items():
+        place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
+        for observable, variable in piece.data_vars.items():
             inside = tuple(slice(size) for size in variable.shape)
-            variables[key].values[place + inside] = variable.values
+            variables[observable].values[place + inside] = variable.values
     lasts = {name: piece.sizes["layer"] - 1 for (name, *_), piece in pieces.items()}
     depth = [np.where(layers <= lasts[name], layers / lasts[name], np.nan) for name in names]
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}

@@ -22,11 +22,11 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
             )
 
 
-def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
+def block_permutation(level: int, *, seed: int, text_sha256: str, number: int = 0) -> np.ndarray:
     """Order of the blocks of a prompt at shuffle level S.
 
-    The same for every model, given seed, level and text, so that prompts are permuted independently. Level 0 is
-    the identity.
+    The same for every model, given seed, level, text and `number`, so that prompts are permuted independently;
+    numbers beyond 0 give further permutations of the same prompt. Level 0 is the identity.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
     ----------
     Viswanathan et al., arXiv:2501.10573, Algorithm 1.
     """
-    random = np.random.default_rng([seed, level, int(text_sha256, 16)])
+    random = np.random.default_rng([seed, level, int(text_sha256, 16), *([number] if number else [])])
     return random.permutation(4**level).astype(np.int32)
 
 

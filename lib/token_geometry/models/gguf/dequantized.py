@@ -67,13 +67,14 @@ def read_tokenizer(kept: Path):
 
 def read_config(gguf: Path):
     """The configuration of a GGUF file, without dequantizing it; raises as `folder`."""
-    with header.readable_errors(gguf), _header_read_once():
-        return configuration.read(gguf, header.read(gguf))
+    head = header.read(gguf)
+    with header.readable_errors(gguf, head), _header_read_once():
+        return configuration.read(gguf, head)
 
 
 def _dequantize(gguf: Path, target: Path) -> None:
-    with header.readable_errors(gguf), _header_read_once():
-        head = header.read(gguf)
+    head = header.read(gguf)
+    with header.readable_errors(gguf, head), _header_read_once():
         tokenizers.check(gguf, head)
         config = configuration.read(gguf, head)
         tokenizer = tokenizers.read(gguf, head)
