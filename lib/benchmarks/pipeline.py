@@ -58,6 +58,7 @@ def ready_made(n_layers: int, n_tokens: int) -> list[transfer.Tables]:
             "loss": of_token.mean(),
             "token_loss": of_token,
             "entropy": of_token.mean(),
+            "mean_state": hidden[0, 0],
             "lens_loss": of_token[:n_layers],
             "lens_entropy": of_token[:n_layers],
             "token_entropy": of_token,

@@ -54,6 +54,9 @@ DIMENSIONS = {
     "loss": (),
     "entropy": (),
     "bleu": (),
+    "mean_state": ("coordinate",),
+    "distinct_tokens": (),
+    "token_rarity": (),
     "logit_intrinsic_dimension": ("scale",),
 }
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""
@@ -386,6 +389,7 @@ def test_observables_have_the_fixed_names_and_dimensions(observed):
         "angle": 36,
         "subset": 2,
         "n_subset": 1,
+        "coordinate": 576,
     }
     assert observed["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert observed["k"].values.tolist() == list(range(1, 32))

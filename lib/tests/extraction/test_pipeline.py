@@ -38,6 +38,7 @@ def tables_of(number, *, n_tokens=N_TOKENS):
         "loss": 1.5,
         "token_loss": of_token,
         "entropy": 2.5,
+        "mean_state": hidden[0, 0],
         "lens_loss": of_token[:N_LAYERS],
         "lens_entropy": of_token[:N_LAYERS],
         "token_entropy": of_token,

@@ -304,12 +304,6 @@ def test_several_permutations_of_a_prompt_have_a_dimension_and_further_corpora_r
     genre = results.read(run, "genre-python-docs")
     assert genre.attrs["corpus"] == "python-docs" and genre.sizes["prompt"] == 1
     assert genre["model"].values.tolist() == run.models
-    # the first permutation is that of a run with one, and in its own order a text has no other
-    alone = declared(extractions={"all": block | {"n_permutations": 1}})
-    assert execution.execute(alone) is True
-    xr.testing.assert_equal(
-        results.read(alone, "observables")["loss"], found["loss"].isel(permutation=0, drop=True)
-    )
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def _measure(key: ShardKey, states: States) -> dict:
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     return of_states | {
+        "mean_state": states.hidden[len(states.hidden) // 2].mean(0),
         "loss": states.loss,
         "token_loss": states.token_loss,
         "entropy": states.entropy,

@@ -97,6 +97,13 @@ _ENTRIES = (
     Observable("lens_loss", "loss of the latent prediction", "latent loss",
                _LAYER, labelled.lens, "mean cross-entropy of the next token by the same prediction",
                "eq-lens", unit="nat", first_layer=0),
+    Observable("mean_state", "mean of the points of the middle layer", "mean state",
+               ("coordinate",), labelled.mean_state, "mean hidden state of layer $L / 2$ over tokens",
+               "sec-methods-points"),
+    Observable("distinct_tokens", "number of different tokens", "different tokens",
+               (), labelled.token_statistics, "different token ids of the prompt", "sec-methods-tokens"),
+    Observable("token_rarity", "mean logarithm of the token ids", "rarity of tokens",
+               (), labelled.token_statistics, "mean of $\\log (1 + t_i)$, $t_i$ token ids", "sec-methods-tokens"),
     Observable("logit_intrinsic_dimension", "intrinsic dimension of the logits", "ID of the logits",
                ("scale",), labelled.logit_intrinsic_dimension,
                "GRIDE estimate for the cloud of logits", "eq-logits"),
@@ -141,7 +148,7 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
 _OF_A_MODEL = (
     labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu, labelled.lens,
-    labelled.token_correlation,
+    labelled.token_correlation, labelled.mean_state, labelled.token_statistics,
 )  # fmt: skip
 
 

@@ -39,7 +39,9 @@ def _over(*dims: str, **values: np.ndarray | float) -> xr.Dataset:
 
 def not_taken(shard: xr.Dataset) -> list[str]:
     """Variables that a shard was made before: what follows from them is NaN."""
-    later = [*LOCAL, "lens_entropy"] + ["subset_dimension"] * bool(subsets.sizes(shard.sizes["token"]))
+    later = [*LOCAL, "lens_entropy", "mean_state"] + ["subset_dimension"] * bool(
+        subsets.sizes(shard.sizes["token"])
+    )
     return [name for name in later if name not in shard]
 
 
@@ -104,6 +106,21 @@ def lens(shard: xr.Dataset) -> xr.Dataset:
     """Entropy and loss of what each layer predicts by the model's own head; NaN where they were not taken."""
     names, none = ("lens_entropy", "lens_loss"), np.full(shard.sizes["layer"], np.nan)
     return _over("layer", **{name: shard[name].values if name in shard else none for name in names})
+
+
+def mean_state(shard: xr.Dataset) -> xr.Dataset:
+    """Mean of the points of the middle layer, taken in the extraction; without coordinates where it was not."""
+    return (
+        shard[["mean_state"]].drop_vars("rank")
+        if "mean_state" in shard
+        else _over("coordinate", mean_state=np.empty(0))
+    )
+
+
+def token_statistics(shard: xr.Dataset) -> xr.Dataset:
+    """Number of different tokens and mean logarithm of the ids, of which frequent tokens have the lower ones."""
+    ids = shard["token_id"].values.astype(np.int64)
+    return _over(distinct_tokens=float(len(np.unique(ids))), token_rarity=float(np.log1p(ids).mean()))
 
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:

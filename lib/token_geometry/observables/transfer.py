@@ -34,6 +34,7 @@ VARIABLES = {
     "part_distance": (("layer", "kind", "point", "rank"), "distances within parts of the cloud", "1", "float32"),
     "subset_dimension": _observed("subset_dimension"),
     "subset_distance": _observed("subset_distance"),
+    "mean_state": (*_observed("mean_state")[:3], "float32"),
     "lens_entropy": _observed("lens_entropy"),
     "lens_loss": _observed("lens_loss"),
     "cosine_similarity": _observed("cosine_similarity"),

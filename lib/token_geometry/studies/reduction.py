@@ -103,13 +103,17 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     if len(permutations) > 1:
         outer["permutation"] = sorted(permutations)
     sizes = tuple(map(len, outer.values()))
-    template = next(iter(pieces.values())).reindex(layer=layers)
-    if "layer_other" in template.dims:
-        template = template.reindex(layer_other=layers)
+    template = next(iter(pieces.values()))
+    # models differ in their layers and in their width
+    lengths = {dim: max(piece.sizes[dim] for piece in pieces.values()) for dim in template.dims}
     variables = {
         name: xr.Variable(
             (*outer, *variable.dims),
-            np.full(sizes + variable.shape, np.nan, np.promote_types(variable.dtype, np.float32)),
+            np.full(
+                sizes + tuple(lengths[dim] for dim in variable.dims),
+                np.nan,
+                np.promote_types(variable.dtype, np.float32),
+            ),
             variable.attrs,
         )
         for name, variable in template.data_vars.items()
