@@ -21,10 +21,11 @@ from token_geometry.chapters import charts, families, markup, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
+from token_geometry.geometry import subsets
 from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
-CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "estimators", "published")
+CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "estimators", "profile-probe", "published")
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -63,6 +64,9 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
         "k": labelled.K,
         "layer_other": layers,
         "angle": np.arange(2.5, 180, 5),
+        "subset": list(subsets.KINDS),
+        "n_subset": [16, 32],
+        "coordinate": range(8),
     }
     outer = ("model", "shuffle_level", "prompt")
     dims = {name: (*outer, *entry.dims) for name, entry in catalog.CATALOG.items()}
@@ -165,11 +169,14 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             "one scale only",
         ],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
-        ("loss", "three prompts"): ["(no interval from 3 prompts)"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("estimators", "one shuffle level"): ["so there is nothing to compare"],
         ("estimators", "one short prompt of one model, no control"): ["too few or too short"],
+        ("loss", "three prompts"): ["(no interval from 3 prompts)", "with this sign in"],
+        ("estimators", "three prompts"): ["of it from 16 points"],
+        ("profile-probe", "three prompts"): ["shuffled, 3 prompts", "permuted labels"],
+        ("profile-probe", "one shuffle level"): ["nothing to be told apart"],
         ("published", "one shuffle level"): ["not in this run"],
     }
     for words in missing.get((chapter, run), []):
@@ -263,7 +270,7 @@ def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_throug
 
 
 def over_layers_names():
-    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims]
+    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims and len(entry.dims) < 3]
 
 
 @pytest.mark.parametrize("name", over_layers_names())

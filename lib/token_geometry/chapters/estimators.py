@@ -73,7 +73,7 @@ def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
             return np.nan
         return np.interp(np.log(wanted), np.log(distance[kept]), dimension[kept])
 
-    arrays = found["dimension"], found["distance"], radius
+    arrays = found["intrinsic_dimension"], found["neighbor_distance"], radius
     return xr.apply_ufunc(between, *arrays, input_core_dims=[["scale"], ["scale"], []], vectorize=True)
 
 
@@ -98,20 +98,17 @@ def number(results: RunResults, model: str, title: str) -> str:
     largest, smallest = own["n_points"].max(), own["n_points"].min()
     parts = []
     for at in charts.unique(own["at"]):
-        means = own[own["at"] == at].set_index(["part", "n_points"])["mean"]
-        shares = {
-            n: [means.get((p, n), np.nan) / means[p, largest] for p in KINDS.values()] for n in (smallest, 512)
-        }
-        said = ", ".join(
-            f"{' and '.join(f'{Number(share):.2f}' for share in pair)} of it from {n} points"
-            for n, pair in shares.items()
-            if n < largest and np.isfinite(pair).all()
-        )
-        if said:
-            parts.append(
-                f"at {at} {Number(means.xs(largest, level='n_points').iloc[0]):.1f} from {largest}, {said}"
-            )
-    first, second = KINDS.values()
+        table = own[own["at"] == at].pivot(index="n_points", columns="part", values="mean").dropna()
+        shares = [
+            f"{' and '.join(f'{Number(s):.2f}' for s in table.loc[n] / table.loc[largest])} of it from {n} points"
+            for n in dict.fromkeys((smallest, 512))
+            if n in table.index and n < largest in table.index
+        ]
+        if shares:
+            parts.append(f"at {at} {Number(table.loc[largest].iloc[0]):.1f} from {largest}, {', '.join(shares)}")
+    if not parts:
+        return f"{title}: the prompts are too short to be taken apart."
+    first, second = sorted(KINDS.values())
     return f"{title}, mean ID of the middle layers ({first} and {second}): {'; '.join(parts)}."
 
 

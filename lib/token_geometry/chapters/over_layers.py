@@ -59,7 +59,7 @@ def by_model(
 
 
 def _figure(results, name, at, shown, dataset: xr.Dataset, say: Callable, draw: Callable) -> Figure:
-    accepted = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
+    accepted = [entry.name for entry in CATALOG.values() if "layer" in entry.dims and len(entry.dims) < 3]
     if name not in accepted:
         raise one_of("observable over layers", name, accepted)
     entry, finding = CATALOG[name], say(results, name=name, at=at)
