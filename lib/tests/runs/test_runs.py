@@ -82,12 +82,12 @@ def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuf
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert main(["run", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("notebooks/extraction.ipynb") == 9
+    assert printed.count("notebooks/extraction.ipynb") == 13
     assert printed.count("notebooks/observables.ipynb") == 2
     assert printed.count("notebooks/calibration.ipynb") == 1
     assert printed.count("notebooks/truth-pca.ipynb") == 2
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
-    assert printed.count("of memory") == 12 and "in all about" in printed
+    assert printed.count("of memory") == 16 and "in all about" in printed
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class Claim:
     """Sign of the number if the statement holds."""
 
     source: str
-    """`paper` where its authors state it, `arrays` where it is read from the arrays they published."""
+    """Version of the paper that states it, or whose published arrays show it."""
 
     shuffled: bool
     """Whether it compares shuffle levels."""
@@ -84,27 +84,29 @@ def _largest_correlation(scale: int) -> Callable[[Evidence], Estimate | None]:
     return lambda evidence: (evidence.strongest(scale) or (None, None))[1]
 
 
+FIRST, ARRAYS = "version 1", "arrays of version 1"
+
 CLAIMS = (
     Claim("Shuffling raises the peak of the ID at scale 2",
-          "ID", 1, "paper", True, 2, _peak_height),
+          "ID", 1, FIRST, True, 2, _peak_height),
     Claim("Shuffling moves that peak to an earlier layer",
-          "share of the depth", -1, "arrays", True, 2, lambda evidence: evidence.depth_change(2)),
+          "share of the depth", -1, ARRAYS, True, 2, lambda evidence: evidence.depth_change(2)),
     Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
-          "ID", -1, "arrays", True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
+          "ID", -1, ARRAYS, True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
     Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-          "NO", -1, "paper", True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
+          "NO", -1, FIRST, True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
     Claim("Shuffling raises the mean cosine similarity of the last layer",
-          "cosine", 1, "paper", True, None, _cosine_at_the_end),
+          "cosine", 1, FIRST, True, None, _cosine_at_the_end),
     Claim("Shuffling raises the loss",
-          "nats", 1, "paper", True, None, _shuffling("loss")),
+          "nats", 1, FIRST, True, None, _shuffling("loss")),
     Claim("The NO (k = 1) of structured text grows after the first layer",
-          "NO", 1, "arrays", False, None, _overlap_gain),
+          "NO", 1, ARRAYS, False, None, _overlap_gain),
     Claim("Prompts with a higher loss have a higher ID at scale 2",
-          "Pearson’s r", 1, "paper", False, 2, _largest_correlation(2)),
+          "Pearson’s r", 1, FIRST, False, 2, _largest_correlation(2)),
     Claim("Prompts with a higher loss have a higher ID at scale 4",
-          "Pearson’s r", 1, "paper", False, 4, _largest_correlation(4)),
+          "Pearson’s r", 1, "both versions", False, 4, _largest_correlation(4)),
     Claim("The correlation at scale 2 is largest before the ID is",
-          "share of the depth", -1, "arrays", False, 2, _correlation_lead),
+          "share of the depth", -1, ARRAYS, False, 2, _correlation_lead),
 )  # fmt: skip
 """What is compared, in the order of the table."""
 

@@ -39,7 +39,7 @@ def claims_table(frame: pd.DataFrame) -> Markdown:
     """Table of `claims.compare`: one row per claim, one column per model; numbers, intervals, verdicts."""
     rows = []
     for claim, part in markup.with_text_titles(frame).groupby("claim", sort=False):
-        row = {"claim": f"{claim} ({part['quantity'].iloc[0]})"}
+        row = {"claim": f"{claim} ({part['quantity'].iloc[0]}; {part['source'].iloc[0]})"}
         for entry in part.itertuples():
             known = entry.verdict != "missing"
             row[entry.model_title] = f"{_difference(entry)} {entry.verdict}" if known else "not in this run"
