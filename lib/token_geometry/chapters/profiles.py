@@ -77,8 +77,8 @@ def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr
         raise InputError(f"{where} has no label for {count(int(counts[0]), 'prompt')}: fill it in")
     if len(names) < 2 or counts.min() < 2:
         raise InputError(
-            f"{where} gives {len(labels)} prompts {count(len(names), 'class')}, of which the smallest has "
-            f"{counts.min()}; accepted: two classes or more, of two prompts or more each"
+            f"{where} has {len(names)} different labels for {len(labels)} prompts, the rarest for {counts.min()}; "
+            "accepted: two labels or more, each of two prompts or more"
         )
     return {str(name): own.isel(prompt=labels == name) for name in names}
 
