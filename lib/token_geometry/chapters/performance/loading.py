@@ -1,7 +1,6 @@
 """What loading costs, as the performance chapter reads it from the file of `lib/benchmarks/loading.py`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown
@@ -17,17 +16,9 @@ SECONDS = 3.0
 """What the second load of a GGUF model may take."""
 
 
-def open_result(folder: Path | None = None) -> dict | None:
-    """Read the result from a folder, by default `data/benchmarks`; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    return read_benchmark(
-        "loading", lambda found: (table(found), findings(found), second_loads(found)), folder=folder
-    )
+def open_result() -> dict | None:
+    """Read the result; None where there is none. An `InputError` says if the file is damaged."""
+    return read_benchmark("loading", lambda found: (table(found), findings(found), second_loads(found)))
 
 
 def table(result: dict | None) -> Markdown:
