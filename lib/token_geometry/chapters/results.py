@@ -95,12 +95,7 @@ class RunResults:
 def open_results(run: str = "") -> RunResults:
     """Open the results of a run, by default that of the active Quarto profile.
 
-    Raises
-    ------
-    InputError
-        If there is no such run, or its results are missing or stale.
+    An `InputError` says if there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(
-        run=declared, observables=made.read(declared, "observables"), control=made.read(declared, "control")
-    )
+    return RunResults(declared, *(made.read(declared, name) for name in ("observables", "control")))

@@ -11,10 +11,7 @@ from token_geometry.stats.correlation import correlate
 def beside(results: RunResults) -> pd.DataFrame:
     """Published means and those of a run on the axis of relative depth, structured and fully shuffled.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
+    Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
     """
     parts = []
     for title, (variable, at) in BESIDE.items():
@@ -40,11 +37,8 @@ def losses(results: RunResults) -> pd.DataFrame:
 def correlations(results: RunResults) -> pd.DataFrame:
     """Pearson correlation of ID and loss over structured prompts, published and of a run.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
-        `n_prompts`.
+    Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
+    `n_prompts`.
     """
     structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])
