@@ -27,14 +27,10 @@ def table(result: dict | None) -> Markdown:
         return markup.table(pd.DataFrame([{"blocks": "no measurement", "weights (MB)": "–"}]))
     rows = []
     for load in (result["whole"], result["part"]):
+        blocks = "all" if load["n_layers"] is None else f"the first {load['n_layers']}"
         n_bytes = (load[name] for name in ("weight_bytes", "read_bytes", "added_memory_bytes"))
-        rows.append(
-            [
-                "all" if load["n_layers"] is None else f"the first {load['n_layers']}",
-                *("–" if value is None else f"{value / 1e6:.0f}" for value in n_bytes),
-                f"{load['seconds_load'] + load['seconds_first_use']:.2f}",
-            ]
-        )
+        sizes = ["–" if value is None else f"{value / 1e6:.0f}" for value in n_bytes]
+        rows.append([blocks, *sizes, f"{load['seconds_load'] + load['seconds_first_use']:.2f}"])
     columns = ["blocks", "weights (MB)", "read from the disk (MB)", "added to the memory (MB)"]
     return markup.table(pd.DataFrame(rows, columns=[*columns, "time to the first use (s)"]))
 

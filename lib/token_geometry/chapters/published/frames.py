@@ -45,10 +45,8 @@ def correlations(results: RunResults) -> pd.DataFrame:
     own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
-    parts = [
-        dataset.to_dataframe().reset_index().assign(side=side)
-        for side, dataset in (("published", given), ("run", own))
-    ]
+    sides = {"published": given, "run": own}
+    parts = [part.to_dataframe().reset_index().assign(side=side) for side, part in sides.items()]
     frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
     columns = ["model_title", "side", "layer", "relative_depth", "scale"]
     return frame[[*columns, "correlation", "low", "high", "n_prompts"]].round(4)
