@@ -291,7 +291,7 @@ def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_ov
 
 
 def test_an_observable_without_layers_is_refused_with_those_that_have_them(refused):
-    with refused("unknown observable over layers 'loss'", "; accepted: intrinsic_dimension, "):
+    with refused("unknown observable over layers 'loss'", "ccepted: intrinsic_dimension, "):
         over_layers.by_level(results_of(), "loss")
 
 

@@ -32,10 +32,7 @@ _SPELLED = {
 def collect(kind: type[Kind], namespace: dict) -> Kind:
     """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
 
-    Raises
-    ------
-    InputError
-        If a name is no parameter, one is missing, or a value has not the type of its field.
+    An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
     """
     given = {
         name: value
@@ -49,20 +46,9 @@ def collect(kind: type[Kind], namespace: dict) -> Kind:
 def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     """Build a dataclass from named values.
 
-    Parameters
-    ----------
-    kind
-        A dataclass. Names that fields had before stand in its attribute `old_names`, if it has one.
-    given
-        Values by name of a field. Lists, `true`, `false` and `none` may come as strings, since ``papermill -p``
-        hands them over so.
-    noun
-        What an error message calls a field.
-
-    Raises
-    ------
-    InputError
-        If a name is no field, a field without default is missing, or a value is ill-typed.
+    Names that its fields had before stand in its attribute `old_names`, if it has one. Lists, `true`, `false`
+    and `none` may come as strings, since ``papermill -p`` hands them over so. An `InputError`, which calls a
+    field `noun`, says if a name is no field, a field without default is missing, or a value is ill-typed.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)

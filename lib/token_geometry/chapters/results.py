@@ -95,13 +95,10 @@ class RunResults:
 def open_results(run: str = "") -> RunResults:
     """Open the results of a run, by default that of the active Quarto profile.
 
-    Raises
-    ------
-    InputError
-        If there is no such run, or its results are missing or stale.
+    An `InputError` says if there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(run=declared, observables=read(declared, "observables"), control=read(declared, "control"))
+    return RunResults(declared, *(read(declared, name) for name in ("observables", "control")))
 
 
 def read(run: declaration.Run, name: str) -> xr.Dataset:

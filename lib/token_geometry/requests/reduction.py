@@ -1,5 +1,6 @@
 """The request of a reduction: extractions to one dataset of observables."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,25 +92,19 @@ class Reduction(Request):
 
     @classmethod
     def _step(cls, run: Run, name: str, models: Sequence[str], blocks: dict[str, dict]) -> Step:
-        reads = [_extraction(run, model, *block) for model in models for block in blocks.items()]
-        request = cls(extraction=[step.request.output for step in reads], output=output_of(run.name, f"{name}.nc"))
-        return Step(name, request, tuple(reads))
+        reads = []
+        for model, (block, choice) in itertools.product(models, blocks.items()):
+            made = f"{file_name(model)}-{block}"
+            # the directory belongs to the run: a changed recipe replaces what it holds
+            given: dict = {"model": model, "output": output_of(run.name, f"shards/{made}"), "overwrite": True}
+            given["filter_models"] = [other for other in run.models if other != model]
+            noun = f"{run.name}.yml: extraction {block!r}: key"
+            request = parameters.build(Extraction, run.shared | given | choice, noun=noun)
+            reads.append(Step(f"extraction-{made}", request))
+        directories = [step.request.output for step in reads]
+        return Step(name, cls(extraction=directories, output=output_of(run.name, f"{name}.nc")), tuple(reads))
 
 
 def genre(corpus: str) -> str:
     """Name of the result that holds the observables of a further corpus of a run."""
     return f"genre-{file_name(corpus)}"
-
-
-def _extraction(run: Run, model: str, block: str, choice: dict) -> Step:
-    name = f"{file_name(model)}-{block}"
-    given = {
-        **run.shared,
-        "model": model,
-        "output": output_of(run.name, f"shards/{name}"),
-        # the directory belongs to the run: a changed recipe replaces what it holds
-        "overwrite": True,
-        "filter_models": [other for other in run.models if other != model],
-    }
-    noun = f"{run.name}.yml: extraction {block!r}: key"
-    return Step(f"extraction-{name}", parameters.build(Extraction, given | choice, noun=noun))

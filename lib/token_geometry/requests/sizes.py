@@ -14,10 +14,7 @@ PROCESS_BYTES = 500_000_000
 def shape_of(source: ModelSource) -> dict[str, int]:
     """`layers`, `width`, `vocabulary` and `parameters` of a model, without reading its weights.
 
-    Raises
-    ------
-    InputError
-        If the model's files do not say it.
+    An `InputError` says if the model's files do not say it.
     """
     known = source.known_shape()
     if known:

@@ -20,17 +20,9 @@ def names() -> list[str]:
 
 
 def load(name: str = "") -> Run:
-    """Read a run.
+    """Read a run by the name of its file in `data/runs`; empty for that of the active Quarto profile.
 
-    Parameters
-    ----------
-    name
-        Name of a file of `data/runs`; empty for the run that the active Quarto profile chooses.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or a key of it is unknown, missing or ill-typed.
+    An `InputError` says if there is no such run, or a key of it is unknown, missing or ill-typed.
     """
     known = names()
     if not name:

@@ -3,7 +3,7 @@
 import json
 
 from token_geometry.base.errors import InputError
-from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.requests.protocol import Estimate
 from token_geometry.requests.sizes import spelled
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
@@ -12,14 +12,20 @@ from token_geometry.runs.declaration import Run
 def describe(run: Run) -> tuple[str, int]:
     """What a run will do, and how many of its notebooks cannot work; nothing is loaded or downloaded for it.
 
-    Each notebook is named with its parameters, estimates of disk and memory, and its problem.
+    Each notebook is named with its parameters, estimates of disk and memory, as far as these can be known, and
+    its problem.
     """
     lines, disk, n_problems, steps = [f"run {run.name}: {run.title}", ""], 0, 0, results.steps(run)
     for step in steps:
-        estimate, problem = _forecast(step.request)
-        name = f"  ({step.name})" if step.name != step.request.notebook else ""
-        lines.append(f"notebooks/{step.request.notebook}.ipynb{name}")
-        lines += [f"    {key}: {json.dumps(value)}" for key, value in step.request.parameters().items()]
+        request, estimate, problem = step.request, Estimate(), ""
+        for ask in (request.check, request.estimate):
+            try:
+                estimate = ask() or estimate
+            except InputError as error:
+                problem = problem or str(error)
+        name = f"  ({step.name})" if step.name != request.notebook else ""
+        lines.append(f"notebooks/{request.notebook}.ipynb{name}")
+        lines += [f"    {key}: {json.dumps(value)}" for key, value in request.parameters().items()]
         takes = [f"{estimate.passes} forward passes"] if estimate.passes else []
         takes += [f"{spelled(estimate.disk)} of disk"] if estimate.disk else []
         takes += [f"{spelled(estimate.memory)} of memory"] if estimate.memory else []
@@ -30,14 +36,3 @@ def describe(run: Run) -> tuple[str, int]:
     if n_problems:
         lines.append(f"{n_problems} of {len(steps)} notebooks cannot work: see the lines that begin with !")
     return "\n".join(lines), n_problems
-
-
-def _forecast(request: Request) -> tuple[Estimate, str]:
-    """What a request will take, as far as that can be known, and why it cannot work; empty where it can."""
-    estimate, problem = Estimate(), ""
-    for ask in (request.check, request.estimate):
-        try:
-            estimate = ask() or estimate
-        except InputError as error:
-            problem = problem or str(error)
-    return estimate, problem

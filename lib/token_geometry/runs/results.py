@@ -39,10 +39,7 @@ def requests(run: Run, kind: type[Kind]) -> list[Kind]:
 def read(run: Run, name: str) -> xr.Dataset | None:
     """A result of a run by its name in `results`; None where the run declares none.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or stale.
+    An `InputError` says if the file is missing, damaged or stale.
     """
     result = results(run).get(name)
     if result is None:

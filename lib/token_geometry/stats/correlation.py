@@ -51,7 +51,7 @@ def correlate(
         With dimension `prompt` and any others; they are broadcast against one another. Prompts that
         lack one of the values do not take part.
     method
-        `pearson`, or `spearman` for ranks, which each resample takes anew.
+        `pearson`, or `spearman` for ranks, which each resample takes anew; an `InputError` refuses another.
     given
         A third quantity, which is held fixed: the result is the partial correlation.
     pool
@@ -66,11 +66,6 @@ def correlate(
         Over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa interval
         at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
         `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
     """
     if method not in METHODS:
         raise one_of("method", method, METHODS)
@@ -88,7 +83,7 @@ def correlate(
         cells = np.flatnonzero(which.ravel() == number)
         n_kept = len(np.unique(prompt[kept]))
         found[4, cells] = n_kept
-        freedom = n_kept - len(values)
+        freedom = n_kept - len(values)  # n - 2, and n - 3 of a partial correlation
         if freedom < 1:
             continue
         size = max(1, _AT_ONCE // (max(n_resamples, _N_GROUPS) * int(kept.sum())))
@@ -96,7 +91,9 @@ def correlate(
             inside = values[:, some][:, :, kept]
             found[:3, some] = _correlation_with_interval(inside, prompt[kept], method, n_resamples, seed)
         if not pool:
-            found[3, cells] = _p_value(found[0, cells], freedom)
+            with np.errstate(divide="ignore"):
+                t = found[0, cells] * np.sqrt(freedom / (1 - found[0, cells] ** 2))
+            found[3, cells] = 2 * special.stdtr(freedom, -np.abs(t))
     template = variables[0].sum(sample).drop_attrs()
     names = ("correlation", "low", "high", "p_value", "n_prompts")
     return xr.Dataset(
@@ -130,22 +127,9 @@ def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
 def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:
     """Benjamini and Hochberg's adjusted p-values: below q, a share of q at most is expected to be false.
 
-    Parameters
-    ----------
-    p_values
-        NaN where nothing was tested.
-    over
-        Dimensions that make one family of tests, as layer and scale; each entry of the other
-        dimensions is a family of its own.
-
-    Returns
-    -------
-    xarray.DataArray
-        Shape of `p_values`.
-
-    References
-    ----------
-    Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995); by `scipy.stats.false_discovery_control`.
+    The dimensions `over` make one family of tests, as layer and scale; each entry of the other dimensions is a
+    family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
+    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
     """
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
@@ -156,9 +140,8 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
             adjusted[tested] = stats.false_discovery_control(p[tested])
         return adjusted
 
-    adjusted = xr.apply_ufunc(
-        family, p_values, input_core_dims=[list(over)], output_core_dims=[list(over)], vectorize=True
-    )
+    dims = [list(over)]
+    adjusted = xr.apply_ufunc(family, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
     return adjusted.transpose(*p_values.dims)
 
 
@@ -238,10 +221,3 @@ def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -
     for cell in np.flatnonzero(np.isfinite(ends).all(0) & known.any(1)):
         interval[:, cell] = np.quantile(resampled[cell][known[cell]], [ends[0][cell], ends[1][cell]])
     return interval
-
-
-def _p_value(coefficient: np.ndarray, freedom: int) -> np.ndarray:
-    """Two-sided p-value of no correlation with n - 2 (partial: n - 3) degrees of freedom."""
-    with np.errstate(divide="ignore"):
-        t = coefficient * np.sqrt(freedom / (1 - coefficient**2))
-    return 2 * special.stdtr(freedom, -np.abs(t))

@@ -16,12 +16,7 @@ N_RESAMPLES = 1000
 
 
 def mean_interval(values: xr.DataArray) -> xr.Dataset:
-    """Mean over prompts with Student's interval.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt` and any others; NaN where a prompt has no value.
+    """Mean over prompts, with Student's interval, of values that are NaN where a prompt has none.
 
     Returns
     -------
@@ -45,15 +40,8 @@ def mean_interval(values: xr.DataArray) -> xr.Dataset:
 def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
     """How a quantity changes from one shuffle level to another, prompt by prompt.
 
-    Parameters
-    ----------
-    values
-        With dimensions `prompt`, `shuffle_level` and any others.
-
-    Returns
-    -------
-    xarray.Dataset
-        As of `mean_interval`, of the second level minus the first, over the prompts that have both.
+    As of `mean_interval`, of the second level minus the first, over the prompts that have both; the values have
+    the dimensions `prompt`, `shuffle_level` and any others.
     """
     before, after = (values.sel(shuffle_level=level, drop=True) for level in (first, second))
     return mean_interval(after - before)
@@ -63,18 +51,8 @@ def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, see
     """Means over resamples of the prompts, for intervals of what is read off a mean curve.
 
     So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
-    interval of the layer at which the mean is largest.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt`; prompts without any value are left out, and a value that another prompt
-        lacks makes the means NaN there.
-
-    Returns
-    -------
-    xarray.DataArray
-        With dimension `resample` in the place of `prompt`.
+    interval of the layer at which the mean is largest. The dimension `resample` takes the place of `prompt`;
+    prompts without any value are left out, and a value that another prompt lacks makes the means NaN there.
     """
     values = values.dropna("prompt", how="all")
     n_prompts = values.sizes["prompt"]

@@ -54,17 +54,9 @@ _BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
 
 def calibrate(request: Calibration) -> xr.Dataset:
-    """Compare, and write the dataset to a file.
+    """Compare, and write the dataset, with the variables of `OBSERVED` and `TITLES`, to a file.
 
-    Returns
-    -------
-    xarray.Dataset
-        The variables of `OBSERVED` and `TITLES`.
-
-    Raises
-    ------
-    InputError
-        If the request cannot be carried out or the file cannot be written.
+    An `InputError` says if the request cannot be carried out or the file cannot be written.
     """
     source, recipe = request.resolve(), request.recipe()
     loading.check_length(source, loading.load_config(source), request.n_tokens)
@@ -75,7 +67,10 @@ def calibrate(request: Calibration) -> xr.Dataset:
         n_tokens=request.n_tokens,
         seed=request.seed,
     )
-    made_by = _dadapy()
+    try:
+        made_by = {"version": dadapy.versions()["dadapy"]}
+    except InputError as error:
+        made_by = {"missing": str(error)}
     parts = [
         measure_manifolds(request),
         compare_precisions(request, source, selection.prompts),
@@ -94,14 +89,6 @@ def calibrate(request: Calibration) -> xr.Dataset:
     )
     store.write(dataset, Path(request.output))
     return dataset
-
-
-def _dadapy() -> dict[str, str]:
-    """Its `version`, or why it is `missing`."""
-    try:
-        return {"version": dadapy.versions()["dadapy"]}
-    except InputError as error:
-        return {"missing": str(error)}
 
 
 def measure_manifolds(request: Calibration) -> xr.Dataset:
@@ -182,12 +169,8 @@ def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
 def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """Round the linear weights of a model's blocks, in float32, to what a GGUF quantization can hold, in place.
 
-    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights.
-
-    Raises
-    ------
-    InputError
-        If the model has no linear weights, or their rows are not made of whole blocks.
+    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights. An
+    `InputError` says if the model has no linear weights, or their rows are not made of whole blocks.
     """
     quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
@@ -208,15 +191,9 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
 def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     """ID by DADApy, overlap and cosine similarity by brute force, of one prompt, over `layer`.
 
-    Nothing here is shared with the measurement: distances come from scikit-learn, the ID from
-    DADApy, common neighbors are counted as sets, cosines are averaged over all pairs.
-
-    Parameters
-    ----------
-    hidden
-        Hidden states, float64, shape (layer, token, width).
-    with_dadapy
-        Without, the ID is NaN.
+    Nothing here is shared with the measurement: distances come from scikit-learn, the ID from DADApy, without
+    which it is NaN, common neighbors are counted as sets, cosines are averaged over all pairs. The hidden
+    states are float64, of shape (layer, token, width).
     """
     tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)

@@ -32,17 +32,10 @@ def reduce(request: Reduction) -> xr.Dataset:
 def compute(request: Reduction) -> xr.Dataset:
     """Observables of one or more extractions; those of one model are merged along shuffle level and prompt.
 
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they
-        apply; `permutation` after `prompt`, if there are several. Layers that a model lacks, and prompts that
-        were not run at a shuffle level or in a permutation, are NaN.
-
-    Raises
-    ------
-    InputError
-        If there is no extraction, or one is incomplete, damaged, or disagrees with another.
+    Dimensions are `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they apply;
+    `permutation` after `prompt`, if there are several. Layers that a model lacks, and prompts that were not run at
+    a shuffle level or in a permutation, are NaN. An `InputError` says if there is no extraction, or one is
+    incomplete, damaged, or disagrees with another.
     """
     request.check()
     plans = [read_plan(directory) for directory in request.directories]

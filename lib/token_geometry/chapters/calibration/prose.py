@@ -93,8 +93,7 @@ def scale_findings(results: CalibrationResults) -> Iterator[str]:
 def agreement(results: CalibrationResults) -> Iterator[str]:
     """Largest differences to DADApy and to brute force."""
     found = frames.differences(results)
-    missing_dadapy = results.dataset.attrs.get("dadapy_missing")
-    if missing_dadapy:
+    if missing_dadapy := results.dataset.attrs.get("dadapy_missing"):
         yield f"The comparison with DADApy was not run where this was computed. {markup.escaped(missing_dadapy)}."
     for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())

@@ -1,5 +1,6 @@
 """Claims of a publication, each a number with a sign that is computed from any evidence in the same way."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -115,35 +116,26 @@ VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}
 
 
 def compare(results: RunResults) -> pd.DataFrame:
-    """Every claim for every published model and every model of a run.
+    """Every claim for every published model and every model of a run, one row per claim and model.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per claim and model: `claim`, `quantity`, `source`, `model_title`, `side` (`published` or `run`),
-        `value`, `low`, `high` (interval of 95%; NaN where there is none), `verdict` (of `VERDICTS`; `missing`
-        where the run holds no data for it).
+    Columns `claim`, `quantity`, `source`, `model_title`, `side` (`published` or `run`), `value`, `low`, `high`
+    (interval of 95%; NaN where there is none), `verdict` (of `VERDICTS`; `missing`: no data for it in the run).
     """
     rows = []
-    sides = of_all(results)
-    for claim in CLAIMS:
+    for claim, evidence in itertools.product(CLAIMS, of_all(results)):
+        found = claim.on(evidence)
+        verdict = VERDICTS[found.sign() * claim.sign] if found else "missing"
         told = {"claim": claim.text, "quantity": claim.quantity, "source": claim.source}
-        for evidence in sides:
-            found = claim.on(evidence)
-            verdict = VERDICTS[found.sign() * claim.sign] if found else "missing"
-            told |= {"model_title": evidence.title, "side": evidence.side}
-            rows.append(told | asdict(found or Estimate(np.nan)) | {"verdict": verdict})
+        told |= {"model_title": evidence.title, "side": evidence.side}
+        rows.append(told | asdict(found or Estimate(np.nan)) | {"verdict": verdict})
     return pd.DataFrame(rows)
 
 
 def peaks(results: RunResults) -> pd.DataFrame:
     """Layer and height of the largest mean ID at scale 2 of every model, structured and shuffled.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `side`, `shuffle_level`, `layer`, `relative_depth`, `mean`, `low`, `high` (interval
-        of the mean at that layer), `n_prompts`.
+    Columns `model_title`, `side`, `shuffle_level`, `layer`, `relative_depth`, `mean`, `low`, `high` (interval
+    of the mean at that layer), `n_prompts`.
     """
     rows = []
     for evidence in of_all(results):
