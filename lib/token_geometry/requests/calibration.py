@@ -77,6 +77,7 @@ class Calibration(OfPrompts, Request):
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
             "dimensions": list(self.dimensions),
             "families": list(manifolds.FAMILIES),
+            "local": ["ess", "tle"],
             "noise": manifolds.NOISE,
             "n_clouds": N_CLOUDS,
             "precisions": list(PRECISIONS),

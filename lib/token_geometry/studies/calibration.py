@@ -42,6 +42,8 @@ TITLES = {
     "dimension": "true dimension",
     "manifold_id": "intrinsic dimension of a sample (GRIDE)",
     "manifold_id_error": "standard error of the intrinsic dimension",
+    "manifold_ess": "mean local dimension of a sample by ESS",
+    "manifold_tle": "mean local dimension of a sample by TLE",
     "manifold_id_expected": "dimension that the estimator of scale 2 has for so many points, by brute force",
     "reference_intrinsic_dimension": "ID by DADApy",
     "reference_intrinsic_dimension_error": "its error by DADApy",
@@ -99,7 +101,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full((2, *shape), np.nan)
-    expected = np.full(shape[:2], np.nan)
+    expected, local = np.full(shape[:2], np.nan), np.full((2, *shape[:2], shape[3]), np.nan)
     device = devices.choose_device(request.device)
     # the seeds of two replicates, or of two requests, must have no sample in common
     seed = request.seed * 2**16
@@ -111,12 +113,15 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)
         estimate[row, column], error[row, column] = (part.T for part in found)
+        local[:, row, column] = table.ess.mean(1), table.tle.mean(1)
     dims = ("manifold", "dimension", "scale", "replicate")
     return xr.Dataset(
         {
             "manifold_id": (dims, estimate),
             "manifold_id_error": (dims, error),
             "manifold_id_expected": (dims[:2], expected),
+            "manifold_ess": ((*dims[:2], dims[3]), local[0]),
+            "manifold_tle": ((*dims[:2], dims[3]), local[1]),
         },
         coords={
             "manifold": families,
