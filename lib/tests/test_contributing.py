@@ -89,7 +89,7 @@ def copy(tmp_path_factory, save_tiny):
 
 
 def page(copy, name):
-    return BeautifulSoup((copy / "_book" / name).read_text(), "html.parser")
+    return BeautifulSoup((copy / "_book" / "counting" / name).read_text(), "html.parser")
 
 
 @pytest.mark.slow

@@ -95,11 +95,7 @@ def _requests(options) -> list[Extraction]:
         # however many the run declares for one machine, the launcher decides
         return [dataclasses.replace(request, num_processes=1) for request in declared]
     given = yaml.safe_load(options.parameters.read_text(encoding="utf-8")) if options.parameters else {}
-    takes_string = {field.name for field in dataclasses.fields(Extraction) if field.type is str}
-    for name, value in options.values:
-        # None as papermill takes it, which YAML spells null
-        read = None if value == "None" else yaml.safe_load(value)
-        given[name] = value if name in takes_string and not isinstance(read, str) else read
+    given |= parameters.of_words(Extraction, dict(options.values))
     return [parameters.build(Extraction, given, noun="parameter")]
 
 

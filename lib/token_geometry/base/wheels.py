@@ -91,16 +91,16 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 
 def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
-    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
-
-    pip draws its own bar on a terminal only, and a notebook is none.
-    """
+    """Exit status and errors of a command that writes into `folder`; a bar on a terminal shows how much."""
     null, errors = subprocess.DEVNULL, None
     environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
     process = subprocess.Popen(
         command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
     )
-    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+    on_terminal = sys.stderr.isatty()
+    if not on_terminal:
+        print(f"{title} …", file=sys.stderr, flush=True)
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=not on_terminal) as bar:
         while errors is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 errors = process.communicate(timeout=0.5)[1]

@@ -144,9 +144,15 @@ class Directory(ModelSource):
         return {"source": self.kind} | {path.name: wheels.sha256_of_file(path) for path in sorted(files)}
 
     def check_files(self) -> None:
+        folder = Path(self.location)
+        # transformers would ask the hub, for half a minute where there is none
+        if not any(re.search(r"token|vocab|piece|tekken|\.model$", path.name) for path in folder.iterdir()):
+            raise InputError(
+                f"model {self.name!r} has no tokenizer: its directory lacks tokenizer.json; write the tokenizer "
+                "into it as well (tokenizer.save_pretrained)"
+            )
         if self.control == "random":
             return
-        folder = Path(self.location)
         if not any(any(folder.glob(pattern)) for pattern in self.weight_files):
             raise InputError(
                 f"model {self.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "
@@ -219,6 +225,11 @@ class Hub(ModelSource):
 
         found = resolve_revision(self.location, self.revision)
         return replace(self, revision=getattr(found, "resolved", found))
+
+    def is_made(self) -> bool:
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(self.location, "config.json", revision=self.revision), str)
 
     def way_out(self) -> str:
         control = str(self.revision).startswith(("rand", "perm"))

@@ -1,6 +1,7 @@
 """The source of a model: what its kinds have in common."""
 
 import contextlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -36,6 +37,9 @@ class ModelSource:
 
     shape: dict = field(default_factory=dict)
     """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
+
+    download: int = 0
+    """Bytes of the files that are downloaded, where they are known."""
 
     control: str = ""
     """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
@@ -89,6 +93,11 @@ class ModelSource:
     def is_made(self) -> bool:
         """Whether `directory` has nothing to do."""
         return True
+
+    def to_download(self) -> int | None:
+        """Bytes to be downloaded first, 0 where they are not known; None where everything is at hand."""
+        here = self.is_made() or os.path.exists(self.location)
+        return None if here else self.download or 2 * self.shape.get("parameters", 0)  # in 16 bits
 
     def directory(self) -> str:
         """A directory or hub id from which transformers loads the model; GGUF is dequantized once."""

@@ -193,7 +193,7 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
             raise failed
 
 
-def render(project: Path, *, profile: str | None = None) -> Path:
+def render(project: Path, *, profile: str | None = None, output_dir: str = "") -> Path:
     """Render the book of a project; what was rendered before stays if that fails.
 
     Parameters
@@ -203,11 +203,13 @@ def render(project: Path, *, profile: str | None = None) -> Path:
     profile
         The profile whose ``_quarto-<profile>.yml`` is merged in; by default that of the
         environment variable ``QUARTO_PROFILE``, else ``profile.default``.
+    output_dir
+        Folder of the book; empty: that of ``_quarto.yml``, which is ``_book`` by default.
 
     Returns
     -------
     Path
-        The first page, ``_book/index.html``.
+        The first page, ``index.html`` of that folder.
 
     Raises
     ------
@@ -216,8 +218,9 @@ def render(project: Path, *, profile: str | None = None) -> Path:
     """
     root = Path(project).resolve()
     config, profile = read_config(root, profile)
+    output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
-    output = (root / config["project"].get("output-dir", "_book")).resolve()
+    environment |= {"QUARTO_PROJECT_OUTPUT_DIR": str(output)}
     pre_render(config, root, environment)
     chapters = list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
@@ -248,9 +251,10 @@ def main(argv: list[str] | None = None) -> int:
     """Render the book of the current folder; returns the exit code."""
     parser = argparse.ArgumentParser(prog="token_geometry.renderer.book", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", help="name of the _quarto-<profile>.yml to merge in")
+    parser.add_argument("--output-dir", default="", help="folder of the book, in place of that of _quarto.yml")
     arguments = parser.parse_args(argv)
     try:
-        print(render(Path.cwd(), profile=arguments.profile))
+        print(render(Path.cwd(), profile=arguments.profile, output_dir=arguments.output_dir))
     except BookError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
 
 
@@ -43,12 +42,9 @@ class Chapter:
 def read_yaml(text: str, where: str) -> dict:
     """Read a YAML map, or refuse it in one line."""
     try:
-        value = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise BookError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise BookError(f"{where}: expected lines 'key: value', found {text.strip()[:60]!r}")
-    return value
+        return parameters.read_yaml(text, where)
+    except InputError as error:
+        raise BookError(str(error)) from None
 
 
 def merge(base: Any, extra: Any) -> Any:
