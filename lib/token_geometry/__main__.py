@@ -149,7 +149,8 @@ def _check(options) -> int:
     for name in declaration.names() if project.find() else ():
         try:
             steps = results.results(declaration.load(name)).values()
-            state = f"{sum(step.is_fresh() for step in steps)} of {len(steps)} results are there and fresh"
+            fresh = [step for step in steps if step.path.is_file() and step.is_fresh()]  # else it asks for texts
+            state = f"{len(fresh)} of {len(steps)} results are there and fresh"
         except InputError as error:
             state = f"! {error}"
         print(f"run {name}: {state}")
@@ -185,11 +186,13 @@ def render(run: Run, *, renderer: str) -> int:
         # chapters must run in this environment, whatever else is on the PATH
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}
         command = [quarto, "render", "--profile", run.name, "--output-dir", f"_book/{partial.name}"]
-        status = subprocess.run(command, cwd=project.root(), env=environment).returncode
-        if status == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            status = subprocess.run(command, cwd=project.root(), env=environment).returncode
+            if status == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
         status = book.main(["--profile", run.name, "--output-dir", f"_book/{run.name}"])

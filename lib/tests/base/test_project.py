@@ -197,6 +197,39 @@ def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, m
     assert len(made) == 2 and (tmp_path / BUNDLE).read_text().endswith("draw()")
 
 
+def test_a_book_is_not_rendered_into_the_folder_of_another_run(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "lib")
+    import prerender
+
+    monkeypatch.setenv("QUARTO_PROFILE", "ci")
+    assert prerender.refuse_folder_of_another_run("/somewhere/_book/ci") == ""
+    assert prerender.refuse_folder_of_another_run("/somewhere/_book/.ci") == ""  # where it grows
+    reason = prerender.refuse_folder_of_another_run("/somewhere/_book/demo")
+    assert "'ci'" in reason and "quarto render --profile ci --output-dir _book/ci" in reason
+    monkeypatch.setenv("QUARTO_PROFILE", "papr")
+    assert "did you mean 'paper'" in prerender.refuse_folder_of_another_run("/somewhere/_book/demo")
+
+
+def test_a_book_that_fails_in_quarto_leaves_the_old_one(tmp_path, monkeypatch):
+    """With a program in Quarto's place that empties its folder first, as Quarto does, and then fails or not."""
+    for name in ("data/models.yml", "data/corpora.yml", "data/runs/ci.yml", "_quarto.yml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    version = 'if [ "$1" = --version ]; then echo 1.10.18; exit; fi'
+    work = 'rm -rf "$5"; mkdir -p "$5"; echo new > "$5/index.html"'
+    (tmp_path / "quarto").write_text(f"#!/bin/sh\n{version}; {work}; exit $STATUS\n")
+    (tmp_path / "quarto").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "_book" / "ci" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("old")
+    for status, text in ((1, "old"), (0, "new\n")):
+        monkeypatch.setenv("STATUS", str(status))
+        assert main(["book", "ci", "--renderer", "quarto"]) == status
+        assert page.read_text() == text and sorted(p.name for p in page.parents[1].iterdir()) == ["ci"]
+
+
 @pytest.mark.skipif(shutil.which("quarto") is None, reason="no Quarto on the PATH")
 def test_quarto_reads_the_project():
     done = subprocess.run(["quarto", "inspect", str(ROOT)], capture_output=True, text=True)

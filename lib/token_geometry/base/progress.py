@@ -44,10 +44,10 @@ class Progress(contextlib.AbstractContextManager):
             self._wait = min(self._wait * GROWTH, LONGEST)
             self._next = self._clock() + self._wait
             elapsed = self._clock() - self._start
-            each, spelled = elapsed / self._done, tqdm.format_interval
-            line = f"{self._title}: {self._done}/{self._total} {self._unit}, {each:.2g} s each, {spelled(elapsed)}"
-            line += f" gone, {spelled(each * (self._total - self._done))} left"
-            print(line, file=sys.stderr, flush=True)
+            each = elapsed / self._done
+            gone, left = map(tqdm.format_interval, (elapsed, each * (self._total - self._done)))
+            what = f"{self._title}: {self._done}/{self._total} {self._unit}"
+            print(f"{what}, {each:.2g} s each, {gone} gone, {left} left", file=sys.stderr, flush=True)
 
 
 def shown(items: Collection[Item], title: str, *, unit: str) -> Iterator[Item]:

@@ -148,8 +148,8 @@ class Directory(ModelSource):
         # transformers would ask the hub, for half a minute where there is none
         if not any(re.search(r"token|vocab|piece|tekken|\.model$", path.name) for path in folder.iterdir()):
             raise InputError(
-                f"model {self.name!r} has no tokenizer: its directory lacks tokenizer.json; write the tokenizer "
-                "into it as well (tokenizer.save_pretrained)"
+                f"model {self.name!r} has no tokenizer: its directory lacks tokenizer.json; write that into "
+                "it as well (tokenizer.save_pretrained)"
             )
         if self.control == "random":
             return

@@ -37,7 +37,8 @@ def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
         lines += [f"    → {', '.join(takes)}"] if takes else []
         lines += [f"    ! {problem}"] if problem else []
         disk, seconds, n_problems = disk + found.disk, seconds + found.seconds, n_problems + bool(problem)
-        downloads |= {} if problem else {m.split("@")[0]: sources.resolve(m).to_download() for m in request.models}
+        models = () if problem else map(sources.resolve, request.models)
+        downloads |= {source.name.split("@")[0]: source.to_download() for source in models}
     some = [f"{m} ({spelled(n) if n else 'size not known'})" for m, n in downloads.items() if n is not None]
     took = f", about {duration(seconds)} for the extractions on this machine" if seconds else ""
     lines += ["", f"in all about {spelled(disk)} of disk{took}; to download: {', '.join(some) or 'no model'}"]

@@ -58,19 +58,14 @@ def read(run: Run, name: str) -> xr.Dataset | None:
 
 
 def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
-    """A result of a declared run, or what a command has written.
+    """A result of a declared run, or what a command has written, as a labelled data set.
 
     Parameters
     ----------
     run
-        Name of a file of `data/runs`, or path of a `.nc` file; empty: the active Quarto profile's, else the demo.
+        Name of a file of `data/runs`, or path of a `.nc` file; empty: the run of the Quarto profile, or the demo.
     name
         `observables`, `control` (those of control models), `calibration`, or `truth-` and a model's name.
-
-    Returns
-    -------
-    xarray.Dataset
-        Variables with `long_name` and `units`; its attributes say what it was made from.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
+from token_geometry.texts import tokens
 
 
 def measure_texts(
@@ -30,25 +31,22 @@ def measure_texts(
     Parameters
     ----------
     model
-        Alias of `data/models.yml`, id of the hub, directory or `.gguf` file; with `@random` or `@permuted` its
-        control. `measure` takes the hidden states of a model that is in memory.
+        Alias of `data/models.yml`, id of the hub, directory or `.gguf` file; with `@random` its control.
     texts
         The texts, each of which becomes a prompt.
     n_tokens
-        Tokens of each prompt, those at the beginning of the text, special tokens not counted. None: as many as the
-        shortest text has, at most 1024, and as many less as `shuffle_levels` ask for.
+        Tokens at the beginning of each text that are read, special tokens not counted; None: as many as the
+        shortest has, at most 1024, and a multiple of what `shuffle_levels` need.
     shuffle_levels, seed
-        Levels S of the block shuffle: a prompt is cut into 4^S blocks of equal length, and 0 leaves it as it is;
-        and the seed of the shuffles.
+        Levels S of the block shuffle: 4^S blocks of equal length; 0 leaves the text as it is.
     device, dtype
-        Torch device, `auto` for a GPU where there is one; type of the forward pass: float32, bfloat16, float16.
+        Torch device, and type of the forward pass: float32, bfloat16 or float16.
 
     Returns
     -------
     xarray.Dataset
-        Variables over model, shuffle level, prompt and mostly layer, each with `long_name` and `units`; prompt
-        "0" is the first text. They are those of `measure`, and `loss` and `entropy` of the next token in nats,
-        `bleu`, `logit_intrinsic_dimension`.
+        Variables over model, shuffle level, prompt ("0" is the first text) and mostly layer, with `long_name` and
+        `units`: those of `measure`, and of the model loss and entropy (nats), BLEU, and the ID of the logits.
 
     Raises
     ------
@@ -63,16 +61,15 @@ def measure_texts(
     if isinstance(texts, str) or not texts:
         raise InputError(f"texts is {str(texts)[:40]!r}; accepted: a list of strings, at least one")
     for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"texts[{place}] is of type {type(text).__name__}; accepted: strings")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"texts[{place}] is {text!r}, of type {type(text).__name__}; accepted: strings")
     if n_tokens is None:
         tokenizer = loading.load_tokenizer(sources.resolve(model))
-        encoded = tokenizer([text.strip() for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
-        lengths, n_blocks = [len(ids) for ids in encoded], 4 ** max(shuffle_levels, default=0)
-        n_tokens = min(1024, *lengths) // n_blocks * n_blocks
-        if n_tokens < 4:
-            place = lengths.index(min(lengths))
-            raise InputError(f"texts[{place}] has {lengths[place]} tokens; accepted: {max(4, n_blocks)} or more")
+        lengths = [len(tokens.beginning(tokenizer, text.strip(), 1024)) for text in texts]
+        least = max(4, 4 ** max(shuffle_levels, default=0))
+        if (n_tokens := min(lengths) // least * least) == 0:
+            short = lengths.index(min(lengths))
+            raise InputError(f"texts[{short}] has {lengths[short]} tokens; accepted: {least} or more")
     with tempfile.TemporaryDirectory() as folder:
         corpus, shards = Path(folder, "texts.jsonl"), Path(folder, "shards")
         corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
