@@ -16,7 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed
-import transformers
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -57,7 +56,6 @@ def share(request: Extraction) -> None:
     InputError
         As `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on all machines.
     """
-    transformers.logging.disable_progress_bar()
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
     # gloo, also where there are GPUs: the processes only have to agree on the prompts

@@ -1,6 +1,7 @@
 """Loading: from a source to configuration, tokenizer and weights in memory."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
@@ -89,6 +90,8 @@ def load_model(
     InputError
         If the model cannot be had or has fewer layers; before any weights are read.
     """
+    if not sys.stderr.isatty():  # in a log it is a line per per cent
+        transformers.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     config = load_config(source)
