@@ -1,28 +1,13 @@
 """Before rendering: run what is stale of the active profile's run, lay out the chart library and the tables."""
 
 import importlib.metadata
-import os
 import sys
-from pathlib import Path
 
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters import families
 from token_geometry.chapters.charts import BUNDLE
 from token_geometry.observables import catalog
-from token_geometry.runs import declaration
-
-
-def refuse_folder_of_another_run(folder: str) -> str:
-    """Why a book is not to be rendered into this folder, which is that of another run; empty if it may be."""
-    try:
-        run = declaration.load().name
-    except ValueError as error:
-        return str(error)
-    if not folder or Path(folder).name.lstrip(".") == run:
-        return ""
-    way_out = f"token-geometry book {run}, or quarto render --profile {run} --output-dir _book/{run}"
-    return f"{folder} is not the folder of the book of run {run!r}: {way_out}"
 
 
 def write_bundle() -> None:
@@ -45,8 +30,6 @@ def write_tables() -> None:
 
 
 if __name__ == "__main__":
-    if reason := refuse_folder_of_another_run(os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "")):
-        sys.exit(f"error: {reason}")
     write_bundle()
     write_tables()
     sys.exit(main(["run"]))

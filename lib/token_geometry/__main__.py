@@ -147,13 +147,8 @@ def _check(options) -> int:
     print(f"cache: {project.cache()}, {spelled(free)} free on its disk")
     print(f"books are rendered by {'Quarto' if find_quarto() else 'pandoc'}")
     for name in declaration.names() if project.find() else ():
-        try:
-            steps = results.results(declaration.load(name)).values()
-            fresh = [step for step in steps if step.path.is_file() and step.is_fresh()]  # else it asks for texts
-            state = f"{len(fresh)} of {len(steps)} results are there and fresh"
-        except InputError as error:
-            state = f"! {error}"
-        print(f"run {name}: {state}")
+        made = [step.path.is_file() for step in results.results(declaration.load(name)).values()]
+        print(f"run {name}: {sum(made)} of {len(made)} results are there")
     return 0
 
 
@@ -181,18 +176,10 @@ def render(run: Run, *, renderer: str) -> int:
         )
     folder = project.root() / "_book" / run.name
     if quarto:
-        # Quarto empties the folder before it begins: what was rendered before stays until the new book is whole
-        partial = folder.with_name(f".{run.name}")
         # chapters must run in this environment, whatever else is on the PATH
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}
-        command = [quarto, "render", "--profile", run.name, "--output-dir", f"_book/{partial.name}"]
-        try:
-            status = subprocess.run(command, cwd=project.root(), env=environment).returncode
-            if status == 0:
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        command = [quarto, "render", "--profile", run.name]
+        status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
         status = book.main(["--profile", run.name, "--output-dir", f"_book/{run.name}"])

@@ -164,8 +164,7 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     # What takes a program that CI has not is at least about things that exist.
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["name"]
     run += [shlex.split("conda env create -f environment.yml"), ["conda", "activate", environment]]
-    way = ["quarto", "render", "--profile"]
-    run += [way[:2], *([*way, name, "--output-dir", f"_book/{name}"] for name in declaration.names())]
+    run += [["quarto", "render"], *(["quarto", "render", "--profile", name] for name in declaration.names())]
     assert [words for words in everything if words not in run] == []
 
 
@@ -197,37 +196,19 @@ def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, m
     assert len(made) == 2 and (tmp_path / BUNDLE).read_text().endswith("draw()")
 
 
-def test_a_book_is_not_rendered_into_the_folder_of_another_run(monkeypatch):
+def test_a_book_that_quarto_made_takes_the_place_of_the_one_of_its_run_only(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "lib")
-    import prerender
+    import postrender
 
-    monkeypatch.setenv("QUARTO_PROFILE", "ci")
-    assert prerender.refuse_folder_of_another_run("/somewhere/_book/ci") == ""
-    assert prerender.refuse_folder_of_another_run("/somewhere/_book/.ci") == ""  # where it grows
-    reason = prerender.refuse_folder_of_another_run("/somewhere/_book/demo")
-    assert "'ci'" in reason and "quarto render --profile ci --output-dir _book/ci" in reason
-    monkeypatch.setenv("QUARTO_PROFILE", "papr")
-    assert "did you mean 'paper'" in prerender.refuse_folder_of_another_run("/somewhere/_book/demo")
-
-
-def test_a_book_that_fails_in_quarto_leaves_the_old_one(tmp_path, monkeypatch):
-    """With a program in Quarto's place that empties its folder first, as Quarto does, and then fails or not."""
-    for name in ("data/models.yml", "data/corpora.yml", "data/runs/ci.yml", "_quarto.yml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    version = 'if [ "$1" = --version ]; then echo 1.10.18; exit; fi'
-    work = 'rm -rf "$5"; mkdir -p "$5"; echo new > "$5/index.html"'
-    (tmp_path / "quarto").write_text(f"#!/bin/sh\n{version}; {work}; exit $STATUS\n")
-    (tmp_path / "quarto").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.chdir(tmp_path)
-    page = tmp_path / "_book" / "ci" / "index.html"
-    page.parent.mkdir(parents=True)
-    page.write_text("old")
-    for status, text in ((1, "old"), (0, "new\n")):
-        monkeypatch.setenv("STATUS", str(status))
-        assert main(["book", "ci", "--renderer", "quarto"]) == status
-        assert page.read_text() == text and sorted(p.name for p in page.parents[1].iterdir()) == ["ci"]
+    for name, text in {"demo": "old", "ci": "old", ".new": "new"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text(text)
+    postrender.keep(tmp_path / ".new", "ci")
+    assert (tmp_path / "ci" / "index.html").read_text() == "new"
+    assert (tmp_path / "demo" / "index.html").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new", "ci", "demo"]
+    folder = yaml.safe_load((ROOT / "_quarto.yml").read_text())["project"]["output-dir"]
+    assert folder.split("/")[-1] == ".new", "which no run can be called: Quarto empties it at once"
 
 
 @pytest.mark.skipif(shutil.which("quarto") is None, reason="no Quarto on the PATH")

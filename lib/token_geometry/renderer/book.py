@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
+from token_geometry.base.errors import InputError
 from token_geometry.renderer import cells, crossref
 from token_geometry.renderer.configuration import (
     BookError,
@@ -220,7 +221,6 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     config, profile = read_config(root, profile)
     output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
-    environment |= {"QUARTO_PROJECT_OUTPUT_DIR": str(output)}
     pre_render(config, root, environment)
     chapters = list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
@@ -255,9 +255,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(render(Path.cwd(), profile=arguments.profile, output_dir=arguments.output_dir))
-    except BookError as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return getattr(error, "code", 1)
     return 0
 
 

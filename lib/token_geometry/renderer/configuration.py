@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
+from token_geometry.base.parameters import read_yaml
 
 
 class BookError(InputError):
@@ -37,14 +37,6 @@ class Chapter:
     def up(self) -> str:
         """What leads from the page to the root of the book."""
         return "../" * self.source.count("/")
-
-
-def read_yaml(text: str, where: str) -> dict:
-    """Read a YAML map, or refuse it in one line."""
-    try:
-        return parameters.read_yaml(text, where)
-    except InputError as error:
-        raise BookError(str(error)) from None
 
 
 def merge(base: Any, extra: Any) -> Any:
