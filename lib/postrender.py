@@ -1,4 +1,4 @@
-"""After rendering: take outputs out of the sources, where Quarto stores them, and keep the book as that of its run.
+"""After rendering: take outputs out of the sources, where Quarto stores them, and keep the book as its run's.
 
 Quarto empties the folder that it renders into before it does anything else. That is no run's own, so that a render
 that fails, or another run's, leaves every book that is there.
