@@ -92,7 +92,7 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
     """Exit status and errors of a command that writes into `folder`; a bar on a terminal shows how much."""
-    null, errors = subprocess.DEVNULL, None
+    null, errors, n_bytes = subprocess.DEVNULL, None, 0
     environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
     process = subprocess.Popen(
         command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
@@ -107,7 +107,10 @@ def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, 
             with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
                 # the largest file is the archive itself, which pip copies when it has it
                 sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-                bar.update(max([bar.n, *sizes]) - bar.n)
+                n_bytes = max([n_bytes, *sizes])
+            bar.update(n_bytes - bar.n)
+    if not on_terminal:
+        print(f"{title}: {tqdm.format_sizeof(n_bytes, 'B')}", file=sys.stderr, flush=True)
     return process.returncode, errors
 
 

@@ -143,16 +143,23 @@ class Directory(ModelSource):
         files = [path for name in ("*.json", "*.model", *weights) for path in Path(self.location).glob(name)]
         return {"source": self.kind} | {path.name: wheels.sha256_of_file(path) for path in sorted(files)}
 
-    def check_files(self) -> None:
-        folder = Path(self.location)
+    def check_tokenizer(self) -> None:
         # transformers would ask the hub, for half a minute where there is none
-        if not any(re.search(r"token|vocab|piece|tekken|\.model$", path.name) for path in folder.iterdir()):
+        names = [path.name for path in Path(self.location).iterdir()]
+        if not any(re.search(r"token|vocab|piece|tekken|\.model$", name) for name in names):
             raise InputError(
-                f"model {self.name!r} has no tokenizer: its directory lacks tokenizer.json; write that into "
-                "it as well (tokenizer.save_pretrained)"
+                f"model {self.name!r} could not be loaded (its directory has no tokenizer): write tokenizer.json "
+                "into it as well (tokenizer.save_pretrained)"
             )
+
+    def tokenizer(self):
+        self.check_tokenizer()
+        return super().tokenizer()
+
+    def check_files(self) -> None:
         if self.control == "random":
             return
+        folder = Path(self.location)
         if not any(any(folder.glob(pattern)) for pattern in self.weight_files):
             raise InputError(
                 f"model {self.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "

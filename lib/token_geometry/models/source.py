@@ -86,6 +86,9 @@ class ModelSource:
     def check_files(self) -> None:
         """Refuse a local model whose files cannot be loaded, at once and without reading the weights."""
 
+    def check_tokenizer(self) -> None:
+        """Refuse a local model that has no tokenizer."""
+
     def known_shape(self) -> dict[str, int]:
         """`shape`, where it is known without the configuration; else nothing."""
         return self.shape

@@ -73,6 +73,7 @@ class Truth(OfStatements, Request):
         source = sources.resolve(self.model)
         if not source.shape:  # else known without the files
             source.check_files()
+            source.check_tokenizer()
         last = sizes.last_layer(source)
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
