@@ -39,10 +39,8 @@ class ShardKey:
 def prepare(job: Job) -> Path:
     """The directory of an extraction, made where it is missing.
 
-    Raises
-    ------
-    InputError
-        If the directory cannot be written, or it holds another extraction and `overwrite` is not set.
+    Raises `InputError` if the directory cannot be written, or it holds another extraction and `overwrite` is
+    not set.
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:

@@ -67,10 +67,7 @@ class ModelSource:
     def identity(self) -> dict[str, str]:
         """What decides the numbers of this model: source and checksum or revision, and the control.
 
-        Raises
-        ------
-        InputError
-            If its files are not where they should be.
+        Raises `InputError` if its files are not where they should be.
         """
         identity = self.origin()
         if self.prepend_bos is not None:  # else its family decides, which the files decide
