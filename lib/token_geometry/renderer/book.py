@@ -195,27 +195,12 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
 
 
 def render(project: Path, *, profile: str | None = None, output_dir: str = "") -> Path:
-    """Render the book of a project; what was rendered before stays if that fails.
+    """Render the book of a project and return its first page; what was rendered before stays if that fails.
 
-    Parameters
-    ----------
-    project
-        The folder that holds ``_quarto.yml``.
-    profile
-        The profile whose ``_quarto-<profile>.yml`` is merged in; by default that of the
-        environment variable ``QUARTO_PROFILE``, else ``profile.default``.
-    output_dir
-        Folder of the book; empty: that of ``_quarto.yml``, which is ``_book`` by default.
-
-    Returns
-    -------
-    Path
-        The first page, ``index.html`` of that folder.
-
-    Raises
-    ------
-    BookError
-        If the sources are wrong or hold something that cannot be rendered.
+    `project` is the folder that holds ``_quarto.yml``, `profile` that whose ``_quarto-<profile>.yml`` is merged
+    in, by default that of the environment variable ``QUARTO_PROFILE``, else ``profile.default``; `output_dir`
+    takes the place of the folder that ``_quarto.yml`` names. A `BookError` says if the sources are wrong or hold
+    something that cannot be rendered.
     """
     root = Path(project).resolve()
     config, profile = read_config(root, profile)
