@@ -75,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     declared = {"nargs": "?", "default": "", "help": "name of a file of data/runs (default: demo)"}
     for name, (kind, _, text) in STUDIES.items():
         command(name, _study, text, None, *parameters.options(kind), dry)
-    command("run", _run, "make what is missing or stale of a declared run", declared, dry)
+    command("run", _declared, "make what is missing or stale of a declared run", declared, dry)
     renderer = {"choices": ("auto", "quarto", "pandoc"), "default": "auto"}
-    command("book", _book, "the same, and render its book to _book/NAME", declared, ("--renderer", renderer))
+    command("book", _declared, "the same, and render its book to _book/NAME", declared, ("--renderer", renderer))
     template = {name: {"default": value, "help": f"(default: {value})"} for name, value in
                 (("--model", "smollm2-135m"), ("--corpus", "sotu"))}  # fmt: skip
     command("new-run", _new_run, "write a commented data/runs/NAME.yml, to be changed by hand",
@@ -106,23 +106,16 @@ def _say(text: str, n_problems: int) -> int:
     return int(n_problems > 0)
 
 
-def _declared(options) -> Run:
+def _declared(options) -> int:
     run = declaration.load(options.name)
     print(*run.notes, sep="\n", end="\n" if run.notes else "")
-    return run
-
-
-def _run(options) -> int:
-    run = _declared(options)
+    if options.command == "book":
+        return render(run, renderer=options.renderer)
     if options.dry_run:
         return _say(*forecast.describe(run))
     if not execution.execute(run):
         print(f"run {run.name}: all results are there and fresh, nothing to compute")
     return 0
-
-
-def _book(options) -> int:
-    return render(_declared(options), renderer=options.renderer)
 
 
 def _new_run(options) -> int:
