@@ -178,7 +178,7 @@ def check(root: Path, config: Path, chromium: str | None) -> tuple[list[str], bo
 def main(argv: list[str] | None = None) -> int:
     """Check the book that the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("book", type=Path, help="the folder that was built, such as _book")
+    parser.add_argument("book", type=Path, help="the folder that was built, such as _book/demo")
     parser.add_argument("--expect-chapters", type=Path, help="by default the book's ../_quarto.yml")
     arguments = parser.parse_args(argv)
     root = arguments.book.resolve()

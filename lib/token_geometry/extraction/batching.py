@@ -62,10 +62,7 @@ class Halving:
     def __call__(self, work: Callable[[Sequence], list], items: Sequence) -> list:
         """Results of `work`, which makes one of each item of a batch, for all items in order.
 
-        Raises
-        ------
-        InputError
-            If one item alone does not fit.
+        Raises `InputError` if one item alone does not fit.
         """
         results: list = []
         while len(results) < len(items):

@@ -22,12 +22,8 @@ def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
 
     Their lines go to standard output. They end when this process ends, however it ends: they watch their
-    standard input, a pipe of which this process holds the other end.
-
-    Raises
-    ------
-    InputError
-        With the line of the first worker that fails.
+    standard input, a pipe of which this process holds the other end. Raises `InputError` with the line of the
+    first worker that fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "parameters.json"

@@ -12,10 +12,7 @@ _CONTEXTS = (
 def depth(config) -> int:
     """Number of blocks that a configuration gives its decoder of text.
 
-    Raises
-    ------
-    InputError
-        If it describes no causal language model.
+    Raises `InputError` if it describes no causal language model.
     """
     vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
@@ -44,10 +41,7 @@ def trunk(model):
 def find(trunk, n_layers: int) -> str:
     """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
 
-    Raises
-    ------
-    InputError
-        If it keeps its blocks in no list of this length, nor in the only list there is.
+    Raises `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
     """
     inside = {id(module) for module in trunk.get_decoder().modules()}
     lists = {
@@ -71,12 +65,8 @@ def find(trunk, n_layers: int) -> str:
 def network(config, n_blocks: int | None):
     """Class of a network, the configuration it takes, and a sketch without weights.
 
-    It keeps `n_blocks` of the blocks, without a head; None: all of them and the head.
-
-    Raises
-    ------
-    InputError
-        If the network cannot be cut there.
+    It keeps `n_blocks` of the blocks, without a head; None: all of them and the head. Raises `InputError` if
+    the network cannot be cut there.
     """
     with torch.device("meta"):  # which has shapes and no weights
         sketch = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)

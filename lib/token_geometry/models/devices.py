@@ -9,10 +9,7 @@ from token_geometry.base.lazy import torch
 def choose_device(device: str) -> str:
     """The torch device for `device`, where `auto` is the first GPU or else the CPU.
 
-    Raises
-    ------
-    InputError
-        If the device does not exist here.
+    Raises `InputError` if the device does not exist here.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,6 +1,7 @@
 """Loading: from a source to configuration, tokenizer and weights in memory."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
@@ -28,10 +29,7 @@ _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that 
 def load_config(source: ModelSource):
     """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
 
-    Raises
-    ------
-    InputError
-        If it cannot be had, or is not that of a causal language model.
+    Raises `InputError` if it cannot be had, or is not that of a causal language model.
     """
     with source.readable_errors():
         config = source.config()
@@ -42,11 +40,8 @@ def load_config(source: ModelSource):
 def load_tokenizer(source: ModelSource):
     """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
 
-    Raises
-    ------
-    InputError
-        If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
-        embeddings for, or lacks more of the model's vocabulary than padding explains.
+    Raises `InputError` if it cannot be had, or is not the tokenizer of this model: it has ids that the model
+    has no embeddings for, or lacks more of the model's vocabulary than padding explains.
     """
     n_vocabulary = blocks.vocabulary(load_config(source))
     with source.readable_errors():
@@ -89,6 +84,8 @@ def load_model(
     InputError
         If the model cannot be had or has fewer layers; before any weights are read.
     """
+    if not sys.stderr.isatty():  # in a log it is a line per per cent
+        transformers.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     config = load_config(source)
@@ -124,10 +121,7 @@ def load_model(
 def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     """Whether `n_layers` blocks are all blocks of the model; None stands for all.
 
-    Raises
-    ------
-    InputError
-        If there are not so many.
+    Raises `InputError` if there are not so many.
     """
     last = blocks.depth(config)
     if n_layers is None or n_layers == last:
@@ -144,12 +138,8 @@ def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None
     """Refuse a prompt that is longer than what the model can read at once.
 
     Of the files that Meta publishes none says how long that is: there, any length passes. `n_tokens` counts no
-    special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`.
-
-    Raises
-    ------
-    InputError
-        Naming the length and the model's context.
+    special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`. Raises `InputError` naming
+    the length and the model's context.
     """
     context = blocks.context(config)
     bos = needs_bos(source, config.model_type) if bos is None else bos

@@ -1,6 +1,7 @@
 """The source of a model: what its kinds have in common."""
 
 import contextlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -37,6 +38,9 @@ class ModelSource:
     shape: dict = field(default_factory=dict)
     """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
 
+    download: int = 0
+    """Bytes of the files that are downloaded, where they are known."""
+
     control: str = ""
     """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
     random order; empty: the model itself."""
@@ -63,10 +67,7 @@ class ModelSource:
     def identity(self) -> dict[str, str]:
         """What decides the numbers of this model: source and checksum or revision, and the control.
 
-        Raises
-        ------
-        InputError
-            If its files are not where they should be.
+        Raises `InputError` if its files are not where they should be.
         """
         identity = self.origin()
         if self.prepend_bos is not None:  # else its family decides, which the files decide
@@ -82,6 +83,9 @@ class ModelSource:
     def check_files(self) -> None:
         """Refuse a local model whose files cannot be loaded, at once and without reading the weights."""
 
+    def check_tokenizer(self) -> None:
+        """Refuse a local model that has no tokenizer."""
+
     def known_shape(self) -> dict[str, int]:
         """`shape`, where it is known without the configuration; else nothing."""
         return self.shape
@@ -89,6 +93,11 @@ class ModelSource:
     def is_made(self) -> bool:
         """Whether `directory` has nothing to do."""
         return True
+
+    def to_download(self) -> int | None:
+        """Bytes to be downloaded first, 0 where they are not known; None where everything is at hand."""
+        here = self.is_made() or os.path.exists(self.location)
+        return None if here else self.download or 2 * self.shape.get("parameters", 0)  # in 16 bits
 
     def directory(self) -> str:
         """A directory or hub id from which transformers loads the model; GGUF is dequantized once."""

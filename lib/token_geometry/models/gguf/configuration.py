@@ -63,10 +63,7 @@ _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 def read(path: Path, head: Header):
     """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`.
 
-    Raises
-    ------
-    InputError
-        If the file holds a key or tensor that the model would not use.
+    Raises `InputError` if the file holds a key or tensor that the model would not use.
     """
     from transformers import AutoConfig
 
