@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 from bs4 import BeautifulSoup
 
 from token_geometry.base import project
@@ -107,3 +108,25 @@ def test_blocks_in_python_are_short():
     for document in DOCUMENTS:
         texts = [text for language, text in blocks(document) if language == "python"]
         assert len(texts) >= 3 and max(len(text.splitlines()) for text in texts) <= 10
+
+
+@pytest.mark.slow
+def test_texts_are_measured_where_there_is_no_project(tmp_path, save_tiny):
+    shutil.copytree(ROOT / "lib" / "token_geometry", tmp_path / "site" / "token_geometry")
+    config = transformers.LlamaConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = save_tiny(config, tmp_path / "tiny")
+    script = "import token_geometry\nfrom token_geometry.base import project\nprint(project.find())\n"
+    script += f"found = token_geometry.measure_texts({model!r}, ['w2 w3 w4 w5 w6'])\n"
+    script += "print(dict(found.sizes)['layer'], found['loss'].dims)\n"
+    script += "try:\n    token_geometry.measure_texts('smollm2-135m', ['w2 w3 w4 w5'])\n"
+    script += "except ValueError as error:\n    print(error)\n"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert lines[0] == "None" and lines[-2] == "3 ('model', 'shuffle_level', 'prompt')"
+    assert lines[-1].startswith("unknown model 'smollm2-135m'; accepted: none by name here; or a hub id")
