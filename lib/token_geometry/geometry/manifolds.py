@@ -94,21 +94,10 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
 
 
 def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarray:
-    """Random points of a manifold in `N_COORDINATES` coordinates.
+    """Random points of a manifold, float64, shape (n_points, N_COORDINATES).
 
-    Parameters
-    ----------
-    family
-        Name of one of `FAMILIES`.
-    dimension, n_points
-        Dimension of the manifold, up to `HIGHEST_DIMENSION`, without the noise, and how many points to draw.
-    seed
-        Seed of the points, the orthogonal map and the noise; family and dimension are mixed in.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, shape (n_points, N_COORDINATES).
+    `family` is the name of one of `FAMILIES`; the dimension, up to `HIGHEST_DIMENSION`, is that without the
+    noise. The seed is that of the points, the orthogonal map and the noise; family and dimension are mixed in.
     """
     random = np.random.default_rng([seed, list(FAMILIES).index(family), dimension])
     drawn = FAMILIES[family].draw(random, n_points, dimension)
