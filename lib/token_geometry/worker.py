@@ -52,10 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 def share(request: Extraction) -> None:
     """Make this process's part of an extraction.
 
-    Raises
-    ------
-    InputError
-        As `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on all machines.
+    Raises `InputError` as `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on
+    all machines.
     """
     transformers.logging.disable_progress_bar()
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
