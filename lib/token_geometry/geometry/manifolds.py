@@ -24,16 +24,15 @@ _ROLL_START, _ROLL_STOP, _ROLL_WIDTH = 1.5 * np.pi, 4.5 * np.pi, 21.0
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of manifold, for every dimension."""
+    """One kind of manifold, for every dimension; `title` is the name that a reader sees.
+
+    `draw` makes of a generator, a number of points and a dimension points in the fewest coordinates they need.
+    To a `noisy` one noise is added: then the dimension depends on the scale at which one looks.
+    """
 
     title: str
-    """Name that a reader sees."""
-
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
-    """Generator, number of points and dimension to points in the fewest coordinates they need."""
-
     noisy: bool = False
-    """Whether noise is added: then the dimension depends on the scale at which one looks."""
 
 
 def torus(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:

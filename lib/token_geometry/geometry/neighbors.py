@@ -175,12 +175,6 @@ class _Cloud:
         spread = float(self.centered_squares.sum(dtype=torch.float64))
         return spread <= (_ROUNDING * torch.finfo(self.points.dtype).eps) ** 2 * self.size
 
-    def cosine_from_gram(self) -> cosine.FromGram | None:
-        """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
-        if bool((self.centered_squares / self.squares).mean() <= _CENTERED_SHARE):
-            return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
-        return None
-
 
 def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The fields of a neighbor table, for one layer."""
@@ -258,7 +252,10 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     serve.
     """
     norms, n_points = cloud.centered_squares, len(cloud.points)
-    similarity = cloud.cosine_from_gram()
+    similarity = None
+    # else rounding errors of the Gram matrix, which go with the centered points, could be seen
+    if bool((norms / cloud.squares).mean() <= _CENTERED_SHARE):
+        similarity = cosine.FromGram(cloud.points, cloud.centered, cloud.center, cloud.squares.sqrt())
     # one value more than is kept: whether the last neighbor is the right one depends on the next
     n_edge = min(n_index + 1, n_points - 1)
     selected, matrix = [], norms.new_empty(n_points, n_points)

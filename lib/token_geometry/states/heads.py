@@ -36,10 +36,9 @@ class Head:
 
         `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
         """
-        is_all = self._is_all(ids)
-        rows, to_logits = (
-            (last, self._logits) if is_all else (self._logits_of_transformers(ids), torch.nn.Identity())
-        )
+        rows, to_logits = last, self._logits
+        if not self._is_all(ids):
+            rows, to_logits = self._logits_of_transformers(ids), torch.nn.Identity()
         return _in_chunks(to_logits, rows[:-1], ids[1:]).cpu().numpy()
 
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
@@ -54,9 +53,9 @@ class Head:
         if norm is None or not self._is_all(ids):
             return np.full((2, len(layers)), np.nan)
         place = self._lens_positions(len(ids), len(layers))
+        device = getattr(norm, "weight", last).device
         # the last layer may be there before the norm or after it
-        latent = [norm(layer[place].to(getattr(norm, "weight", layer).device)).to(last) for layer in layers[:-1]]
-        latent.append(last[place])
+        latent = [norm(layer[place].to(device)).to(last) for layer in layers[:-1]] + [last[place]]
         found = _in_chunks(self._logits, torch.cat(latent), ids[place + 1].repeat(len(layers)))
         return found.reshape(2, len(layers), -1).mean(2).cpu().numpy()
 
