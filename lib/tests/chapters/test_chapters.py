@@ -25,7 +25,9 @@ from token_geometry.geometry import subsets
 from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
-CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "estimators", "profile-probe", "published")
+CHAPTERS = (
+    "index", "introduction", "shuffling", "model-comparison", "loss", "estimators", "profile-probe", "published",
+)  # fmt: skip
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -116,8 +118,9 @@ def notebook(chapter):
 
 
 def code_cells(chapter):
-    if chapter == "index":
-        text = (project.root() / "index.qmd").read_text(encoding="utf-8")
+    if chapter in ("index", "introduction"):
+        (path,) = [path for path in project.root().glob("*/*.qmd") if path.stem == chapter] or ["index.qmd"]
+        text = (project.root() / path).read_text(encoding="utf-8")
         return [
             nbformat.v4.new_code_cell(code) for code in re.findall(r"```\{python\}\n(.*?)```", text, re.DOTALL)
         ]
@@ -162,6 +165,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
     assert "Traceback" not in said and "None" not in said
     missing = {
         ("index", "one shuffle level"): ["holds structured prompts only"],
+        ("introduction", "one shuffle level"): ["to be added", "shuffled prompts"],
+        ("introduction", "one short prompt of one model, no control"): ["key `controls`", "a second model"],
         ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
         ("shuffling", "one short prompt of one model, no control"): [

@@ -83,23 +83,26 @@ def _kept(archive: Archive, folder: Path) -> Path | None:
 
 
 def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
-    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
-
-    pip draws its own bar on a terminal only, and a notebook is none.
-    """
-    null, errors = subprocess.DEVNULL, None
+    """Exit status and errors of a command that writes into `folder`; a bar on a terminal shows how much."""
+    null, errors, n_bytes = subprocess.DEVNULL, None, 0
     environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
     process = subprocess.Popen(
         command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
     )
-    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+    on_terminal = sys.stderr.isatty()
+    if not on_terminal:
+        print(f"{title} …", file=sys.stderr, flush=True)
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=not on_terminal) as bar:
         while errors is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 errors = process.communicate(timeout=0.5)[1]
             with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
                 # the largest file is the archive itself, which pip copies when it has it
                 sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-                bar.update(max([bar.n, *sizes]) - bar.n)
+                n_bytes = max([n_bytes, *sizes])
+            bar.update(n_bytes - bar.n)
+    if not on_terminal:
+        print(f"{title}: {tqdm.format_sizeof(n_bytes, 'B')}", file=sys.stderr, flush=True)
     return process.returncode, errors
 
 

@@ -128,7 +128,8 @@ def effect(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `intervals.mean_interval`."""
     values = (float(found[name]) for name in ("mean", "low", "high"))
     text = numbers.estimate(*values, sign="+", name="95% interval ")
-    return text if bool(found["low"].notnull()) else f"{text} (one prompt, no interval)"
+    n_prompts = numbers.count(int(found["n_prompts"]), "prompt")
+    return text if bool(found["low"].notnull()) else f"{text} ({n_prompts}, no interval)"
 
 
 def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:

@@ -15,7 +15,7 @@ from token_geometry.chapters.numbers import Number, count, estimate
 from token_geometry.chapters.results import RunParameters, RunResults, read
 from token_geometry.requests.reduction import genre
 from token_geometry.stats import probes, ridge
-from token_geometry.stats.correlation import FEWEST_PROMPTS
+from token_geometry.stats.intervals import FEWEST_PROMPTS
 from token_geometry.texts import corpora
 
 N_PERMUTATIONS = 200
@@ -105,16 +105,12 @@ def _rows(task: Task, model: str) -> Iterator[dict]:
         return
     folds = probes.folds(labels, groups, seed=0)
     labelings = np.vstack([labels[None], ridge.permutations(labels, groups, n=N_PERMUTATIONS, seed=0)])
+    kept = [one.sel(layer=FROM_ONE) for one in parts]
     columns = {
-        name: np.concatenate([one[name].values.reshape(one.sizes["prompt"], -1) for one in parts])
-        for name in _NAMES[1:]
+        name: np.concatenate([one[name].values.reshape(one.sizes["prompt"], -1) for one in kept])
+        for name in _NAMES
     }
-    profile = np.concatenate(
-        [
-            np.log(one["intrinsic_dimension"].sel(layer=FROM_ONE).values).reshape(one.sizes["prompt"], -1)
-            for one in parts
-        ]
-    )
+    profile = np.log(columns["intrinsic_dimension"])
     tokens = np.hstack([columns["distinct_tokens"], columns["token_rarity"]])
     features = {
         "profile of the ID": (profile, None),
@@ -139,22 +135,16 @@ def _rows(task: Task, model: str) -> Iterator[dict]:
 def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
     """Dot plot with intervals, one panel per model: accuracy against what a classifier is given."""
     base = alt.Chart(frame).encode(y=alt.Y("features:N", title=None, sort=charts.unique(frame["features"])))
-    x = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    fields = (
-        "features:N",
-        "accuracy:Q .0%",
-        "low:Q .0%",
-        "high:Q .0%",
-        "chance:Q .0%",
-        "p_value:Q .2g",
-        "n_prompts:Q",
+    x = alt.X(
+        "accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=4)
     )
-    dots = base.mark_circle(size=70, color=charts.MODEL_COLORS[0], opacity=1).encode(
-        x=x, tooltip=charts.tooltip(*fields)
-    )
-    bars = base.mark_rule(color=charts.MODEL_COLORS[0], strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    shares = [f"{name}:Q .0%" for name in ("accuracy", "low", "high", "chance")]
+    tips = charts.tooltip("features:N", *shares, "p_value:Q .2g", "n_prompts:Q")
+    dots = base.mark_circle(size=70, color=charts.MODEL_COLORS[0], opacity=1).encode(x=x, tooltip=tips)
+    bars = base.mark_rule(color=charts.MODEL_COLORS[0], strokeWidth=2)
+    bars = bars.encode(x="low:Q", x2="high:Q").transform_filter("isValid(datum.low)")
     null = base.mark_tick(color="#888", thickness=2).encode(x="chance:Q")
-    return charts.panels(alt.layer(bars, null, dots), frame, height=150, independent=())
+    return charts.panels(alt.layer(bars, null, dots), frame, width=150, alone=360, height=150, independent=())
 
 
 @markup.per_model()
@@ -172,4 +162,4 @@ def sentence(results: RunResults, model: str, title: str, *, label: str = "") ->
             f"{first.task}, {count(int(first.n_prompts), 'prompt')}: {', '.join(told)}; permuted labels "
             f"{Number(first.chance):.0%} by the profile ($p$ = {Number(first.p_value):.2g})"
         )
-    return f"{title}. {'. '.join(lines)}." if lines else f"{title}: the run has nothing to be told apart."
+    return f"{title}: {'. '.join(lines)}." if lines else f"{title}: the run has nothing to be told apart."

@@ -59,7 +59,8 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
                 made, keep_neighbors=request.keep_neighbors, batch_size=size, n_processes=n_processes
             )
         stack.enter_context(contextlib.closing(written))
-        progress = Progress(len(work.missing), f"Extract {source.name}", unit="prompt") if place == 0 else None
+        title = f"Extract {source.name} to {Path(request.output).name}"
+        progress = Progress(len(work.missing), title, unit="passes") if place == 0 else None
         stack.enter_context(progress or contextlib.nullcontext())
         for n_written in written:
             if progress:

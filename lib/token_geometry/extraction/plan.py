@@ -42,13 +42,15 @@ def prepare(job: Job) -> Path:
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
-        found = read_plan(directory)["recipe"]
+        found, held = (read_plan(directory)[key] for key in ("recipe", "request"))
         different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
         if different:
             name = different[0]
+            there, here = held.get(name), job.request.parameters().get(name)
+            what = f"{there!r}, not {here!r}" if there != here else f"{here!r} is not what it was then"
             raise InputError(
-                f"output {str(directory)!r} holds an extraction with another {name} "
-                f"({found.get(name)!r}, not {recipe.get(name)!r}): set overwrite, or choose another output"
+                f"output {str(directory)!r} holds an extraction with another {name} ({what}): "
+                "set overwrite, or choose another output"
             )
     try:
         directory.mkdir(parents=True, exist_ok=True)

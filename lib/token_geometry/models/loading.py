@@ -1,6 +1,7 @@
 """Loading: from a source to configuration, tokenizer and weights in memory."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
@@ -72,6 +73,8 @@ def load_model(
 
     Raises `InputError` if the model cannot be had or has fewer layers; before any weights are read.
     """
+    if not sys.stderr.isatty():  # in a log it is a line per per cent
+        transformers.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     config = load_config(source)

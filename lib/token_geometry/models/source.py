@@ -1,6 +1,7 @@
 """The source of a model: what its kinds have in common."""
 
 import contextlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,9 +18,10 @@ class ModelSource:
     `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees,
     `location` the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says
     whether BOS is fed first; None: decided by the model's family. `license` is a short note on the licence;
-    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, where they are known. `control` is `random`
-    (untrained, weights drawn as before training), `permuted` (the weights of each tensor in random order), or
-    empty: the model itself; `control_seed` is its seed.
+    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are
+    downloaded, where they are known. `control` is `random` (untrained, weights drawn as before training),
+    `permuted` (the weights of each tensor in random order), or empty: the model itself; `control_seed` is its
+    seed.
 
     Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
     the place by, where it can be of this kind.
@@ -33,6 +35,7 @@ class ModelSource:
     prepend_bos: bool | None = None
     license: str = ""
     shape: dict = field(default_factory=dict)
+    download: int = 0
     control: str = ""
     control_seed: int = 0
     kind: ClassVar[str] = ""
@@ -64,6 +67,9 @@ class ModelSource:
     def check_files(self) -> None:
         """Refuse a local model whose files cannot be loaded, at once and without reading the weights."""
 
+    def check_tokenizer(self) -> None:
+        """Refuse a local model that has no tokenizer."""
+
     def known_shape(self) -> dict[str, int]:
         """`shape`, where it is known without the configuration; else nothing."""
         return self.shape
@@ -71,6 +77,11 @@ class ModelSource:
     def is_made(self) -> bool:
         """Whether `directory` has nothing to do."""
         return True
+
+    def to_download(self) -> int | None:
+        """Bytes to be downloaded first, 0 where they are not known; None where everything is at hand."""
+        here = self.is_made() or os.path.exists(self.location)
+        return None if here else self.download or 2 * self.shape.get("parameters", 0)  # in 16 bits
 
     def directory(self) -> str:
         """A directory or hub id from which transformers loads the model; GGUF is dequantized once."""

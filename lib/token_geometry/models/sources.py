@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from token_geometry.base import project
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.models import controls
@@ -14,7 +12,7 @@ from token_geometry.models.source import ModelSource
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/models.yml`."""
-    return yaml.safe_load((project.root() / "data" / "models.yml").read_text(encoding="utf-8"))
+    return project.entries("models.yml")
 
 
 def resolve(model: str) -> ModelSource:

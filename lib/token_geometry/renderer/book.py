@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
+from token_geometry.base.errors import InputError
 from token_geometry.renderer import cells, crossref
 from token_geometry.renderer.configuration import (
     BookError,
@@ -190,17 +191,18 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
             raise failed
 
 
-def render(project: Path, *, profile: str | None = None) -> Path:
+def render(project: Path, *, profile: str | None = None, output_dir: str = "") -> Path:
     """Render the book of a project and return its first page; what was rendered before stays if that fails.
 
     `project` is the folder that holds ``_quarto.yml``, `profile` that whose ``_quarto-<profile>.yml`` is merged
-    in, by default that of the environment variable ``QUARTO_PROFILE``, else ``profile.default``. A `BookError`
-    says if the sources are wrong or hold something that cannot be rendered.
+    in, by default that of the environment variable ``QUARTO_PROFILE``, else ``profile.default``; `output_dir`
+    takes the place of the folder that ``_quarto.yml`` names. A `BookError` says if the sources are wrong or hold
+    something that cannot be rendered.
     """
     root = Path(project).resolve()
     config, profile = read_config(root, profile)
+    output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
-    output = (root / config["project"].get("output-dir", "_book")).resolve()
     pre_render(config, root, environment)
     chapters = list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
@@ -231,12 +233,13 @@ def main(argv: list[str] | None = None) -> int:
     """Render the book of the current folder; returns the exit code."""
     parser = argparse.ArgumentParser(prog="token_geometry.renderer.book", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", help="name of the _quarto-<profile>.yml to merge in")
+    parser.add_argument("--output-dir", default="", help="folder of the book, in place of that of _quarto.yml")
     arguments = parser.parse_args(argv)
     try:
-        print(render(Path.cwd(), profile=arguments.profile))
-    except BookError as error:
+        print(render(Path.cwd(), profile=arguments.profile, output_dir=arguments.output_dir))
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return getattr(error, "code", 1)
     return 0
 
 

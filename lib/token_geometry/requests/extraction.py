@@ -99,6 +99,7 @@ class Extraction(Shared, Request):
         found = [sources.resolve(name) for name in self.models]
         for source in found:
             source.check_files()
+            source.check_tokenizer()
             if not dry or (source.kind != "hub" and source.is_made()):
                 loading.check_length(source, loading.load_config(source), self.n_tokens)
         return Job(self, found[0], tuple(found[1:]), tuple(chosen))

@@ -25,6 +25,9 @@ class Estimate:
     passes: int = 0
     """Forward passes."""
 
+    seconds: float = 0
+    """Time on this machine, where it is known before."""
+
     work: int = 0
     """Weights times tokens, where this is what takes long: whatever has more of it is started first."""
 

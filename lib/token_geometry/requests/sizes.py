@@ -64,3 +64,11 @@ def spelled(n_bytes: float) -> str:
     """Bytes with the unit that suits them."""
     unit = min(int(math.log(max(n_bytes, 1), 1000)), 4)
     return f"{n_bytes / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of one unit."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{max(seconds, 1):.0f} s"

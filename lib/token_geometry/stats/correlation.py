@@ -16,10 +16,7 @@ import xarray as xr
 from scipy import special
 
 from token_geometry.base.errors import one_of
-from token_geometry.stats.intervals import CONFIDENCE, N_RESAMPLES, resample_weights
-
-FEWEST_PROMPTS = 8
-"""Below this number of prompts a correlation gets no interval: resamples repeat too few of them."""
+from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, N_RESAMPLES, resample_weights
 
 METHODS = ("pearson", "spearman")
 

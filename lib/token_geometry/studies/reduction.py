@@ -12,7 +12,7 @@ from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
-from token_geometry.observables import catalog, labelled, layer_index
+from token_geometry.observables import catalog, coordinates, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8
@@ -49,7 +49,7 @@ def compute(request: Reduction) -> xr.Dataset:
             identities[name]["commit"] = plan["model_commit"]
         files, without = shard_files(directory, plan), []
         reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
-        with Progress(len(files), f"Observables {name}", unit="shard") as progress:
+        with Progress(len(files), f"Observables {name}", unit="shards") as progress:
             for piece in _on_all_cores(reduce_one, files, request.estimator):
                 without += [piece.attrs.pop("without", [])]
                 order = int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])
@@ -124,7 +124,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     share = {"long_name": "layer over number of blocks", "units": "1"}
     coords |= {
         "layer": ("layer", layers, {"long_name": index}),
-        "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
+        "layer_other": ("layer_other", layers),
         "relative_depth": (("model", "layer"), depth, share),
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
@@ -140,7 +140,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         layer_index_map=layer_index.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
     )
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
+    return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
 def _prompt_filter(plan: dict) -> dict:

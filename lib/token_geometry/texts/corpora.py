@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-import yaml
-
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.texts import reading
@@ -146,9 +144,7 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
-    path = project.root() / "data" / "corpora.yml"
-    with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path, reading.spelled(path))) or {}
+    return project.entries("corpora.yml")
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:

@@ -10,8 +10,8 @@ from token_geometry.chapters.loss import frames
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import effect, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.stats.correlation import FEWEST_PROMPTS, correlate
-from token_geometry.stats.intervals import CONFIDENCE, mean_interval
+from token_geometry.stats.correlation import correlate
+from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_interval
 
 
 def basis(results: RunResults) -> Markdown:

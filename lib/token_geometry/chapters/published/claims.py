@@ -116,7 +116,9 @@ def compare(results: RunResults) -> pd.DataFrame:
     rows = []
     for claim, evidence in itertools.product(CLAIMS, of_all(results)):
         found = claim.on(evidence)
-        verdict = VERDICTS[found.sign() * claim.sign] if found else "missing"
+        # a run's number without an interval, as of few prompts, decides nothing; some published ones never had one
+        is_open = found and evidence.side == "run" and np.isnan(found.low)
+        verdict = VERDICTS[0 if is_open else found.sign() * claim.sign] if found else "missing"
         told = {"claim": claim.text, "quantity": claim.quantity, "source": claim.source}
         told |= {"model_title": evidence.title, "side": evidence.side}
         rows.append(told | asdict(found or Estimate(np.nan)) | {"verdict": verdict})

@@ -151,7 +151,7 @@ class Measured(Evidence):
 
     def depth_change(self, scale: int) -> Estimate:
         found = super().depth_change(scale)
-        if self.n_prompts < correlation.FEWEST_PROMPTS:
+        if self.n_prompts < intervals.FEWEST_PROMPTS:
             return found
         dimension = self.dataset["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
         # with one seed the resamples of both levels hold the same prompts

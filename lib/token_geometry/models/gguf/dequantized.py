@@ -28,12 +28,8 @@ def place(sha256: str) -> Path:
 def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
-    `fetch` returns the path of the file; it may put the file into the folder that it is given.
-
-    Raises
-    ------
-    InputError
-        If the file is cut short, damaged or of an architecture that transformers does not read.
+    `fetch` returns the path of the file; it may put the file into the folder that it is given. Raises
+    `InputError` if the file is cut short, damaged or of an architecture that transformers does not read.
     """
     kept = place(sha256)
     if kept.is_dir():
