@@ -20,16 +20,11 @@ class RunParameters:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run and its observables."""
+    """A run as it was declared, its observables, and those of its control models; None where it has none."""
 
     run: declaration.Run
-    """What was declared."""
-
     observables: xr.Dataset
-    """What was computed."""
-
     control: xr.Dataset | None = None
-    """The same of the control models; None where the run declares none."""
 
     @property
     def titles(self) -> list[str]:

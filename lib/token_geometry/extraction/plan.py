@@ -23,16 +23,11 @@ PLAN = "extraction.json"
 
 @dataclass(frozen=True)
 class ShardKey:
-    """One prompt at one shuffle level, in one of its permutations."""
+    """One prompt at one shuffle level S, in one of its permutations, by the number of that."""
 
     prompt: prompts.Prompt
-    """The prompt."""
-
     shuffle_level: int
-    """Shuffle level S."""
-
     permutation: int = 0
-    """Number of the permutation."""
 
     def file_name(self) -> str:
         """Name of the shard, which no other prompt's has."""
@@ -43,8 +38,7 @@ class ShardKey:
 def prepare(job: Job) -> Path:
     """The directory of an extraction, made where it is missing.
 
-    Raises `InputError` if the directory cannot be written, or it holds another extraction and `overwrite` is
-    not set.
+    Raises `InputError` if it cannot be written, or it holds another extraction and `overwrite` is not set.
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:

@@ -175,12 +175,6 @@ class _Cloud:
         spread = float(self.centered_squares.sum(dtype=torch.float64))
         return spread <= (_ROUNDING * torch.finfo(self.points.dtype).eps) ** 2 * self.size
 
-    def cosine_from_gram(self) -> cosine.FromGram | None:
-        """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
-        if bool((self.centered_squares / self.squares).mean() <= _CENTERED_SHARE):
-            return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
-        return None
-
 
 def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The fields of a neighbor table, for one layer."""
@@ -226,8 +220,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
     among_all = None
     if len(rows) < len(points):
         # a point that repeats others has their list, but for the point itself
-        nearest = selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group]
-        among_all = _without_own(nearest)
+        among_all = _without_own(selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group])
     squared.fill_diagonal_(torch.inf)
     values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
     local = local_dimension.local_dimensions(squared, inner)
@@ -259,7 +252,10 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     serve.
     """
     norms, n_points = cloud.centered_squares, len(cloud.points)
-    similarity = cloud.cosine_from_gram()
+    similarity = None
+    # else rounding errors of the Gram matrix, which go with the centered points, could be seen
+    if bool((norms / cloud.squares).mean() <= _CENTERED_SHARE):
+        similarity = cosine.FromGram(cloud.points, cloud.centered, cloud.center, cloud.squares.sqrt())
     # one value more than is kept: whether the last neighbor is the right one depends on the next
     n_edge = min(n_index + 1, n_points - 1)
     selected, matrix = [], norms.new_empty(n_points, n_points)
@@ -304,22 +300,11 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
 
 
 def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> torch.Tensor:
-    """Distances to the neighbor of each rank within every part of a cloud.
+    """Distances to the neighbor of each rank within every part of a cloud, shape (kind, point, rank).
 
-    Parameters
-    ----------
-    squared
-        Squared distances of the distinct points, infinite on the diagonal, shape (m, m).
-    rows
-        Indices of these among all points, ascending, shape (m,).
-    n_points
-        Number of all points.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (kind, point, rank), the parts of all sizes one after another; NaN for a point that repeats an
-        earlier one of the whole cloud, and beyond the last rank.
+    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), and
+    `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
+    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank.
     """
     found = squared.new_full((len(subsets.KINDS), sum(subsets.sizes(n_points)), len(RANKS)), torch.nan)
     for kind, lines in zip(subsets.KINDS, found, strict=True):
@@ -332,9 +317,8 @@ def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> 
             ranks = [rank for rank in RANKS if rank < len(block)]
             if ranks:
                 values, _ = selection.smallest(block, ranks[-1], 0)
-                part[among.nonzero(), torch.arange(len(ranks), device=rows.device)] = values[
-                    :, [rank - 1 for rank in ranks]
-                ].sqrt()
+                kept = values[:, [rank - 1 for rank in ranks]].sqrt()
+                part[among.nonzero(), torch.arange(len(ranks), device=rows.device)] = kept
     return found
 
 

@@ -10,10 +10,7 @@ _CONTEXTS = (
 
 
 def depth(config) -> int:
-    """Number of blocks that a configuration gives its decoder of text.
-
-    Raises `InputError` if it describes no causal language model.
-    """
+    """Blocks a configuration gives its decoder of text; `InputError` if it is of no causal language model."""
     vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
     return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
@@ -104,11 +101,11 @@ def _text(config):
 def _first(sketch, path: str, n_blocks: int, prefix: str) -> type:
     """The class of a network, except that its models end after `n_blocks` blocks.
 
-    The network is laid out from the configuration of the whole model and then cut. So what a
-    family derives from its depth (the scale of the residuals in MiniCPM, the blocks that share
-    keys in Gemma 4) stays what it is in the whole model. transformers lays a network out without
-    memory for its weights: the blocks that are cut off cost nothing. `path`: name of the list
-    of blocks; `prefix`: name of the network inside of the whole model, which the names of weights begin with.
+    The network is laid out from the configuration of the whole model and then cut. So what a family derives
+    from its depth (the scale of the residuals in MiniCPM, the blocks that share keys in Gemma 4) stays what it
+    is in the whole model. transformers lays a network out without memory for its weights: the blocks that are
+    cut off cost nothing. `path`: name of the list of blocks; `prefix`: name of the network inside of the whole
+    model, which the names of weights begin with.
     """
     kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 

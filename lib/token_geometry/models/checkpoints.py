@@ -81,10 +81,7 @@ def check_files(name: str, folder: Path) -> None:
 
 
 def open_shards(folder: Path) -> list[dict]:
-    """The tensors of each file by Meta's names, mapped into memory and not read.
-
-    Raises `InputError` if a file holds another object than tensors, or is cut short.
-    """
+    """Tensors of each file by Meta's names, mapped, not read; `InputError` if it holds others or is cut off."""
     return [_open(path) for path in _paths(folder)]
 
 
@@ -118,7 +115,7 @@ def read_config(folder: Path):
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
-    """The tensors of a model of this configuration by transformers' names; a `Joined` is read when it is indexed.
+    """A model's tensors for this configuration by transformers' names; a `Joined` is read when it is indexed.
 
     Raises `InputError` if the files do not make up a model of this configuration.
     """
@@ -141,10 +138,7 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
 
 
 def read_tokenizer(folder: Path):
-    """The tokenizer in `tokenizer.model`: SentencePiece up to LLaMA 2, a list of ranks from Llama 3 on.
-
-    Raises `InputError` if the file is neither.
-    """
+    """Tokenizer in `tokenizer.model`: SentencePiece, or from Llama 3 on a list of ranks; else `InputError`."""
     path = folder / "tokenizer.model"
     with path.open("rb") as file:
         is_ranks = re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip())

@@ -13,46 +13,33 @@ from token_geometry.base.lazy import transformers
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is and what decides its numbers; nothing of it is loaded yet."""
+    """Where a model is and what decides its numbers; nothing of it is loaded yet.
+
+    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees,
+    `location` the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says
+    whether BOS is fed first; None: decided by the model's family. `license` is a short note on the licence;
+    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are
+    downloaded, where they are known. `control` is `random` (untrained, weights drawn as before training),
+    `permuted` (the weights of each tensor in random order), or empty: the model itself; `control_seed` is its
+    seed.
+
+    Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
+    the place by, where it can be of this kind.
+    """
 
     name: str
-    """The name by which the run calls it: alias, hub id or path."""
-
     title: str
-    """Name that a reader sees."""
-
     location: str = ""
-    """Hub id or path, where there is one."""
-
     _: KW_ONLY
-
     revision: str | None = None
-    """Revision of the hub."""
-
     prepend_bos: bool | None = None
-    """Whether BOS is fed first; None: decided by the model's family."""
-
     license: str = ""
-    """Short note on the licence."""
-
     shape: dict = field(default_factory=dict)
-    """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
-
     download: int = 0
-    """Bytes of the files that are downloaded, where they are known."""
-
     control: str = ""
-    """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
-    random order; empty: the model itself."""
-
     control_seed: int = 0
-    """Seed of the control."""
-
     kind: ClassVar[str] = ""
-    """Word for the kind."""
-
     entry: ClassVar[str] = ""
-    """Key that an entry of `data/models.yml` gives the place by, where it can be of this kind."""
 
     @classmethod
     def at(cls, name: str) -> Self | None:
@@ -65,10 +52,7 @@ class ModelSource:
         return cls(name, location=place, **rest)
 
     def identity(self) -> dict[str, str]:
-        """What decides the numbers of this model: source and checksum or revision, and the control.
-
-        Raises `InputError` if its files are not where they should be.
-        """
+        """Source, checksum or revision, control: what decides numbers; `InputError` if files are missing."""
         identity = self.origin()
         if self.prepend_bos is not None:  # else its family decides, which the files decide
             identity["prepend_bos"] = str(self.prepend_bos).lower()

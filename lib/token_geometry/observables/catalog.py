@@ -14,34 +14,25 @@ from token_geometry.observables import labelled
 
 @dataclass(frozen=True)
 class Observable:
-    """One variable of the observables dataset."""
+    """One variable of the observables dataset.
+
+    `name` is that of the variable, `title` its name on an axis and in a sentence, without the unit, and
+    `short_title` its name where there is little room, as in a legend. `dims` are the dimensions beside `model`,
+    `shuffle_level` and `prompt`; `function` makes it, perhaps with others, from a shard. `definition` says in
+    one phrase of Markdown what it is, and `source` is the label of the equation or section of the chapter on
+    methods that defines it. `unit` is spelled as UDUNITS does; "1" for a number without. Charts begin at the
+    layer `first_layer`: most observables say nothing at the embeddings, where equal tokens coincide.
+    """
 
     name: str
-    """Name of the variable."""
-
     title: str
-    """Name on an axis and in a sentence, without the unit."""
-
     short_title: str
-    """Name where there is little room, as in a legend."""
-
     dims: tuple[str, ...]
-    """Dimensions beside `model`, `shuffle_level` and `prompt`."""
-
     function: Callable[..., xr.Dataset]
-    """Function that makes it, perhaps with others, from a shard."""
-
     definition: str
-    """What it is, in one phrase of Markdown."""
-
     source: str
-    """Label of the equation or section of the chapter on methods that defines it."""
-
     unit: str = "1"
-    """Unit as UDUNITS spells it; "1" for a number without."""
-
     first_layer: int = 1
-    """Layer that charts begin at: most say nothing at the embeddings, where equal tokens coincide."""
 
     @property
     def choice(self) -> str | None:

@@ -39,10 +39,8 @@ def _over(*dims: str, **values: np.ndarray | float) -> xr.Dataset:
 
 def not_taken(shard: xr.Dataset) -> list[str]:
     """Variables that a shard was made before: what follows from them is NaN."""
-    later = [*LOCAL, "lens_entropy", "mean_state"] + ["subset_dimension"] * bool(
-        subsets.sizes(shard.sizes["token"])
-    )
-    return [name for name in later if name not in shard]
+    of_parts = ["subset_dimension"] * bool(subsets.sizes(shard.sizes["token"]))
+    return [name for name in [*LOCAL, "lens_entropy", "mean_state", *of_parts] if name not in shard]
 
 
 def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
@@ -95,10 +93,8 @@ def token_correlation(shard: xr.Dataset) -> xr.Dataset:
     _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
     given = np.stack([np.arange(len(ids)), counts[place]])
     none = np.full(shard["distinct"].shape, np.nan)
-    found = {}
-    for name in LOCAL:
-        local = shard[name].values if name in shard else none
-        found[f"{name}_loss_correlation"] = correlation.partial_rank(local, loss, given)
+    local = {name: shard[name].values if name in shard else none for name in LOCAL}
+    found = {f"{name}_loss_correlation": correlation.partial_rank(local[name], loss, given) for name in LOCAL}
     return _over("layer", **found)
 
 

@@ -56,16 +56,14 @@ class Tables:
     """What is kept of one prompt, possibly still on its way from a GPU.
 
     Where it is pickled, to go to another process, it is waited for; so whoever makes it need not wait.
+
+    `arrays` are in memory of the host, by names of `VARIABLES`, `attrs` the attributes of the shard, and
+    `arrived` is what the device does when the arrays are there; None: they are.
     """
 
     arrays: dict[str, np.ndarray | torch.Tensor]
-    """By names of `VARIABLES`, in memory of the host."""
-
     attrs: dict
-    """Attributes of the shard."""
-
     arrived: torch.cuda.Event | None = None
-    """What the device does when the arrays are there; None: they are."""
 
     def label(self) -> xr.Dataset:
         """The shard: arrays with dimensions, long names and units."""

@@ -51,20 +51,12 @@ class Stream:
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Pass texts of one length through the model, given as token ids, shape (n_texts, n_tokens).
 
-        With `final_norm` the last state of a whole model is taken after the final norm. `more` is what the network
-        takes besides: `position_ids`, `attention_mask`.
+        With `final_norm` the last state of a whole model is taken after the final norm. `more` is what the
+        network takes besides: `position_ids`, `attention_mask`. Returns the input of the first block and the
+        output of each, and what the head is applied to, each of shape (n_texts, n_tokens, width).
 
-        Returns
-        -------
-        layers, last
-            The input of the first block and the output of each, and what the head is applied to, each of
-            shape (n_texts, n_tokens, width).
-
-        Raises
-        ------
-        InputError
-            If a token is outside of the vocabulary, later tokens change the states of earlier ones, the
-            model has no residual stream, or its last state has another width.
+        Raises `InputError` if a token is outside of the vocabulary, later tokens change the states of earlier
+        ones, the model has no residual stream, or its last state has another width.
         """
         device, n_vocabulary = self.model.device, blocks.vocabulary(self.model.config)
         if int(ids.max()) >= n_vocabulary:

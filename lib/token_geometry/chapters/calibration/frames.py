@@ -29,13 +29,10 @@ OBSERVABLES = catalog.selections(
 
 @dataclass(frozen=True)
 class CalibrationResults:
-    """A run and its calibration."""
+    """A run as it was declared, and its calibration, which is None where the run declares none."""
 
     run: declaration.Run
-    """What was declared."""
-
     dataset: xr.Dataset | None
-    """What was computed; None where the run declares no calibration."""
 
 
 def open_results(run: str = "") -> CalibrationResults:

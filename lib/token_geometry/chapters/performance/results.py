@@ -54,22 +54,18 @@ FORWARD = tuple(_PASS)
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The benchmark results that are there."""
+    """The benchmark results that are there, and the run whose cost is estimated from them.
+
+    `cpu` are both procedures side by side on the CPU, `others` the same for other models, and `shapes` the
+    shapes of Llama-3-8B on a GPU or, where there is no such result, reduced ones on a CPU. `missing` are keys
+    of `COMMANDS` of the results that this chapter lacks.
+    """
 
     run: declaration.Run
-    """Run whose cost is estimated from them."""
-
     cpu: dict | None
-    """Both procedures side by side on the CPU."""
-
     others: tuple[dict, ...]
-    """The same for other models."""
-
     shapes: dict | None
-    """The shapes of Llama-3-8B on a GPU or, where there is no such result, reduced ones on a CPU."""
-
     missing: tuple[str, ...]
-    """Keys of `COMMANDS` of the results that this chapter lacks."""
 
 
 def open_benchmarks(run: str = "") -> Benchmarks:

@@ -13,28 +13,20 @@ from token_geometry.chapters.results import RunResults
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement with a sign."""
+    """A statement, with the sign that its number has if it holds.
+
+    `quantity` is what the number counts, `source` the version of the paper that states it, or whose published
+    arrays show it, and `shuffled` says whether it compares shuffle levels. `scale` is that of the ID that it is
+    about, if any. `compute` gives the number for one model that has the scale.
+    """
 
     text: str
-    """The statement."""
-
     quantity: str
-    """What the number counts."""
-
     sign: int
-    """Sign of the number if the statement holds."""
-
     source: str
-    """Version of the paper that states it, or whose published arrays show it."""
-
     shuffled: bool
-    """Whether it compares shuffle levels."""
-
     scale: int | None
-    """Scale of the ID that it is about, if any."""
-
     compute: Callable[[Evidence], Estimate | None]
-    """The number, for one model that has the scale."""
 
     def on(self, evidence: Evidence) -> Estimate | None:
         """The number for a model; None where the model's data do not allow it."""
