@@ -1,5 +1,6 @@
 """Where things are: the project's root, its data, the cache."""
 
+import functools
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,7 +41,20 @@ def cache() -> Path:
             f"the cache {folder} cannot be written ({error.strerror}): "
             "set TOKEN_GEOMETRY_CACHE to a folder that can"
         ) from None
+    _say_who_writes(folder)
     return folder
+
+
+@functools.cache
+def _say_who_writes(folder: Path) -> None:
+    """Say of a cache into which others can put files that what lies in it may be theirs."""
+    for part in (folder, folder / "models", folder / "checksums"):
+        if part.is_dir() and ((stat := part.stat()).st_mode & 0o002 or stat.st_uid not in (0, os.getuid())):
+            print(
+                f"the folder {part} of the cache can be written by other users, who could change weights: take "
+                "away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own",
+                flush=True,
+            )
 
 
 def results(run: str) -> Path:

@@ -19,7 +19,10 @@ def depth(config) -> int:
     """
     vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
-    return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
+    found = _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
+    if found < 1:
+        raise InputError(f"a configuration counts {found} blocks; accepted: 1 or more")
+    return found
 
 
 def vocabulary(config) -> int:

@@ -10,7 +10,7 @@ from token_geometry.models import blocks
 WORDS = {"random": "untrained", "permuted": "weights permuted"}
 """What the title of a control says of it."""
 
-_CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>\d+))?")
+_CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>\d{1,19}))?")
 
 
 def split(name: str) -> tuple[str, str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
 
+from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
 from token_geometry.base.lazy import transformers
 
@@ -56,9 +57,9 @@ class ModelSource:
         return None
 
     @classmethod
-    def of_entry(cls, name: str, place, **rest) -> Self:
-        """The source of an entry of `data/models.yml`."""
-        return cls(name, location=place, **rest)
+    def of_entry(cls, name: str, place, *, noun: str, **rest) -> Self:
+        """The source of an entry of `data/models.yml`, whose keys a message calls by `noun`."""
+        return parameters.build(cls, {"name": name, "location": place} | rest, noun=noun)
 
     def identity(self) -> dict[str, str]:
         """What decides the numbers of this model: source and checksum or revision, and the control.
@@ -104,8 +105,8 @@ class ModelSource:
         given = {"revision": self.revision, "trust_remote_code": False}
         return transformers.AutoTokenizer.from_pretrained(self.directory(), **given)
 
-    def weights(self, config) -> dict:
-        """What `from_pretrained` is to be given to find the weights of a model of this configuration."""
+    def weights(self, config, n_blocks: int | None = None) -> dict:
+        """What `from_pretrained` is to be given to find the weights of a model, or of its first blocks."""
         return {"pretrained_model_name_or_path": self.directory(), "revision": self.revision}
 
     def at_commit(self) -> Self:

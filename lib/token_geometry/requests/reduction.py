@@ -62,6 +62,8 @@ class Reduction(Request):
         if blocks is None:
             raise InputError(f"{file}: key 'extractions' is missing")
         for key, block in blocks.items():
+            if file_name(key) != key:
+                raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")
             if not isinstance(block, dict) or set(block) not in _BLOCKS:
                 raise InputError(
                     f"{file}: extraction {key!r} must hold just n_prompts and shuffle_levels, "

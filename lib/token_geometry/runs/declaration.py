@@ -3,11 +3,9 @@
 import os
 from dataclasses import fields
 
-import yaml
-
-from token_geometry.base import parameters, project
+from token_geometry.base import files, parameters, project
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.requests.protocol import kinds
+from token_geometry.requests.protocol import Request, kinds
 from token_geometry.requests.run import Run
 
 DEFAULT = "demo"
@@ -40,20 +38,22 @@ def load(name: str = "") -> Run:
         raise one_of("run", name, known)
     path = project.root() / "data" / "runs" / f"{name}.yml"
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(entries, dict):
-        raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
-    try:
-        run = _build(name, entries)
+        run = _build(name, files.read_yaml(path, "it"))
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     if not run.models:
         raise InputError(f"{path.name}: models is empty; accepted: at least one model")
+    outputs: dict[str, Request] = {}
     try:
-        for kind in kinds():  # refuse ill-typed values of a request
-            list(kind.declared(run))
+        for step in [step for kind in kinds() for step in kind.declared(run)]:  # refuses ill-typed values
+            for request in (step.request, *(one.request for one in step.reads)):
+                other = outputs.setdefault(request.output.casefold(), request)
+                if other is not request:
+                    both = " and ".join(map(repr, other.models[:1] + request.models[:1]))
+                    raise InputError(
+                        f"{path.name}: results of {both} would go into one place, {request.output}: rename "
+                        "models or extractions so that they differ in letters, digits, . _ -"
+                    )
     except InputError as error:  # which calls a key by its name of today
         raise InputError("; ".join([str(error), *run.notes])) from None
     return run

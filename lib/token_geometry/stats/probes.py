@@ -86,7 +86,7 @@ def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    places = np.zeros((len(labels), 1))
+    places, seed = np.zeros((len(labels), 1)), seed % 2**32  # scikit-learn takes no larger one
     n_groups = min(len(set(groups[labels == label].tolist())) for label in np.unique(labels))
     if n_groups >= 2:
         split = StratifiedGroupKFold(min(N_FOLDS, n_groups), shuffle=True, random_state=seed)

