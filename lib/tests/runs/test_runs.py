@@ -208,12 +208,15 @@ def test_two_results_never_share_a_place_and_none_lies_outside(declared, changes
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"title: a\ntitle: b\n", "small.yml: key 'title' is there twice, line 1: leave one out"),
+        (
+            b"title: a\ntitle: b\n",
+            "small.yml: it is no YAML file .line 1: key 'title' is there twice.*each key once",
+        ),
         (b"extractions: {all: {n_prompts: 1, n_prompts: 2}}", "'n_prompts' is there twice"),
         (b"title: \xff", "small.yml: it is not UTF-8 .byte 7.: convert it"),
-        (b"title: [", "small.yml: it is no YAML, line 1"),
-        (b"- title", "small.yml: it holds no keys"),
-        (b"title: !!python/object/apply:os.getpid []", "small.yml: it is no YAML, line 1"),
+        (b"title: [", "small.yml: it is no YAML file .line 1"),
+        (b"- title", "small.yml: it is no YAML file .it holds no keys"),
+        (b"title: !!python/object/apply:os.getpid []", "small.yml: it is no YAML file .line 1"),
         (b"", "small.yml: key 'corpus' is missing"),
     ],
 )

@@ -46,7 +46,7 @@ def check_file(path: Path, what: str) -> None:
             raise InputError(f"{what} is a link that leads to no file: take it away")
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise InputError(f"{what} is {KINDS.get(stat.S_IFMT(mode), 'a device')} and no file")
+        raise InputError(f"{what} is {KINDS.get(stat.S_IFMT(mode), 'a device')} and no file: give a file")
 
 
 def decode(path: Path, what: str) -> str:
@@ -63,18 +63,19 @@ class _Unique(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"key {twice[0]!r} is there twice, line {node.start_mark.line + 1}: leave one out")
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} is there twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, what: str) -> dict:
     """The mapping of a YAML file in UTF-8 without a key twice; `InputError` if it is none."""
-    with door(what):
-        try:
-            found = yaml.load(decode(path, what), _Unique) or {}
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InputError(f"{what} is no YAML, line {line}: {error.problem}") from None
+    found, text, problem = None, decode(path, what), "it holds no keys"
+    try:
+        found = yaml.load(text, _Unique) or {}
+    except yaml.MarkedYAMLError as error:
+        problem = f"line {error.problem_mark.line + 1 if error.problem_mark else 1}: {error.problem}"
+    except Exception:  # of a value that is not of the type its tag says, a number too long, nesting too deep
+        problem = "it holds a value that cannot be read"
     if not isinstance(found, dict):
-        raise InputError(f"{what} holds no keys: write lines of the form key: value")
+        raise InputError(f"{what} is no YAML file ({problem}): write lines of the form key: value, each key once")
     return found

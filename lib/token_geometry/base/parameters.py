@@ -76,9 +76,9 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
                 quoted = "YAML makes a number of it: put it in quotation marks"
                 raw = f"papermill's -p makes a number of it: write -r {name} …, which keeps a string"
                 way_out = f" ({raw if noun == 'parameter' else quoted})"
+            kind_of_value = "" if value is None else f", of type {type(value).__name__}"
             raise InputError(
-                f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; "
-                f"accepted: {_spell(hints[name], value)}{way_out}"
+                f"{noun} {name!r} is {value!r}{kind_of_value}; accepted: {_spell(hints[name], value)}{way_out}"
             )
     for name, field in fields.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
@@ -145,6 +145,6 @@ def _spell(hint, value, *, many: bool = False) -> str:
         return " or ".join(_spell(kind, value, many=many) for kind in kinds)
     if _is_list(hint):
         item = typing.get_args(hint)[0]
-        example = [value] if _fits(value, item) else [0, 1] if _fits(0, item) else ["a"]
+        example = [value] if _fits(value, item) and len(str(value)) < 99 else [0, 1] if _fits(0, item) else ["a"]
         return f"a list of {_spell(item, value, many=True)}, such as '{json.dumps(example)}'"
     return _SPELLED.get(typing.get_origin(hint) or hint, (str(hint), str(hint)))[many]

@@ -61,12 +61,13 @@ def check_writable(path: Path) -> None:
         folder = next(part for part in path.absolute().parents if part.exists())
         if path.is_dir():
             raise IsADirectoryError(None, "it is a directory")
-        with contextlib.suppress(FileNotFoundError):  # another error if the name is too long or holds a NUL
-            (folder / _partial(path).name).stat()
+        for name in (str(path).encode(), folder / _partial(path).name):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.stat(name)  # which finds a NUL and a name that is too long
         with tempfile.TemporaryFile(dir=folder):
             processes.remove_left(folder, f".{path.name}.")
-    except (OSError, ValueError) as error:  # the latter of a NUL
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "a character of it can be in no name of a file"
         raise InputError(f"output {str(path)!r} cannot be written ({reason}): choose another one") from None
 
 

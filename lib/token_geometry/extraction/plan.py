@@ -59,8 +59,6 @@ def prepare(job: Job) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {directory} cannot be made ({error.strerror}): choose another one") from None
-    if not os.access(directory, os.W_OK):
-        raise InputError(f"output {directory} cannot be written: change its permissions")
     return directory
 
 

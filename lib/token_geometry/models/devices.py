@@ -17,8 +17,9 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.empty(0, device=device).device
-        if found.type == "meta" or found.type == "cpu" and found.index:  # which torch takes, and computes nothing
+        torch.empty(0, device=device)
+        found = torch.device(device)
+        if found.type == "meta" or found.type == "cpu" and found.index:  # which torch takes
             raise ValueError
     except Exception:  # each kind of device has its own
         available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

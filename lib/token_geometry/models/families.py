@@ -46,7 +46,7 @@ def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None
     if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture"
+            "the checkpoint is incomplete or of another architecture; take all its files"
         )
     embeddings = model.get_input_embeddings()
     for path, weights in model.named_parameters():

@@ -249,7 +249,9 @@ def _snapshot(name: str, folder: Path) -> Path:
     repository = folder.parent if folder.name == "snapshots" else folder
     found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
     if not found:
-        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
+        raise InputError(
+            f"model {name!r}: the directory holds no config.json and no consolidated.*.pth: give another"
+        )
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
@@ -279,9 +281,9 @@ def _check_weights(folder: Path) -> None:
             name.endswith(".weight")
             and n_dimensions > 1
             and not quantized
-            and re.search("(?i)int|^[IUB][0-9O]", kind)
+            and re.search("(?i)int|complex|^[IUBC][0-9O]", kind)
         ):
-            raise ValueError(f"{name} holds whole numbers, of type {kind}")
+            raise ValueError(f"{name} holds numbers of type {kind}, which are no weights")
 
     files = set(folder.glob("*.safetensors"))
     if (index := folder / "model.safetensors.index.json").is_file():

@@ -36,6 +36,7 @@ def load_config(source: ModelSource):
     with source.readable_errors():
         config = source.config()
     families.refuse_other_kinds(config, source.name)
+    blocks.depth(config)
     return config
 
 

@@ -131,6 +131,8 @@ class ModelSource:
                     "spread it over more GPUs with gpus_per_model"
                 ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, TypeError | AttributeError | LookupError | UnicodeError | ArithmeticError):
+                reason = "a file of it is not of the form that its format has"
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
             way_out = self.way_out()

@@ -44,8 +44,9 @@ def resolve(model: str) -> ModelSource:
         if not isinstance(known[model], dict):
             raise InputError(f"{_noun(model)}s are {known[model]!r}; accepted: a mapping")
         return _from_alias(model, dict(known[model]))
-    if source := _at(model):
-        return source
+    with files.door(f"model {model!r}", "; accepted: an alias, a hub id owner/name, a directory, a .gguf file"):
+        if source := _at(model):
+            return source
     stem, _, word = model.rpartition("@")
     if stem in known or stem and Path(stem).expanduser().exists():
         raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
@@ -65,7 +66,7 @@ def _from_alias(name: str, entry: dict) -> ModelSource:
     if "path" in entry:
         path = project.root() / Path(str(entry.pop("path"))).expanduser()
         if not (found := _at(str(path))):
-            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}, where nothing is")
+            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}: put a model there")
         return parameters.build(type(found), vars(found) | {"name": name} | entry, noun=_noun(name))
     given = [kind for kind in KINDS if kind.entry in entry]
     if len(given) != 1:

@@ -71,7 +71,9 @@ class Reduction(Request):
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
-            raise InputError(f"{file}: no extraction has shuffle level 0, which every chapter compares with")
+            raise InputError(
+                f"{file}: no extraction has shuffle level 0, which every chapter compares with: add it"
+            )
         yield observables
         controls = run.sections.get("controls")
         if controls is None:
