@@ -128,7 +128,7 @@ def test_more_tokens_than_small_integers_count_keep_their_neighbors():
 
 
 def test_the_distance_of_a_scale_is_the_mean_of_both_neighbors_over_the_distinct_points():
-    distance = np.array([[[1.0, 2, 4], [3, 5, 9], [np.nan] * 3]])
+    distance = np.array([[np.arange(1.0, 10), 3 * np.arange(1.0, 10), np.full(9, np.nan)]])
     shard = xr.Dataset({"neighbor_distance": (("layer", "token", "rank"), distance)})
     found = labelled.neighbor_distance(shard)["neighbor_distance"].values
-    assert found.tolist() == [[(2 + 3.5) / 2, (3.5 + 6.5) / 2]]
+    assert found.tolist() == [[(2 * rank + 2 * (rank + 1)) / 2 for rank in range(1, 9)]]
