@@ -257,12 +257,12 @@ def given_for(kind, tiny):
     }[kind]
 
 
-PARAMETERS = [(kind, name) for kind, rules in RIGHT.items() for name in rules]
+PARAMETERS = [(kind, name) for kind in RIGHT for name in kind.__dataclass_fields__]
 
 
-def test_every_parameter_has_a_rule():
+def test_there_are_thousands_and_every_rule_is_of_a_parameter():
     for kind, rules in RIGHT.items():
-        assert {"device", *rules} >= set(kind.__dataclass_fields__), kind
+        assert set(rules) <= set(kind.__dataclass_fields__), kind
     assert len(PARAMETERS) * len(ODD) > 3000
 
 
@@ -270,7 +270,7 @@ def test_every_parameter_has_a_rule():
 def test_a_parameter(kind, name, tiny, judge, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {key: value for key, value in given_for(kind, tiny).items() if key in kind.__dataclass_fields__}
-    rule = RIGHT[kind][name]
+    rule = RIGHT[kind].get(name)  # a parameter without a rule has to be accepted or refused in one line
 
     def act(value):
         request = parameters.build(kind, given | {name: value}, noun="parameter")

@@ -19,12 +19,7 @@ def depth(config) -> int:
     """
     vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
-    found = _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
-    if not 1 <= found < 10_000:  # each is laid out
-        raise InputError(
-            f"the configuration of {config.name_or_path!r} counts {found} blocks; accepted: 1 to 9999"
-        )
-    return found
+    return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
 
 
 def vocabulary(config) -> int:

@@ -190,8 +190,10 @@ def _read_params(folder: Path) -> dict:
         params = json.loads(decode(path, str(path)))
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
-    if wrong := [name for name in sorted(_SIZES) if type(params[name]) is not int or params[name] < 1]:
-        raise InputError(f"{path}: {wrong[0]} is {params[wrong[0]]!r}; accepted: a whole number, 1 or more")
+    for name, value in params.items():
+        kinds: tuple[type, ...] = (int,) if name in _SIZES else (int, float, bool, type(None))
+        if type(value) not in kinds or name in _SIZES and value < 1:
+            raise InputError(f"{path}: {name} is {value!r}; accepted: a number, and as a size 1 or more")
     if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
         raise InputError(
             f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or give it in transformers' format"

@@ -36,7 +36,8 @@ def load_config(source: ModelSource):
     with source.readable_errors():
         config = source.config()
     families.refuse_other_kinds(config, source.name)
-    blocks.depth(config)
+    if not 1 <= (found := blocks.depth(config)) < 10_000:  # each is laid out
+        raise InputError(f"model {source.name!r}: its configuration counts {found} blocks; accepted: 1 to 9999")
     return config
 
 
