@@ -24,7 +24,7 @@ from token_geometry.base import store
 from token_geometry.base.errors import InputError
 from token_geometry.base.resources import peak_memory
 from token_geometry.extraction import pipeline
-from token_geometry.extraction.plan import PLAN
+from token_geometry.extraction.plan import save_plan
 from token_geometry.observables import transfer
 from token_geometry.requests.reduction import Reduction
 from token_geometry.studies import reduction
@@ -133,7 +133,7 @@ class Run:
             "n_too_short": 0,
             "shards": [{"prompt": name, "shuffle_level": 0, "file": f"{name}.nc"} for name in names],
         }
-        (self.folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
+        save_plan(self.folder, plan)
 
 
 def _peak_of_all() -> dict[str, int]:

@@ -1,9 +1,11 @@
 """Result files are whole or not there, and damage is noticed."""
 
+import os
 import signal
 import subprocess
 import sys
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -38,6 +40,26 @@ def test_a_result_of_another_recipe_is_not_fresh(path):
 
 def test_digest_does_not_depend_on_the_order_of_names():
     assert store.digest(RECIPE) == store.digest(dict(reversed(RECIPE.items())))
+
+
+def test_a_new_format_makes_every_result_stale(path, monkeypatch):
+    digest = store.digest(RECIPE)
+    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    assert store.digest(RECIPE) != digest and not store.is_fresh(path, store.digest(RECIPE))
+
+
+def test_every_part_of_a_recipe_decides_its_digest():
+    others = [{"model": {"sha256": "ac"}, "n_tokens": 1024}, RECIPE | {"n_tokens": 1025}, RECIPE | {"x": None}]
+    assert len({store.digest(recipe) for recipe in (RECIPE, *others)}) == 4
+    assert len(store.digest(RECIPE)) == 16
+
+
+@pytest.mark.parametrize("name", ["title", "recipe", "recipe_digest", "versions", "created"])
+def test_a_changed_attribute_of_the_file_is_damage(name, path, refused):
+    with netCDF4.Dataset(path, "a") as file:
+        file.setncattr(name, file.getncattr(name) + " ")
+    with refused(path, "damaged"):
+        store.read(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -115,3 +137,117 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
     assert done.stderr.strip().count("\n") == 0
     assert "result.nc could not be written" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+# Damage in what describes the values
+
+
+def described():
+    dataset = xr.Dataset(
+        {"distance": (("layer", "token"), np.ones((3, 40)), {"units": "degree", "long_name": "d"})}
+    )
+    dataset = dataset.assign_coords(layer=[0, 1, 2], model=("layer", ["a", "b", "c"]))
+    return dataset.assign_attrs(store.make_attrs("A result", RECIPE))
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.nc"
+    store.write(described(), path)
+    return path
+
+
+@pytest.mark.parametrize("change", ["units", "long_name", "another", "gone"])
+def test_a_changed_attribute_of_a_variable_is_damage(change, small, refused):
+    with netCDF4.Dataset(small, "a") as file:
+        if change == "gone":
+            file["distance"].delncattr("units")
+        else:
+            file["distance"].setncattr(change, "radian")
+    assert not store.is_fresh(small, store.digest(RECIPE))
+    with refused(small, "damaged", "delete it"):
+        store.read(small)
+
+
+def test_a_result_of_before_these_attributes_were_counted_stays_fresh(small):
+    whole = described()
+    old = whole.assign_attrs(checksum=store._checksum(whole, with_attrs=False))
+    old.to_netcdf(small, engine="netcdf4")
+    assert store.is_fresh(small, store.digest(RECIPE))
+
+
+@pytest.mark.parametrize("kind", ["values", "coordinate"])
+def test_a_dimension_that_no_memory_holds_is_damage(kind, tmp_path, refused):
+    path = tmp_path / "large.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.recipe_digest = store.digest(RECIPE)
+        file.createDimension("token", 8_000_000_000)
+        file.createVariable("token" if kind == "coordinate" else "loss", "f8", ("token",))
+    for read in (store.read, store.read_attrs):
+        with refused(path, "claims 64000000000", "delete it"):
+            read(path)
+    assert not store.is_fresh(path, store.digest(RECIPE))
+
+
+def test_an_attribute_of_many_megabytes_is_damage(small, refused):
+    with netCDF4.Dataset(small, "a") as file:
+        file.title = "x" * 50_000_000
+    with refused(small, "damaged"):
+        store.read(small)
+
+
+def test_a_directory_a_link_to_nothing_and_an_attribute_of_another_type_are_stale(tmp_path, small):
+    (tmp_path / "folder.nc").mkdir()
+    (tmp_path / "link.nc").symlink_to(tmp_path / "nothing")
+    with netCDF4.Dataset(small, "a") as file:
+        file.recipe_digest = np.arange(3)
+    for name in ("folder.nc", "link.nc", "small.nc"):
+        assert not store.is_fresh(tmp_path / name, store.digest(RECIPE))
+
+
+FLIPS = """
+import sys
+from pathlib import Path
+from token_geometry.base import store
+from token_geometry.base.errors import InputError
+path, digest = Path(sys.argv[1]), sys.argv[2]
+whole, expected = path.read_bytes(), store.read(path)
+for place in range(int(sys.argv[3]), len(whole), int(sys.argv[4])):
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    store.is_fresh(path, digest)
+    try:
+        assert store.read(path).identical(expected), place
+    except InputError as error:
+        assert "\\n" not in str(error), place
+print("all")
+"""
+
+
+@pytest.mark.slow
+def test_whatever_byte_of_a_result_changes_it_is_the_same_or_refused_in_one_line(small):
+    command = [sys.executable, "-c", FLIPS, str(small), store.digest(RECIPE), "0", "61"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "all\n", done.stderr
+
+
+# Outputs are tried before anything is computed
+
+
+@pytest.mark.parametrize("name", ["folder.nc", "file/x.nc", "/proc/x.nc", "a" * 250 + ".nc", "a\0b.nc"])
+def test_an_output_that_cannot_be_written_is_refused_at_once(name, tmp_path, refused):
+    (tmp_path / "folder.nc").mkdir()
+    (tmp_path / "file").write_text("")
+    with refused("output", "cannot be written", "choose another one"):
+        store.check_writable(tmp_path / name)
+
+
+def test_trying_an_output_makes_nothing_and_removes_what_killed_processes_left_of_it(tmp_path):
+    store.check_writable(tmp_path / "new" / "folder" / "x.nc")
+    assert not list(tmp_path.iterdir())
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = tmp_path / f".x.nc.{dead.stdout.strip()}.partial"
+    others = [tmp_path / f".x.nc.{os.getppid()}.partial", tmp_path / f".y.nc.{dead.stdout.strip()}.partial"]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    store.check_writable(tmp_path / "x.nc")
+    assert sorted(tmp_path.iterdir()) == sorted(others)

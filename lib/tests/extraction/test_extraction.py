@@ -360,7 +360,7 @@ def test_extractions_that_do_not_fit_together_are_refused(structured, shuffled, 
     shutil.copytree(shuffled, other)
     planned = plan.read_plan(other)
     planned["recipe"]["seed"] = planned["request"]["seed"] = 1
-    (other / plan.PLAN).write_text(json.dumps(planned))
+    plan.save_plan(other, planned)
     with refused("seed", "0", "1"):
         reduce_([structured, other])
 
@@ -462,7 +462,7 @@ def test_files_that_no_extraction_has_written_are_left_alone(tmp_path):
 
 def test_a_plan_that_is_damaged_says_how_to_go_on(tmp_path, refused):
     (tmp_path / plan.PLAN).write_text("{}")
-    with refused("is damaged: delete it"):
+    with refused("is damaged", "delete it"):
         plan.read_plan(tmp_path)
 
 

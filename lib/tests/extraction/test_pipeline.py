@@ -1,6 +1,5 @@
 """Behind the passes: processes label, reduce and write tables in order, few at a time, whole or not at all."""
 
-import json
 import os
 import signal
 import subprocess
@@ -240,7 +239,7 @@ def forty_shards(tmp_path):
         "n_too_short": 0,
         "shards": [{"prompt": str(n), "shuffle_level": 0, "file": name} for n, name in enumerate(names)],
     }
-    (directory / plan.PLAN).write_text(json.dumps(found))
+    plan.save_plan(directory, found)
     return directory
 
 

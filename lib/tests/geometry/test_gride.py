@@ -103,6 +103,23 @@ def test_ratios_of_exactly_one_are_nudged_as_in_dadapy():
     np.testing.assert_allclose(error, expected_error, rtol=0.02)
 
 
+def test_a_ratio_of_one_is_nudged_by_ten_units_of_the_last_place():
+    mu = gride.ratios(np.array([[1.0, 1.0, 2.0], [3.0, 3.0, 3.0]]))
+    assert mu.tolist() == [[1 + 10 * 2.0**-52, 2.0], [1 + 10 * 2.0**-52] * 2]
+
+
+def test_two_ratios_are_the_fewest():
+    for n_ratios in range(5):
+        mu = np.full(6, np.nan)
+        mu[:n_ratios] = [1.5, 1.7, 2.0, 2.5][:n_ratios]
+        found, error = gride.estimate(mu, np.array(1))
+        if n_ratios < 2:
+            assert np.isnan(found) and np.isnan(error)
+        else:  # the closed form of scale 2
+            assert found == pytest.approx((n_ratios - 1) / np.log(mu[:n_ratios]).sum(), rel=1e-9)
+            assert error == pytest.approx(found / n_ratios**0.5, rel=1e-9)
+
+
 @pytest.mark.parametrize("n_points", [5, 9, 40, 257])
 def test_scales_beyond_the_number_of_points_are_missing(n_points):
     found, error = estimate(gaussian(n_points, 3))

@@ -191,6 +191,18 @@ def test_points_that_float32_cannot_decide_are_noticed_and_decided_as_in_float64
     assert (naive.argsort(axis=1, kind="stable")[:, :32] != expected).any()
 
 
+def test_a_distance_whose_digits_float32_loses_is_taken_in_float64_where_it_decides_no_neighbor():
+    random = np.random.default_rng(3)
+    points = random.normal(size=(300, 64))
+    points[200:] = points[:100] + 3e-3 * random.normal(size=(100, 64))  # twins, far nearer than all others
+    points = points.astype(np.float32)
+    table = neighbors.neighbor_table(torch.from_numpy(points)[None])
+    exact = brute_force_squared(points) ** 0.5
+    np.fill_diagonal(exact, np.inf)
+    np.testing.assert_allclose(table.distance[0][:, 0], exact.min(axis=1), rtol=1e-5)
+    assert 200 <= table.redone[0]
+
+
 def test_an_ordinary_cloud_is_decided_by_float32_but_for_few_points():
     points = torch.from_numpy(np.random.default_rng(8).normal(size=(1, 500, 64))).float()
     table = neighbors.neighbor_table(points)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from token_geometry.base import wheels
 from token_geometry.models import devices, kinds, loading, sources
-from token_geometry.models.gguf import dequantized, header
+from token_geometry.models.gguf import header
 
 
 @pytest.fixture(scope="module")
@@ -52,34 +52,6 @@ def test_a_gguf_file_and_the_alias_that_holds_it_are_one_model(smollm2_gguf):
 
 def test_the_header_of_a_gguf_file_says_the_shape_of_its_model(smollm2_gguf):
     assert header.read(smollm2_gguf).shape() == sources.resolve("smollm2-135m").shape
-
-
-DAMAGES = {
-    "config.json is missing": ("config.json", None, loading.load_config),
-    "config.json is cut short": ("config.json", 100, loading.load_config),
-    "tokenizer.json is cut short": ("tokenizer.json", 1000, loading.load_tokenizer),
-    "the weights are cut short": ("model.safetensors", 100_000, lambda source: source.check_files()),
-    "the weights are empty": ("model.safetensors", 0, lambda source: source.check_files()),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_kept_copy_that_is_damaged_is_named_with_the_folder_to_delete(damage, tmp_path, monkeypatch, refused):
-    name, n_bytes, find = DAMAGES[damage]
-    source = sources.resolve("smollm2-135m")
-    whole = Path(source.directory())
-    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path))
-    kept = dequantized.place(source.gguf_sha256)
-    assert tmp_path in kept.parents
-    kept.mkdir(parents=True)
-    for path in whole.iterdir():
-        (kept / path.name).symlink_to(path)
-    (kept / name).unlink()
-    if n_bytes is not None:
-        with (whole / name).open("rb") as file:
-            (kept / name).write_bytes(file.read(n_bytes))
-    with refused("smollm2-135m", f"delete the folder {kept}"):
-        find(source)
 
 
 def test_every_alias_is_a_model_with_known_shape_and_a_licence_note():

@@ -10,7 +10,7 @@ import xarray as xr
 
 import token_geometry
 from token_geometry.geometry import manifolds
-from token_geometry.observables import catalog, tables
+from token_geometry.observables import catalog, labelled, tables
 
 
 def clouds(dtype=np.float64):
@@ -125,3 +125,10 @@ def test_importing_the_package_imports_no_torch():
 def test_more_tokens_than_small_integers_count_keep_their_neighbors():
     short, long = (tables.tables(torch.randn(1, n, 2)) for n in (20, 60))
     assert short["neighbor_index"].dtype == np.int32 and long["neighbor_index"].dtype == np.uint16
+
+
+def test_the_distance_of_a_scale_is_the_mean_of_both_neighbors_over_the_distinct_points():
+    distance = np.array([[np.arange(1.0, 10), 3 * np.arange(1.0, 10), np.full(9, np.nan)]])
+    shard = xr.Dataset({"neighbor_distance": (("layer", "token", "rank"), distance)})
+    found = labelled.neighbor_distance(shard)["neighbor_distance"].values
+    assert found.tolist() == [[(2 * rank + 2 * (rank + 1)) / 2 for rank in range(1, 9)]]

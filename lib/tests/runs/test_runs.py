@@ -185,6 +185,53 @@ def test_a_run_with_a_wrong_key_or_value_is_refused(declared, changes, words):
     assert "\n" not in str(error.value)
 
 
+BLOCK = {"n_prompts": 1, "shuffle_levels": [0]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": ["w/a b", "w/a_b"]}, "'w/a b' and 'w/a_b' would go into one place, .*w_a_b-all"),
+        ({"models": ["w/A", "w/a"]}, "'w/A' and 'w/a' would go into one place"),
+        ({"models": ["w/a", "w/a"]}, "'w/a' and 'w/a' would go into one place"),
+        ({"extractions": {"control": BLOCK}, "controls": BLOCK | {"models": ["smollm2-135m"]}}, "control: rename"),
+        (
+            {"truth": {"datasets": ["cities"], "models": {"w/a b": {"layer": 1}, "w/a_b": {"layer": 1}}}},
+            "'w/a b' and 'w/a_b' would go into one place, .*truth-w_a_b.nc",
+        ),
+        ({"extractions": {"x/../../evil": BLOCK}}, "extraction 'x/../../evil': accepted in its name: letters"),
+        ({"extractions": {"..": BLOCK, "/tmp/evil": BLOCK}}, "'/tmp/evil': accepted in its name"),
+        ({"extractions": {3: BLOCK}}, "extraction 3: accepted in its name"),
+    ],
+)
+def test_two_results_never_share_a_place_and_none_lies_outside(declared, changes, words):
+    with pytest.raises(InputError, match=words) as error:
+        declared(**changes)
+    assert "\n" not in str(error.value) and str(error.value).startswith("small.yml: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"title: a\ntitle: b\n",
+            "small.yml, line 1, column 1, is not YAML .key 'title' is there twice",
+        ),
+        (b"extractions: {all: {n_prompts: 1, n_prompts: 2}}", "'n_prompts' is there twice"),
+        (b"title: \xff", "small.yml is not UTF-8 .byte 7.: convert it"),
+        (b"title: [", "small.yml, line 1, column 9, is not YAML"),
+        (b"- title", "small.yml holds .*title.*accepted: lines of the form"),
+        (b"title: !!python/object/apply:os.getpid []", "small.yml, line 1"),
+        (b"", "small.yml holds no keys"),
+    ],
+)
+def test_a_file_of_a_run_that_is_no_mapping_is_refused(declared, tmp_path, content, words):
+    (tmp_path / "data" / "runs" / "small.yml").write_bytes(content)
+    with pytest.raises(InputError, match=words) as error:
+        declaration.load("small")
+    assert "\n" not in str(error.value)
+
+
 def test_the_old_key_of_the_calibration_is_accepted_and_said_to_be_old(declared, capsys):
     run = declared(validation={"n_points": 64})
     assert run.sections["calibration"] == {"n_points": 64}

@@ -4,7 +4,10 @@ import difflib
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message names the thing, the value and the way out."""
+    """Input that cannot be used; the message names the thing, the value and the way out, and has a bound."""
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= 2000 else f"{message[:1000]} … {message[-500:]}")
 
     def _render_traceback_(self) -> list[str]:
         # IPython shows this in place of a traceback: a reader of a notebook

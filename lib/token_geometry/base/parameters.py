@@ -33,23 +33,30 @@ _SPELLED = {
 }
 
 
-def read_yaml(text: str | bytes, where: str) -> dict:
-    """The mapping that a YAML text holds, empty for an empty one; messages call it `where`.
+class _Unique(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
-    Raises
-    ------
-    InputError
-        With line and column, if it is not YAML; or if it holds something else.
+
+def read_yaml(text: str, where: str) -> dict:
+    """The mapping that a YAML text holds, empty for an empty one, no key twice; messages call it `where`.
+
+    An `InputError` says, with line and column, if it is not YAML, or if it holds something else.
     """
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        found = yaml.load(text, _Unique)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or str(error)
         place = f", line {mark.line + 1}, column {mark.column + 1}," if mark else ""
         raise InputError(
             f"{where}{place} is not YAML ({' '.join(problem.split())}): look there and one line above for a "
             "colon, a quotation mark, a bracket or an indent that is missing"
         ) from None
+    except Exception:  # of a value that is not of the type its tag says, a number too long, nesting too deep
+        raise InputError(f"{where} is not YAML: it holds a value that cannot be read, take it out") from None
     if not isinstance(found or {}, dict):
         raise InputError(f"{where} holds {str(found)[:40]!r}; accepted: lines of the form key: value")
     return found or {}
@@ -122,9 +129,9 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
                 quoted = "YAML makes a number of it: put it in quotation marks"
                 raw = f"papermill's -p makes a number of it: write -r {name} …, which keeps a string"
                 way_out = f" ({raw if noun == 'parameter' else quoted})"
+            kind_of_value = "" if value is None else f", of type {type(value).__name__}"
             raise InputError(
-                f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; "
-                f"accepted: {_spell(hints[name], value)}{way_out}"
+                f"{noun} {name!r} is {value!r}{kind_of_value}; accepted: {_spell(hints[name], value)}{way_out}"
             )
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     for name in needed:
@@ -192,6 +199,6 @@ def _spell(hint, value, *, many: bool = False) -> str:
         return " or ".join(_spell(kind, value, many=many) for kind in kinds)
     if _is_list(hint):
         item = typing.get_args(hint)[0]
-        example = [value] if _fits(value, item) else [0, 1] if _fits(0, item) else ["a"]
+        example = [value] if _fits(value, item) and len(str(value)) < 99 else [0, 1] if _fits(0, item) else ["a"]
         return f"a list of {_spell(item, value, many=True)}, such as '{json.dumps(example)}'"
     return _SPELLED.get(typing.get_origin(hint) or hint, (str(hint), str(hint)))[many]

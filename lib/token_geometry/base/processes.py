@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import threading
 import time
@@ -9,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import joblib
+import psutil
 from joblib.externals.loky import ProcessPoolExecutor
 
 from token_geometry.base.errors import InputError
@@ -19,6 +23,14 @@ from token_geometry.base.errors import InputError
 def cores() -> int:
     """Cores that this process may use."""
     return joblib.cpu_count()
+
+
+def remove_left(folder: Path, prefix: str) -> None:
+    """Remove from a folder what begins with `prefix` and the number of a process that is no more."""
+    for left in folder.iterdir():
+        number = re.match(rf"{re.escape(prefix)}(\d+)\b", left.name)
+        if number and not psutil.pid_exists(int(number[1])):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: int) -> Generator:

@@ -1,12 +1,13 @@
 """Where things are: the project's root, its data, the cache."""
 
+import functools
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from token_geometry.base import locks, parameters
+from token_geometry.base import files, locks
 from token_geometry.base.errors import InputError
 
 
@@ -31,7 +32,7 @@ def root() -> Path:
 
 def entries(name: str) -> dict:
     """Entries of a file of `data`; none outside of a project, where there are no aliases."""
-    return parameters.read_yaml((root() / "data" / name).read_bytes(), f"data/{name}") if find() else {}
+    return files.read_yaml(root() / "data" / name, f"data/{name}") if find() else {}
 
 
 def cache() -> Path:
@@ -51,7 +52,20 @@ def cache() -> Path:
             f"the cache {folder} cannot be written ({error.strerror}): "
             "set TOKEN_GEOMETRY_CACHE to a folder that can"
         ) from None
+    _say_who_writes(folder)
     return folder
+
+
+@functools.cache
+def _say_who_writes(folder: Path) -> None:
+    """Say of a cache into which others can put files that what lies in it may be theirs."""
+    for part in (folder, folder / "models", folder / "checksums"):
+        if part.is_dir() and ((stat := part.stat()).st_mode & 0o002 or stat.st_uid not in (0, os.getuid())):
+            print(
+                f"the folder {part} of the cache can be written by other users, who could change weights: take "
+                "away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own",
+                flush=True,
+            )
 
 
 def results(run: str) -> Path:

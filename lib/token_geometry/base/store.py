@@ -7,7 +7,9 @@ import importlib.metadata
 import json
 import os
 import sys
+import tempfile
 import threading
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
+from token_geometry.base import processes
 from token_geometry.base.errors import InputError
+from token_geometry.base.files import door
 
 FORMAT = 4
 """Version of what the files hold; a new one makes all results stale."""
@@ -51,13 +55,34 @@ def make_attrs(title: str, recipe: dict, **more) -> dict:
     }
 
 
+def check_writable(path: Path) -> None:
+    """Refuse an output that `write` could not write; removes what a killed process left of it."""
+    try:
+        folder = next(part for part in path.absolute().parents if part.exists())
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        for name in (str(path).encode(), folder / _partial(path).name):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.stat(name)  # which finds a NUL and a name that is too long
+        with tempfile.TemporaryFile(dir=folder):
+            processes.remove_left(folder, f".{path.name}.")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "a character of it can be in no name of a file"
+        raise InputError(f"output {str(path)!r} cannot be written ({reason}): choose another one") from None
+
+
+def _partial(path: Path) -> Path:
+    """Name of a file until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset so that the file is either whole or not there.
 
     It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
     noticed on reading. An `InputError` says if the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,18 +104,30 @@ def read(path: Path) -> xr.Dataset:
     """Read a whole dataset into memory; an `InputError` says if the file is missing, cut short or damaged."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: run the notebook that makes it")
-    try:
-        with _NETCDF, xr.open_dataset(path, engine="netcdf4") as dataset:
+    with _door(path):
+        with _NETCDF, _opened(path) as dataset:
             loaded = dataset.load()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path} is cut short or damaged ({error}): delete it and run the notebook that makes it"
-        ) from None
-    if "recipe_digest" not in loaded.attrs:
-        raise InputError(f"{path} is no result of this project: it carries no recipe")
-    if loaded.attrs.pop(_CHECKSUM, "") != _checksum(loaded):
-        raise InputError(f"{path} is damaged (its checksum differs): delete it and run the notebook that makes it")
-    return loaded
+        if "recipe_digest" not in loaded.attrs:
+            raise InputError(f"{path} is no result of this project: it carries no recipe")
+        found = loaded.attrs.pop(_CHECKSUM, "")
+        # files of before the attributes of variables were counted are as good as they were
+        if found not in (_checksum(loaded), _checksum(loaded, with_attrs=False)):
+            raise ValueError("its checksum differs")
+        return loaded
+
+
+def _opened(path: Path) -> xr.Dataset:
+    import netCDF4
+
+    with netCDF4.Dataset(path) as raw:  # xarray would read coordinates, were they larger than the memory
+        claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in raw.variables.values())
+    if claimed > path.stat().st_size:
+        raise ValueError(f"it has {path.stat().st_size} bytes and claims {claimed}")
+    return xr.open_dataset(path, engine="netcdf4")
+
+
+def _door(path: Path) -> AbstractContextManager[None]:
+    return door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
 
 
 def read_attrs(path: Path) -> dict:
@@ -98,11 +135,8 @@ def read_attrs(path: Path) -> dict:
 
     An `InputError` says if the file is missing or no NetCDF.
     """
-    try:
-        with _NETCDF, xr.open_dataset(path, engine="netcdf4") as dataset:
-            return dict(dataset.attrs)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run the notebook that makes it") from None
+    with _door(path), _NETCDF, _opened(path) as dataset:
+        return dict(dataset.attrs)
 
 
 def is_fresh(path: Path, expected_digest: str) -> bool:
@@ -122,13 +156,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _checksum(dataset: xr.Dataset) -> str:
+def _checksum(dataset: xr.Dataset, *, with_attrs: bool = True) -> str:
     """Hash of names, values and attributes; the same before a file is written and after it is read."""
     sha256 = hashlib.sha256()
     for name in sorted(dataset.variables):
         variable = dataset.variables[name]
         values = np.ascontiguousarray(variable.values)
         sha256.update(f"{name}\0{variable.dims}\0{variable.shape}".encode())
+        for key in sorted(variable.attrs) if with_attrs else ():
+            sha256.update(f"\0{key}\0{variable.attrs[key]}".encode())
         if values.dtype.kind in "OUT":  # strings
             sha256.update("\0".join(map(str, values.ravel())).encode())
         else:

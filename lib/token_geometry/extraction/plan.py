@@ -11,6 +11,7 @@ import xarray as xr
 
 from token_geometry.base import store
 from token_geometry.base.errors import InputError
+from token_geometry.base.files import decode, door
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Job
@@ -56,8 +57,6 @@ def prepare(job: Job) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {directory} cannot be made ({error.strerror}): choose another one") from None
-    if not os.access(directory, os.W_OK):
-        raise InputError(f"output {directory} cannot be written: change its permissions")
     return directory
 
 
@@ -85,26 +84,31 @@ def write_plan(
         previous = {shard["file"] for shard in read_plan(directory)["shards"]}
     except InputError:
         previous = set()
-    partial = directory / f".{PLAN}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(directory / PLAN)
+    save_plan(directory, plan)
     return previous - {key.file_name() for key in keys}
+
+
+def save_plan(directory: Path, plan: dict) -> None:
+    """Write a plan with its checksum, so that it is either whole or as before."""
+    partial = directory / f".{PLAN}.{os.getpid()}.partial"
+    whole = plan | {"checksum": store.digest(plan)}
+    partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(directory / PLAN)
 
 
 def read_plan(directory: Path) -> dict:
     """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
     path = directory / PLAN
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if not {"recipe", "recipe_digest", "plan_digest", "request", "shards"} <= set(plan):
-            raise ValueError("keys are missing")
-        return plan
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         raise InputError(
             f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
-        ) from None
-    except ValueError:
-        raise InputError(f"{path} is damaged: delete it and run notebooks/extraction.ipynb again") from None
+        )
+    way_out = "delete it and run notebooks/extraction.ipynb again, which keeps the shards that are whole"
+    with door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
+        plan = json.loads(decode(path, str(path)))
+        if plan.pop("checksum") != store.digest(plan):
+            raise ValueError("its checksum differs")
+        return plan
 
 
 def shard_files(directory: Path, plan: dict) -> list[Path]:

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.files import decode, door
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
@@ -71,7 +72,7 @@ def check_files(name: str, folder: Path) -> None:
         raise InputError(
             f"model {name!r}: {folder} holds no consolidated.*.pth: put the files that Meta released there"
         )
-    missing = [f"consolidated.{n:02d}.pth" for n in range(max(numbers)) if n not in numbers]
+    missing = [f"consolidated.{n:02d}.pth" for n in range(len(numbers)) if n not in numbers]
     missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
     if missing:
         raise InputError(
@@ -146,7 +147,7 @@ def read_tokenizer(folder: Path):
 
 
 def _paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("consolidated.*.pth") if path.suffixes[-2][1:].isdigit())
+    return sorted(path for path in folder.glob("consolidated.*.pth") if path.suffixes[-2][1:].isdecimal())
 
 
 def _open(path: Path) -> dict:
@@ -166,12 +167,14 @@ def _open(path: Path) -> dict:
 
 def _read_params(folder: Path) -> dict:
     path = folder / "params.json"
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path} is missing or no JSON: take the file that Meta released") from None
+    with door(str(path), ": take the file that Meta released"):
+        params = json.loads(decode(path, str(path)))
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
+    for name, value in params.items():
+        kinds: tuple[type, ...] = (int,) if name in _SIZES else (int, float, bool, type(None))
+        if type(value) not in kinds or name in _SIZES and value < 1:
+            raise InputError(f"{path}: {name} is {value!r}; accepted: a number, and as a size 1 or more")
     if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
         raise InputError(
             f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or give it in transformers' format"

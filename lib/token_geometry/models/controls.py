@@ -16,6 +16,8 @@ _CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>
 def split(name: str) -> tuple[str, str, int]:
     """Name of the original, the control (empty: none) and its seed."""
     found = _CONTROL.fullmatch(name)
+    if found and len(found["seed"] or "") > 18:  # beyond what torch takes
+        raise InputError(f"model {name!r}: the seed of its control is too long; accepted: up to 18 digits")
     return (found["original"], found["control"], int(found["seed"] or 0)) if found else (name, "", 0)
 
 

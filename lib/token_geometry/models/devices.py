@@ -12,7 +12,10 @@ def choose_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        found = torch.device(device)
+        if found.type == "meta" or found.type == "cpu" and found.index:  # which torch takes
+            raise ValueError
+    except Exception:  # each kind of device has its own
         available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise InputError(
             f"device {device!r} does not exist here; accepted: auto, {', '.join(available)}"

@@ -1,7 +1,10 @@
 """Families: what the configuration of a model says of it."""
 
+import math
+import re
+
 from token_geometry.base.errors import InputError
-from token_geometry.base.lazy import transformers
+from token_geometry.base.lazy import torch, transformers
 
 
 def refuse_other_kinds(config, name: str) -> None:
@@ -33,21 +36,31 @@ def needs_bos(model_type: str) -> bool | None:
     return False if model_type in ("llama", "mistral", "opt") else None
 
 
-def refuse_other_weights(report: dict, model, name: str) -> None:
+def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None = None) -> None:
     """Refuse a model that some of its weights were missing for, or that left some of its files' unread.
 
     transformers, whose `report` of the loading this is, fills what is missing with random numbers, leaves out what
     the network has no place for, and goes on. What belongs to parts that the model does not have, such as a head
-    that was left out, is no matter.
+    that was left out, is no matter, nor are blocks beyond the first `n_blocks` where this is given.
     """
     if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture"
+            "the checkpoint is incomplete or of another architecture; take all its files"
         )
+    embeddings = model.get_input_embeddings()
+    for path, weights in model.named_parameters():
+        if not weights.is_floating_point() or weights.itemsize < 2:  # quantized
+            continue
+        size = float(torch.linalg.vector_norm(weights.detach(), dtype=torch.float32))
+        if not math.isfinite(size) or not size and weights is getattr(embeddings, "weight", None):
+            what = "zeros only" if not size else "a number that is not finite"
+            raise InputError(f"model {name!r}: {path} holds {what}: the files are damaged; take them anew")
     own = {path for path, part in model.named_modules() if any(True for _ in part.parameters(recurse=False))}
     for key in sorted(report["unexpected_keys"]):
-        if {key.rpartition(".")[0], key.removeprefix(f"{model.base_model_prefix}.").rpartition(".")[0]} & own:
+        # of a whole model there are no blocks beyond those that its configuration counts
+        like = re.sub(r"\.\d+\.", ".0.", key, count=1) if n_blocks is None else key
+        if {like.rpartition(".")[0], like.removeprefix(f"{model.base_model_prefix}.").rpartition(".")[0]} & own:
             raise InputError(
                 f"model {name!r}: its files hold {key}, which transformers does not use for this model: its "
                 "states would be wrong; give weights that are not quantized, and the config.json of these weights"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from token_geometry.base import project, wheels
+from token_geometry.base import parameters, project, wheels
 from token_geometry.base.errors import InputError
+from token_geometry.base.files import check_file
 from token_geometry.models import checkpoints
 from token_geometry.models.gguf import dequantized, header, tokenizers
 from token_geometry.models.source import ModelSource
@@ -65,7 +66,7 @@ class Gguf(ModelSource):
             return self.shape or header.read(Path(self.location)).shape()
 
     def is_made(self) -> bool:
-        return self.kept().is_dir()
+        return dequantized.is_made(self.sha256())
 
     def directory(self) -> str:
         return str(dequantized.folder(self.sha256(), self.fetch))
@@ -77,6 +78,11 @@ class Gguf(ModelSource):
 
     def tokenizer(self):
         return dequantized.read_tokenizer(Path(self.directory()))
+
+    def weights(self, config, n_blocks: int | None = None) -> dict:
+        found = super().weights(config)
+        dequantized.check_weights(self.kept(), n_blocks)
+        return found
 
     def way_out(self) -> str:
         if not self.is_made():
@@ -101,8 +107,11 @@ class Wheels(Gguf):
     entry = "archives"
 
     @classmethod
-    def of_entry(cls, name: str, place, **rest) -> Self:
-        return cls(name, archives=tuple(wheels.Archive(**part) for part in place), **rest)
+    def of_entry(cls, name: str, place, *, noun: str, **rest) -> Self:
+        if not isinstance(place, list) or not all(isinstance(part, dict) for part in place):
+            raise InputError(f"{noun} 'archives' is {place!r}; accepted: a list of mappings")
+        archives = tuple(parameters.build(wheels.Archive, part, noun=noun) for part in place)
+        return parameters.build(cls, {"name": name, "archives": archives} | rest, noun=noun)
 
     def sha256(self) -> str:
         return self.gguf_sha256
@@ -135,6 +144,7 @@ class Directory(ModelSource):
             return None
         if not (folder / "config.json").is_file():
             folder = _snapshot(name, folder)
+        _check_regular(folder)
         of_hub = re.search(r"/models--[^/]+?--([^/]+)/snapshots/[^/]+$", folder.as_posix())
         return cls(name, of_hub[1] if of_hub else folder.name, str(folder))
 
@@ -182,12 +192,13 @@ class Meta(Directory):
         folder = Path(name).expanduser().resolve()
         if (folder / "config.json").is_file() or not any(folder.glob(*cls.weight_files)):
             return None
+        _check_regular(folder)
         checkpoints.check_files(name, folder)
         return cls(name, folder.name, str(folder))
 
     @classmethod
     def of_entry(cls, name: str, place, **rest) -> Self:
-        return super().of_entry(name, str(project.root() / place), **rest)
+        return super().of_entry(name, str(project.root() / str(place)), **rest)
 
     def origin(self) -> dict[str, str]:
         checkpoints.check_files(self.name, Path(self.location))
@@ -205,7 +216,7 @@ class Meta(Directory):
     def tokenizer(self):
         return checkpoints.read_tokenizer(Path(self.location))
 
-    def weights(self, config) -> dict:
+    def weights(self, config, n_blocks: int | None = None) -> dict:
         state = checkpoints.tensors(Path(self.location), config)
         return {"pretrained_model_name_or_path": None, "state_dict": state}
 
@@ -256,7 +267,9 @@ def _snapshot(name: str, folder: Path) -> Path:
     repository = folder.parent if folder.name == "snapshots" else folder
     found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
     if not found:
-        raise InputError(f"model {name!r}: the directory holds no config.json and no consolidated.*.pth")
+        raise InputError(
+            f"model {name!r}: the directory holds no config.json and no consolidated.*.pth: give another"
+        )
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
@@ -267,17 +280,38 @@ def _snapshot(name: str, folder: Path) -> Path:
     return (main or found)[0]
 
 
+def _check_regular(folder: Path) -> None:
+    """Refuse a directory that holds something that is no file: a pipe would be waited for."""
+    for path in folder.iterdir():
+        if not path.is_dir():
+            check_file(path, f"the file {path}")
+
+
 def _check_weights(folder: Path) -> None:
     """Raise where a file of the weights is missing, cut short or holds other objects; none is read whole."""
     import torch
     from safetensors import safe_open
 
+    quantized = "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
+
+    def check_type(name: str, kind: str, n_dimensions: int) -> None:
+        if (
+            name.endswith(".weight")
+            and n_dimensions > 1
+            and not quantized
+            and re.search("(?i)int|complex|^[IUBC][0-9O]", kind)
+        ):
+            raise ValueError(f"{name} holds numbers of type {kind}, which are no weights")
+
     files = set(folder.glob("*.safetensors"))
     if (index := folder / "model.safetensors.index.json").is_file():
         files |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
     for path in sorted(files):
-        with safe_open(path, framework="pt"):
-            pass
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                check_type(name, part.get_dtype(), len(part.get_shape()))
     for path in () if files else folder.glob("pytorch_model*.bin"):
         if zipfile.is_zipfile(path):  # else it is of before PyTorch 1.6 and can only be read whole
-            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            for name, part in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
+                check_type(name, str(part.dtype).removeprefix("torch."), part.ndim)

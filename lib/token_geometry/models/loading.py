@@ -34,6 +34,8 @@ def load_config(source: ModelSource):
     with source.readable_errors():
         config = source.config()
     families.refuse_other_kinds(config, source.name)
+    if not 1 <= (found := blocks.depth(config)) < 10_000:  # each is laid out
+        raise InputError(f"model {source.name!r}: its configuration counts {found} blocks; accepted: 1 to 9999")
     return config
 
 
@@ -81,7 +83,8 @@ def load_model(
     whole = is_whole(source, config, n_layers)
     with source.readable_errors(), contextlib.ExitStack() as stack:
         source.check_files()
-        kind, config, sketch = blocks.network(config, None if whole else n_layers or 1)
+        n_blocks = None if whole else n_layers or 1
+        kind, config, sketch = blocks.network(config, n_blocks)
         if not whole or source.control == "random":
             # what transformers would report as left out was meant to be
             stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
@@ -100,8 +103,9 @@ def load_model(
             place = torch.device(device)
             if place.type == "cuda":
                 options["device_map"] = parts or {"": place.index or 0}
-            model, report = kind.from_pretrained(output_loading_info=True, **source.weights(config), **options)
-            families.refuse_other_weights(report, model, source.name)
+            options |= source.weights(config, n_blocks)
+            model, report = kind.from_pretrained(output_loading_info=True, **options)
+            families.refuse_other_weights(report, model, source.name, n_blocks=n_blocks)
         if source.control == "permuted":
             controls.permute(model, source.control_seed)
         return (model if parts else model.to(device)).eval()

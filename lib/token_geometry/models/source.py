@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
 
+from token_geometry.base import parameters
 from token_geometry.base.errors import InputError
 from token_geometry.base.lazy import transformers
 
@@ -47,9 +48,9 @@ class ModelSource:
         return None
 
     @classmethod
-    def of_entry(cls, name: str, place, **rest) -> Self:
-        """The source of an entry of `data/models.yml`."""
-        return cls(name, location=place, **rest)
+    def of_entry(cls, name: str, place, *, noun: str, **rest) -> Self:
+        """The source of an entry of `data/models.yml`, whose keys a message calls by `noun`."""
+        return parameters.build(cls, {"name": name, "location": place} | rest, noun=noun)
 
     def identity(self) -> dict[str, str]:
         """Source, checksum or revision, control: what decides numbers; `InputError` if files are missing."""
@@ -97,8 +98,8 @@ class ModelSource:
         given = {"revision": self.revision, "trust_remote_code": False}
         return transformers.AutoTokenizer.from_pretrained(self.directory(), **given)
 
-    def weights(self, config) -> dict:
-        """What `from_pretrained` is to be given to find the weights of a model of this configuration."""
+    def weights(self, config, n_blocks: int | None = None) -> dict:
+        """What `from_pretrained` is to be given to find the weights of a model, or of its first blocks."""
         return {"pretrained_model_name_or_path": self.directory(), "revision": self.revision}
 
     def at_commit(self) -> Self:
@@ -123,6 +124,8 @@ class ModelSource:
                     "spread it over more GPUs with gpus_per_model"
                 ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, TypeError | AttributeError | LookupError | UnicodeError | ArithmeticError):
+                reason = "a file of it is not of the form that its format has"
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
             way_out = self.way_out()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from token_geometry.base import project
+from token_geometry.base import files, parameters, project
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.models import controls
 from token_geometry.models.kinds import KINDS
@@ -33,9 +33,12 @@ def resolve(model: str) -> ModelSource:
         return replace(original, name=model, title=title, control=control, control_seed=seed)
     known = aliases()
     if model in known:
+        if not isinstance(known[model], dict):
+            raise InputError(f"{_noun(model)}s are {known[model]!r}; accepted: a mapping")
         return _from_alias(model, dict(known[model]))
-    if source := _at(model):
-        return source
+    with files.door(f"model {model!r}", "; accepted: an alias, a hub id owner/name, a directory, a .gguf file"):
+        if source := _at(model):
+            return source
     stem, _, word = model.rpartition("@")
     if stem in known or stem and Path(stem).expanduser().exists():
         raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
@@ -53,9 +56,15 @@ def _at(place: str) -> ModelSource | None:
 
 def _from_alias(name: str, entry: dict) -> ModelSource:
     if "path" in entry:
-        path = project.root() / Path(entry.pop("path")).expanduser()
+        path = project.root() / Path(str(entry.pop("path"))).expanduser()
         if not (found := _at(str(path))):
-            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}, where nothing is")
-        return replace(found, name=name, **entry)
-    (kind,) = (kind for kind in KINDS if kind.entry in entry)
-    return kind.of_entry(name, entry.pop(kind.entry), **entry)
+            raise InputError(f"model {name!r}: data/models.yml gives its path as {path}: put a model there")
+        return parameters.build(type(found), vars(found) | {"name": name} | entry, noun=_noun(name))
+    given = [kind for kind in KINDS if kind.entry in entry]
+    if len(given) != 1:
+        raise InputError(f"{_noun(name)} of its place is not there once; accepted: hub, meta, archives, path")
+    return given[0].of_entry(name, entry.pop(given[0].entry), noun=_noun(name), **entry)
+
+
+def _noun(name: str) -> str:
+    return f"data/models.yml, model {name!r}: key"

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
+from token_geometry.base import processes
 from token_geometry.base.errors import InputError
 from token_geometry.renderer import cells, crossref
 from token_geometry.renderer.configuration import (
@@ -211,7 +212,9 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     output.parent.mkdir(parents=True, exist_ok=True)
     options = cells.DEFAULTS | {"code-fold": html_options(config).get("code-fold", False)}
     options |= {k: v for k, v in (config.get("execute") or {}).items() if k in options}
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+    prefix = f".{output.name}-"
+    processes.remove_left(output.parent, prefix)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", dir=output.parent) as temporary:
         site = Path(temporary, "site")
         site.mkdir()
         for pattern in as_list(config["project"].get("resources")):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from token_geometry.base.errors import InputError
 from token_geometry.geometry import manifolds
-from token_geometry.models import devices, sources
+from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import check_corpus
@@ -52,8 +52,11 @@ class Calibration(OfPrompts, Request):
     """True dimensions of the manifolds."""
 
     def check(self) -> None:
-        self.resolve().check_files()
+        source = self.resolve()
+        source.check_files()
         check_corpus(self.corpus, self.n_prompts, column=self.column)
+        if source.kind != "hub" and source.is_made():
+            loading.check_length(source, loading.load_config(source), self.n_tokens)
 
     def resolve(self) -> ModelSource:
         """Check the request and find out what its model is; raises as `check`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project
+from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -155,6 +155,7 @@ class Extraction(Shared, Request):
     def _check_values(self) -> None:
         if not self.output:
             raise InputError("output is empty: give the directory that the shards go into")
+        store.check_writable(Path(self.output) / "shard.nc")
         self.check_bounds(
             n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1,
             n_permutations=1,

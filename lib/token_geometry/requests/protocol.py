@@ -67,17 +67,19 @@ class Request:
         return tuple(filter(None, [getattr(self, "model", "")]))
 
     def check_bounds(self, **lowest: int) -> None:
-        """Refuse numbers that are below their bound; None is left alone."""
+        """Refuse numbers that are below their bound, or that no file can hold; None is left alone."""
         for name, bound in lowest.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
+            if value is not None and not bound <= value < 2**63:
                 otherwise = f", or None for {self.none[name]}" if name in self.none else ""
-                raise InputError(f"{name} is {value}; accepted: {bound} or more{otherwise}")
+                above = "or more" if value < bound else "to 2^63 - 1"
+                raise InputError(f"{name} is {value}; accepted: {bound} {above}{otherwise}")
 
     def check_file(self) -> None:
-        """Refuse an output that is no file of a dataset."""
+        """Refuse an output that is no file of a dataset, or that cannot be written."""
         if Path(self.output).suffix != ".nc":
             raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
+        store.check_writable(Path(self.output))
 
     def check(self) -> None:
         """Refuse what cannot work, as far as it can be known before anything is loaded or downloaded.

@@ -65,6 +65,8 @@ class Reduction(Request):
         if blocks is None:
             raise InputError(f"{file}: key 'extractions' is missing")
         for key, block in blocks.items():
+            if file_name(key) != key:
+                raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")
             if not isinstance(block, dict) or set(block) - _MORE not in _BLOCKS:
                 raise InputError(
                     f"{file}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
@@ -72,7 +74,9 @@ class Reduction(Request):
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
-            raise InputError(f"{file}: no extraction has shuffle level 0, which every chapter compares with")
+            raise InputError(
+                f"{file}: no extraction has shuffle level 0, which every chapter compares with: add it"
+            )
         yield observables
         for corpus, n_prompts in run.sections.get("genres", {}).items():
             choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from token_geometry.base import parameters, project
 from token_geometry.base.errors import InputError, one_of
-from token_geometry.requests.protocol import kinds
+from token_geometry.requests.protocol import Request, kinds
 from token_geometry.requests.run import Run
 
 DEFAULT = "demo"
@@ -37,9 +37,17 @@ def load(name: str = "") -> Run:
         raise InputError(f"{path.name}: {error}") from None
     if not run.models:
         raise InputError(f"{path.name}: models is empty; accepted: at least one model")
+    outputs: dict[str, Request] = {}
     try:
-        for kind in kinds():  # refuse ill-typed values of a request
-            list(kind.declared(run))
+        for step in [step for kind in kinds() for step in kind.declared(run)]:  # refuses ill-typed values
+            for request in (step.request, *(one.request for one in step.reads)):
+                other = outputs.setdefault(request.output.casefold(), request)
+                if other is not request:
+                    both = " and ".join(map(repr, other.models[:1] + request.models[:1]))
+                    raise InputError(
+                        f"{path.name}: results of {both} would go into one place, {request.output}: rename "
+                        "models or extractions so that they differ in letters, digits, . _ -"
+                    )
     except InputError as error:  # which calls a key by its name of today
         raise InputError("; ".join([str(error), *run.notes])) from None
     return run

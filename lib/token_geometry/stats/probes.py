@@ -86,7 +86,7 @@ def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    places = np.zeros((len(labels), 1))
+    places, seed = np.zeros((len(labels), 1)), seed % 2**32  # scikit-learn takes no larger one
     n_groups = min(len(set(groups[labels == label].tolist())) for label in np.unique(labels))
     if n_groups >= 2:
         split = StratifiedGroupKFold(min(N_FOLDS, n_groups), shuffle=True, random_state=seed)
@@ -170,6 +170,9 @@ def cross_validate(fit: Fit, points: np.ndarray, labels: np.ndarray, parts: Fold
     """
     classes, right = np.unique(labels), 0
     for train, test in parts:
+        if len(found := set(labels[train].tolist())) == 1:  # so few points that nothing else can be learned
+            right += int((labels[test] == found.pop()).sum())
+            continue
         mean = points[train].mean(axis=0)
         scores = (points[test] - mean) @ fit(points[train] - mean, labels[train]).T
         place = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)

@@ -9,12 +9,14 @@ import re
 import zipfile
 from collections import Counter, UserDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from token_geometry.base import project, wheels
+from token_geometry.base import parameters, project, wheels
 from token_geometry.base.errors import InputError, one_of
+from token_geometry.base.files import door, spelled
 from token_geometry.texts import reading
 
 HELD = 100_000_000
@@ -162,9 +164,11 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
             raise InputError(
                 f"column is {column!r}, and corpus {corpus!r} is an alias: data/corpora.yml says what is its text"
             )
-        entry = known[corpus]
-        with reading.door(f"data/corpora.yml, corpus {corpus!r}: its entry"):
-            return Corpus(corpus, entry["title"], _alias(corpus, entry), entry.get("texts_sha256", ""))
+        noun = f"data/corpora.yml, corpus {corpus!r}: key"
+        if not isinstance(known[corpus], dict):
+            raise InputError(f"{noun}s are {known[corpus]!r}; accepted: a mapping")
+        entry = parameters.build(_Entry, known[corpus], noun=noun)
+        return Corpus(corpus, entry.title, _alias(corpus, entry, noun), entry.texts_sha256)
     return Corpus(corpus, *_located(corpus, column))
 
 
@@ -175,23 +179,39 @@ def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
     return found
 
 
-def _alias(name: str, entry: dict) -> Read:
+_OPTIONS = ("config", "split", "revision", "rows")
+_WORDS = ("license", "column", "files", "module", "mapping", "path", "hub", "texts_sha256", *_OPTIONS[:3])
+_Entry = make_dataclass(
+    "_Entry",
+    [("title", str), *((word, str, "") for word in _WORDS), ("archive", dict | None, None), ("rows", int, 0)],
+)
+
+
+def _alias(name: str, entry: Any, noun: str) -> Read:
     """The reader of an entry of `data/corpora.yml`."""
-    column = entry.get("column", "text")
-    if "archive" in entry:
-        return partial(_wheel, wheels.Archive(**entry["archive"]), entry["files"])
-    if "module" in entry:
-        module, mapping = entry["module"], entry["mapping"]
-        return lambda: getattr(importlib.import_module(module), mapping).items()
-    if "path" in entry:
-        return _located(str(project.root() / Path(entry["path"]).expanduser()), column)[1]
-    options = {key: entry[key] for key in ("config", "split", "revision", "rows") if key in entry}
-    return partial(reading.from_hub, name, entry["hub"], column, **options)
+    column = entry.column or "text"
+    if entry.archive:
+        return partial(_wheel, parameters.build(wheels.Archive, entry.archive, noun=noun), entry.files)
+    if entry.module:
+        return partial(_mapping, name, entry.module, entry.mapping)
+    if entry.path:
+        return _located(str(project.root() / Path(entry.path).expanduser()), column)[1]
+    if not entry.hub:
+        raise InputError(f"{noun} of its place is missing; accepted: archive, module, path, hub")
+    options = {key: getattr(entry, key) for key in _OPTIONS if getattr(entry, key)}
+    return partial(reading.from_hub, name, entry.hub, column, **options)
+
+
+def _mapping(corpus: str, module: str, name: str) -> Iterable[reading.Row]:
+    try:
+        return getattr(importlib.import_module(module), name).items()
+    except (ImportError, AttributeError):
+        raise InputError(f"corpus {corpus!r}: module {module!r} has no mapping {name!r}: give another") from None
 
 
 def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
     path = wheels.download(archive)
-    with reading.door(reading.spelled(path)), zipfile.ZipFile(path) as wheel:
+    with door(spelled(path)), zipfile.ZipFile(path) as wheel:
         for file in fnmatch.filter(sorted(wheel.namelist()), files):
             key = Path(file).relative_to(os.path.dirname(files)).with_suffix("").as_posix()
             yield key, wheel.read(file).decode("utf-8")
@@ -232,7 +252,7 @@ def _read_files(base: Path, files: Sequence[Path], column: str) -> Iterator[read
 def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
     """The directory itself, and files of a corpus in it, or where it has none in its subdirectories."""
     others, seen = Counter(), 0
-    with reading.door(f"corpus {corpus!r}"):
+    with door(f"corpus {corpus!r}"):
         found = []
         for base, folders, names in os.walk(folder, onerror=_raise):
             # what systems and programs put beside files: ._1.txt, .ipynb_checkpoints, ~$1.txt, __MACOSX
@@ -257,7 +277,7 @@ def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _raise(error: OSError) -> None:
-    raise InputError(f"{reading.spelled(error.filename)} cannot be read: {error.strerror}")
+    raise InputError(f"{spelled(error.filename)} cannot be read: {error.strerror}; give a directory that can")
 
 
 def _one_kind(corpus: str, files: list[Path]) -> list[Path]:

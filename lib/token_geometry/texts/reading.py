@@ -1,12 +1,10 @@
 """Files and data sets of texts, a function per format, behind a door that makes each error of reading one line."""
 
-import contextlib
 import csv
 import gzip
 import io
 import json
 import re
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.files import check_file, decode, door, spelled
 from token_geometry.base.lazy import datasets
 
 Row = tuple[str | None, str]
@@ -26,57 +25,11 @@ N_ROWS = 1000
 LONGEST_NUMBER = 4000
 """Digits that Python makes a number of; a column that nobody asked for may hold more."""
 
-KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-
 SAVED = ("state.json", "dataset_dict.json")
 """Files by which a folder of `save_to_disk` is known."""
 
 BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULTILINE)
 """A quotation mark behind a backslash that does not end its field."""
-
-
-@contextlib.contextmanager
-def door(what: str) -> Iterator[None]:
-    """Turn every error of reading `what` into one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except UnicodeDecodeError as error:
-        utf16 = " (it begins as UTF-16 does)" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise InputError(f"{what} is not UTF-8 (byte {error.start}){utf16}: convert it to UTF-8") from None
-    except KeyError as error:
-        raise InputError(f"{what} lacks {error}") from None
-    except RecursionError:
-        raise InputError(f"{what} is nested too deeply: leave out all but id and text") from None
-    except Exception as error:  # readers raise many kinds, all of which mean: not to be read
-        reason = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
-        raise InputError(f"{what} cannot be read: {reason or type(error).__name__}") from None
-
-
-def spelled(path: Path) -> str:
-    """A path in one line, whatever its characters."""
-    return repr(str(path))
-
-
-def check_file(path: Path, what: str) -> None:
-    """Refuse what is no regular file: reading a pipe waits forever, and a device has no end."""
-    with door(what):
-        if path.is_symlink() and not path.exists():
-            raise InputError(f"{what} is a link that leads to no file: take it away")
-        mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{what} is {KINDS.get(stat.S_IFMT(mode), 'a device')} and no file")
-
-
-def decode(path: Path, what: str) -> str:
-    """Text of a file in UTF-8, its line ends as they are; errors call it `what`."""
-    check_file(path, what)
-    with door(what):
-        content = path.read_bytes()
-        if 4 * content[:1000].count(0) > len(content[:1000]) > 0:
-            raise InputError(f"{what} is not UTF-8 (it holds NULs as UTF-16 does): convert it to UTF-8")
-        return content.decode("utf-8-sig")
 
 
 def csv_table(path: Path, what: str) -> pd.DataFrame:

@@ -66,6 +66,8 @@ def read(path: Path, head: Header):
 
     Raises `InputError` if the file holds a key or tensor that the model would not use.
     """
+    if head.metadata.get(f"{head.metadata['general.architecture']}.block_count", 0) >= 10_000:
+        raise ValueError("it counts too many blocks")  # transformers would lay out each
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     families.refuse_other_kinds(config, path.name)
     _Keys(path, head, config).apply()

@@ -2,20 +2,29 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from token_geometry.base import project
+import numpy as np
+
+from token_geometry.base import processes, project, wheels
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf import configuration, header, tokenizers
 
-CONVERSION = 3
+CONVERSION = 4
 """Version of the dequantized copies in the cache; a new one makes them anew."""
+
+SUMS, WEIGHTS = "checksums.json", "model.safetensors"
+"""Files of a copy: checksums of the GGUF file, of the copy's other files, and of each tensor; the weights."""
+
+_PIECE = 1 << 23  # bytes of a file that are in memory at a time
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -25,6 +34,50 @@ def place(sha256: str) -> Path:
     return project.cache() / "models" / f"{sha256[:16]}-{CONVERSION}"
 
 
+def is_made(sha256: str) -> bool:
+    """Whether the copy of the GGUF file with this checksum is there, all but its weights as written."""
+    kept = place(sha256)
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        sums = json.loads((kept / SUMS).read_text(encoding="utf-8"))
+        is_right = [wheels.sha256_of_file(kept / name) == found for name, found in sums["files"].items()]
+        there = {path.name for path in kept.iterdir()}
+        return sums["gguf"] == sha256 and all(is_right) and there == {*sums["files"], SUMS, WEIGHTS}
+    return False
+
+
+def check_weights(kept: Path, n_blocks: int | None) -> None:
+    """Raise `ValueError` where weights of a copy, those of later blocks left out, are not as written."""
+    written = json.loads((kept / SUMS).read_text(encoding="utf-8"))["tensors"]
+    for name, found in _checksums(kept / WEIGHTS, n_blocks).items():
+        if found != written.get(name):
+            raise ValueError(f"{name or WEIGHTS} is not as it was written")
+
+
+def _checksums(path: Path, n_blocks: int | None = None) -> dict[str, str]:
+    """Checksums of the tensors of a file, but for blocks from `n_blocks` on; under "" that of its header.
+
+    SHA-256 of the sums of the words of each row and column of tables of 8 MB, which takes a tenth of the time of
+    SHA-256 of all: it finds damage and other weights, and is no signature.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+        head += file.read(min(int.from_bytes(head, "little"), 1 << 30))
+        found = {"": hashlib.sha256(head).hexdigest()}
+        for name, places in json.loads(head[8:]).items():
+            block = re.search(r"\.(\d+)\.", name)
+            if name == "__metadata__" or block and n_blocks is not None and int(block[1]) >= n_blocks:
+                continue
+            start, end = places["data_offsets"]
+            file.seek(len(head) + start)
+            sums = hashlib.sha256()
+            for left in range(end - start, 0, -_PIECE):
+                piece = file.read(min(left, _PIECE))
+                words = np.frombuffer(piece.ljust(-(-len(piece) // 8192) * 8192, b"\0"), "<u8").reshape(-1, 1024)
+                sums.update(words.sum(axis=0).tobytes() + words.sum(axis=1).tobytes())
+            found[name] = sums.hexdigest()
+    return found
+
+
 def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
@@ -32,16 +85,24 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     `InputError` if the file is cut short, damaged or of an architecture that transformers does not read.
     """
     kept = place(sha256)
-    if kept.is_dir():
+    if is_made(sha256):
         return kept
     kept.parent.mkdir(exist_ok=True)
     with project.cache_lock(kept.name):
-        if kept.is_dir():  # another process was first
+        if is_made(sha256):  # another process was first
             return kept
-        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{kept.name}-partial-"))
+        if kept.is_dir():
+            print(f"{kept} is not the copy that was made of the GGUF file: it is made again", flush=True)
+            shutil.rmtree(kept)
+        prefix = f"{kept.name}-partial-"
+        processes.remove_left(kept.parent, prefix)
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f"{prefix}{os.getpid()}-"))
         try:
             _dequantize(fetch(partial), partial)
             (partial / "model.gguf").unlink(missing_ok=True)
+            files = {p.name: wheels.sha256_of_file(p) for p in partial.iterdir() if p.name != WEIGHTS}
+            sums = {"gguf": sha256, "files": files, "tensors": _checksums(partial / WEIGHTS)}
+            (partial / SUMS).write_text(json.dumps(sums), encoding="utf-8")
             os.replace(partial, kept)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -86,7 +147,7 @@ def _dequantize(gguf: Path, target: Path) -> None:
     weights = model.state_dict()
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
-    _save(weights, target / "model.safetensors")
+    _save(weights, target / WEIGHTS)
 
 
 def _save(weights: dict, path: Path) -> None:
