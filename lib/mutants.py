@@ -26,7 +26,7 @@ LIB = Path(__file__).resolve().parent
 
 TESTS = {
     "geometry": ("geometry", "observables", "test_golden.py"),
-    "stats": ("stats", "test_golden.py"),
+    "stats": ("stats", "studies/test_truth.py", "test_golden.py"),
     "chapters/published/claims.py": ("chapters/test_claims.py", "chapters/test_published.py"),
     "texts": ("texts", "test_golden.py"),
     "base/store.py": ("base/test_store.py",),
@@ -110,8 +110,12 @@ def _run_tests(tests: list[str], folder: Path) -> None:
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = str(folder)
     sys.dont_write_bytecode = True
-    marks = "not slow and not model and not browser"
-    os._exit(int(pytest.main(["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *tests])))
+    fast, golden = ([test for test in tests if ("golden" in test) == is_golden] for is_golden in (False, True))
+    failed = 0
+    for some, marks in ((fast, "not slow and not model and not browser"), (golden, "not model")):
+        if some and not failed:
+            failed = int(pytest.main(["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *some]))
+    os._exit(failed)
 
 
 def _status(child: int) -> int:
