@@ -1,8 +1,15 @@
-"""After rendering: Quarto stores the outputs of executed chapters in their sources; take them out again."""
+"""After rendering: Quarto stores the outputs of executed chapters in their sources; take them out again.
 
+With `--after PID` this waits until that process has ended, in whatever way: an interrupted rendering runs nothing
+behind itself.
+"""
+
+import contextlib
+import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 
 from token_geometry.base import project
 
@@ -24,5 +31,8 @@ def strip_outputs(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--after"]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(sys.argv[2])).wait()
     for chapter in (project.root() / "notebooks").glob("*.ipynb"):
         strip_outputs(chapter)

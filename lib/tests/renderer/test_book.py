@@ -263,7 +263,7 @@ def test_every_page_has_navigation(built):
 def test_the_page_check_passes_and_finds_planted_faults(built, tmp_path, capsys, monkeypatch):
     import check_pages
 
-    monkeypatch.setattr(check_pages, "browser", lambda: None)
+    monkeypatch.setattr(check_pages.browser, "find", lambda: None)
     config = str(built.parent / "_quarto.yml")
     assert check_pages.main([str(built), "--expect-chapters", config]) == 2
     copy = Path(shutil.copytree(built, tmp_path / "_book"))

@@ -55,9 +55,11 @@ def pandoc(source: str | pf.Doc, *options: str, where: str, root: Path, strict: 
 def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
     """Read the chapters with pandoc, number them, resolve their references and citations."""
 
+    filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
+
     def parse(chapter: Chapter) -> None:
         text = cells.markdown(chapter, site)
-        chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", where=chapter.source, root=root)))
+        chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", *filters, where=chapter.source, root=root)))
         crossref.normalize(chapter)
 
     with ThreadPoolExecutor(cells.WORKERS) as pool:

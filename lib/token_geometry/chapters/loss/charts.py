@@ -26,15 +26,17 @@ def correlation_curves(
     """
     n_names = frame[color].nunique()
     by_level = frame[color].iloc[0].startswith("S = ")
-    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#000000", "#888888"]
+    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=colors)
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=colors)
     y = alt.Y("low:Q", title="correlation with the loss", scale=_FULL)
     marks = charts.banded(base, y, "correlation:Q", picked=picked)
+    # a scale of its own would have other colors
+    filled = {"shorthand": f"{color}:N", "scale": colors["scale"]}
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",
-        fill=alt.condition("datum.discovered == 'yes'", f"{color}:N", alt.value("white"), legend=None),
+        fill=alt.condition("datum.discovered == 'yes'", alt.Fill(**filled), alt.value("#ffffff")),
         opacity=charts.shown(picked, 1.0, 0.0),
         tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
     )
@@ -98,9 +100,11 @@ def _cloud(
     chart shows, of which it makes the first.
     """
     (x, x_title), (y, y_title) = titles.items()
+    # a panel of its own has axes of its own
+    scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
     base = alt.Chart(frame).encode(
-        x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
-        y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
+        x=alt.X(f"{x}:Q", title=x_title, scale=scales[0]),
+        y=alt.Y(f"{y}:Q", title=y_title, scale=scales[1]),
         color=charts.color(frame, color, legend=legend),
     )
     line = base.transform_regression(x, y, groupby=[color]).mark_line(opacity=0.5, strokeDash=[5, 3])

@@ -15,7 +15,14 @@ def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
-    in_seconds = [alt.Tooltip(f"{name}:Q", title=f"{name} (s)", format=".4f") for name in ("median", "minimum")]
+    parts = [_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)]
+    return alt.vconcat(*parts)
+
+
+def _panel(frame: pd.DataFrame, scale: alt.Scale, name: str) -> alt.LayerChart:
+    in_seconds = [
+        alt.Tooltip(f"{column}:Q", title=f"{column} (s)", format=".4f") for column in ("median", "minimum")
+    ]
     base = alt.Chart(frame).encode(
         x=alt.X("median:Q", title="seconds per prompt", scale=scale),
         y=alt.Y("stage:N", title=None, sort=charts.unique(frame["stage"]), axis=alt.Axis(labelLimit=220)),
@@ -24,8 +31,4 @@ def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     colors = alt.Scale(domain=list(_COLORS), range=list(_COLORS.values()))
     bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=colors))
     numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
-    chart = alt.layer(bars, numbers).properties(width=400, height=alt.Step(24))
-    order = charts.unique(frame["procedure"])
-    if len(order) == 1:
-        return chart
-    return chart.facet(facet=alt.Facet("procedure:N", sort=order), columns=1).resolve_scale(y="independent")
+    return alt.layer(bars, numbers).properties(width=400, height=alt.Step(24), title=name)

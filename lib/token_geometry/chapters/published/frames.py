@@ -23,7 +23,8 @@ def beside(results: RunResults) -> pd.DataFrame:
             given = given[given[column] == value]
         own = summary(results.shuffled[variable].sel(at))
         levels = given["shuffle_level"].min(), given["shuffle_level"].max()
-        for side, part, (low, high) in (("published", given, levels), ("run", own, results.extremes)):
+        # the models of the run first: they have the colors that they have in its other chapters
+        for side, part, (low, high) in (("run", own, results.extremes), ("published", given, levels)):
             order = part["shuffle_level"].map({high: "shuffled", low: "structured"})
             parts.append(part.assign(observable=title, order=order, side=side))
     columns = ["observable", "order", "model_title", "side", "relative_depth", "layer", "mean", "std"]
@@ -32,7 +33,7 @@ def beside(results: RunResults) -> pd.DataFrame:
 
 def losses(results: RunResults) -> pd.DataFrame:
     """Mean and deviation of the loss by shuffle level, published and of a run."""
-    sides = {"published": arrays.summary("loss"), "run": summary(results.shuffled["loss"])}
+    sides = {"run": summary(results.shuffled["loss"]), "published": arrays.summary("loss")}
     frame = pd.concat([part.assign(side=side) for side, part in sides.items()], ignore_index=True)
     return frame[["model_title", "side", "shuffle_level", "mean", "std", "low", "high", "n_prompts"]]
 
@@ -53,7 +54,7 @@ def correlations(results: RunResults) -> pd.DataFrame:
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
     parts = [
         dataset.to_dataframe().reset_index().assign(side=side)
-        for side, dataset in (("published", given), ("run", own))
+        for side, dataset in (("run", own), ("published", given))
     ]
     frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
     columns = ["model_title", "side", "layer", "relative_depth", "scale"]
