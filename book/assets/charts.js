@@ -124,7 +124,7 @@
         if (typeof length !== "number") continue;
         header.header = {
           ...header.header, labelLimit: 0, labelLineHeight: 14,
-          labelExpr: lines(Math.max(12, Math.floor(length / (1.25 * LETTER)))),
+          labelExpr: lines(Math.max(12, Math.floor(length / (1.18 * LETTER)))),
         };
       }
       const title = typeof part.title === "string" && part.field && part.scale !== undefined ? part.title : "";

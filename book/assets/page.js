@@ -54,6 +54,9 @@
   addEventListener("resize", reach);
   reach();
 
+  // the name of such a link must hold its text, the number of the chapter too
+  for (const link of document.querySelectorAll(".pagination-link[aria-label]")) link.removeAttribute("aria-label");
+
   if (isQuarto) return;
 
   for (const heading of document.querySelectorAll("main :is(h2, h3, h4)[id], main section[id] > :is(h2, h3, h4)")) {

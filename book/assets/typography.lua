@@ -10,8 +10,18 @@ local function begins(text, sign)
   return text:sub(1, #sign) == sign
 end
 
+local POWERS = {
+  ["⁰"] = true, ["¹"] = true, ["²"] = true, ["³"] = true, ["⁴"] = true, ["⁵"] = true, ["⁶"] = true, ["⁷"] = true,
+  ["⁸"] = true, ["⁹"] = true,
+}
+
+local NAMES = { layer = true, layers = true, scale = true, scales = true, level = true, dimension = true, step = true }
+
 local function joins(before, after)
-  if before:match("%d$") then
+  if before == "=" or after == "=" or before == "≤" or after == "≤" then return true end
+  if NAMES[before:lower()] then return after:match("^%d") end
+  local last = before:match("[%z\1-\127\194-\244][\128-\191]*$") or ""
+  if last:match("%d") or POWERS[last] then
     return UNITS[after:match("^%a+") or ""] or begins(after, "%") or begins(after, "±") or begins(after, "×")
   end
   return (before == "±" or before == "×") and (after:match("^%d") or begins(after, "−"))

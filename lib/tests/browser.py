@@ -1,10 +1,13 @@
 """A Chromium that is driven over its debugging port: pages are drawn, measured and pointed at as a reader does."""
 
+import functools
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +17,8 @@ import websocket
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
 # with the network off, so that nothing can come from it
-FLAGS += ["--remote-debugging-port=0", "--remote-allow-origins=*", "--host-resolver-rules=MAP * ~NOTFOUND"]
+FLAGS += ["--remote-debugging-port=0", "--remote-allow-origins=*"]
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
 def find() -> str | None:
@@ -63,7 +67,7 @@ class Page:
             raise RuntimeError(found["exceptionDetails"]["exception"].get("description", "failed")[:500])
         return found["result"].get("value")
 
-    def open(self, path: Path, *, width: int = 1280, dark: bool = False) -> None:
+    def open(self, address: str, *, width: int = 1280, dark: bool = False) -> None:
         """Load a page in a window of some width, and draw all that it draws."""
         media = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=media)
@@ -71,8 +75,10 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         self.messages, self.requests = [], []
-        self.send("Page.navigate", url=path.as_uri())
-        ready = "document.readyState === 'complete' && location.href.startsWith('file:')"
+        failed = self.send("Page.navigate", url=address).get("errorText")
+        if failed:
+            raise RuntimeError(f"{address}: {failed}")
+        ready = "document.readyState === 'complete' && location.href !== 'about:blank'"
         for _ in range(600):
             if self.evaluate(ready):
                 break
@@ -86,11 +92,20 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES[key])
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        import base64
 
-        data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Address at which a server of this machine has a folder."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words) -> None:
+        pass
 
 
 _CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Tab": 9, "Escape": 27}

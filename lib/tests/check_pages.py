@@ -85,16 +85,19 @@ def figure_faults(page: BeautifulSoup) -> list[str]:
     return faults
 
 
+def is_ours(page: BeautifulSoup) -> bool:
+    """Whether the renderer of this project has made a page."""
+    return page.find("meta", attrs={"name": "generator", "content": OURS}) is not None
+
+
 def link_faults(path: Path, root: Path, page: BeautifulSoup) -> list[str]:
     """Links and resources that lead nowhere, or to the network where ours must not."""
     faults = []
-    generator = page.find("meta", attrs={"name": "generator"})
-    ours = generator is not None and generator.get("content") == OURS
     for elem in page.select("a[href], link[href], script[src], img[src], source[src], iframe[src]"):
         address = elem.get("href", elem.get("src")).strip()
         url = urlsplit(address)
         if url.scheme or url.netloc:
-            if ours and elem.name != "a" and url.scheme != "data":
+            if is_ours(page) and elem.name != "a" and url.scheme != "data":
                 faults.append(f"<{elem.name}> needs the network: {address[:80]}")
             continue
         target = (path.parent / unquote(url.path)).resolve() if url.path else path
@@ -126,16 +129,17 @@ def colors(page: BeautifulSoup) -> Iterator[tuple[str, str]]:
         yield from walk(json.loads(script.string))
 
 
-def chart_faults(path: Path, tab: browser.Page, sizes: list = SIZES) -> list[str]:
+def chart_faults(address: str, tab: browser.Page, sizes: list = SIZES) -> list[str]:
     """Faults of a page as a browser without a network draws it: at a glance, and at the reader's hand."""
     faults = []
     for width, dark in sizes:
-        tab.open(path, width=width, dark=dark)
+        tab.open(address, width=width, dark=dark)
         found = tab.evaluate(LOOK)
         if (width, dark) == sizes[0]:
             found += list(hand_faults(tab))
         found += [f"the console says {message[:200]}" for message in tab.messages]
-        foreign = {url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))}
+        own = ("file:", "data:", "blob:", "http://127.0.0.1:")
+        foreign = {url for url in tab.requests if not url.startswith(own)}
         found += [f"asks the network for {url[:80]}" for url in sorted(foreign)]
         faults += [f"{width} px{', dark' * dark}: {fault}" for fault in found]
     return faults
@@ -222,7 +226,7 @@ def pointer_faults(tab: browser.Page, n: int, caption: str, state) -> Iterator[s
         yield "pointing at it tells nothing"
 
 
-def check(root: Path, config: Path, tab: browser.Page | None) -> tuple[list[str], bool]:
+def check(root: Path, config: Path, tab: browser.Page | None, server: str) -> tuple[list[str], bool]:
     """All faults of a book, and whether its charts could be checked."""
     faults, complete, seen = [], True, {}
     expected = chapters(config)
@@ -241,7 +245,9 @@ def check(root: Path, config: Path, tab: browser.Page | None) -> tuple[list[str]
             if seen.setdefault(model, color) != color:
                 found.append(f"{model} is {color} here and {seen[model]} on another page")
         charts = len(page.select(".vega-chart"))
-        found += chart_faults(path, tab) if tab else []
+        # Quarto's scripts need a server; our own pages are read as files
+        address = path.as_uri() if is_ours(page) else f"{server}/{name}"
+        found += chart_faults(address, tab) if tab else []
         complete = complete and not (charts and not tab)
         figures = len(page.select("figure"))
         counts = f"{figures} figures and tables, {charts} charts, {len(found)} faults"
@@ -262,8 +268,9 @@ def main(argv: list[str] | None = None) -> int:
         if not path.is_file():
             print(f"{path} does not exist: render the book first", file=sys.stderr)
             return 1
-    with browser.page() if browser.find() else contextlib.nullcontext() as tab:
-        faults, complete = check(root, config, tab)
+    opened = browser.page() if browser.find() else contextlib.nullcontext()
+    with opened as tab, browser.served(root) as server:
+        faults, complete = check(root, config, tab, server)
     for fault in faults:
         print(f"FAULT {fault}")
     if not complete:

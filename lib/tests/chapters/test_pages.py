@@ -51,7 +51,7 @@ def write(folder, figures):
     parts = [f'<figure id="{n}">{html}<figcaption>{text}</figcaption></figure>' for n, text, html in figures]
     path = folder / "page.html"
     path.write_text(HEAD + "\n".join(parts) + "</main></div></body></html>", encoding="utf-8")
-    return path
+    return path.as_uri()
 
 
 def figures_of(chapter, results, monkeypatch):
@@ -151,10 +151,13 @@ def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab,
     assert files["fig-a.svg"].startswith(b"<svg") and files["fig-a.png"].startswith(b"\x89PNG")
 
 
+TOP = {"orient": "top"}
+
+
 def test_nothing_of_a_page_runs_or_breaks_out_of_it(folder, tab):
     title = "<img src=x onerror=\"document.title='ran'\"> " + "long name " * 8
     rows = json.loads(json.dumps(points()).replace('"a"', json.dumps(title)).replace('"b"', '"عنوان"'))
-    color = {"field": "model_title", "type": "nominal", "scale": {"domain": [title, "عنوان", "c"]}}
+    color = {"field": "model_title", "type": "nominal", "scale": {"domain": [title, "عنوان", "c"]}, "legend": TOP}
     drawn = spec("point", {"color": color}, datasets={"d": rows})
     path = write(folder, [("fig-a", "One.", charts.chart_html(drawn))])
     assert [f for f in check_pages.chart_faults(path, tab) if "cut short" not in f] == []

@@ -22,6 +22,7 @@ project:
   pre-render: book/prepare.py
   resources: [book/assets/*.js]
 profile: {default: small}
+filters: [book/assets/typography.lua]
 bibliography: refs.bib
 book:
   title: A little book
@@ -87,6 +88,12 @@ $$ y $$ {#eq-second}
 ## Mind
 @fig-squares, [-@fig-squares], [@fig-squares; @fig-dots], [Eq. @eq-distance], @eq-second.
 :::
+
+It took 5 s, 20 MB ± 3 and 2 × 10⁻⁷ nats, a change of -1.5 at scale 64, k = 2; page 5 says so.
+
+| what is counted here, which is long | how many of it there were, in words that are long |
+|:--|:--|
+| a | b |
 
 {{< include _more.md >}}
 """
@@ -211,6 +218,21 @@ def test_citations_of_all_chapters_lead_to_one_list(built, methods):
 def test_mathematics_is_mathml(methods):
     assert methods.select("span#eq-distance > math msqrt")
     assert methods.select("figcaption math")
+
+
+def test_numbers_stay_with_their_units_and_columns_are_as_wide_as_their_contents(methods):
+    text = methods.get_text()
+    for kept in (
+        "5\u00a0s",
+        "20\u00a0MB",
+        "±\u00a03",
+        "2\u00a0×\u00a010⁻⁷\u00a0nats",
+        "of −1.5 at scale\u00a064",
+        "k\u00a0=\u00a02",
+        "page 5 says",
+    ):
+        assert kept in text
+    assert not methods.select("col[style], table[style]")
 
 
 def test_code_is_folded_and_cell_options_are_kept(built, results):

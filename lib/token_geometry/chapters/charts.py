@@ -264,8 +264,7 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
         bind = alt.binding_select(options=options, name=f"{title} ")
         chart = chart.add_params(alt.param(expression, value=initial, bind=bind))
     kept = f"datum['{values.name}'] == {expression}"
-    kinds = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat", alt.ConcatChart: "concat"}
-    kind = kinds.get(type(chart))
+    kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat", alt.ConcatChart: "concat"}.get(type(chart))
     if kind:  # its parts have data of their own
         chart[kind] = [part.transform_filter(kept) for part in chart[kind]]
     else:

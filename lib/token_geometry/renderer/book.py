@@ -55,10 +55,9 @@ def pandoc(source: str | pf.Doc, *options: str, where: str, root: Path, strict: 
 def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> None:
     """Read the chapters with pandoc, number them, resolve their references and citations."""
 
-    filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
-
     def parse(chapter: Chapter) -> None:
         text = cells.markdown(chapter, site)
+        filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
         chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", *filters, where=chapter.source, root=root)))
         crossref.normalize(chapter)
 

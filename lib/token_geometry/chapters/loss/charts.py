@@ -32,11 +32,10 @@ def correlation_curves(
     base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=colors)
     y = alt.Y("low:Q", title="correlation with the loss", scale=_FULL)
     marks = charts.banded(base, y, "correlation:Q", picked=picked)
-    # a scale of its own would have other colors
-    filled = {"shorthand": f"{color}:N", "scale": colors["scale"]}
+    fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",
-        fill=alt.condition("datum.discovered == 'yes'", alt.Fill(**filled), alt.value("#ffffff")),
+        fill=alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff")),
         opacity=charts.shown(picked, 1.0, 0.0),
         tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
     )
@@ -100,7 +99,6 @@ def _cloud(
     chart shows, of which it makes the first.
     """
     (x, x_title), (y, y_title) = titles.items()
-    # a panel of its own has axes of its own
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
     base = alt.Chart(frame).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=scales[0]),

@@ -5,7 +5,7 @@ import pandas as pd
 
 from token_geometry.chapters import charts, numbers
 
-_VERDICT_COLORS = {"agrees": "#0072b2", "open": "#8a8a8a", "disagrees": "#d55e00"}
+_VERDICTS = alt.Scale(domain=["agrees", "open", "disagrees"], range=["#0072b2", "#8a8a8a", "#d55e00"])
 _SIDES = ["published", "run"]
 _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1]))
 
@@ -20,11 +20,10 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
         claim=shown["claim"] + " (" + shown["quantity"] + ")",
         spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
     ).fillna({"low": shown["value"], "high": shown["value"]})
-    verdicts = alt.Scale(domain=list(_VERDICT_COLORS), range=list(_VERDICT_COLORS.values()))
     models = {"sort": charts.unique(shown["model_title"]), "axis": alt.Axis(labelLimit=200)}
     base = alt.Chart(shown).encode(
         y=alt.Y("model_title:N", title=None, **models),
-        color=alt.Color("verdict:N", title="with the claim, it", scale=verdicts),
+        color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS),
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
     points = base.mark_point(size=55, filled=True, opacity=1).encode(
