@@ -24,7 +24,9 @@
   const LIGHT_CONFIG = { ink: "#22262a", soft: "#5a626a", faint: "#e3e6e9" };
   const DARK_CONFIG = { ink: "#eceff2", soft: "#b4bbc2", faint: "#343a41" };
 
-  function config(dark) {
+  const gradient = (room, length) => Math.round(Math.min(length, room - 130));
+
+  function config(dark, room) {
     const { ink, soft, faint } = dark ? DARK_CONFIG : LIGHT_CONFIG;
     const font = getComputedStyle(document.body).fontFamily;
     const text = { labelColor: soft, titleColor: ink, labelFont: font, titleFont: font };
@@ -32,7 +34,7 @@
     return {
       font, aria: false, background: "transparent",
       axis: { ...text, gridColor: faint, domainColor: soft, tickColor: soft },
-      legend: { ...text, layout, symbolBaseFillColor: soft, symbolBaseStrokeColor: soft },
+      legend: { ...text, layout, gradientLength: gradient(room, 200), symbolBaseFillColor: soft, symbolBaseStrokeColor: soft },
       header: { labelColor: ink, labelFont: font },
       title: { color: ink, font },
       text: { font, color: ink },
@@ -59,11 +61,11 @@
   }
 
   // The same in the colors of a theme: each color is spelled with six digits in the specification.
-  function themed(spec, dark) {
+  function themed(spec, dark, room) {
     const { datasets, ...rest } = spec;
     const recolored = (key, value) => (dark && DARK[value]) || value;
     const copy = JSON.parse(JSON.stringify(rest), recolored);
-    copy.config = merged(copy.config ?? {}, config(dark));
+    copy.config = merged(copy.config ?? {}, config(dark, room));
     walk(copy, (part) => {
       // the end of the scheme that cannot be seen on this page is for cells alone, which bear their own domain
       if (part.scheme === "viridis" && !part.domain)
@@ -113,6 +115,7 @@
     if (beside && room < NARROW)
       walk(spec, (part) => part.height?.step && (part.height = { step: Math.max(part.height.step, 28) }));
     walk(spec, (part) => {
+      if (part.legend?.gradientLength) part.legend.gradientLength = gradient(room, part.legend.gradientLength);
       for (const header of part.facet ? [part.facet, part.facet.row, part.facet.column] : []) {
         if (!header?.field || header.header?.labels === false) continue;
         const inner = part.spec;
@@ -258,7 +261,7 @@
   }
 
   function arrange(state, dark, room) {
-    const spec = themed(state.spec, dark);
+    const spec = themed(state.spec, dark, room);
     const copy = JSON.parse(JSON.stringify({ ...spec, datasets: undefined }));
     if (room < NARROW) stacked(copy);
     wrapped(copy, room, (field) => [...new Set(state.tables().flat().map((row) => row[field]).filter(Boolean))]);
