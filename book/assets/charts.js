@@ -101,9 +101,11 @@
     });
   }
 
-  // Lines of at most so many letters, as an expression on a label; a word that is longer is broken.
-  const lines = (n) =>
-    `split(trim(replace(datum.label, regexp('(\\\\S{${n}}(?=\\\\S))|(.{1,${n}})(\\\\s+|$)', 'g'), '$1$2\\n')), '\\n')`;
+  // Lines of at most so many letters, as an expression on a label; a longer word is broken, at a hyphen if it has one.
+  const lines = (n) => {
+    const parts = `(.{1,${n}})(?:\\\\s+|$)|(.{0,${n - 1}}-)|(\\\\S{${n}})`;
+    return `split(trim(replace(datum.label, regexp('${parts}', 'g'), '$1$2$3\\n')), '\\n')`;
+  };
 
   function wrapped(spec, room, valuesOf) {
     let beside = 0; // px that the names of rows take
@@ -215,6 +217,7 @@
   function missing(state) {
     for (const [name, value] of Object.entries(state.values)) {
       const column = name.replace("shown_", "");
+      if (column === "model_title") continue;
       for (const rows of state.tables()) {
         if (!rows.length || !(column in rows[0]) || !("model_title" in rows[0])) continue;
         const here = new Set(rows.filter((row) => row[column] === String(value)).map((row) => row.model_title));

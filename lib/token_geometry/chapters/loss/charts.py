@@ -51,7 +51,7 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
 def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map, one panel per model: correlation of ID and loss over layer and scale."""
     base = alt.Chart(frame).encode(
-        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0)),
         y=alt.Y("scale:O", title="scale (rank n2)", sort="descending"),
         tooltip=_tooltip(frame),
     )
