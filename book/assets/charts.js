@@ -33,7 +33,7 @@
     const layout = { top: { anchor: "start", direction: "vertical", margin: 6 } };
     return {
       font, aria: false, background: "transparent",
-      axis: { ...text, gridColor: faint, domainColor: soft, tickColor: soft },
+      axis: { ...text, labelSeparation: 5, gridColor: faint, domainColor: soft, tickColor: soft },
       legend: { ...text, layout, gradientLength: gradient(room, 200), symbolBaseFillColor: soft, symbolBaseStrokeColor: soft },
       header: { labelColor: ink, labelFont: font },
       title: { color: ink, font },

@@ -211,6 +211,7 @@ def test_references_read_as_in_quarto_and_lead_to_other_pages(built, methods):
 def test_citations_of_all_chapters_lead_to_one_list(built, methods):
     cites = [a["href"] for a in methods.select(".citation a")]
     assert set(cites) == {"../references.html#ref-doe2020", "../references.html#ref-roe2021"}
+    assert "On Squares" in methods.select_one(".citation a[href$=doe2020]")["data-entry"].title()
     entries = [entry["id"] for entry in soup(built / "references.html").select(".csl-entry")]
     assert sorted(entries) == ["ref-doe2020", "ref-roe2021"]
 

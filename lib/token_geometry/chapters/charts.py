@@ -152,10 +152,10 @@ def unique(values: Iterable) -> list:
 def color(
     frame: pd.DataFrame, column: str, title: str | None = "model", *, palette=MODEL_COLORS, **options
 ) -> alt.Color:
-    """Colors of the values of a column, in their order; `options` are those of `alt.Color`."""
-    values = unique(frame[column])
+    """Colors of the values of a column, in their order or that of its categories; `options` as of `alt.Color`."""
+    values = frame[column].cat.categories if frame[column].dtype == "category" else unique(frame[column])
     colors = itertools.islice(itertools.cycle(palette), len(values))
-    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=[*colors]), **options)
+    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=[*values], range=[*colors]), **options)
 
 
 def whole(frame: pd.DataFrame, *columns: str, **options) -> alt.Scale:

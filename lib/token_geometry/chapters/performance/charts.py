@@ -16,8 +16,7 @@ def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
-    parts = [_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)]
-    return alt.vconcat(*parts)
+    return alt.vconcat(*(_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)))
 
 
 def _panel(frame: pd.DataFrame, scale: alt.Scale, name: str) -> alt.LayerChart:

@@ -20,9 +20,8 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
         claim=shown["claim"] + " (" + shown["quantity"] + ")",
         spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
     ).fillna({"low": shown["value"], "high": shown["value"]})
-    models = {"sort": charts.unique(shown["model_title"]), "axis": alt.Axis(labelLimit=200)}
     base = alt.Chart(shown).encode(
-        y=alt.Y("model_title:N", title=None, **models),
+        y=alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"])),
         color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS),
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")

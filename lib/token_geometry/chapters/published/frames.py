@@ -23,7 +23,6 @@ def beside(results: RunResults) -> pd.DataFrame:
             given = given[given[column] == value]
         own = summary(results.shuffled[variable].sel(at))
         levels = given["shuffle_level"].min(), given["shuffle_level"].max()
-        # the models of the run first: they have the colors that they have in its other chapters
         for side, part, (low, high) in (("run", own, results.extremes), ("published", given, levels)):
             order = part["shuffle_level"].map({high: "shuffled", low: "structured"})
             parts.append(part.assign(observable=title, order=order, side=side))
@@ -57,5 +56,8 @@ def correlations(results: RunResults) -> pd.DataFrame:
         for side, dataset in (("run", own), ("published", given))
     ]
     frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
+    # a run of few prompts has no correlation, and its models keep their colors
+    titles = dict.fromkeys([*results.titles, *given["model_title"].values.tolist()])
+    frame["model_title"] = pd.Categorical(frame["model_title"], [*titles])
     columns = ["model_title", "side", "layer", "relative_depth", "scale"]
     return frame[[*columns, "correlation", "low", "high", "n_prompts"]].round(4)
