@@ -83,6 +83,9 @@ class Page:
             if self.evaluate(ready):
                 break
             time.sleep(0.05)
+        status = self.evaluate("performance.getEntriesByType('navigation')[0].responseStatus")
+        if status >= 400:
+            raise RuntimeError(f"{address}: status {status}")
         self.evaluate("document.documentElement.style.scrollBehavior = 'auto'; window.drawCharts?.()")
 
     def point(self, x: float, y: float) -> None:
