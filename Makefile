@@ -1,12 +1,13 @@
 # `make book` builds the report, `make test` runs the tests, `make check` in a minute what needs no real model.
-# With an environment active (virtualenv or conda) it is used as it is; else .venv is made by lib/install.py.
+# With an environment active (virtualenv or conda, but not conda's base) it is used as it is; else .venv is made by
+# lib/install.py.
 
 PYTHON ?= python3
 RUN ?= demo
 # auto: Quarto where it is installed or can be installed, else pandoc; or quarto, or pandoc
 RENDERER ?= auto
 
-ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter base,$(CONDA_DEFAULT_ENV)),,$(CONDA_PREFIX)))
 BIN := $(or $(ACTIVE),$(CURDIR)/.venv)/bin
 
 # a whole .venv is kept; one of another Python only where none is asked for by PYTHON=
@@ -15,6 +16,7 @@ INSTALL = "$(if $(ACTIVE),python3,$(PYTHON))" lib/install.py $(if $(ACTIVE),--ac
 
 .PHONY: book results test check clean environment
 book: environment
+	@$(if $(filter auto,$(RENDERER)),$(INSTALL) --quarto)
 	@PATH="$(BIN):$$PATH" python -m token_geometry book $(RUN) --renderer $(RENDERER)
 
 results: environment

@@ -38,6 +38,7 @@ def main():
     """Make what is asked for; what goes wrong is one line and exit status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--active", metavar="PREFIX", help="only check the environment that is active")
+    parser.add_argument("--quarto", action="store_true", help="only try once to have Quarto in .venv")
     parser.add_argument("--dadapy", metavar="FOLDER", help="only make the environment of DADApy in this folder")
     parser.add_argument("--dev", action="store_true", help="with what make check runs")
     parser.add_argument("--any-python", action="store_true", help="keep a whole .venv, of whatever Python it is")
@@ -47,7 +48,9 @@ def main():
         os.environ.pop(name, None)
     os.environ["NO_COLOR"] = "1"
     try:
-        if options.active:
+        if options.quarto:
+            install_quarto(options.active)
+        elif options.active:
             check_active(options.active, options.dev)
         elif options.dadapy:
             make_dadapy(options.dadapy)
@@ -111,6 +114,31 @@ def make_venv(any_python, dev):
         file.write(" ".join(words) + "\n")
     os.replace(READY + ".partial", READY)
     print(f"{VENV} is ready", flush=True)
+
+
+def install_quarto(active):
+    """Try once to install Quarto into `.venv`; nothing is installed into an environment of the user's.
+
+    Its package downloads Quarto itself while it is installed, which an air-gapped machine cannot: then books are
+    rendered with pandoc.
+    """
+    tried = os.path.join(VENV, "quarto-tried")
+    there = shutil.which("quarto") or shutil.which("quarto", path=os.path.join(active or VENV, "bin"))
+    if there or (not active and os.path.exists(tried)):
+        return
+    with open(os.path.join(ROOT, "environment.yml")) as file:
+        package = re.search(r"quarto-cli==[\w.]+", file.read()).group()
+    if active:
+        print(f"No Quarto here; rendering with pandoc (for Quarto: pip install {package}).", flush=True)
+        return
+    print(f"Installing {package} (once) …", flush=True)
+    done = run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", package])
+    if not done or done.returncode:
+        print(
+            f"Quarto cannot be downloaded here; rendering with pandoc (delete {tried} to try again).", flush=True
+        )
+        with open(tried, "w"):
+            pass
 
 
 def make_dadapy(folder):

@@ -1,10 +1,13 @@
-"""After rendering: Quarto stores the outputs of executed chapters in their sources; take them out again.
+"""After rendering: take outputs out of the sources, where Quarto stores them, and keep the book as its run's.
 
-With `--after PID` this waits until that process has ended, in whatever way: an interrupted rendering runs nothing
-behind itself.
+Quarto empties the folder that it renders into before it does anything else. That is no run's own, so that a render
+that fails, or another run's, leaves every book that is there. With `--after PID` this waits until that process has
+ended, in whatever way, and takes the outputs out alone: an interrupted rendering runs nothing behind itself.
 """
 
 import contextlib
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import nbformat
 import psutil
 
 from token_geometry.base import project
+from token_geometry.runs import declaration
 
 
 def strip_outputs(path: Path) -> None:
@@ -30,9 +34,20 @@ def strip_outputs(path: Path) -> None:
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 
 
+def keep(rendered: Path, run: str) -> None:
+    """Put a rendered book in the place of the one of the same run."""
+    folder, partial = rendered.with_name(run), rendered.with_name(f".{run}")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(rendered, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--after"]:
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(int(sys.argv[2])).wait()
+    else:
+        keep(project.root() / os.environ["QUARTO_PROJECT_OUTPUT_DIR"], declaration.load().name)
     for chapter in (project.root() / "notebooks").glob("*.ipynb"):
         strip_outputs(chapter)

@@ -259,11 +259,12 @@ def check(root: Path, config: Path, tab: browser.Page | None, server: str) -> tu
 def main(argv: list[str] | None = None) -> int:
     """Check the book that the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("book", type=Path, help="the folder that was built, such as _book")
-    parser.add_argument("--expect-chapters", type=Path, help="by default the book's ../_quarto.yml")
+    parser.add_argument("book", type=Path, help="the folder that was built, such as _book/demo")
+    parser.add_argument("--expect-chapters", type=Path, help="by default _quarto.yml of a folder above")
     arguments = parser.parse_args(argv)
     root = arguments.book.resolve()
-    config = arguments.expect_chapters or root.parent / "_quarto.yml"
+    above = [folder / "_quarto.yml" for folder in root.parents]
+    config = arguments.expect_chapters or next(filter(Path.is_file, above), above[0])
     for path in (root / "index.html", config):
         if not path.is_file():
             print(f"{path} does not exist: render the book first", file=sys.stderr)

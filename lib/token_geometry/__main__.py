@@ -1,53 +1,147 @@
-"""Command line: ``token-geometry run`` and ``token-geometry book``, or ``python -m token_geometry``."""
+"""Command line: ``token-geometry``, or ``python -m token_geometry``."""
 
 import argparse
-import contextlib
-import importlib.util
+import importlib
 import os
 import re
 import shutil
+import string
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import fields
 
-from token_geometry.base import project
-from token_geometry.base.errors import InputError
+from token_geometry import __version__
+from token_geometry.base import parameters, processes, project, resources
+from token_geometry.base.errors import InputError, one_of
+from token_geometry.models import devices
 from token_geometry.renderer import book
-from token_geometry.runs import declaration, execution, forecast
+from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.protocol import Request
+from token_geometry.requests.reduction import Reduction
+from token_geometry.requests.sizes import spelled
+from token_geometry.requests.truth import Truth
+from token_geometry.runs import declaration, execution, forecast, results
 from token_geometry.runs.declaration import Run
+
+STUDIES = {
+    "extract": (Extraction, "extraction.extraction:extract", "prompts of a corpus through a model, to shards"),
+    "observables": (Reduction, "studies.reduction:reduce", "shards to one data set of all observables"),
+    "truth": (Truth, "studies.truth:measure", "true and false statements at a layer of a model"),
+}
+"""Commands that do what a notebook does: its request, the function that carries it out, what is said of it."""
 
 OLDEST_QUARTO = (1, 6)
 """Quarto before this renders the book differently."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message}; {self.prog} --help says what is accepted")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing or stale of a run, or render the book of a run."""
-    parser = argparse.ArgumentParser(prog="token-geometry")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run what is missing or stale of a declared run")
-    of_book = commands.add_parser("book", help="render the book of a declared run")
-    for command in (run, of_book):
-        command.add_argument("name", nargs="?", default="", help="name of a file of data/runs")
-    run.add_argument("--dry-run", action="store_true", help="list every notebook, run none")
-    of_book.add_argument("--renderer", choices=("auto", "quarto", "pandoc"), default="auto")
-    options = parser.parse_args(argv)
+    """Do what a command line asks for; what goes wrong is one line. Returns the exit status."""
     try:
-        declared = declaration.load(options.name)
-        print(*declared.notes, sep="\n", end="\n" if declared.notes else "")
-        if options.command == "book":
-            return render(declared, renderer=options.renderer)
-        if options.dry_run:
-            described, n_problems = forecast.describe(declared)
-            print(described)
-            return int(n_problems > 0)
-        if not execution.execute(declared):
-            print(f"run {declared.name}: all results are there and fresh, nothing to compute")
+        options, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            raise one_of("option", unknown[0], options.known)
+        return options.do(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         print(f"error: the report needs {error.name}: pip install token_geometry[report]", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="token-geometry", description="Measure the geometry of hidden states.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, do: Callable, text: str, named: dict | None, *flags: tuple[str, dict]) -> None:
+        one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if named is not None:
+            one.add_argument("name", **named)
+        for flag, takes in flags:
+            one.add_argument(flag, **{"default": argparse.SUPPRESS} | takes)
+        one.set_defaults(do=do, known=[flag for flag, _ in flags], command=name)
+
+    text = "check everything and say what it takes; make and download nothing"
+    dry = ("--dry-run", {"action": "store_true", "default": False, "help": text})
+    declared = {"nargs": "?", "default": "", "help": "name of a file of data/runs (default: demo)"}
+    for name, (kind, _, text) in STUDIES.items():
+        command(name, _study, text, None, *parameters.options(kind), dry)
+    command("run", _declared, "make what is missing or stale of a declared run", declared, dry)
+    renderer = {"choices": ("auto", "quarto", "pandoc"), "default": "auto"}
+    command("book", _declared, "the same, and render its book to _book/NAME", declared, ("--renderer", renderer))
+    template = {name: {"default": value, "help": f"(default: {value})"} for name, value in
+                (("--model", "smollm2-135m"), ("--corpus", "sotu"))}  # fmt: skip
+    command("new-run", _new_run, "write a commented data/runs/NAME.yml, to be changed by hand",
+            {"help": "its name: letters, digits, hyphens"}, *template.items())  # fmt: skip
+    command("check", _check, "say what this machine has, and what of each run is made", None)
+    return parser
+
+
+def _study(options) -> int:
+    kind, place, _ = STUDIES[options.command]
+    words = {field.name: getattr(options, field.name) for field in fields(kind) if hasattr(options, field.name)}
+    request: Request = parameters.build(kind, parameters.of_words(kind, words), noun="option")
+    if options.dry_run:
+        return _say(*forecast.describe_requests({options.command: request}))
+    module, function = place.split(":")
+    getattr(importlib.import_module(f"token_geometry.{module}"), function)(request)
+    way_on = f"token_geometry.open_results({request.output!r})"
+    if options.command == "extract":
+        way_on = f"token-geometry observables --extraction {request.output} --output observables.nc"
+    print(f"{request.output} is made: {way_on}")
+    return 0
+
+
+def _say(text: str, n_problems: int) -> int:
+    print(text)
+    return int(n_problems > 0)
+
+
+def _declared(options) -> int:
+    run = declaration.load(options.name)
+    print(*run.notes, sep="\n", end="\n" if run.notes else "")
+    if options.command == "book":
+        return render(run, renderer=options.renderer)
+    if options.dry_run:
+        return _say(*forecast.describe(run))
+    if not execution.execute(run):
+        print(f"run {run.name}: all results are there and fresh, nothing to compute")
+    return 0
+
+
+def _new_run(options) -> int:
+    path = project.root() / "data" / "runs" / f"{options.name}.yml"
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", options.name):
+        raise InputError(f"the name of a run is {options.name!r}; accepted: letters, digits, hyphens")
+    if path.exists():
+        raise InputError(f"{path} exists: change it, or take another name than {options.name!r}")
+    text = (project.root() / "data" / "new-run.yml").read_text(encoding="utf-8")
+    path.write_text(string.Template(text).substitute(vars(options)), encoding="utf-8")
+    print(f"{path} is written: change it, then token-geometry run {options.name} --dry-run")
+    return 0
+
+
+def _check(options) -> int:
+    import psutil
+
+    device, free = devices.choose_device("auto"), shutil.disk_usage(project.cache()).free
+    print(f"token_geometry {__version__}, Python {sys.version.split()[0]}, {sys.executable}")
+    print(f"device: {resources.device_name(device)} ({device}), {processes.cores()} cores")
+    print(f"memory: {spelled(psutil.virtual_memory().available)} free")
+    print(f"cache: {project.cache()}, {spelled(free)} free on its disk")
+    print(f"books are rendered by {'Quarto' if find_quarto() else 'pandoc'}")
+    for name in declaration.names() if project.find() else ():
+        made = [step.path.is_file() for step in results.results(declaration.load(name)).values()]
+        print(f"run {name}: {sum(made)} of {len(made)} results are there")
     return 0
 
 
@@ -67,14 +161,13 @@ def render(run: Run, *, renderer: str) -> int:
         Exit status.
     """
     quarto = find_quarto() if renderer != "pandoc" else None
-    if quarto is None and renderer == "auto" and _install_quarto():
-        quarto = find_quarto()
     if quarto is None and renderer == "quarto":
         wanted = ".".join(map(str, OLDEST_QUARTO))
         raise InputError(
             f"renderer is 'quarto', but no Quarto of version {wanted} or later is on the PATH: "
             "install it from quarto.org or conda-forge, or use renderer pandoc"
         )
+    folder = project.root() / "_book" / run.name
     if quarto:
         # chapters must run in this environment, whatever else is on the PATH
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}
@@ -82,10 +175,10 @@ def render(run: Run, *, renderer: str) -> int:
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
     else:
-        status = book.main(["--profile", run.name])
+        status = book.main(["--profile", run.name, "--output-dir", f"_book/{run.name}"])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
     if status == 0:
-        print(f"Rendered by {name}: {project.root() / '_book' / 'index.html'}")
+        print(f"Rendered by {name}: {folder / 'index.html'}")
     return status
 
 
@@ -99,32 +192,6 @@ def _version(quarto: str) -> tuple[int, ...]:
     printed = subprocess.run([quarto, "--version"], capture_output=True, text=True).stdout
     numbers = re.match(r"\d+(\.\d+)*", printed.strip())
     return tuple(map(int, numbers.group().split("."))) if numbers else ()
-
-
-def _install_quarto() -> bool:
-    """Try once to install Quarto from the package index into the project's `.venv`; say whether it worked.
-
-    The package `quarto-cli` downloads Quarto itself while it is installed, which an air-gapped machine
-    cannot: then the book is rendered with pandoc. Into the user's own environment nothing is installed.
-    """
-    tried = Path(sys.prefix) / "quarto-tried"
-    if tried.exists() or importlib.util.find_spec("quarto_cli"):
-        return False
-    environment = (project.root() / "environment.yml").read_text(encoding="utf-8")
-    (package,) = re.findall(r"quarto-cli==[\w.]+", environment)
-    if Path(sys.prefix).resolve() != (project.root() / ".venv").resolve():
-        print(f"No Quarto here; rendering with pandoc (for Quarto: pip install {package}).", flush=True)
-        return False
-    print(f"Installing {package} (once) …", flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, package], capture_output=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        print(
-            f"Quarto cannot be downloaded here; rendering with pandoc (delete {tried} to try again).", flush=True
-        )
-        with contextlib.suppress(OSError):  # an environment that cannot be written is tried anew each time
-            tried.touch()
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

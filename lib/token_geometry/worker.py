@@ -16,7 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed
-import transformers
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -52,12 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 def share(request: Extraction) -> None:
     """Make this process's part of an extraction.
 
-    Raises
-    ------
-    InputError
-        As `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on all machines.
+    Raises `InputError` as `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on
+    all machines.
     """
-    transformers.logging.disable_progress_bar()
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
     # gloo, also where there are GPUs: the processes only have to agree on the prompts
@@ -95,11 +91,7 @@ def _requests(options) -> list[Extraction]:
         # however many the run declares for one machine, the launcher decides
         return [dataclasses.replace(request, num_processes=1) for request in declared]
     given = yaml.safe_load(options.parameters.read_text(encoding="utf-8")) if options.parameters else {}
-    takes_string = {field.name for field in dataclasses.fields(Extraction) if field.type is str}
-    for name, value in options.values:
-        # None as papermill takes it, which YAML spells null
-        read = None if value == "None" else yaml.safe_load(value)
-        given[name] = value if name in takes_string and not isinstance(read, str) else read
+    given |= parameters.of_words(Extraction, dict(options.values))
     return [parameters.build(Extraction, given, noun="parameter")]
 
 

@@ -214,8 +214,9 @@ def test_an_active_environment_that_lacks_the_package_is_left_alone(small, tmp_p
     assert "mypy" not in line and "lib[report,test]" in line
     line = refusal(make(small, target="check", VIRTUAL_ENV=str(active)))
     assert "ruff, mypy, importlinter" in line and "lib[report,test,dev]" in line
-    line = refusal(make(small, CONDA_PREFIX=str(tmp_path / "nothing")))
-    assert "a working Python" in line
+    conda = {"CONDA_PREFIX": str(tmp_path / "nothing")}
+    assert "a working Python" in refusal(make(small, **conda, CONDA_DEFAULT_ENV="own"))
+    assert make(small, **conda, CONDA_DEFAULT_ENV="base").returncode == 0 and (small / ".venv" / "ready").exists()
 
 
 def test_a_package_that_the_index_has_not_is_one_line(small):

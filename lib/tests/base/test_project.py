@@ -159,22 +159,15 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
     run += readme.commands("lib/benchmarks/gpu.sh")  # by test_gpu_checks
     run += readme.commands("pip")  # by test_install
     run += [words for words in readme.commands("python") if words[1].startswith("lib/benchmarks/")]
-    for words in readme.commands("python", "-m", "token_geometry"):
-        assert main(words[3:]) == 0
-        run.append(words)
+    run += readme.commands("token-geometry")  # by test_own
+    assert main(["run", "paper", "--dry-run"]) == 0
+    # the two lines before make book
+    run += readme.commands("git", "clone") + readme.commands("cd")
     # What takes a program that CI has not is at least about things that exist.
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["name"]
     run += [shlex.split("conda env create -f environment.yml"), ["conda", "activate", environment]]
     run += [["quarto", "render"], *(["quarto", "render", "--profile", name] for name in declaration.names())]
     assert [words for words in everything if words not in run] == []
-
-
-def test_the_example_of_the_readme_measures_points(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(code.splitlines()) <= 10
-    exec(code, {})
-    dimensions, overlap, unit = capsys.readouterr().out.splitlines()
-    assert dimensions == "[2. 2.]" and 0.5 < float(overlap) < 1 and unit == "degree"
 
 
 def test_the_readme_counts_the_families_as_the_table_does():
@@ -203,6 +196,21 @@ def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, m
     monkeypatch.setattr("importlib.metadata.version", lambda name: "another")
     prerender.write_bundle()
     assert len(made) == 2 and (tmp_path / BUNDLE).read_text().endswith("draw()")
+
+
+def test_a_book_that_quarto_made_takes_the_place_of_the_one_of_its_run_only(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "lib")
+    import postrender
+
+    for name, text in {"demo": "old", "ci": "old", ".new": "new"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text(text)
+    postrender.keep(tmp_path / ".new", "ci")
+    assert (tmp_path / "ci" / "index.html").read_text() == "new"
+    assert (tmp_path / "demo" / "index.html").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new", "ci", "demo"]
+    folder = yaml.safe_load((ROOT / "_quarto.yml").read_text())["project"]["output-dir"]
+    assert folder.split("/")[-1] == ".new", "which no run can be called: Quarto empties it at once"
 
 
 @pytest.mark.skipif(shutil.which("quarto") is None, reason="no Quarto on the PATH")

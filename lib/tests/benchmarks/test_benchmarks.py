@@ -8,7 +8,7 @@ import pytest
 import readme
 
 from token_geometry.base import project
-from token_geometry.chapters.performance import charts, frames, prose
+from token_geometry.chapters.performance import charts, frames, prose, results
 from token_geometry.chapters.performance.results import median, open_benchmarks
 
 pytestmark = pytest.mark.slow
@@ -152,8 +152,9 @@ def chapter(measured):
     return "\n".join(part.data for part in shown), specs
 
 
-def test_the_chapter_reads_the_results(folder):
-    text, specs = chapter(open_benchmarks("demo", folder=folder))
+def test_the_chapter_reads_the_results(folder, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: folder)
+    text, specs = chapter(open_benchmarks("demo"))
     assert "what they took this library" in text
     assert "python lib/benchmarks/gpu.py` makes it. Figures at reduced shapes" in text
     assert "No GPU was at hand" in text
@@ -161,27 +162,30 @@ def test_the_chapter_reads_the_results(folder):
     assert all("takes" in spec["description"] for spec in specs)
 
 
-def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(folder, cpu, tmp_path):
+def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(cpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
     for name in ("observables-cpu", "observables-cpu-other"):
         (tmp_path / f"{name}.json").write_text(json.dumps(cpu))
-    measured = open_benchmarks("demo", folder=tmp_path)
+    measured = open_benchmarks("demo")
     shown = prose.other_models(measured).data
     assert cpu["model"]["title"] in shown
     assert prose.ratios(cpu).data in shown and prose.agreement(cpu).data in shown
 
 
-def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path):
-    measured = open_benchmarks("demo", folder=tmp_path)
+def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    measured = open_benchmarks("demo")
     assert measured.missing == ("observables-cpu", "observables-gpu")
     text, specs = chapter(measured)
     assert "`python lib/benchmarks/observables.py`" in text and "`python lib/benchmarks/gpu.py`" in text
     assert all("No data" in spec["description"] for spec in specs)
 
 
-def test_a_damaged_result_is_refused(tmp_path, refused):
+def test_a_damaged_result_is_refused(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
     (tmp_path / "observables-cpu.json").write_text('{"seconds": {}}')
     with refused("observables-cpu.json", "python lib/benchmarks/observables.py"):
-        open_benchmarks("demo", folder=tmp_path)
+        open_benchmarks("demo")
 
 
 def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):

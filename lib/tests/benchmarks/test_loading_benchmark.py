@@ -48,25 +48,28 @@ def test_bytes_and_memory_are_those_of_the_blocks_that_were_asked_for(folder):
     assert 0 < seconds["min"] <= seconds["max"]
 
 
-def test_the_chapter_reads_the_result(folder):
-    result = loading_report.open_result(folder)
+def test_the_chapter_reads_the_result(folder, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: folder)
+    result = loading_report.open_result()
     parts = [loading_report.table, loading_report.findings, loading_report.second_loads, loading_report.provenance]
     text = "\n".join(part(result).data for part in parts)
     assert "| all |" in text and "| the first 1 |" in text
     assert "a load of 1 blocks" in text and "than 3 s" in text  # which of both, the machine decides
 
 
-def test_the_chapter_names_the_command_where_there_is_no_result(tmp_path):
-    assert loading_report.open_result(tmp_path) is None
+def test_the_chapter_names_the_command_where_there_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    assert loading_report.open_result() is None
     for part in (loading_report.findings, loading_report.second_loads, loading_report.provenance):
         assert results.COMMANDS["loading"] in part(None).data
     assert "no measurement" in loading_report.table(None).data
 
 
-def test_a_damaged_result_is_refused(tmp_path, refused):
+def test_a_damaged_result_is_refused(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
     (tmp_path / "loading.json").write_text('{"whole": {}}')
     with refused("loading.json", results.COMMANDS["loading"]):
-        loading_report.open_result(tmp_path)
+        loading_report.open_result()
 
 
 def test_too_many_layers_are_refused_in_one_line(tmp_path):

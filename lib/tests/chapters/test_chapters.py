@@ -21,10 +21,13 @@ from token_geometry.chapters import charts, families, markup, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
+from token_geometry.geometry import subsets
 from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
-CHAPTERS = ("index", "shuffling", "model-comparison", "loss", "estimators", "published")
+CHAPTERS = (
+    "index", "introduction", "shuffling", "model-comparison", "loss", "estimators", "profile-probe", "published",
+)  # fmt: skip
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
 COUNTERPARTS = {
@@ -63,6 +66,9 @@ def observed(models, levels, n_prompts, n_shuffled, *, n_scales=8, seed=0):
         "k": labelled.K,
         "layer_other": layers,
         "angle": np.arange(2.5, 180, 5),
+        "subset": list(subsets.KINDS),
+        "n_subset": [16, 32],
+        "coordinate": range(8),
     }
     outer = ("model", "shuffle_level", "prompt")
     dims = {name: (*outer, *entry.dims) for name, entry in catalog.CATALOG.items()}
@@ -112,8 +118,9 @@ def notebook(chapter):
 
 
 def code_cells(chapter):
-    if chapter == "index":
-        text = (project.root() / "index.qmd").read_text(encoding="utf-8")
+    if chapter in ("index", "introduction"):
+        (path,) = [path for path in project.root().glob("*/*.qmd") if path.stem == chapter] or ["index.qmd"]
+        text = (project.root() / path).read_text(encoding="utf-8")
         return [
             nbformat.v4.new_code_cell(code) for code in re.findall(r"```\{python\}\n(.*?)```", text, re.DOTALL)
         ]
@@ -158,6 +165,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
     assert "Traceback" not in said and "None" not in said
     missing = {
         ("index", "one shuffle level"): ["holds structured prompts only"],
+        ("introduction", "one shuffle level"): ["to be added", "shuffled prompts"],
+        ("introduction", "one short prompt of one model, no control"): ["key `controls`", "a second model"],
         ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
         ("shuffling", "one short prompt of one model, no control"): [
@@ -165,11 +174,14 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             "one scale only",
         ],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
-        ("loss", "three prompts"): ["(no interval from 3 prompts)"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("estimators", "one shuffle level"): ["so there is nothing to compare"],
         ("estimators", "one short prompt of one model, no control"): ["too few or too short"],
+        ("loss", "three prompts"): ["(no interval from 3 prompts)", "with this sign in"],
+        ("estimators", "three prompts"): ["of it from 16 points"],
+        ("profile-probe", "three prompts"): ["shuffled, 3 prompts", "permuted labels"],
+        ("profile-probe", "one shuffle level"): ["nothing to be told apart"],
         ("published", "one shuffle level"): ["not in this run"],
     }
     for words in missing.get((chapter, run), []):
@@ -260,7 +272,7 @@ def test_a_control_offers_the_values_that_there_are_and_shows_the_rows_of_one():
 
 
 def over_layers_names():
-    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims]
+    return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims and len(entry.dims) < 3]
 
 
 @pytest.mark.parametrize("name", over_layers_names())
@@ -281,7 +293,7 @@ def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_ov
 
 
 def test_an_observable_without_layers_is_refused_with_those_that_have_them(refused):
-    with refused("unknown observable over layers 'loss'", "; accepted: intrinsic_dimension, "):
+    with refused("unknown observable over layers 'loss'", "ccepted: intrinsic_dimension, "):
         over_layers.by_level(results_of(), "loss")
 
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from token_geometry.extraction import estimates
+from token_geometry.requests import sizes
 from token_geometry.requests.extraction import Extraction
+from token_geometry.requests.protocol import Estimate
 
 SHAPE = {"layers": 2, "width": 64, "vocabulary": 64, "parameters": 100_000}
 
@@ -31,7 +33,7 @@ def test_what_is_done_once_is_not_counted_for_every_pass(monkeypatch):
     monkeypatch.setattr(estimates.torch, "get_num_threads", lambda: 1)
     one = job()
     one.request = SimpleNamespace(
-        output=".", batch_size=1, estimate_of=lambda *_, n_at_once: SimpleNamespace(memory=n_at_once, disk=1)
+        output=".", batch_size=1, estimate_of=lambda *_, n_at_once: Estimate(memory=n_at_once, disk=1)
     )
     missing = [SimpleNamespace(prompt=SimpleNamespace(id=str(n))) for n in range(60)]
     assert "about 2 minutes on cpu" in estimates.describe(one, missing)
@@ -41,4 +43,4 @@ def test_what_is_done_once_is_not_counted_for_every_pass(monkeypatch):
     ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (91, "1.5 minutes"), (5400, "1.5 hours")]
 )
 def test_durations_are_said_in_one_unit(seconds, words):
-    assert estimates.duration(seconds) == words
+    assert sizes.duration(seconds) == words

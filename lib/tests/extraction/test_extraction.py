@@ -45,9 +45,18 @@ DIMENSIONS = {
     "reciprocity": ("layer", "k"),
     "layer_overlap": ("layer", "layer_other"),
     "n_points": ("layer",),
+    "subset_dimension": ("layer", "subset", "n_subset", "scale"),
+    "subset_distance": ("layer", "subset", "n_subset", "scale"),
+    "ess_loss_correlation": ("layer",),
+    "tle_loss_correlation": ("layer",),
+    "lens_entropy": ("layer",),
+    "lens_loss": ("layer",),
     "loss": (),
     "entropy": (),
     "bleu": (),
+    "mean_state": ("coordinate",),
+    "distinct_tokens": (),
+    "token_rarity": (),
     "logit_intrinsic_dimension": ("scale",),
 }
 """Fixed names of the observables dataset, and what follows `model, shuffle_level, prompt`."""
@@ -378,6 +387,9 @@ def test_observables_have_the_fixed_names_and_dimensions(observed):
         "scale": 8,
         "k": 31,
         "angle": 36,
+        "subset": 2,
+        "n_subset": 1,
+        "coordinate": 576,
     }
     assert observed["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert observed["k"].values.tolist() == list(range(1, 32))

@@ -38,6 +38,9 @@ def tables_of(number, *, n_tokens=N_TOKENS):
         "loss": 1.5,
         "token_loss": of_token,
         "entropy": 2.5,
+        "mean_state": hidden[0, 0],
+        "lens_loss": of_token[:N_LAYERS],
+        "lens_entropy": of_token[:N_LAYERS],
         "token_entropy": of_token,
         "logit_neighbor_distance": of_states["neighbor_distance"][0],
         "token_id": np.arange(n_tokens),
@@ -265,8 +268,8 @@ def test_shards_made_before_local_dimensions_were_taken_are_accepted_and_said(fo
     store.write(store.read(older).drop_vars(["ess", "tle"]), older)
     found = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
     said = capsys.readouterr().out
-    assert "1 of 40 shards were made before ess and tle" in said and str(forty_shards) in said
-    for name in ("ess", "tle"):
+    assert "1 of 40 shards were made before ess, tle were taken" in said and str(forty_shards) in said
+    for name in ("ess", "tle", "ess_loss_correlation", "tle_loss_correlation"):
         assert found[name].sel(prompt="1").isnull().all() and whole[name].sel(prompt="1").notnull().any()
         found[name].loc[{"prompt": "1"}] = whole[name].sel(prompt="1")
     xr.testing.assert_identical(found.drop_attrs(), whole.drop_attrs())

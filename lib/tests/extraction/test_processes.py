@@ -530,13 +530,13 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_dataset_of_an_unint
 
 def test_a_log_of_ten_hours_has_few_lines(monkeypatch, capsys):
     now = [0.0]
-    with progress.Progress(36_000, "Extract x", unit="prompt", clock=lambda: now[0]) as shown:
+    with progress.Progress(36_000, "Extract x", unit="passes", clock=lambda: now[0]) as shown:
         for _ in range(36_000):
             now[0] += 1
             shown.advance()
     lines = capsys.readouterr().err.splitlines()
     assert 40 < len(lines) < 80
-    assert lines[0] == "Extract x: 10/36000 prompts,  1.00 prompts/s, 00:10 gone, 9:59:50 left"
+    assert lines[0] == "Extract x: 10/36000 passes, 1 s each, 00:10 gone, 9:59:50 left"
     assert "36000/36000" in lines[-1]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from skdim_values import FILE, clouds
+from skdim_values import FILE, LAYERS, clouds
 
 from token_geometry.geometry.local_dimension import local_dimensions, simplex_skewness, tight_local
 from token_geometry.geometry.neighbors import neighbor_table, squared_distances
@@ -34,6 +34,20 @@ def test_a_neighbor_table_of_float32_has_them_for_every_distinct_point(name):
             np.testing.assert_allclose(found[:, :300], [pinned[f"{method} {name}"]] * 2, rtol=1e-3)
             np.testing.assert_allclose(single[0], pinned[f"{method} {name}"], rtol=1e-3)
             assert np.isnan(found[:, 300:]).all()
+
+
+@pytest.mark.model
+def test_hidden_states_have_them_too(readings):
+    hidden = torch.from_numpy(readings[0].hidden[list(LAYERS)])
+    table = neighbor_table(hidden)
+    with np.load(FILE) as pinned:
+        for row, layer in enumerate(LAYERS):
+            for method, found in (("ESS", table.ess[row]), ("TLE", table.tle[row])):
+                expected = pinned[f"{method} layer {layer}"]
+                relative = np.abs(found / expected - 1)
+                # another processor rounds the states, and so may exchange two neighbors that are equally far
+                assert len(expected) == 1024 and (relative < 1e-3).mean() > 0.995, (layer, method, relative.max())
+                assert found.mean() == pytest.approx(expected.mean(), rel=1e-4)
 
 
 def test_near_duplicates_and_an_attention_sink_have_the_dimensions_of_float64():

@@ -409,6 +409,20 @@ def test_what_is_wrong_with_a_damaged_file_is_said(damage, reason, tmp_path, ref
         sources.resolve(str(path)).known_shape()
 
 
+@pytest.mark.parametrize("architecture", ["gemma4", "cohere2", "rwkv6", "bert"])
+def test_of_a_whole_file_that_transformers_makes_no_model_of_it_is_not_said_that_it_is_damaged(
+    architecture, tmp_path, refused
+):
+    keys = gguf_files.keys_of(llama()[1]) | RMS
+    path = gguf_files.write(
+        tmp_path / "tiny.gguf", architecture, keys=keys, tensors={"token_embd.weight": np.ones(9)}
+    )
+    words = f"architecture {architecture!r}", "makes no model of it", "transformers' format"
+    for read in (loading.load_config, lambda source: loading.load_model(source, dtype="float32", device="cpu")):
+        with refused(path, *words):
+            read(sources.resolve(str(path)))
+
+
 def test_a_layer_beyond_the_last_is_refused_before_anything_is_dequantized(tmp_path, refused):
     _, path = written(tmp_path, "llama", llama(), RMS)
     source = sources.resolve(str(path))

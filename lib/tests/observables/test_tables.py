@@ -25,7 +25,7 @@ def test_an_array_of_points_has_every_observable_that_needs_no_model_with_name_a
     assert set(found.data_vars) == {
         "intrinsic_dimension", "intrinsic_dimension_error", "neighbor_distance", "neighborhood_overlap",
         "cosine_similarity", "cosine_similarity_std", "neighbor_angle", "neighbor_angle_histogram", "reciprocity",
-        "layer_overlap", "n_points", "ess", "tle",
+        "layer_overlap", "n_points", "ess", "tle", "subset_dimension", "subset_distance",
     }  # fmt: skip
     assert found.sizes["layer"] == 3 and found["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
     assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())

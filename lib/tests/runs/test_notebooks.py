@@ -97,6 +97,14 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
     for words in readme.commands("papermill"):
         done = subprocess.run([sys.executable, "-m", *words], cwd=corpus, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
+    drawn = [
+        output.data["text/html"]
+        for cell in nbformat.read(corpus / "truth.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {}) and "vegaEmbed(" in output.data["text/html"]
+    ]
+    assert len(drawn) >= 6 and not any("cdn." in html[-len(drawn[1]) :] for html in drawn)
+    assert len(drawn[0]) > 500_000 > len(drawn[1]), "the first brings the library that draws"
     with xr.open_dataset(corpus / "observables.nc") as dataset:
         for name, entry in catalog.CATALOG.items():
             assert dataset[name].dims == ("model", "shuffle_level", "prompt", *entry.dims)
@@ -110,6 +118,8 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
             "scale": 8,
             "k": 31,
             "angle": 36,
+            "subset": 2,
+            "n_subset": 2,
         }
         assert dataset["relative_depth"].dims == ("model", "layer")
         assert dataset["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]

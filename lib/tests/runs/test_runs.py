@@ -13,6 +13,7 @@ import yaml
 from token_geometry.__main__ import main
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
+from token_geometry.chapters.results import read as read_observables
 from token_geometry.models import kinds, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
@@ -65,8 +66,9 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         n_calibrations = 1 if "calibration" in run.sections else 0
         n_controls = len(run.sections["controls"]["models"]) + 1 if "controls" in run.sections else 0
         n_truths = len(run.sections.get("truth", {"models": ()})["models"])
-        n_extractions = len(run.models) * len(run.sections["extractions"])
-        assert len(results.steps(run)) == n_extractions + 1 + n_controls + n_calibrations + n_truths
+        n_genres = len(run.sections.get("genres", ()))
+        n_extractions = len(run.models) * (len(run.sections["extractions"]) + n_genres)
+        assert len(results.steps(run)) == n_extractions + 1 + n_genres + n_controls + n_calibrations + n_truths
 
 
 def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuffled_prompts_of_both_models():
@@ -80,12 +82,12 @@ def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuf
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert main(["run", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("notebooks/extraction.ipynb") == 9
+    assert printed.count("notebooks/extraction.ipynb") == 13
     assert printed.count("notebooks/observables.ipynb") == 2
     assert printed.count("notebooks/calibration.ipynb") == 1
     assert printed.count("notebooks/truth-pca.ipynb") == 2
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
-    assert printed.count("of memory") == 12 and "in all about" in printed
+    assert printed.count("of memory") == 16 and "in all about" in printed
 
 
 @pytest.mark.slow
@@ -112,7 +114,8 @@ def test_a_gguf_file_can_be_planned_from_its_header_alone(declared, tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert "4 forward passes" in described(declared(models=[str(path)]))
+    request, *_ = results.requests(declared(models=[str(path)]), Extraction)
+    assert request.estimate().passes == 4 and request.estimate().memory > 0
 
 
 def test_a_run_may_ask_for_the_state_before_the_final_norm(declared):
@@ -160,6 +163,8 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
         ({"extractions": {"all": {"n_prompts": 2, "shuffle_levels": 0}}}, "key 'shuffle_levels' is 0"),
         ({"controls": CONTROLS | {"models": [3]}}, "key 'model' is 3"),
+        ({"genres": {"python-docs": "all"}}, "key 'n_prompts' is 'all'"),
+        ({"genres": ["python-docs"]}, "key 'genres' is"),
         ({"title": 2026}, "key 'title' is 2026, .* quotation marks"),
         ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
         ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
@@ -203,6 +208,11 @@ def test_the_old_key_of_the_calibration_is_accepted_and_said_to_be_old(declared,
             "n_prompts is 250, and corpus 'sotu'",
         ),
         ({"n_tokens": 16384}, "n_tokens is 16384"),
+        (
+            {"extractions": {"all": {"n_prompts": 2, "shuffle_levels": [0], "n_permutations": 0}}},
+            "n_permutations is 0",
+        ),
+        ({"genres": {"python-dogs": 2}}, "unknown corpus 'python-dogs'"),
         ({"truth": {"datasets": ["cities"], "models": {"smollm2-135m": {"layer": 31}}}}, "layer is 31"),
         ({"truth": {"datasets": ["citys"], "models": {"smollm2-135m": {"layer": 3}}}}, "data set 'citys'"),
         ({"calibration": {"dimensions": [33]}}, "dimensions is [33]"),
@@ -277,6 +287,24 @@ def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
     assert control["prompt"].values.tolist() == trained["prompt"].values.tolist()
     assert float(control["loss"].max()) > float(trained["loss"].max())
     assert results.read(declared(), "control") is None
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_several_permutations_of_a_prompt_have_a_dimension_and_further_corpora_results_of_their_own(declared):
+    block = {"n_prompts": 2, "shuffle_levels": [0, 2], "n_permutations": 2}
+    run = declared(extractions={"all": block}, genres={"python-docs": 1})
+    assert execution.execute(run) is True
+    found = results.read(run, "observables")
+    assert found["loss"].dims == ("model", "shuffle_level", "prompt", "permutation")
+    loss = found["loss"].isel(model=0)
+    assert loss.sel(shuffle_level=0, permutation=1).isnull().all()
+    assert (abs(loss.sel(shuffle_level=2).diff("permutation")) > 1e-3).all()
+    averaged = read_observables(run, "observables")
+    xr.testing.assert_allclose(averaged["loss"].isel(model=0), loss.mean("permutation"))
+    genre = results.read(run, "genre-python-docs")
+    assert genre.attrs["corpus"] == "python-docs" and genre.sizes["prompt"] == 1
+    assert genre["model"].values.tolist() == run.models
 
 
 @pytest.mark.slow

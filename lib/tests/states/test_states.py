@@ -182,6 +182,31 @@ def test_logits_of_every_family_are_as_far_apart_as_those_of_transformers(family
     np.testing.assert_allclose(states.token_entropy[1 - n_dropped :], entropy(logits)[:-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_latent_prediction_is_that_of_the_model_that_ends_at_the_layer(family, tmp_path, save_tiny):
+    folder = save_tiny(FAMILIES[family], tmp_path)
+    language_model = LanguageModel(sources.resolve(folder), device="cpu")
+    bos = [0] * language_model.prepend_bos
+    token_ids = np.random.default_rng(0).integers(2, VOCABULARY, size=300)
+    loss, entropies = language_model.forward(token_ids, logits=True).lens
+    if "logits" in family and "caps" not in family:  # what scales them stands behind the head
+        assert np.isnan([loss, entropies]).all()
+        return
+    ids = np.array([*bos, *token_ids])
+    place = language_model.head._lens_positions(len(ids), 4).numpy()
+    assert 4 < len(set(place)) < 300 and place.min() > 0
+    for layer in (1, 2, 3):
+        kept = {"num_hidden_layers": layer}
+        if hasattr(FAMILIES[family], "layer_types"):
+            kept["layer_types"] = FAMILIES[family].layer_types[:layer]
+        cut = transformers.AutoModelForCausalLM.from_pretrained(folder, **kept).eval()
+        logits = logits_of_transformers(cut, ids)[place]
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(ids[place + 1]))
+        assert loss[layer] == pytest.approx(float(expected), abs=1e-4)
+        assert entropies[layer] == pytest.approx(entropy(logits).mean(), abs=1e-4)
+    assert np.isfinite([loss[0], entropies[0]]).all()
+
+
 def test_a_bias_of_the_head_moves_no_distance_and_is_counted_under_a_cap():
     for cap in (None, 2.0):
         torch.manual_seed(0)

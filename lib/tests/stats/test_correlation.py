@@ -162,3 +162,19 @@ def test_many_prompts_are_left_out_in_groups_and_the_interval_hardly_knows_it(mo
     grouped = correlation.correlate(x, y)
     for end in ("low", "high"):
         assert float(grouped[end]) == pytest.approx(float(each[end]), abs=0.01)
+
+
+def test_a_partial_rank_correlation_is_that_of_what_other_ranks_leave_of_the_ranks():
+    random = np.random.default_rng(0)
+    given = np.stack([np.arange(50), random.integers(0, 5, 50)])
+    y = given[0] + 9 * random.normal(size=50)
+    x = np.stack([given[0] + 9 * random.normal(size=50), y**3, random.normal(size=50)])
+    y[0] = x[0, 7] = np.nan
+    found = correlation.partial_rank(x, y, given)
+    for row, value in zip(x, found, strict=True):
+        kept = np.isfinite(row) & np.isfinite(y)
+        design = np.column_stack([np.ones(kept.sum()), *map(stats.rankdata, given[:, kept])])
+        rest = [r - design @ np.linalg.lstsq(design, r)[0] for r in map(stats.rankdata, (row[kept], y[kept]))]
+        assert value == pytest.approx(np.corrcoef(rest)[0, 1], abs=1e-12)
+    assert found[1] == pytest.approx(1) and abs(found[0]) < 0.4
+    assert np.isnan(correlation.partial_rank(x[:, :4], y[:4], given[:, :4])).all()

@@ -36,6 +36,16 @@ def test_one_prompt_has_a_mean_and_no_interval(values):
     assert found["mean"].notnull().all() and found["low"].isnull().all() and found["p_value"].isnull().all()
 
 
+def test_seven_prompts_have_a_sign_test_and_no_interval_and_eight_have_both(values):
+    few = values.isel(prompt=slice(7)).copy()
+    few[0], few[1] = [-1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7]
+    found = intervals.mean_interval(few)
+    assert found["low"].isnull().all() and found["high"].isnull().all()
+    expected = [stats.binomtest(k, 7).pvalue for k in (6, 7)]
+    assert found["p_value"].values[:2].tolist() == pytest.approx(expected)
+    assert intervals.mean_interval(values.isel(prompt=slice(8)))["low"].notnull().all()
+
+
 def test_resampled_means_give_an_interval_of_where_a_curve_peaks():
     layer = xr.DataArray(np.arange(9), dims="layer", coords={"layer": np.arange(9)})
     random = np.random.default_rng(2)

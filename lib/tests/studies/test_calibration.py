@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import token_geometry
 from token_geometry.base import parameters, store
 from token_geometry.chapters import markup
 from token_geometry.chapters.calibration import charts as calibration_charts
@@ -202,6 +203,18 @@ def test_a_calibration_is_written_with_its_recipe(calibrated):
     assert present.values.tolist() == [scale < 128 for scale in labelled.SCALES]
 
 
+def test_local_dimensions_of_the_samples_are_those_of_measuring_them(calibrated, results):
+    request, dataset = calibrated
+    drawn = manifolds.sample(
+        "sphere", dimension=request.dimensions[0], n_points=request.n_points, seed=request.seed * 2**16
+    )
+    measured = token_geometry.measure(drawn)
+    for name in ("ess", "tle"):
+        found = dataset[f"manifold_{name}"].sel(manifold="sphere", dimension=request.dimensions[0], replicate=0)
+        assert float(found) == pytest.approx(float(measured[name]), rel=1e-6)
+    assert "of the true dimension the estimators find GRIDE at scale 2" in prose.local(results).data
+
+
 def test_the_device_is_not_part_of_the_recipe_and_everything_else_is(calibrated):
     request, _ = calibrated
     changes = {
@@ -298,6 +311,7 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
         prose.basis,
         prose.counts,
         prose.within_bars,
+        prose.local,
         prose.scale_findings,
         prose.agreement,
         prose.precision_findings,

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 
 from token_geometry.base import project, store
 from token_geometry.chapters import charts
+from token_geometry.chapters.performance import results as benchmark_results
 from token_geometry.chapters.truth import charts as truth_charts
 from token_geometry.chapters.truth import frames as truth_frames
 from token_geometry.chapters.truth import prose as truth_prose
@@ -123,11 +124,11 @@ def test_a_tree_has_every_shared_beginning_once_and_sees_only_what_is_before_it(
 
 def test_llama_reads_its_statements_with_bos_and_smollm2_without(tmp_path, write_meta):
     write_meta(tmp_path / "tiny", n_files=1)
-    assert (
-        truth.read(sources.resolve(str(tmp_path / "tiny")), ["One.", "Two is one."], n_layers=1, device="cpu").bos
-        is True
-    )
-    assert truth.read(sources.resolve("smollm2-135m"), ["One."], n_layers=0, device="cpu").bos is False
+    llama, smollm2 = sources.resolve(str(tmp_path / "tiny")), sources.resolve("smollm2-135m")
+    *_, bos = truth.read(llama, ["One.", "Two is one."], n_layers=1, device="cpu")
+    assert bos is True
+    *_, bos = truth.read(smollm2, ["One."], n_layers=0, device="cpu")
+    assert bos is False
 
 
 # Components and probes
@@ -244,7 +245,7 @@ def test_neighbors_of_a_file_are_in_the_same_fold():
 
 def separations(model, n_layers):
     drawn = statements.load("cities").draw(400, seed=0)
-    states = truth.read(sources.resolve(model), drawn.texts, n_layers=n_layers, device="cpu").states
+    states, *_ = truth.read(sources.resolve(model), drawn.texts, n_layers=n_layers, device="cpu")
     parts = truth._folds(drawn, seed=0)
     (clouds,) = zip(*(truth._split(layer, [drawn]) for layer in states), strict=True)
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
@@ -373,7 +374,7 @@ def test_every_chart_draws_and_says_what_it_shows(executed):
     two = (dataset, dataset.assign_attrs(model_title="other"))
     for shown, notes in (((dataset,), ()), (two, ()), ((), ("missing",))):
         results = truth_results.TruthResults(shown, notes)
-        points, texts = truth_frames.emergence_frames(results)
+        points, texts = truth_frames.emergence_frame(results), truth_frames.text_frame(results)
         drawn = [
             truth_charts.projection(truth_frames.projection_frame(results), finding="d"),
             truth_charts.emergence(points, texts, finding="d", initial=2),
@@ -455,7 +456,7 @@ def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused):
+def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused, monkeypatch):
     ((_, *command),) = readme.commands("python", "lib/benchmarks/truth.py")
     options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth-cpu.json")]
     done = subprocess.run([sys.executable, *command, *options], cwd=project.root(), capture_output=True, text=True)
@@ -469,9 +470,10 @@ def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_pat
     ratio = result["seconds"]["single"]["states"]["median"] / result["seconds"]["library"]["states"]["median"]
     assert result["ratios"]["single_to_library"]["median"] == pytest.approx(ratio, rel=1e-3)
     nothing = truth_results.TruthResults((), ())
-    assert "to layer 12 of SmolLM2" in truth_prose.costs(nothing, folder=tmp_path).data
-    missing = truth_prose.costs(nothing, folder=tmp_path / "none").data
-    assert "`python lib/benchmarks/truth.py` makes it" in missing
+    monkeypatch.setattr(benchmark_results, "folder", lambda: tmp_path)
+    assert "to layer 12 of SmolLM2" in truth_prose.costs(nothing).data
     (tmp_path / "truth-cpu.json").write_text("{}")
     with refused("truth-cpu.json", "no whole result"):
-        truth_prose.costs(nothing, folder=tmp_path)
+        truth_prose.costs(nothing)
+    (tmp_path / "truth-cpu.json").unlink()
+    assert "`python lib/benchmarks/truth.py` makes it" in truth_prose.costs(nothing).data

@@ -17,4 +17,4 @@ def one_of(kind: str, value: object, accepted) -> InputError:
     names = [str(name) for name in accepted]
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}? Accepted" if near else "; accepted"
-    return InputError(f"unknown {kind} {value!r}{hint}: {', '.join(names)}")
+    return InputError(f"unknown {kind} {value!r}{hint}: {', '.join(names) or 'none by name here'}")

@@ -1,14 +1,18 @@
-"""Named values from outside, checked against a dataclass: notebook parameters and keys of a run.
+"""Named values from outside, checked against a dataclass: notebook parameters, options, keys of a run.
 
 papermill hands over any name with a mere warning, so a notebook checks its parameters itself.
 """
 
+import ast
 import contextlib
 import dataclasses
+import inspect
+import itertools
 import json
+import textwrap
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import yaml
 
@@ -29,13 +33,66 @@ _SPELLED = {
 }
 
 
-def collect(kind: type[Kind], namespace: dict) -> Kind:
-    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
+def read_yaml(text: str | bytes, where: str) -> dict:
+    """The mapping that a YAML text holds, empty for an empty one; messages call it `where`.
 
     Raises
     ------
     InputError
-        If a name is no parameter, one is missing, or a value has not the type of its field.
+        With line and column, if it is not YAML; or if it holds something else.
+    """
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = f", line {mark.line + 1}, column {mark.column + 1}," if mark else ""
+        raise InputError(
+            f"{where}{place} is not YAML ({' '.join(problem.split())}): look there and one line above for a "
+            "colon, a quotation mark, a bracket or an indent that is missing"
+        ) from None
+    if not isinstance(found or {}, dict):
+        raise InputError(f"{where} holds {str(found)[:40]!r}; accepted: lines of the form key: value")
+    return found or {}
+
+
+def options(kind: type) -> Iterable[tuple[str, dict]]:
+    """Option and keywords of `argparse` for each field of a request; the help is the field's docstring."""
+    hints, texts = typing.get_type_hints(kind), {}
+    for one in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        for field, below in itertools.pairwise(tree.body):  # type: ignore[attr-defined]
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
+    for name, default in ((field.name, field.default) for field in dataclasses.fields(kind)):
+        note = "needed" if default is dataclasses.MISSING else f"default: {default!r}"
+        takes = {"metavar": name.upper(), "help": f"{texts.get(name, '')} ({note})".strip().replace("%", "%%")}
+        kinds = _kinds(hints[name])
+        takes |= {"nargs": "?", "const": "true"} if bool in kinds else {}
+        takes |= {"nargs": "+"} if any(map(_is_list, kinds)) else {}
+        yield f"--{name.replace('_', '-')}", takes
+
+
+def of_words(kind: type, given: Mapping[str, str | list[str]]) -> dict:
+    """Values for `build` from words of a command line; numbers, true, false and lists are read as YAML."""
+    hints = typing.get_type_hints(kind)
+    return {name: _of_word(word, hints.get(name, str)) for name, word in given.items()}
+
+
+def _of_word(word, hint):
+    if isinstance(word, list) and not word[0].startswith("["):
+        (items,) = (typing.get_args(one)[0] for one in _kinds(hint) if _is_list(one))
+        return [_of_word(item, items) for item in word]
+    word = word[0] if isinstance(word, list) else word
+    if str not in _kinds(hint):
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(word)
+    return word
+
+
+def collect(kind: type[Kind], namespace: dict) -> Kind:
+    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
+
+    An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
     """
     given = {
         name: value
@@ -49,20 +106,9 @@ def collect(kind: type[Kind], namespace: dict) -> Kind:
 def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     """Build a dataclass from named values.
 
-    Parameters
-    ----------
-    kind
-        A dataclass. Names that fields had before stand in its attribute `old_names`, if it has one.
-    given
-        Values by name of a field. Lists, `true`, `false` and `none` may come as strings, since ``papermill -p``
-        hands them over so.
-    noun
-        What an error message calls a field.
-
-    Raises
-    ------
-    InputError
-        If a name is no field, a field without default is missing, or a value is ill-typed.
+    Names that its fields had before stand in its attribute `old_names`, if it has one. Lists, `true`, `false`
+    and `none` may come as strings, since ``papermill -p`` hands them over so. An `InputError`, which calls a
+    field `noun`, says if a name is no field, a field without default is missing, or a value is ill-typed.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
@@ -80,9 +126,10 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
                 f"{noun} {name!r} is {value!r}, of type {type(value).__name__}; "
                 f"accepted: {_spell(hints[name], value)}{way_out}"
             )
-    for name, field in fields.items():
-        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise InputError(f"{noun} {name!r} is missing")
+    needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
+    for name in needed:
+        if name not in values:
+            raise InputError(f"{noun} {name!r} is missing; needed are {', '.join(needed)}")
     return kind(**values)
 
 

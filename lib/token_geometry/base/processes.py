@@ -42,20 +42,22 @@ def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: 
 
 
 @contextlib.contextmanager
-def pool(n_processes: int, *, what: str) -> Iterator[Executor]:
-    """Processes that work while the context lasts; they end with this one, however it ends.
+def pool(
+    n_processes: int, *, what: str, way_out: str = "with fewer processes", n_threads: int | str = 1
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes of `n_threads` each that work while the context lasts; they end with this one, however it ends.
 
     They import what their functions need and no more, and need no guard in the program that starts them. What
     they are at when the context ends they finish. If one is killed, an `InputError` says `what` they do.
     """
-    one_core = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    executor = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=one_core)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(n_threads))
+    executor = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=threads)
     try:
         with executor:
             yield executor
     except BrokenProcessPool:
         raise InputError(
-            f"a process that {what} was killed, most often for want of memory: start again, with fewer processes; "
+            f"a process that {what} was killed, most often for want of memory: start again, {way_out}; "
             "what is done is kept"
         ) from None
 

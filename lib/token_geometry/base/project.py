@@ -6,21 +6,32 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from token_geometry.base import locks
+from token_geometry.base import locks, parameters
 from token_geometry.base.errors import InputError
 
 
-def root() -> Path:
-    """The project's root: the nearest folder upwards that holds `_quarto.yml`.
+def find() -> Path | None:
+    """The project's root: the nearest folder upwards that holds `_quarto.yml`; None where there is none.
 
-    The search starts at the working directory and falls back to the checkout that this package is installed from;
-    an `InputError` says if neither lies in a project.
+    The search starts at the working directory and falls back to the checkout that this package lies in.
     """
     for start in (Path.cwd(), Path(__file__).resolve()):
         for folder in (start, *start.parents):
             if (folder / "_quarto.yml").is_file() and (folder / "data" / "models.yml").is_file():
                 return folder
+    return None
+
+
+def root() -> Path:
+    """`find`, or an `InputError` where there is no project."""
+    if found := find():
+        return found
     raise InputError(f"no project found from {Path.cwd()} upwards: change into the folder that holds _quarto.yml")
+
+
+def entries(name: str) -> dict:
+    """Entries of a file of `data`; none outside of a project, where there are no aliases."""
+    return parameters.read_yaml((root() / "data" / name).read_bytes(), f"data/{name}") if find() else {}
 
 
 def cache() -> Path:
@@ -31,7 +42,7 @@ def cache() -> Path:
     """
     if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()
-    elif not (folder := root() / "data" / "cache").is_dir():
+    elif not (folder := (find() or Path()) / "data" / "cache").is_dir():
         folder = user_cache_path("token-geometry")
     try:
         folder.mkdir(parents=True, exist_ok=True)

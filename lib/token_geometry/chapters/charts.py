@@ -10,7 +10,7 @@ import inspect
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import altair as alt
 import numpy as np
@@ -49,6 +49,19 @@ def _render(spec: dict, **_) -> dict[str, str]:
     return {"text/markdown": f"```{{=html}}\n{chart_html(spec)}\n```"}
 
 
+def _render_alone(spec: dict, **_) -> dict[str, str]:
+    """HTML of a chart in a notebook that is run by itself: the first brings the library, so none is fetched."""
+    return {"text/html": next(_bundles()) + chart_html(spec)}
+
+
+@functools.cache
+def _bundles() -> Iterator[str]:
+    import vl_convert
+
+    text = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    return itertools.chain([f"<script>{text}</script>\n"], itertools.repeat(""))
+
+
 def chart_html(spec: dict) -> str:
     """HTML of a chart on a page that has loaded `BUNDLE` and `book/assets/charts.js`, which draws it."""
     spec = _with_csv(spec)
@@ -79,10 +92,10 @@ def _with_csv(spec: dict) -> dict:
 
 
 alt.renderers.register("token_geometry", _render)
+alt.renderers.register("token_geometry_alone", _render_alone)
 alt.data_transformers.disable_max_rows()
-# Both renderers of the book set the profile. In JupyterLab, where no page has
-# loaded the bundle, Altair's own renderer draws.
-alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "default")
+# both renderers of the book set the profile
+alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "token_geometry_alone")
 
 
 TITLES = {

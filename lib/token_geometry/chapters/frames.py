@@ -17,18 +17,10 @@ FROM_ONE = slice(1, None)
 
 
 def summary(variable: xr.DataArray) -> pd.DataFrame:
-    """Mean and standard deviation over prompts as a tidy frame.
+    """Mean and standard deviation over the dimension `prompt` as a tidy frame.
 
-    Parameters
-    ----------
-    variable
-        With dimension `prompt` and any others.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per combination of the other dimensions that has data: their columns, `model_title` and
-        `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`.
+    It has one row per combination of the other dimensions that has data: their columns, `model_title` and
+    `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`.
     """
     count = variable.count("prompt")
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -53,14 +45,9 @@ class Peak:
 
 
 def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
-    """Layer at which the mean over prompts is largest.
+    """Layer at which the mean over prompts of a variable, of dimensions `prompt` and `layer`, is largest.
 
-    Parameters
-    ----------
-    variable
-        Dimensions `prompt` and `layer`.
-    layers
-        Range of layers to look at; by default 1 … L, since the embeddings repeat tokens.
+    `layers` is the range to look at; by default 1 … L, since the embeddings repeat tokens.
     """
     within = variable.sel(layer=layers or FROM_ONE)
     mean = within.mean("prompt")

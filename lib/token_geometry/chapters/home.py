@@ -9,6 +9,13 @@ from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling.prose import effects_by_scale, reversal
 
+ADDED = {
+    "controls": "an untrained or permuted model to compare with",
+    "truth": "true and false statements at a layer",
+    "calibration": "the estimators held against what is known",
+}
+"""Keys of a run that it can do without, and what they add."""
+
 FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
 """Chart type and axes of the figure on the first page."""
 
@@ -18,6 +25,27 @@ def frame(results: RunResults) -> pd.DataFrame:
     chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in (2, results.reference_scale)}
     found = by_observable(results.ends, chosen)
     return found[found["model_title"] == results.titles[0]]
+
+
+def name(results: RunResults) -> Markdown:
+    """Name and title of the run."""
+    return Markdown(f"This is the book of the run {escaped(results.run.name)}: {escaped(results.run.title)}.")
+
+
+def about(results: RunResults) -> Markdown:
+    """Which run this is: name, title, models, corpus, prompts, its description, and what it leaves out."""
+    run, observables = results.run, results.observables
+    levels = ", ".join(str(level) for level in observables["shuffle_level"].values)
+    lacking = [f"{what} (key `{key}`)" for key, what in ADDED.items() if key not in run.sections]
+    lacking += [] if results.is_shuffled else ["shuffled prompts (`shuffle_levels` above 0)"]
+    lacking += [] if len(results.models) > 1 else ["a second model to compare with (`models`)"]
+    models = " and ".join(title for _, title in results.models)
+    more = f"Not part of this run, and to be added in data/runs/{escaped(run.name)}.yml: {'; '.join(lacking)}."
+    return Markdown(
+        f"{name(results).data} It reads {observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the "
+        f"corpus {escaped(run.corpus)}, at shuffle level $S$ = {levels}, with {models}. {run.description}"
+        f"\n\n{more * bool(lacking)}"
+    )
 
 
 def headline(results: RunResults) -> Markdown:

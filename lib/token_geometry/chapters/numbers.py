@@ -27,14 +27,8 @@ def estimate(
 ) -> str:
     """A number and its interval in brackets, if it has one.
 
-    Parameters
-    ----------
-    sign
-        `+` for a difference.
-    digits
-        Digits behind the point; by default two, and more where the number is small.
-    name
-        What is in the brackets.
+    `sign` is `+` for a difference, `digits` are those behind the point, by default two, and more where the
+    number is small, and `name` says what is in the brackets.
     """
     if digits is None:
         digits = 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4

@@ -59,7 +59,7 @@ def by_model(
 
 
 def _figure(results, name, at, shown, dataset: xr.Dataset, say: Callable, draw: Callable) -> Figure:
-    accepted = [entry.name for entry in CATALOG.values() if "layer" in entry.dims]
+    accepted = [entry.name for entry in CATALOG.values() if "layer" in entry.dims and len(entry.dims) < 3]
     if name not in accepted:
         raise one_of("observable over layers", name, accepted)
     entry, finding = CATALOG[name], say(results, name=name, at=at)
@@ -128,7 +128,8 @@ def effect(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `intervals.mean_interval`."""
     values = (float(found[name]) for name in ("mean", "low", "high"))
     text = numbers.estimate(*values, sign="+", name="95% interval ")
-    return text if bool(found["low"].notnull()) else f"{text} (one prompt, no interval)"
+    n_prompts = numbers.count(int(found["n_prompts"]), "prompt")
+    return text if bool(found["low"].notnull()) else f"{text} ({n_prompts}, no interval)"
 
 
 def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:

@@ -20,16 +20,11 @@ class RunParameters:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run and its observables."""
+    """A run as it was declared, its observables, and those of its control models; None where it has none."""
 
     run: declaration.Run
-    """What was declared."""
-
     observables: xr.Dataset
-    """What was computed."""
-
     control: xr.Dataset | None = None
-    """The same of the control models; None where the run declares none."""
 
     @property
     def titles(self) -> list[str]:
@@ -95,12 +90,14 @@ class RunResults:
 def open_results(run: str = "") -> RunResults:
     """Open the results of a run, by default that of the active Quarto profile.
 
-    Raises
-    ------
-    InputError
-        If there is no such run, or its results are missing or stale.
+    An `InputError` says if there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(
-        run=declared, observables=made.read(declared, "observables"), control=made.read(declared, "control")
-    )
+    return RunResults(declared, *(read(declared, name) for name in ("observables", "control")))
+
+
+def read(run: declaration.Run, name: str) -> xr.Dataset:
+    """Observables of a run by the name of the result: of each prompt the mean over its permutations."""
+    found = made.read(run, name)
+    # so that a prompt is one observation, however often it was shuffled
+    return found.mean("permutation", keep_attrs=True) if found and "permutation" in found.dims else found

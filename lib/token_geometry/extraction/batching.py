@@ -20,17 +20,10 @@ SHARE = 0.8
 def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int = 1) -> tuple[int, int]:
     """Prompts of a batch, and batches that a CPU works on at a time; 0 of them on GPUs.
 
-    A GPU takes as many prompts as the memory holds that is free beside the weights, up to `LARGEST`; a CPU one:
-    a core has enough to do with it, and a larger batch only leaves the caches.
-
-    Parameters
-    ----------
-    model
-        A `states.LanguageModel` that is loaded.
-    n_tokens, size
-        Tokens of each prompt, and prompts of a batch where this is given.
-    n_processes
-        Processes that share the memory of a CPU.
+    `model` is a loaded `states.LanguageModel`, `n_tokens` the length of each prompt, `size` the prompts of a
+    batch where this is given, and `n_processes` how many share the memory of a CPU. A GPU takes as many prompts
+    as the memory holds that is free beside the weights, up to `LARGEST`; a CPU one: a core has enough to do
+    with it, and a larger batch only leaves the caches.
     """
     config = model.model.config.get_text_config()
     item = next(model.model.parameters()).element_size()
@@ -60,13 +53,7 @@ class Halving:
         self.size, self._what = size, what
 
     def __call__(self, work: Callable[[Sequence], list], items: Sequence) -> list:
-        """Results of `work`, which makes one of each item of a batch, for all items in order.
-
-        Raises
-        ------
-        InputError
-            If one item alone does not fit.
-        """
+        """Results of `work`, one per item of a batch, in order; `InputError` if a single item does not fit."""
         results: list = []
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]

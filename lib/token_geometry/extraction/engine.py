@@ -19,26 +19,16 @@ from token_geometry.states.model import LanguageModel
 def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
     """Make missing shards and write them.
 
-    On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has
-    threads, or fewer where the memory has no room for them. A team of threads inside a matrix product would
-    be no faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64
-    to 100 tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number
-    depends on cores, processes or parts. Behind a GPU other processes reduce and write, while it works on
-    the prompts that follow.
+    `job` is of `Extraction.resolve`, `work` of `work.begin`, and `place` the number of this process among
+    `n_processes`, which share `work.missing` evenly; the first shows the progress of all. Raises `InputError`
+    if the model cannot be loaded, a prompt does not fit into memory, or a shard cannot be written.
 
-    Parameters
-    ----------
-    job
-        From `Extraction.resolve`.
-    work
-        From `work.begin`.
-    place, n_processes
-        Number of this process, and how many share `work.missing` evenly; the first shows the progress of all.
-
-    Raises
-    ------
-    InputError
-        If the model cannot be loaded, a prompt does not fit into memory, or a shard cannot be written.
+    On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has threads,
+    or fewer where the memory has no room for them. A team of threads inside a matrix product would be no
+    faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64 to 100
+    tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number depends on cores,
+    processes or parts. Behind a GPU other processes reduce and write, while it works on the prompts that
+    follow.
     """
     request, source, keys = job.request, work.source, work.missing[place::n_processes]
     if not keys:
@@ -69,7 +59,8 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
                 made, keep_neighbors=request.keep_neighbors, batch_size=size, n_processes=n_processes
             )
         stack.enter_context(contextlib.closing(written))
-        progress = Progress(len(work.missing), f"Extract {source.name}", unit="prompt") if place == 0 else None
+        title = f"Extract {source.name} to {Path(request.output).name}"
+        progress = Progress(len(work.missing), title, unit="passes") if place == 0 else None
         stack.enter_context(progress or contextlib.nullcontext())
         for n_written in written:
             if progress:

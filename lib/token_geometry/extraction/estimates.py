@@ -1,8 +1,10 @@
 """Estimates: what an extraction takes on this machine in time, disk and memory, before it starts."""
 
+import functools
 import shutil
 import timeit
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,12 +16,27 @@ from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.requests import sizes
 from token_geometry.requests.extraction import Job
+from token_geometry.requests.protocol import Estimate
 from token_geometry.states import heads
 
 
 def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> str:
-    """One line on what shards, which so many processes share, take on this machine; the time is from a probe."""
-    request, device, n_passes = job.request, job.devices[0], len(missing)
+    """One line on what shards, which so many processes share, take on this machine."""
+    found, n_passes = take(job, len(missing), n_processes=n_processes), len(missing)
+    free = shutil.disk_usage(Path(job.request.output)).free
+    n_prompts = len({key.prompt.id for key in missing})
+    each = "" if n_processes == 1 else " in each process"
+    took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}"
+    return (
+        f"{n_prompts} prompts, {n_passes} forward passes: {took}, "
+        f"{sizes.spelled(found.disk)} of disk ({sizes.spelled(free)} free), "
+        f"{sizes.spelled(found.memory)} of memory{each}"
+    )
+
+
+def take(job: Job, n_passes: int, *, n_processes: int = 1) -> Estimate:
+    """What forward passes, which so many processes share, take on this machine; the time is from a probe."""
+    request, device = job.request, job.devices[0]
     size_of_batch = request.batch_size or 1
     n_at_once = 1
     if not resources.is_gpu(device):  # a core each, as `engine.make` has it
@@ -28,15 +45,7 @@ def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> 
         n_at_once = batching.as_many_as_fit(min(torch.get_num_threads(), n_passes), one - without, free=free)
     found = request.estimate_of(job.shape, n_passes, n_at_once=n_at_once * size_of_batch)
     once, each_pass = core_seconds(job)
-    seconds = once + each_pass * n_passes / n_processes / n_at_once
-    free = shutil.disk_usage(Path(request.output)).free
-    n_prompts = len({key.prompt.id for key in missing})
-    each = "" if n_processes == 1 else " in each process"
-    return (
-        f"{n_prompts} prompts, {n_passes} forward passes: about {duration(seconds)} on {device}, "
-        f"{sizes.spelled(found.disk)} of disk ({sizes.spelled(free)} free), "
-        f"{sizes.spelled(found.memory)} of memory{each}"
-    )
+    return replace(found, seconds=once + each_pass * n_passes / n_processes / n_at_once)
 
 
 def core_seconds(job: Job) -> tuple[float, float]:
@@ -45,15 +54,20 @@ def core_seconds(job: Job) -> tuple[float, float]:
     A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and
     entropy, and the tables of one random cloud that of a layer's geometry.
     """
-    device, shape = job.devices[0], job.shape
-    n_tokens, width, vocabulary = job.request.n_tokens, shape["width"], shape["vocabulary"]
+    return _probed(job.devices[0], job.request.dtype, job.request.n_tokens, **job.shape)
+
+
+@functools.cache
+def _probed(
+    device: str, dtype_name: str, n_tokens: int, *, layers: int, width: int, vocabulary: int, parameters: int
+) -> tuple[float, float]:
     on_gpu = resources.is_gpu(device)
     # an eighth of a feed-forward layer on a CPU: enough for the rate, and at once over
     rows, inner = (n_tokens, width) if on_gpu else (min(n_tokens, 256), min(width, 1024))
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        dtype = getattr(torch, job.request.dtype)
+        dtype = getattr(torch, dtype_name)
         product = _seconds_of_multiply_add(rows, inner, dtype, device)
         product_float64 = _seconds_of_multiply_add(rows, min(inner, 512), torch.float64, device)
         some = min(n_tokens, heads.CHUNK if on_gpu else 8)
@@ -64,8 +78,8 @@ def core_seconds(job: Job) -> tuple[float, float]:
     finally:
         torch.set_num_threads(n_threads)
     # the embeddings are looked up, the head is a product as large; the logits are one more cloud
-    multiply_adds = n_tokens * shape["parameters"] + 2 * n_tokens**2 * width * shape["layers"]
-    each = multiply_adds * product + n_tokens * predictions + (shape["layers"] + 2) * layer
+    multiply_adds = n_tokens * parameters + 2 * n_tokens**2 * width * layers
+    each = multiply_adds * product + n_tokens * predictions + (layers + 2) * layer
     # the distances of logits rest on a product of the head with itself
     return vocabulary * width**2 * product_float64, each
 
@@ -73,14 +87,6 @@ def core_seconds(job: Job) -> tuple[float, float]:
 def _seconds_of_multiply_add(rows: int, inner: int, dtype: torch.dtype, device: str) -> float:
     left, right = (torch.ones(size, device=device, dtype=dtype) for size in ((rows, inner), (inner, 4 * inner)))
     return _seconds(lambda: left @ right, device) / (rows * inner * 4 * inner)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words of one unit."""
-    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 1.5 * unit:
-            return f"{seconds / unit:.2g} {name}"
-    return f"{max(seconds, 1):.0f} s"
 
 
 def _seconds(work: Callable, device: str) -> float:

@@ -8,21 +8,12 @@ from token_geometry.requests.extraction import Extraction
 
 
 def extract(request: Extraction) -> Path:
-    """Run an extraction, or what is missing of it.
+    """Run an extraction, or what is missing of it; returns its directory.
 
-    Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the
-    shards it had reached. With several processes `torch.distributed`'s launcher starts `worker` in each.
-
-    Returns
-    -------
-    pathlib.Path
-        The directory.
-
-    Raises
-    ------
-    InputError
-        If the request cannot be carried out, the directory holds another extraction and
-        `overwrite` is not set, or another run is working on it.
+    Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the shards it had
+    reached. With several processes `torch.distributed`'s launcher starts `worker` in each. Raises `InputError`
+    if the request cannot be carried out, the directory holds another extraction and `overwrite` is not set, or
+    another run is working on it.
     """
     job = request.resolve()
     directory = plan.prepare(job)

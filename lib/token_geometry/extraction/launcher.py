@@ -22,12 +22,8 @@ def run(request: Extraction) -> None:
     """Start `request.num_processes` workers and wait for them.
 
     Their lines go to standard output. They end when this process ends, however it ends: they watch their
-    standard input, a pipe of which this process holds the other end.
-
-    Raises
-    ------
-    InputError
-        With the line of the first worker that fails.
+    standard input, a pipe of which this process holds the other end. If one fails, an `InputError` has the line
+    of the first that did.
     """
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "parameters.json"
@@ -39,22 +35,14 @@ def run(request: Extraction) -> None:
 
 def _follow(command: list[str], num_processes: int) -> None:
     # a process's threads are prompts that it works on at a time (see engine.make)
-    environment = {
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // num_processes)),
-    }
+    n_threads = max(1, torch.get_num_threads() // num_processes)
+    environment = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(n_threads)}
     if sys.platform == "linux":  # the name of this machine need not lead to an address
         environment["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-    process = subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # an interrupt comes to this process, which ends the others
-    )
+    options: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options["start_new_session"] = True  # an interrupt comes to this process, which ends the others
+    options |= {"env": os.environ | environment, "text": True, "errors": "replace"}
+    process = subprocess.Popen(command, **options)
     refusals: list[str] = []
     others: deque[str] = deque(maxlen=200)
     try:

@@ -24,12 +24,8 @@ FOLDER = ".locks"
 def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Iterator[None]:
     """Hold the lock of part `part` of `n_parts` of an extraction's directory while the context lasts.
 
-    Where a file system knows no locks nothing is held, and a line says so. Parts of another plan are another run.
-
-    Raises
-    ------
-    InputError
-        If another run works on the directory, or another process on this part of it.
+    Where a file system knows no locks nothing is held, and a line says so. Parts of another plan are another
+    run. Raises `InputError` if another run works on the directory, or another process on this part of it.
     """
     try:
         own = _lock(directory, f"{part}-of-{n_parts}", plan_digest)

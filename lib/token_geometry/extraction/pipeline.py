@@ -26,29 +26,10 @@ def behind(
 ) -> Generator[int, None, None]:
     """Finish tables in other processes, while this one makes those of the next batch.
 
-    Parameters
-    ----------
-    made
-        Tables and the files they go to. They are taken one batch and a little more before the first of them
-        is written, and then as fast as they are written.
-    keep_neighbors
-        As for `finish`.
-    batch_size
-        How many tables come at once.
-    n_processes
-        How many processes with GPUs share the cores.
-    n_writers
-        How many processes finish tables; None: as many as keep up with a GPU.
-
-    Yields
-    ------
-    int
-        1 for every shard that is there, in the order of the tables.
-
-    Raises
-    ------
-    InputError
-        As `finish`, or if a process is killed.
+    `made` are tables and the files they go to. They are taken one batch, of `batch_size`, and a little more
+    before the first of them is written, and then as fast as they are written, by `n_writers` processes; None:
+    by as many as keep up with a GPU, where `n_processes` with GPUs share the cores. Yields 1 for every shard
+    that is there, in the order of the tables. Raises `InputError` as `finish`, or if a process is killed.
     """
     if n_writers is None:
         # a core writes some thirty shards of an 8 B model in a second, and reduces some five to ten

@@ -23,36 +23,34 @@ PLAN = "extraction.json"
 
 @dataclass(frozen=True)
 class ShardKey:
-    """One prompt at one shuffle level."""
+    """One prompt at one shuffle level S, in one of its permutations, by the number of that."""
 
     prompt: prompts.Prompt
-    """The prompt."""
-
     shuffle_level: int
-    """Shuffle level S."""
+    permutation: int = 0
 
     def file_name(self) -> str:
         """Name of the shard, which no other prompt's has."""
-        return f"{self.prompt.file_stem()}-s{self.shuffle_level}.nc"
+        more = f"-p{self.permutation}" if self.permutation else ""
+        return f"{self.prompt.file_stem()}-s{self.shuffle_level}{more}.nc"
 
 
 def prepare(job: Job) -> Path:
     """The directory of an extraction, made where it is missing.
 
-    Raises
-    ------
-    InputError
-        If the directory cannot be written, or it holds another extraction and `overwrite` is not set.
+    Raises `InputError` if it cannot be written, or it holds another extraction and `overwrite` is not set.
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
-        found = read_plan(directory)["recipe"]
+        found, held = (read_plan(directory)[key] for key in ("recipe", "request"))
         different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
         if different:
             name = different[0]
+            there, here = held.get(name), job.request.parameters().get(name)
+            what = f"{there!r}, not {here!r}" if there != here else f"{here!r} is not what it was then"
             raise InputError(
-                f"output {str(directory)!r} holds an extraction with another {name} "
-                f"({found.get(name)!r}, not {recipe.get(name)!r}): set overwrite, or choose another output"
+                f"output {str(directory)!r} holds an extraction with another {name} ({what}): "
+                "set overwrite, or choose another output"
             )
     try:
         directory.mkdir(parents=True, exist_ok=True)

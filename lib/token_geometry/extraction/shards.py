@@ -22,7 +22,9 @@ def make_tables(
     """One forward pass of prompts, all of `n_tokens` tokens, and the tables of each."""
     started = time.perf_counter()
     permutations = [
-        shuffling.block_permutation(key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256)
+        shuffling.block_permutation(
+            key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256, number=key.permutation
+        )
         for key in keys
     ]
     token_ids = [shuffling.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]
@@ -50,9 +52,12 @@ def _measure(key: ShardKey, states: States) -> dict:
     except InputError as error:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     return of_states | {
+        "mean_state": states.hidden[len(states.hidden) // 2].mean(0),
         "loss": states.loss,
         "token_loss": states.token_loss,
         "entropy": states.entropy,
+        "lens_loss": states.lens[0],  # type: ignore[index]
+        "lens_entropy": states.lens[1],  # type: ignore[index]
         "token_entropy": states.token_entropy,
         "logit_neighbor_distance": of_logits["distance"][0],
     }
@@ -65,6 +70,7 @@ def _attrs(model: LanguageModel, key: ShardKey, recipe: dict) -> dict:
         prompt=key.prompt.id,
         text_sha256=key.prompt.text_sha256,
         shuffle_level=key.shuffle_level,
+        permutation=key.permutation,
         bos_prepended=int(model.prepend_bos),
         device=model.device,
         device_name=resources.device_name(model.device),

@@ -16,33 +16,23 @@ from token_geometry.texts import prompts
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done of an extraction, as the process that leads it found out."""
+    """What is to be done of an extraction, as the process that leads it found out.
+
+    `source` is the model, a revision of the hub by its commit, `recipe` what decides the numbers of every
+    shard, and `missing` what is to be made.
+    """
 
     source: ModelSource
-    """The model, a revision of the hub by its commit."""
-
     recipe: dict
-    """What decides the numbers of every shard."""
-
     missing: list[ShardKey]
-    """What is to be made."""
 
 
 @contextlib.contextmanager
 def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
     """Find out what is missing of an extraction, say what it will take, and keep others off its directory.
 
-    Parameters
-    ----------
-    job, directory
-        From `Extraction.resolve` and `plan.prepare`.
-    n_processes
-        How many processes share the work.
-
-    Raises
-    ------
-    InputError
-        If the prompts cannot be had, or another run is working on the directory.
+    `job` and `directory` are of `Extraction.resolve` and `plan.prepare`; `n_processes` share the work. Raises
+    `InputError` if the prompts cannot be had, or another run is working on the directory.
     """
     request, plan_digest = job.request, store.digest(job.plan_recipe)
     with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=plan_digest):
@@ -59,7 +49,7 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
             f"{len(selection.prompts)} prompts of {job.corpus.title}; {selection.n_too_short} of "
             f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
         )
-        keys = [ShardKey(p, s) for p in selection.prompts for s in request.shuffle_levels]
+        keys = [ShardKey(p, *order) for p in selection.prompts for order in request.orders]
         request.check_number_of_processes(n_processes, len(keys))
         dropped = plan.write_plan(directory, job, source, selection, keys)
         mine = keys[request.part :: request.n_parts]

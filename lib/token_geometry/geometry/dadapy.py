@@ -1,7 +1,6 @@
-"""DADApy's own GRIDE, for comparison.
+"""DADApy's own GRIDE, for comparison, in an environment beside the project that is made at first use.
 
-DADApy runs in an environment of its own, beside the project (`lib/dadapy_gride.py` says why), which is made at
-first use.
+Why it has one of its own, `lib/dadapy_gride.py` says.
 """
 
 import atexit
@@ -23,23 +22,11 @@ from token_geometry.base.errors import InputError
 
 
 def estimate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dimension, error and mean distance of many clouds by DADApy.
+    """Dimension, error and mean distance of many clouds by DADApy, each of shape (n_clouds, n_ranks - 1).
 
-    Parameters
-    ----------
-    distance
-        Distances to the neighbors of rank 1, 2, 4 …, shape (n_clouds, n_points, n_ranks); points with NaN in
-        the first column are left out, and scales beyond the first rank that is missing are NaN.
-
-    Returns
-    -------
-    dimension, error, mean_distance
-        Shape (n_clouds, n_ranks - 1).
-
-    Raises
-    ------
-    InputError
-        If the environment of DADApy cannot be made here.
+    `distance` holds the distances to the neighbors of rank 1, 2, 4 …, shape (n_clouds, n_points, n_ranks);
+    points with NaN in the first column are left out, and scales beyond the first rank that is missing are NaN.
+    Raises `InputError` if the environment of DADApy cannot be made here.
     """
     with tempfile.TemporaryDirectory() as folder:
         tables, found = Path(folder) / "tables.npy", Path(folder) / "found.npy"

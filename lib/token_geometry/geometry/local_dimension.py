@@ -27,21 +27,12 @@ _ROWS_IN_CACHE = 128
 
 
 def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
-    """Both estimates for the points whose neighbors are given.
+    """Both estimates for the points whose neighbors are given, float64, shape (2, n).
 
-    Parameters
-    ----------
-    squared
-        Squared distances of all pairs of points, shape (n, n), contiguous; the diagonal plays no part.
-    nearest
-        Indices of the neighbors of each point, nearest first, without the point itself and without
-        coincident points, shape (n, k).
-
-    Returns
-    -------
-    torch.Tensor
-        Float64, shape (2, n): `simplex_skewness` of the first `N_SIMPLEX` neighbors and `tight_local` of the
-        first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes.
+    `squared` are the squared distances of all pairs of points, shape (n, n), contiguous; the diagonal plays no
+    part. `nearest` are the indices of the neighbors of each point, nearest first, without the point itself and
+    without coincident points, shape (n, k). First comes `simplex_skewness` of the first `N_SIMPLEX` neighbors,
+    then `tight_local` of the first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes.
     """
     n_points, nearest = len(nearest), nearest[:, :N_TIGHT]
     n_rows = _ROWS_IN_CACHE if squared.device.type == "cpu" else n_points
@@ -61,22 +52,13 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
 
 
 def simplex_skewness(among: torch.Tensor) -> torch.Tensor:
-    """Dimension by the expected simplex skewness, from pairs of neighbors.
+    """Dimension by the expected simplex skewness, float64, shape (n,), at least 1.
 
-    The vectors from the mean of the neighbors to each span triangles with it; the ratio of their areas to
-    what they would be at right angles grows with the dimension d as
-    Γ(d/2)² / (Γ((d+1)/2) Γ((d−1)/2)) (Johnsson, Soneson, Fontes, IEEE TPAMI 37, 196 (2015), version a of order
-    1). Between two whole dimensions the ratio is interpolated linearly.
-
-    Parameters
-    ----------
-    among
-        Squared distances of the neighbors of a point to one another, shape (n, k, k).
-
-    Returns
-    -------
-    torch.Tensor
-        Float64, shape (n,), at least 1; NaN where all neighbors coincide.
+    NaN where all neighbors coincide. `among` are the squared distances of the neighbors of a point to one
+    another, shape (n, k, k). The vectors from the mean of the neighbors to each span triangles with it; the
+    ratio of their areas to what they would be at right angles grows with the dimension d as Γ(d/2)² /
+    (Γ((d+1)/2) Γ((d−1)/2)) (Johnsson, Soneson, Fontes, IEEE TPAMI 37, 196 (2015), version a of order 1).
+    Between two whole dimensions the ratio is interpolated linearly.
     """
     # scalar products of the vectors from the mean follow from squared distances by centering twice
     means = among.mean(2)
@@ -101,23 +83,15 @@ def _expected(device: torch.device) -> torch.Tensor:
 
 
 def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Dimension by the tight local estimator, from a point's neighbors and their pairs.
+    """Dimension by the tight local estimator, float64, shape (n,), from a point's neighbors and their pairs.
 
-    A maximum likelihood estimate that takes not only the distances to the point, but those between all
-    pairs of its neighbors and their reflections as well, each put inside the neighborhood's ball
-    (Amsaleg, Chelly, Houle, Kawarabayashi, Radovanović, Treeratanajaru, SIAM Data Mining 2019, algorithm 1).
+    A maximum likelihood estimate that takes not only the distances to the point, but those between all pairs of
+    its neighbors and their reflections as well, each put inside the neighborhood's ball (Amsaleg, Chelly,
+    Houle, Kawarabayashi, Radovanović, Treeratanajaru, SIAM Data Mining 2019, algorithm 1). 0 where all
+    distances are equal, NaN where a neighbor coincides with the point.
 
-    Parameters
-    ----------
-    squared
-        Squared distances of the neighbors to the point, nearest first, shape (n, k), k even.
-    among
-        Squared distances of the neighbors to one another, shape (n, k, k).
-
-    Returns
-    -------
-    torch.Tensor
-        Float64, shape (n,); 0 where all distances are equal, NaN where a neighbor coincides with the point.
+    `squared` are the squared distances of the neighbors to the point, nearest first, shape (n, k), k even, and
+    `among` those of the neighbors to one another, shape (n, k, k).
     """
     n_neighbors = squared.shape[1]
     unit = squared[:, -1:]

@@ -24,16 +24,15 @@ _ROLL_START, _ROLL_STOP, _ROLL_WIDTH = 1.5 * np.pi, 4.5 * np.pi, 21.0
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of manifold, for every dimension."""
+    """One kind of manifold, for every dimension; `title` is the name that a reader sees.
+
+    `draw` makes of a generator, a number of points and a dimension points in the fewest coordinates they need.
+    To a `noisy` one noise is added: then the dimension depends on the scale at which one looks.
+    """
 
     title: str
-    """Name that a reader sees."""
-
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
-    """Generator, number of points and dimension to points in the fewest coordinates they need."""
-
     noisy: bool = False
-    """Whether noise is added: then the dimension depends on the scale at which one looks."""
 
 
 def torus(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:
@@ -94,21 +93,10 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
 
 
 def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarray:
-    """Random points of a manifold in `N_COORDINATES` coordinates.
+    """Random points of a manifold, float64, shape (n_points, N_COORDINATES).
 
-    Parameters
-    ----------
-    family
-        Name of one of `FAMILIES`.
-    dimension, n_points
-        Dimension of the manifold, up to `HIGHEST_DIMENSION`, without the noise, and how many points to draw.
-    seed
-        Seed of the points, the orthogonal map and the noise; family and dimension are mixed in.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, shape (n_points, N_COORDINATES).
+    `family` is the name of one of `FAMILIES`; the dimension, up to `HIGHEST_DIMENSION`, is that without the
+    noise. The seed is that of the points, the orthogonal map and the noise; family and dimension are mixed in.
     """
     random = np.random.default_rng([seed, list(FAMILIES).index(family), dimension])
     drawn = FAMILIES[family].draw(random, n_points, dimension)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from token_geometry.base.errors import InputError
-from token_geometry.geometry import cosine, local_dimension, selection
+from token_geometry.geometry import cosine, local_dimension, selection, subsets
 from token_geometry.geometry.parallel import map_layers
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
 
@@ -72,6 +72,9 @@ class NeighborTable:
 
     tle: np.ndarray
     """The same by `local_dimension.tight_local`."""
+
+    part: np.ndarray
+    """Distances within parts of the cloud by `part_distances`, shape (layer, kind, point, rank)."""
 
     redone: np.ndarray
     """Number of points whose neighbors were decided in float64, shape (layer,)."""
@@ -172,12 +175,6 @@ class _Cloud:
         spread = float(self.centered_squares.sum(dtype=torch.float64))
         return spread <= (_ROUNDING * torch.finfo(self.points.dtype).eps) ** 2 * self.size
 
-    def cosine_from_gram(self) -> cosine.FromGram | None:
-        """None where rounding errors of the Gram matrix, which go with the centered points, could be seen."""
-        if bool((self.centered_squares / self.squares).mean() <= _CENTERED_SHARE):
-            return cosine.FromGram(self.points, self.centered, self.center, self.squares.sqrt())
-        return None
-
 
 def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The fields of a neighbor table, for one layer."""
@@ -193,7 +190,7 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
         points = points[:1].expand_as(points)
     elif points.dtype == torch.float32:
         found, similarity = _nearest_float32(cloud, n_values, n_index)
-    values, inner, nearest, rows, local, n_redone = found or _nearest_float64(points, n_values, n_index)
+    values, inner, nearest, rows, local, parts, n_redone = found or _nearest_float64(points, n_values, n_index)
 
     index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
     index[:, :n_index] = nearest[:, :n_index]
@@ -207,7 +204,7 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if inner.shape[1] >= 2:
         angle[rows] = _angles(points, rows, inner[:, 0], inner[:, 1])
     moments = torch.tensor(similarity or cosine.similarity(points), dtype=torch.float64)
-    return distance, index, distinct, angle, *dimensions, torch.tensor(n_redone), *moments
+    return distance, index, distinct, angle, *dimensions, parts, torch.tensor(n_redone), *moments
 
 
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
@@ -215,7 +212,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
     points, the points nearest to each point among all, the indices of the distinct points, their local dimensions,
-    and how many points were decided so.
+    the distances within parts, and how many points were decided so.
     """
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
@@ -223,12 +220,12 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
     among_all = None
     if len(rows) < len(points):
         # a point that repeats others has their list, but for the point itself
-        nearest = selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group]
-        among_all = _without_own(nearest)
+        among_all = _without_own(selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group])
     squared.fill_diagonal_(torch.inf)
     values, inner = selection.smallest(squared, min(n_values, n_others), min(n_index, n_others))
     local = local_dimension.local_dimensions(squared, inner)
-    return values, rows[inner], inner if among_all is None else among_all, rows, local, len(points)
+    parts = part_distances(squared, rows, len(points)).float()
+    return values, rows[inner], inner if among_all is None else among_all, rows, local, parts, len(points)
 
 
 def _without_own(nearest: torch.Tensor) -> torch.Tensor:
@@ -255,7 +252,10 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     serve.
     """
     norms, n_points = cloud.centered_squares, len(cloud.points)
-    similarity = cloud.cosine_from_gram()
+    similarity = None
+    # else rounding errors of the Gram matrix, which go with the centered points, could be seen
+    if bool((norms / cloud.squares).mean() <= _CENTERED_SHARE):
+        similarity = cosine.FromGram(cloud.points, cloud.centered, cloud.center, cloud.squares.sqrt())
     # one value more than is kept: whether the last neighbor is the right one depends on the next
     n_edge = min(n_index + 1, n_points - 1)
     selected, matrix = [], norms.new_empty(n_points, n_points)
@@ -294,8 +294,32 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
         if bool((values[rows, 0] == 0).any()):
             return None
         squared[rows], squared[:, rows] = again.float(), again.float().T
+    every = torch.arange(len(points), device=points.device)
     local = local_dimension.local_dimensions(squared, nearest)
-    return values, nearest, nearest, torch.arange(len(points), device=points.device), local, len(rows)
+    return values, nearest, nearest, every, local, part_distances(squared, every, len(points)), len(rows)
+
+
+def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> torch.Tensor:
+    """Distances to the neighbor of each rank within every part of a cloud, shape (kind, point, rank).
+
+    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), and
+    `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
+    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank.
+    """
+    found = squared.new_full((len(subsets.KINDS), sum(subsets.sizes(n_points)), len(RANKS)), torch.nan)
+    for kind, lines in zip(subsets.KINDS, found, strict=True):
+        for size, part in zip(subsets.sizes(n_points), lines.split(subsets.sizes(n_points)), strict=True):
+            chosen = torch.from_numpy(subsets.members(n_points, kind, size)).to(rows.device)
+            among = torch.isin(chosen, rows)
+            # the first points are a corner of the matrix, which need not be copied
+            places = slice(int(among.sum())) if kind == "first" else torch.searchsorted(rows, chosen[among])
+            block = squared[places][:, places]
+            ranks = [rank for rank in RANKS if rank < len(block)]
+            if ranks:
+                values, _ = selection.smallest(block, ranks[-1], 0)
+                kept = values[:, [rank - 1 for rank in ranks]].sqrt()
+                part[among.nonzero(), torch.arange(len(ranks), device=rows.device)] = kept
+    return found
 
 
 def _angles(points, rows, first, second) -> torch.Tensor:

@@ -8,23 +8,12 @@ import numpy as np
 
 
 def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
-    """Neighborhood overlap chi_k of each layer with the next.
+    """Neighborhood overlap chi_k of each layer with the next, shape (layer, n_neighbors).
 
-    chi_k = (1/N) sum_i |N_k^l(i) intersect N_k^(l+1)(i)| / k, self excluded.
-
-    Parameters
-    ----------
-    index
-        Indices of neighbors, nearest first, shape (layer, n_points, n_neighbors); -1 marks a missing one.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (layer, n_neighbors); NaN at the last layer, and beyond the neighbors there are.
-
-    References
-    ----------
-    Viswanathan et al., arXiv:2501.10573; Doimo et al., NeurIPS 2020.
+    chi_k = (1/N) sum_i |N_k^l(i) intersect N_k^(l+1)(i)| / k, self excluded (Viswanathan et al.,
+    arXiv:2501.10573; Doimo et al., NeurIPS 2020). `index` are the indices of neighbors, nearest first, shape
+    (layer, n_points, n_neighbors); -1 marks a missing one. NaN at the last layer, and beyond the neighbors
+    there are.
     """
     overlap = np.full((index.shape[0], index.shape[2]), np.nan)
     for layer in range(len(index) - 1):
@@ -36,11 +25,8 @@ def reciprocity(index: np.ndarray) -> np.ndarray:
     """Share of the edges of the k-neighbor graph that are mutual; shapes as of `neighborhood_overlap`.
 
     r_k = 1/(N k) sum_ij A_ij A_ji. The edge from i to its neighbor j is mutual within k when i stands in the
-    list of j, and both places are within k.
-
-    References
-    ----------
-    Garlaschelli & Loffredo, Phys. Rev. Lett. 93, 268701 (2004); Viswanathan et al., arXiv:2501.10573.
+    list of j, and both places are within k (Garlaschelli & Loffredo, Phys. Rev. Lett. 93, 268701 (2004);
+    Viswanathan et al., arXiv:2501.10573).
     """
     shares = np.empty((index.shape[0], index.shape[2]))
     for layer, lists in enumerate(index):

@@ -13,7 +13,7 @@ def smallest(matrix: torch.Tensor, n_values: int, n_columns: int) -> tuple[torch
     The matrix has shape (m, n) and may be on any device, the columns (m, n_columns); n_columns ≤ n_values ≤ n.
     Among equal entries the lower column comes first.
     """
-    if matrix.device.type != "cpu" or n_columns == 0:
+    if matrix.device.type != "cpu" or n_values == 0:
         values, columns = matrix.sort(dim=1, stable=True)
         return values[:, :n_values], columns[:, :n_columns]
     values, columns = [], []
@@ -21,8 +21,10 @@ def smallest(matrix: torch.Tensor, n_values: int, n_columns: int) -> tuple[torch
         # numpy partitions and sorts values by vector instructions, several times as fast as values together with
         # their columns; the columns are then looked up for the few entries up to the last one wanted
         values.append(np.sort(np.partition(rows, n_values - 1, axis=1)[:, :n_values], axis=1))
-        columns.append(_columns(rows, values[-1][:, n_columns - 1 : n_columns], n_columns))
-    return torch.from_numpy(np.concatenate(values)), torch.from_numpy(np.concatenate(columns))
+        if n_columns:
+            columns.append(_columns(rows, values[-1][:, n_columns - 1 : n_columns], n_columns))
+    none = np.empty((len(matrix), 0), np.int64)
+    return torch.from_numpy(np.concatenate(values)), torch.from_numpy(np.concatenate(columns) if columns else none)
 
 
 def _columns(matrix: np.ndarray, last: np.ndarray, n_columns: int) -> np.ndarray:

@@ -10,13 +10,7 @@ _CONTEXTS = (
 
 
 def depth(config) -> int:
-    """Number of blocks that a configuration gives its decoder of text.
-
-    Raises
-    ------
-    InputError
-        If it describes no causal language model.
-    """
+    """Blocks a configuration gives its decoder of text; `InputError` if it is of no causal language model."""
     vocabulary(config)
     # the decoder of BART, alone or in the whole, counts by the first name
     return _number(config, "decoder_layers", "num_decoder_layers", "num_hidden_layers")
@@ -44,10 +38,7 @@ def trunk(model):
 def find(trunk, n_layers: int) -> str:
     """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
 
-    Raises
-    ------
-    InputError
-        If it keeps its blocks in no list of this length, nor in the only list there is.
+    Raises `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
     """
     inside = {id(module) for module in trunk.get_decoder().modules()}
     lists = {
@@ -71,12 +62,8 @@ def find(trunk, n_layers: int) -> str:
 def network(config, n_blocks: int | None):
     """Class of a network, the configuration it takes, and a sketch without weights.
 
-    It keeps `n_blocks` of the blocks, without a head; None: all of them and the head.
-
-    Raises
-    ------
-    InputError
-        If the network cannot be cut there.
+    It keeps `n_blocks` of the blocks, without a head; None: all of them and the head. Raises `InputError` if
+    the network cannot be cut there.
     """
     with torch.device("meta"):  # which has shapes and no weights
         sketch = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -114,11 +101,11 @@ def _text(config):
 def _first(sketch, path: str, n_blocks: int, prefix: str) -> type:
     """The class of a network, except that its models end after `n_blocks` blocks.
 
-    The network is laid out from the configuration of the whole model and then cut. So what a
-    family derives from its depth (the scale of the residuals in MiniCPM, the blocks that share
-    keys in Gemma 4) stays what it is in the whole model. transformers lays a network out without
-    memory for its weights: the blocks that are cut off cost nothing. `path`: name of the list
-    of blocks; `prefix`: name of the network inside of the whole model, which the names of weights begin with.
+    The network is laid out from the configuration of the whole model and then cut. So what a family derives
+    from its depth (the scale of the residuals in MiniCPM, the blocks that share keys in Gemma 4) stays what it
+    is in the whole model. transformers lays a network out without memory for its weights: the blocks that are
+    cut off cost nothing. `path`: name of the list of blocks; `prefix`: name of the network inside of the whole
+    model, which the names of weights begin with.
     """
     kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 

@@ -81,25 +81,15 @@ def check_files(name: str, folder: Path) -> None:
 
 
 def open_shards(folder: Path) -> list[dict]:
-    """The tensors of each file by Meta's names, mapped into memory and not read.
-
-    Raises
-    ------
-    InputError
-        If a file holds another object than tensors, or is cut short.
-    """
+    """Tensors of each file by Meta's names, mapped, not read; `InputError` if it holds others or is cut off."""
     return [_open(path) for path in _paths(folder)]
 
 
 def read_config(folder: Path):
     """The configuration that `params.json` describes, a transformers `LlamaConfig`.
 
-    Of the context length it says nothing, since Meta's files do not.
-
-    Raises
-    ------
-    InputError
-        If `params.json` lacks a size, or says something that is not known to be LLaMA's.
+    Of the context length it says nothing, since Meta's files do not. Raises `InputError` if `params.json` lacks
+    a size, or says something that is not known to be LLaMA's.
     """
     params = _read_params(folder)
     if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
@@ -125,12 +115,9 @@ def read_config(folder: Path):
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
-    """The tensors of a model of this configuration by transformers' names; a `Joined` is read when it is indexed.
+    """A model's tensors for this configuration by transformers' names; a `Joined` is read when it is indexed.
 
-    Raises
-    ------
-    InputError
-        If the files do not make up a model of this configuration.
+    Raises `InputError` if the files do not make up a model of this configuration.
     """
     shards = open_shards(folder)
     _check_width(folder, shards, config)
@@ -151,13 +138,7 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
 
 
 def read_tokenizer(folder: Path):
-    """The tokenizer in `tokenizer.model`: SentencePiece up to LLaMA 2, a list of ranks from Llama 3 on.
-
-    Raises
-    ------
-    InputError
-        If the file is neither.
-    """
+    """Tokenizer in `tokenizer.model`: SentencePiece, or from Llama 3 on a list of ranks; else `InputError`."""
     path = folder / "tokenizer.model"
     with path.open("rb") as file:
         is_ranks = re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip())

@@ -23,21 +23,13 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     """A network with weights drawn as before training, all of them from the seed.
 
     Weights are drawn from the first module to the last, the head at the end: so a network of the first few
-    blocks has the weights that the whole one has there. In a family that draws others after its blocks, or
-    has weights that transformers' initialization leaves out, the whole network is laid out and drawn by its
+    blocks has the weights that the whole one has there. In a family that draws others after its blocks, or has
+    weights that transformers' initialization leaves out, the whole network is laid out and drawn by its
     constructors, and cut afterwards.
 
-    Parameters
-    ----------
-    kind, options
-        Class of a transformers model, and what its `from_pretrained` takes.
-    sketch
-        The whole network without memory for its weights.
-
-    Raises
-    ------
-    InputError
-        If the family leaves weights as the memory was.
+    `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the
+    whole network without memory for its weights. Raises `InputError` if the family leaves weights as the memory
+    was.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN

@@ -3,17 +3,11 @@
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError
-from token_geometry.base.lazy import torch
+from token_geometry.base.lazy import accelerate, torch
 
 
 def choose_device(device: str) -> str:
-    """The torch device for `device`, where `auto` is the first GPU or else the CPU.
-
-    Raises
-    ------
-    InputError
-        If the device does not exist here.
-    """
+    """The device, where `auto` is the first GPU or else the CPU; `InputError` if it does not exist here."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -29,21 +23,9 @@ def choose_device(device: str) -> str:
 def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: int = 0) -> list[str]:
     """Devices of one of several models on this machine: `gpus_per_model` GPUs in a row, or the one device.
 
-    Parameters
-    ----------
-    device
-        As for `choose_device`. With several models it names a kind of device, not one GPU.
-    gpus_per_model
-        How many GPUs a model is spread over.
-    n_models
-        How many processes of this machine hold a model each.
-    place
-        Number of the process among them.
-
-    Raises
-    ------
-    InputError
-        If there is no such device, or there are too few.
+    `device` is as for `choose_device`; with several models it names a kind of device, not one GPU. `n_models`
+    processes of this machine hold a model each, and `place` is the number of the process among them. Raises
+    `InputError` if there is no such device, or there are too few.
     """
     chosen = torch.device(choose_device(device))
     if chosen.type != "cuda" and gpus_per_model != 1:
@@ -64,23 +46,10 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
 def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = ()) -> dict:
     """Which GPU each part of a model goes to: whole blocks, in order, shared out evenly.
 
-    Parameters
-    ----------
-    sketch
-        A transformers model; weights on the meta device will do.
-    gpus
-        Names of the GPUs.
-    name
-        Name of the model, for the error.
-    free
-        Bytes of each that may be taken; empty: four fifths of what is free now, the rest being for states.
-
-    Raises
-    ------
-    InputError
-        If the GPUs are too small.
+    `sketch` is a transformers model, whose weights may lie on the meta device, and `name` its name, for the
+    error. `gpus` are names of GPUs, and `free` bytes of each that may be taken; empty: four fifths of what is
+    free now, the rest being for states. Raises `InputError` if the GPUs are too small.
     """
-    from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 
     free = free or [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
@@ -88,7 +57,7 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     whole: dict = {"no_split_module_classes": list(sketch._no_split_modules or ())}
     numbers = [torch.device(gpu).index for gpu in gpus]
     memory: dict = dict(zip(numbers, free, strict=True)) | {"cpu": 0}
-    parts = infer_auto_device_map(sketch, get_balanced_memory(sketch, memory, **whole), **whole)
+    parts = accelerate.infer_auto_device_map(sketch, get_balanced_memory(sketch, memory, **whole), **whole)
     if not set(parts.values()) <= set(numbers):
         size = sum(p.numel() * p.element_size() for p in sketch.parameters())
         raise InputError(

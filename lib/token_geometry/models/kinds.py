@@ -143,6 +143,19 @@ class Directory(ModelSource):
         files = [path for name in ("*.json", "*.model", *weights) for path in Path(self.location).glob(name)]
         return {"source": self.kind} | {path.name: wheels.sha256_of_file(path) for path in sorted(files)}
 
+    def check_tokenizer(self) -> None:
+        # transformers would ask the hub, for half a minute where there is none
+        names = [path.name for path in Path(self.location).iterdir()]
+        if not any(re.search(r"token|vocab|piece|tekken|\.model$", name) for name in names):
+            raise InputError(
+                f"model {self.name!r} could not be loaded (its directory has no tokenizer): write tokenizer.json "
+                "into it as well (tokenizer.save_pretrained)"
+            )
+
+    def tokenizer(self):
+        self.check_tokenizer()
+        return super().tokenizer()
+
     def check_files(self) -> None:
         if self.control == "random":
             return
@@ -219,6 +232,11 @@ class Hub(ModelSource):
 
         found = resolve_revision(self.location, self.revision)
         return replace(self, revision=getattr(found, "resolved", found))
+
+    def is_made(self) -> bool:
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(self.location, "config.json", revision=self.revision), str)
 
     def way_out(self) -> str:
         control = str(self.revision).startswith(("rand", "perm"))

@@ -1,6 +1,7 @@
 """Loading: from a source to configuration, tokenizer and weights in memory."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 
 from token_geometry.base.errors import InputError, one_of
@@ -28,10 +29,7 @@ _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that 
 def load_config(source: ModelSource):
     """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
 
-    Raises
-    ------
-    InputError
-        If it cannot be had, or is not that of a causal language model.
+    Raises `InputError` if it cannot be had, or is not that of a causal language model.
     """
     with source.readable_errors():
         config = source.config()
@@ -42,11 +40,8 @@ def load_config(source: ModelSource):
 def load_tokenizer(source: ModelSource):
     """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
 
-    Raises
-    ------
-    InputError
-        If it cannot be had, or is not the tokenizer of this model: it has ids that the model has no
-        embeddings for, or lacks more of the model's vocabulary than padding explains.
+    Raises `InputError` if it cannot be had, or is not the tokenizer of this model: it has ids that the model
+    has no embeddings for, or lacks more of the model's vocabulary than padding explains.
     """
     n_vocabulary = blocks.vocabulary(load_config(source))
     with source.readable_errors():
@@ -67,28 +62,19 @@ def load_tokenizer(source: ModelSource):
 def load_model(
     source: ModelSource, *, dtype: str, device: str, n_layers: int | None = None, devices: Sequence[str] = ()
 ):
-    """The model in evaluation mode, a transformers `PreTrainedModel`.
+    """The model in evaluation mode, a transformers `PreTrainedModel`; `dtype` is one of `DTYPES`.
 
-    Parameters
-    ----------
-    source
-        From `sources.resolve`.
-    dtype, device
-        One of `DTYPES`, and a torch device, as `choose_device` returns it.
-    n_layers
-        How many of its L blocks to build and to read: so many as the index of the last hidden state
-        that is wanted. Below L the model has no head, and of its files only what is left of it is
-        read; for 0, which needs the embeddings only, one block is built, since there are no networks
-        without. None, or L: the whole model.
-    devices
-        GPUs that the model is spread over, block by block, where one is too small; `device` is the first
-        of them. Empty, or one: `device` alone.
+    Of its L blocks `n_layers` are built and read: so many as the index of the last hidden state that is wanted.
+    Below L the model has no head, and of its files only what is left of it is read; for 0, which needs the
+    embeddings only, one block is built, since there are no networks without. None, or L: the whole model.
 
-    Raises
-    ------
-    InputError
-        If the model cannot be had or has fewer layers; before any weights are read.
+    `device` is a torch device, as `choose_device` returns it, and the first of `devices`, the GPUs that the
+    model is spread over, block by block, where one is too small; empty, or one: `device` alone.
+
+    Raises `InputError` if the model cannot be had or has fewer layers; before any weights are read.
     """
+    if not sys.stderr.isatty():  # in a log it is a line per per cent
+        transformers.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise one_of("dtype", dtype, DTYPES)
     config = load_config(source)
@@ -122,13 +108,7 @@ def load_model(
 
 
 def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
-    """Whether `n_layers` blocks are all blocks of the model; None stands for all.
-
-    Raises
-    ------
-    InputError
-        If there are not so many.
-    """
+    """Whether `n_layers` blocks, None for all, are all of the model's; `InputError` if there are fewer."""
     last = blocks.depth(config)
     if n_layers is None or n_layers == last:
         return True
@@ -141,15 +121,10 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
 
 
 def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:
-    """Refuse a prompt that is longer than what the model can read at once.
+    """Refuse a prompt that is longer than what the model can read at once: the `InputError` names both lengths.
 
     Of the files that Meta publishes none says how long that is: there, any length passes. `n_tokens` counts no
     special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`.
-
-    Raises
-    ------
-    InputError
-        Naming the length and the model's context.
     """
     context = blocks.context(config)
     bos = needs_bos(source, config.model_type) if bos is None else bos

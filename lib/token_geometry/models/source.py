@@ -1,6 +1,7 @@
 """The source of a model: what its kinds have in common."""
 
 import contextlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -12,43 +13,33 @@ from token_geometry.base.lazy import transformers
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is and what decides its numbers; nothing of it is loaded yet."""
+    """Where a model is and what decides its numbers; nothing of it is loaded yet.
+
+    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees,
+    `location` the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says
+    whether BOS is fed first; None: decided by the model's family. `license` is a short note on the licence;
+    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are
+    downloaded, where they are known. `control` is `random` (untrained, weights drawn as before training),
+    `permuted` (the weights of each tensor in random order), or empty: the model itself; `control_seed` is its
+    seed.
+
+    Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
+    the place by, where it can be of this kind.
+    """
 
     name: str
-    """The name by which the run calls it: alias, hub id or path."""
-
     title: str
-    """Name that a reader sees."""
-
     location: str = ""
-    """Hub id or path, where there is one."""
-
     _: KW_ONLY
-
     revision: str | None = None
-    """Revision of the hub."""
-
     prepend_bos: bool | None = None
-    """Whether BOS is fed first; None: decided by the model's family."""
-
     license: str = ""
-    """Short note on the licence."""
-
     shape: dict = field(default_factory=dict)
-    """`layers`, `width`, `vocabulary`, `parameters`, where they are known."""
-
+    download: int = 0
     control: str = ""
-    """`random`: untrained, weights drawn as before training; `permuted`: the weights of each tensor in
-    random order; empty: the model itself."""
-
     control_seed: int = 0
-    """Seed of the control."""
-
     kind: ClassVar[str] = ""
-    """Word for the kind."""
-
     entry: ClassVar[str] = ""
-    """Key that an entry of `data/models.yml` gives the place by, where it can be of this kind."""
 
     @classmethod
     def at(cls, name: str) -> Self | None:
@@ -61,13 +52,7 @@ class ModelSource:
         return cls(name, location=place, **rest)
 
     def identity(self) -> dict[str, str]:
-        """What decides the numbers of this model: source and checksum or revision, and the control.
-
-        Raises
-        ------
-        InputError
-            If its files are not where they should be.
-        """
+        """Source, checksum or revision, control: what decides numbers; `InputError` if files are missing."""
         identity = self.origin()
         if self.prepend_bos is not None:  # else its family decides, which the files decide
             identity["prepend_bos"] = str(self.prepend_bos).lower()
@@ -82,6 +67,9 @@ class ModelSource:
     def check_files(self) -> None:
         """Refuse a local model whose files cannot be loaded, at once and without reading the weights."""
 
+    def check_tokenizer(self) -> None:
+        """Refuse a local model that has no tokenizer."""
+
     def known_shape(self) -> dict[str, int]:
         """`shape`, where it is known without the configuration; else nothing."""
         return self.shape
@@ -89,6 +77,11 @@ class ModelSource:
     def is_made(self) -> bool:
         """Whether `directory` has nothing to do."""
         return True
+
+    def to_download(self) -> int | None:
+        """Bytes to be downloaded first, 0 where they are not known; None where everything is at hand."""
+        here = self.is_made() or os.path.exists(self.location)
+        return None if here else self.download or 2 * self.shape.get("parameters", 0)  # in 16 bits
 
     def directory(self) -> str:
         """A directory or hub id from which transformers loads the model; GGUF is dequantized once."""

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from token_geometry.base import project
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.models import controls
@@ -14,25 +12,17 @@ from token_geometry.models.source import ModelSource
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/models.yml`."""
-    return yaml.safe_load((project.root() / "data" / "models.yml").read_text(encoding="utf-8"))
+    return project.entries("models.yml")
 
 
 def resolve(model: str) -> ModelSource:
     """Find out what `model` names; nothing is downloaded or opened.
 
-    Parameters
-    ----------
-    model
-        An alias of `data/models.yml`, a hub id (`owner/name`, optionally `owner/name@revision`), a
-        local directory in transformers' format or of Meta's files (`consolidated.*.pth`,
-        `params.json`, `tokenizer.model`), or a `.gguf` file. With `@random` or `@permuted` at its
-        end, or these with a seed (`@random-1`), it is the untrained control of that model; they are
-        no revisions of the hub.
-
-    Raises
-    ------
-    InputError
-        If it is none of these, or files that belong to a model are missing.
+    An alias of `data/models.yml`, a hub id (`owner/name`, optionally `owner/name@revision`), a local directory
+    in transformers' format or of Meta's files (`consolidated.*.pth`, `params.json`, `tokenizer.model`), or a
+    `.gguf` file. With `@random` or `@permuted` at its end, or these with a seed (`@random-1`), it is the
+    untrained control of that model; they are no revisions of the hub. Raises `InputError` if it is none of
+    these, or files that belong to a model are missing.
     """
     stem, control, seed = controls.split(model)
     if control:

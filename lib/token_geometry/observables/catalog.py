@@ -14,34 +14,25 @@ from token_geometry.observables import labelled
 
 @dataclass(frozen=True)
 class Observable:
-    """One variable of the observables dataset."""
+    """One variable of the observables dataset.
+
+    `name` is that of the variable, `title` its name on an axis and in a sentence, without the unit, and
+    `short_title` its name where there is little room, as in a legend. `dims` are the dimensions beside `model`,
+    `shuffle_level` and `prompt`; `function` makes it, perhaps with others, from a shard. `definition` says in
+    one phrase of Markdown what it is, and `source` is the label of the equation or section of the chapter on
+    methods that defines it. `unit` is spelled as UDUNITS does; "1" for a number without. Charts begin at the
+    layer `first_layer`: most observables say nothing at the embeddings, where equal tokens coincide.
+    """
 
     name: str
-    """Name of the variable."""
-
     title: str
-    """Name on an axis and in a sentence, without the unit."""
-
     short_title: str
-    """Name where there is little room, as in a legend."""
-
     dims: tuple[str, ...]
-    """Dimensions beside `model`, `shuffle_level` and `prompt`."""
-
     function: Callable[..., xr.Dataset]
-    """Function that makes it, perhaps with others, from a shard."""
-
     definition: str
-    """What it is, in one phrase of Markdown."""
-
     source: str
-    """Label of the equation or section of the chapter on methods that defines it."""
-
     unit: str = "1"
-    """Unit as UDUNITS spells it; "1" for a number without."""
-
     first_layer: int = 1
-    """Layer that charts begin at: most say nothing at the embeddings, where equal tokens coincide."""
 
     @property
     def choice(self) -> str | None:
@@ -79,6 +70,31 @@ _ENTRIES = (
                "mean local dimension by the expected simplex skewness", "eq-ess"),
     Observable("tle", "intrinsic dimension by TLE", "TLE",
                _LAYER, labelled.local_dimension, "mean local dimension by the tight local estimator", "eq-tle"),
+    Observable("subset_dimension", "intrinsic dimension of a part of the points", "ID of a part",
+               ("layer", "subset", "n_subset", "scale"), labelled.subset,
+               "GRIDE estimate for the first, or for random, n points", "sec-methods-subsets"),
+    Observable("subset_distance", "mean distance of the neighbors in a part of the points", "distance in a part",
+               ("layer", "subset", "n_subset", "scale"), labelled.subset,
+               "mean distance of the neighbors involved among these points", "sec-methods-subsets"),
+    Observable("ess_loss_correlation", "correlation of local ESS with the token's loss", "ESS with loss",
+               _LAYER, labelled.token_correlation,
+               "rank correlation over tokens at fixed position and frequency", "sec-methods-tokens"),
+    Observable("tle_loss_correlation", "correlation of local TLE with the token's loss", "TLE with loss",
+               _LAYER, labelled.token_correlation,
+               "rank correlation over tokens at fixed position and frequency", "sec-methods-tokens"),
+    Observable("lens_entropy", "entropy of the latent prediction", "latent entropy",
+               _LAYER, labelled.lens, "mean entropy of what the head makes of a layer, over some tokens",
+               "eq-lens", unit="nat", first_layer=0),
+    Observable("lens_loss", "loss of the latent prediction", "latent loss",
+               _LAYER, labelled.lens, "mean cross-entropy of the next token by the same prediction",
+               "eq-lens", unit="nat", first_layer=0),
+    Observable("mean_state", "mean of the points of the middle layer", "mean state",
+               ("coordinate",), labelled.mean_state, "mean hidden state of layer $L / 2$ over tokens",
+               "sec-methods-points"),
+    Observable("distinct_tokens", "number of different tokens", "different tokens",
+               (), labelled.token_statistics, "different token ids of the prompt", "sec-methods-tokens"),
+    Observable("token_rarity", "mean logarithm of the token ids", "rarity of tokens",
+               (), labelled.token_statistics, "mean of $\\log (1 + t_i)$, $t_i$ token ids", "sec-methods-tokens"),
     Observable("logit_intrinsic_dimension", "intrinsic dimension of the logits", "ID of the logits",
                ("scale",), labelled.logit_intrinsic_dimension,
                "GRIDE estimate for the cloud of logits", "eq-logits"),
@@ -121,7 +137,10 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 """The functions that make them; their names are part of the recipe of an observables dataset."""
 
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
-_OF_A_MODEL = (labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu)
+_OF_A_MODEL = (
+    labelled.logit_intrinsic_dimension, labelled.loss, labelled.entropy, labelled.bleu, labelled.lens,
+    labelled.token_correlation, labelled.mean_state, labelled.token_statistics,
+)  # fmt: skip
 
 
 def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:

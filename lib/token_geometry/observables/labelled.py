@@ -6,8 +6,9 @@
 import numpy as np
 import xarray as xr
 
-from token_geometry.geometry import dadapy, gride, overlap
+from token_geometry.geometry import dadapy, gride, overlap, subsets
 from token_geometry.geometry.table_format import RANKS
+from token_geometry.stats import correlation
 from token_geometry.texts import shuffling
 
 SCALES = np.array(RANKS[1:])
@@ -34,6 +35,12 @@ def _over(*dims: str, **values: np.ndarray | float) -> xr.Dataset:
     """Arrays as variables over these dimensions, with the coordinates that do not depend on the shard."""
     variables = {name: (dims, array) for name, array in values.items()}
     return xr.Dataset(variables, coords={name: _COORDS[name] for name in dims if name in _COORDS})
+
+
+def not_taken(shard: xr.Dataset) -> list[str]:
+    """Variables that a shard was made before: what follows from them is NaN."""
+    of_parts = ["subset_dimension"] * bool(subsets.sizes(shard.sizes["token"]))
+    return [name for name in [*LOCAL, "lens_entropy", "mean_state", *of_parts] if name not in shard]
 
 
 def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
@@ -64,6 +71,50 @@ def local_dimension(shard: xr.Dataset) -> xr.Dataset:
     none = np.full(shard["distinct"].shape, np.nan)
     values = {name: shard[name].values.astype(np.float64) if name in shard else none for name in LOCAL}
     return _over("layer", **{name: _mean(value) for name, value in values.items()})
+
+
+def subset(shard: xr.Dataset) -> xr.Dataset:
+    """Dimension and mean neighbor distance of parts of the cloud, over layer, kind, size and scale."""
+    names, sizes = ["subset_dimension", "subset_distance"], subsets.sizes(shard.sizes["token"])
+    if names[0] in shard or not sizes:
+        return shard[[name for name in names if name in shard]].drop_vars("rank", errors="ignore")
+    dims = ("layer", "subset", "n_subset", "scale")
+    none = np.full((shard.sizes["layer"], len(subsets.KINDS), len(sizes), len(SCALES)), np.nan)
+    found = _over(*dims, **dict.fromkeys(names, none))
+    return found.assign_coords(subset=list(subsets.KINDS), n_subset=list(sizes))
+
+
+def token_correlation(shard: xr.Dataset) -> xr.Dataset:
+    """Rank correlation of each local dimension of the tokens with their loss, at fixed position and frequency.
+
+    Over the distinct points of a layer; the frequency of a token is how often the prompt holds it.
+    """
+    ids, loss = shard["token_id"].values, shard["token_loss"].values
+    _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    given = np.stack([np.arange(len(ids)), counts[place]])
+    none = np.full(shard["distinct"].shape, np.nan)
+    local = {name: shard[name].values if name in shard else none for name in LOCAL}
+    found = {f"{name}_loss_correlation": correlation.partial_rank(local[name], loss, given) for name in LOCAL}
+    return _over("layer", **found)
+
+
+def lens(shard: xr.Dataset) -> xr.Dataset:
+    """Entropy and loss of what each layer predicts by the model's own head; NaN where they were not taken."""
+    names, none = ("lens_entropy", "lens_loss"), np.full(shard.sizes["layer"], np.nan)
+    return _over("layer", **{name: shard[name].values if name in shard else none for name in names})
+
+
+def mean_state(shard: xr.Dataset) -> xr.Dataset:
+    """Mean of the points of the middle layer, taken in the extraction; without coordinates where it was not."""
+    if "mean_state" in shard:
+        return shard[["mean_state"]]
+    return _over("coordinate", mean_state=np.empty(0))
+
+
+def token_statistics(shard: xr.Dataset) -> xr.Dataset:
+    """Number of different tokens and mean logarithm of the ids, of which frequent tokens have the lower ones."""
+    ids = shard["token_id"].values.astype(np.int64)
+    return _over(distinct_tokens=float(len(np.unique(ids))), token_rarity=float(np.log1p(ids).mean()))
 
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:

@@ -11,11 +11,11 @@ import xarray as xr
 
 from token_geometry.base.errors import InputError
 from token_geometry.geometry import neighbors
-from token_geometry.observables import catalog, transfer
+from token_geometry.observables import catalog, coordinates, transfer
 
 # variables of a shard by the fields of a neighbor table, where they have other names
 _NAMES = {"redone": "n_float64", "cosine": "cosine_similarity", "cosine_std": "cosine_similarity_std"}
-_NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")}
+_NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle")} | {"part": "part_distance"}
 
 
 def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:
@@ -95,7 +95,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
         raise InputError(f"points of layer {bad[0]}, token {bad[1]} are not finite; accepted: finite numbers")
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
-    found = catalog.without_model(tables(clouds, layers=layers))
+    found = coordinates.with_titles(catalog.without_model(tables(clouds, layers=layers)))
     between = ["neighborhood_overlap", "layer_overlap", "layer_other"]
     return found.drop_vars(between).isel(layer=0, drop=True) if single else found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from token_geometry.geometry import subsets
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
 from token_geometry.observables.catalog import CATALOG
 
@@ -30,6 +31,12 @@ VARIABLES = {
     "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree", "float32"),
     "ess": (("layer", "token"), "dimension at a point by the expected simplex skewness", "1", "float32"),
     "tle": (("layer", "token"), "dimension at a point by the tight local estimator", "1", "float32"),
+    "part_distance": (("layer", "kind", "point", "rank"), "distances within parts of the cloud", "1", "float32"),
+    "subset_dimension": _observed("subset_dimension"),
+    "subset_distance": _observed("subset_distance"),
+    "mean_state": (*_observed("mean_state")[:3], "float32"),
+    "lens_entropy": _observed("lens_entropy"),
+    "lens_loss": _observed("lens_loss"),
     "cosine_similarity": _observed("cosine_similarity"),
     "cosine_similarity_std": _observed("cosine_similarity_std"),
     "loss": _observed("loss"),
@@ -49,27 +56,33 @@ class Tables:
     """What is kept of one prompt, possibly still on its way from a GPU.
 
     Where it is pickled, to go to another process, it is waited for; so whoever makes it need not wait.
+
+    `arrays` are in memory of the host, by names of `VARIABLES`, `attrs` the attributes of the shard, and
+    `arrived` is what the device does when the arrays are there; None: they are.
     """
 
     arrays: dict[str, np.ndarray | torch.Tensor]
-    """By names of `VARIABLES`, in memory of the host."""
-
     attrs: dict
-    """Attributes of the shard."""
-
     arrived: torch.cuda.Event | None = None
-    """What the device does when the arrays are there; None: they are."""
 
     def label(self) -> xr.Dataset:
         """The shard: arrays with dimensions, long names and units."""
         arrays = self._wait()
+        # estimated here, where a GPU does not wait for it, and kept in their place: they are a thousandth of it
+        parts, n_points = arrays.pop("part_distance"), arrays["distinct"].shape[1]
+        sizes = subsets.sizes(n_points)
+        if sizes:
+            arrays["subset_dimension"], arrays["subset_distance"] = subsets.estimates(parts, n_points)
         variables = {
             name: (dims, arrays[name], {"long_name": long_name, "units": unit})
             for name, (dims, long_name, unit, _) in VARIABLES.items()
             if name in arrays
         }
         layers = np.arange(len(arrays["cosine_similarity"]))
-        return xr.Dataset(variables, coords={"layer": layers, "rank": np.array(RANKS)}, attrs=self.attrs)
+        coords: dict = {"layer": layers, "rank": np.array(RANKS)}
+        if sizes:
+            coords |= {"subset": list(subsets.KINDS), "n_subset": list(sizes), "scale": np.array(RANKS[1:])}
+        return xr.Dataset(variables, coords=coords, attrs=self.attrs)
 
     def __reduce__(self):
         return Tables, (self._wait(), self.attrs)

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
+from token_geometry.base.errors import InputError
 from token_geometry.renderer import cells, crossref
 from token_geometry.renderer.configuration import (
     BookError,
@@ -76,15 +77,11 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
 
 def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Path) -> None:
     """Run citeproc once over the whole book, so that it has one list of references."""
-    files = [str(file) for file in as_list(config.get("bibliography"))]
-    meta: dict = {"bibliography": files, "link-citations": True}
-    meta |= {"csl": str(config["csl"])} if config.get("csl") else {}
-    for file in [*files, meta.get("csl", "_quarto.yml")]:
-        if not (root / file).is_file():
-            raise BookError(f"_quarto.yml: {file} does not exist")
+    meta = {key: config[key] for key in ("bibliography", "csl") if config.get(key)} | {"link-citations": True}
     joined = pf.Doc(*[pf.Div(*chapter.doc.content) for chapter in chapters], metadata=meta)
     # Not strict: citeproc warns of an unknown key but cannot say in which chapter it is.
-    text = pandoc(joined, "-f", "json", "-t", "json", "--citeproc", where="citations", root=root, strict=False)
+    where = "_quarto.yml: citations"
+    text = pandoc(joined, "-f", "json", "-t", "json", "--citeproc", where=where, root=root, strict=False)
     entries, texts = {}, {}
     for chapter, div in zip(chapters, pf.load(io.StringIO(text)).content, strict=True):
         chapter.doc.content = list(div.content)
@@ -95,7 +92,8 @@ def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Pat
         if "refs" not in entries:
             raise BookError(f"{source}: cites @{key}, but no chapter holds the div '::: {{#refs}}'")
         if f"ref-{key}" not in entries:
-            raise BookError(f"{source}: citation key @{key} is not in {files or 'any bibliography'}")
+            where = meta.get("bibliography", "any bibliography")
+            raise BookError(f"{source}: citation key @{key} is not in {where}")
     for chapter in chapters:
         for elem in crossref.within(chapter.doc):
             if isinstance(elem, pf.Link) and entries.get(elem.url[1:], chapter) is not chapter:
@@ -196,31 +194,18 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
             raise failed
 
 
-def render(project: Path, *, profile: str | None = None) -> Path:
-    """Render the book of a project; what was rendered before stays if that fails.
+def render(project: Path, *, profile: str | None = None, output_dir: str = "") -> Path:
+    """Render the book of a project and return its first page; what was rendered before stays if that fails.
 
-    Parameters
-    ----------
-    project
-        The folder that holds ``_quarto.yml``.
-    profile
-        The profile whose ``_quarto-<profile>.yml`` is merged in; by default that of the
-        environment variable ``QUARTO_PROFILE``, else ``profile.default``.
-
-    Returns
-    -------
-    Path
-        The first page, ``_book/index.html``.
-
-    Raises
-    ------
-    BookError
-        If the sources are wrong or hold something that cannot be rendered.
+    `project` is the folder that holds ``_quarto.yml``, `profile` that whose ``_quarto-<profile>.yml`` is merged
+    in, by default that of the environment variable ``QUARTO_PROFILE``, else ``profile.default``; `output_dir`
+    takes the place of the folder that ``_quarto.yml`` names. A `BookError` says if the sources are wrong or hold
+    something that cannot be rendered.
     """
     root = Path(project).resolve()
     config, profile = read_config(root, profile)
+    output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
-    output = (root / config["project"].get("output-dir", "_book")).resolve()
     pre_render(config, root, environment)
     chapters = list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
@@ -251,12 +236,13 @@ def main(argv: list[str] | None = None) -> int:
     """Render the book of the current folder; returns the exit code."""
     parser = argparse.ArgumentParser(prog="token_geometry.renderer.book", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", help="name of the _quarto-<profile>.yml to merge in")
+    parser.add_argument("--output-dir", default="", help="folder of the book, in place of that of _quarto.yml")
     arguments = parser.parse_args(argv)
     try:
-        print(render(Path.cwd(), profile=arguments.profile))
-    except BookError as error:
+        print(render(Path.cwd(), profile=arguments.profile, output_dir=arguments.output_dir))
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return getattr(error, "code", 1)
     return 0
 
 

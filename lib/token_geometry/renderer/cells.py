@@ -13,7 +13,8 @@ from urllib.parse import quote
 import nbclient
 import nbformat
 
-from token_geometry.renderer.configuration import BookError, Chapter, read_yaml
+from token_geometry.base.parameters import read_yaml
+from token_geometry.renderer.configuration import BookError, Chapter
 
 WORKERS = 2
 """Chapters that are executed, and pages that are made, at a time."""

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from token_geometry.base.errors import InputError
+from token_geometry.base.parameters import read_yaml
 
 
 class BookError(InputError):
@@ -38,17 +37,6 @@ class Chapter:
     def up(self) -> str:
         """What leads from the page to the root of the book."""
         return "../" * self.source.count("/")
-
-
-def read_yaml(text: str, where: str) -> dict:
-    """Read a YAML map, or refuse it in one line."""
-    try:
-        value = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise BookError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise BookError(f"{where}: expected lines 'key: value', found {text.strip()[:60]!r}")
-    return value
 
 
 def merge(base: Any, extra: Any) -> Any:

@@ -77,6 +77,7 @@ class Calibration(OfPrompts, Request):
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
             "dimensions": list(self.dimensions),
             "families": list(manifolds.FAMILIES),
+            "local": ["ess", "tle"],
             "noise": manifolds.NOISE,
             "n_clouds": N_CLOUDS,
             "precisions": list(PRECISIONS),
@@ -86,4 +87,4 @@ class Calibration(OfPrompts, Request):
         """The model, which is always loaded in float32, and its hidden states."""
         shape = sizes.shape_of(sources.resolve(self.model))
         states = 2 * (shape["layers"] + 1) * self.n_tokens * shape["width"]
-        return Estimate(memory=4 * (shape["parameters"] + states))
+        return Estimate(memory=sizes.PROCESS_BYTES + 4 * (shape["parameters"] + states))

@@ -34,6 +34,9 @@ class Extraction(Shared, Request):
     shuffle_levels: Sequence[int] = (0,)
     """Levels S of the block shuffle; 0 leaves the text as it is."""
 
+    n_permutations: int = 1
+    """Permutations of each prompt at every shuffle level above 0."""
+
     batch_size: int | None = None
     """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
 
@@ -63,10 +66,15 @@ class Extraction(Shared, Request):
         return [str(key) for key in self.prompt_ids]
 
     @property
+    def orders(self) -> list[tuple[int, int]]:
+        """Shuffle level and number of the permutation of every pass of a prompt."""
+        return [(level, n) for level in self.shuffle_levels for n in range(self.n_permutations if level else 1)]
+
+    @property
     def n_passes(self) -> int | None:
-        """Prompts times shuffle levels; None where the corpus decides how many prompts there are."""
+        """Prompts times orders; None where the corpus decides how many prompts there are."""
         n_prompts = len(self.prompt_ids) or self.n_prompts
-        return None if n_prompts is None else n_prompts * len(self.shuffle_levels)
+        return None if n_prompts is None else n_prompts * len(self.orders)
 
     def resolve(self, *, n_models: int | None = None, place: int = 0, dry: bool = False) -> "Job":
         """Check the request and find out what its names stand for; weights and tokenizers are not loaded.
@@ -91,6 +99,7 @@ class Extraction(Shared, Request):
         found = [sources.resolve(name) for name in self.models]
         for source in found:
             source.check_files()
+            source.check_tokenizer()
             if not dry or (source.kind != "hub" and source.is_made()):
                 loading.check_length(source, loading.load_config(source), self.n_tokens)
         return Job(self, found[0], tuple(found[1:]), tuple(chosen))
@@ -111,7 +120,7 @@ class Extraction(Shared, Request):
         shape = sizes.shape_of(sources.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
-            n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.shuffle_levels)
+            n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.orders)
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
@@ -147,8 +156,9 @@ class Extraction(Shared, Request):
         if not self.output:
             raise InputError("output is empty: give the directory that the shards go into")
         self.check_bounds(
-            n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1
-        )
+            n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1,
+            n_permutations=1,
+        )  # fmt: skip
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
             raise InputError(
                 f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
@@ -205,7 +215,8 @@ class Job:
         # ids given take the place of the number
         drawn = {"prompt_ids": request.ids} if request.prompt_ids else {"n_prompts": request.n_prompts}
         lists = {name: list(getattr(request, name)) for name in ("shuffle_levels", "filter_models")}
-        return self.recipe | drawn | lists
+        several = {"n_permutations": request.n_permutations} if request.n_permutations > 1 else {}
+        return self.recipe | drawn | lists | several
 
 
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:

@@ -25,6 +25,9 @@ class Estimate:
     passes: int = 0
     """Forward passes."""
 
+    seconds: float = 0
+    """Time on this machine, where it is known before."""
+
     work: int = 0
     """Weights times tokens, where this is what takes long: whatever has more of it is started first."""
 
@@ -79,10 +82,7 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot work, as far as it can be known before anything is loaded or downloaded.
 
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
+        An `InputError` names the parameter, its value and what is accepted.
         """
         raise NotImplementedError
 
@@ -103,12 +103,8 @@ class Request:
     def declared(cls, run: Run) -> Iterator["Step"]:
         """What a run declares of this kind: here one request per key, whose parameters stand under the key.
 
-        Those left out are as the run has them, `model` is its first model, `output` is `file`.
-
-        Raises
-        ------
-        InputError
-            If a parameter is unknown or ill-typed.
+        Those left out are as the run has them, `model` is its first model, `output` is `file`. An `InputError`
+        says if a parameter is unknown or ill-typed.
         """
         names = [field.name for field in fields(cls)]
         for key in filter(run.sections.__contains__, cls.keys):

@@ -1,5 +1,6 @@
 """The request of a reduction: extractions to one dataset of observables."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]
 """Names of all observables."""
 
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
+_MORE = {"n_permutations"}  # may stand in a block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,12 @@ class Reduction(Request):
     """What to reduce. Field names are the parameters of `notebooks/observables.ipynb`.
 
     A run declares the extractions of its models under `extractions`, by name `n_prompts` or `prompt_ids`
-    and `shuffle_levels`, and those of control models under `controls`, with `models`.
+    and `shuffle_levels`, perhaps `n_permutations`, those of control models under `controls`, with `models`, and
+    structured prompts of further corpora under `genres`, by corpus their number, or null for all long enough.
     """
 
     notebook = "observables"
-    keys = ("extractions", "controls")
+    keys = ("extractions", "controls", "genres")
 
     extraction: str | Sequence[str]
     """Directory of an extraction, or a list of them."""
@@ -62,19 +65,22 @@ class Reduction(Request):
         if blocks is None:
             raise InputError(f"{file}: key 'extractions' is missing")
         for key, block in blocks.items():
-            if not isinstance(block, dict) or set(block) not in _BLOCKS:
+            if not isinstance(block, dict) or set(block) - _MORE not in _BLOCKS:
                 raise InputError(
                     f"{file}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
-                    "or prompt_ids and shuffle_levels"
+                    "or prompt_ids and shuffle_levels, and may hold n_permutations"
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
             raise InputError(f"{file}: no extraction has shuffle level 0, which every chapter compares with")
         yield observables
+        for corpus, n_prompts in run.sections.get("genres", {}).items():
+            choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}
+            yield cls._step(run, genre(corpus), run.models, {file_name(corpus): choice})
         controls = run.sections.get("controls")
         if controls is None:
             return
-        if set(controls) not in [block | {"models"} for block in _BLOCKS]:
+        if set(controls) - _MORE not in [block | {"models"} for block in _BLOCKS]:
             raise InputError(
                 f"{file}: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
             )
@@ -86,20 +92,19 @@ class Reduction(Request):
 
     @classmethod
     def _step(cls, run: Run, name: str, models: Sequence[str], blocks: dict[str, dict]) -> Step:
-        reads = [_extraction(run, model, *block) for model in models for block in blocks.items()]
-        request = cls(extraction=[step.request.output for step in reads], output=output_of(run.name, f"{name}.nc"))
-        return Step(name, request, tuple(reads))
+        reads = []
+        for model, (block, choice) in itertools.product(models, blocks.items()):
+            made = f"{file_name(model)}-{block}"
+            # the directory belongs to the run: a changed recipe replaces what it holds
+            given: dict = {"model": model, "output": output_of(run.name, f"shards/{made}"), "overwrite": True}
+            given["filter_models"] = [other for other in run.models if other != model]
+            noun = f"{run.name}.yml: extraction {block!r}: key"
+            request = parameters.build(Extraction, run.shared | given | choice, noun=noun)
+            reads.append(Step(f"extraction-{made}", request))
+        directories = [step.request.output for step in reads]
+        return Step(name, cls(extraction=directories, output=output_of(run.name, f"{name}.nc")), tuple(reads))
 
 
-def _extraction(run: Run, model: str, block: str, choice: dict) -> Step:
-    name = f"{file_name(model)}-{block}"
-    given = {
-        **run.shared,
-        "model": model,
-        "output": output_of(run.name, f"shards/{name}"),
-        # the directory belongs to the run: a changed recipe replaces what it holds
-        "overwrite": True,
-        "filter_models": [other for other in run.models if other != model],
-    }
-    noun = f"{run.name}.yml: extraction {block!r}: key"
-    return Step(f"extraction-{name}", parameters.build(Extraction, given | choice, noun=noun))
+def genre(corpus: str) -> str:
+    """Name of the result that holds the observables of a further corpus of a run."""
+    return f"genre-{file_name(corpus)}"

@@ -14,10 +14,7 @@ PROCESS_BYTES = 500_000_000
 def shape_of(source: ModelSource) -> dict[str, int]:
     """`layers`, `width`, `vocabulary` and `parameters` of a model, without reading its weights.
 
-    Raises
-    ------
-    InputError
-        If the model's files do not say it.
+    An `InputError` says if the model's files do not say it.
     """
     known = source.known_shape()
     if known:
@@ -67,3 +64,11 @@ def spelled(n_bytes: float) -> str:
     """Bytes with the unit that suits them."""
     unit = min(int(math.log(max(n_bytes, 1), 1000)), 4)
     return f"{n_bytes / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of one unit."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{max(seconds, 1):.0f} s"

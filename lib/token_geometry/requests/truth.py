@@ -73,6 +73,7 @@ class Truth(OfStatements, Request):
         source = sources.resolve(self.model)
         if not source.shape:  # else known without the files
             source.check_files()
+            source.check_tokenizer()
         last = sizes.last_layer(source)
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
@@ -97,7 +98,8 @@ class Truth(OfStatements, Request):
         embeddings = shape["vocabulary"] * shape["width"]
         blocks = (shape["parameters"] - embeddings) * self.n_layers // shape["layers"]
         n_statements = sum(len(drawn.texts) for drawn in self._draw())
-        return Estimate(memory=4 * (embeddings + blocks + 2 * (self.n_layers + 1) * n_statements * shape["width"]))
+        numbers = embeddings + blocks + 2 * (self.n_layers + 1) * n_statements * shape["width"]
+        return Estimate(memory=sizes.PROCESS_BYTES + 4 * numbers)
 
     def _draw(self) -> list[Statements]:
         return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]

@@ -3,8 +3,6 @@
 import os
 from dataclasses import fields
 
-import yaml
-
 from token_geometry.base import parameters, project
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.requests.protocol import kinds
@@ -20,17 +18,9 @@ def names() -> list[str]:
 
 
 def load(name: str = "") -> Run:
-    """Read a run.
+    """Read a run by the name of its file in `data/runs`; empty for that of the active Quarto profile.
 
-    Parameters
-    ----------
-    name
-        Name of a file of `data/runs`; empty for the run that the active Quarto profile chooses.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or a key of it is unknown, missing or ill-typed.
+    An `InputError` says if there is no such run, or a key of it is unknown, missing or ill-typed.
     """
     known = names()
     if not name:
@@ -38,12 +28,8 @@ def load(name: str = "") -> Run:
         name = next((profile for profile in profiles if profile in known), ",".join(profiles) or DEFAULT)
     if name not in known:
         raise one_of("run", name, known)
-    path = project.root() / "data" / "runs" / f"{name}.yml"
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(entries, dict):
+    path, entries = project.root() / "data" / "runs" / f"{name}.yml", project.entries(f"runs/{name}.yml")
+    if not entries:
         raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
     try:
         run = _build(name, entries)

@@ -2,16 +2,14 @@
 
 import concurrent.futures
 import itertools
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import joblib
 import psutil
 
-from token_geometry.base import project
+from token_geometry.base import processes, project
 from token_geometry.base.errors import InputError
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
@@ -25,17 +23,8 @@ AT_A_TIME = 2
 def execute(run: Run) -> bool:
     """Run the notebooks of a run whose results are missing or stale.
 
-    The executed notebooks stay beside the results as the record of the run.
-
-    Returns
-    -------
-    bool
-        Whether anything had to be run.
-
-    Raises
-    ------
-    InputError
-        If a request cannot work, or a notebook fails, with the notebook's own line.
+    The executed notebooks stay beside the results as the record of the run. Returns whether anything had to be
+    run. An `InputError` says if a request cannot work, or a notebook fails, with the notebook's own line.
     """
     planned = results.in_order(result for result in results.results(run).values() if not result.is_fresh())
     if not planned:  # whoever only reads results needs neither models nor torch
@@ -47,10 +36,10 @@ def execute(run: Run) -> bool:
     planned.sort(key=lambda step: (step.depth, -estimates[step.name].work))
     folder, numbers = project.results(run.name) / "records", itertools.count(1)
     at_a_time = _at_a_time(run, [estimate.memory for estimate in estimates.values()])
-    # before notebooks ask for them at the same time, and wait for one another
+    # downloaded and dequantized before notebooks ask for them at the same time, and wait for one another
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
-    missing = [name for name in loaded if not sources.resolve(name).is_made()]
-    _for_each(_acquire, [(name,) for name in missing], at_a_time=at_a_time)
+    missing = [(name,) for name in loaded if not sources.resolve(name).is_made()]
+    _for_each(lambda name: sources.resolve(name).directory(), missing, at_a_time=at_a_time)
     for _, level in itertools.groupby(planned, key=lambda step: step.depth):
         tasks = [
             (f"[{next(numbers)}/{len(planned)}] {step.name}", step.request, folder / f"{step.name}.ipynb")
@@ -99,42 +88,21 @@ def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
         for task in tasks:
             work(*task)
         return
-    executor = concurrent.futures.ProcessPoolExecutor(
-        at_a_time,
-        # a fork would copy the threads' locks of what has been imported so far
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_share_cores,
-        initargs=(at_a_time,),
-    )
-    try:
-        for done in concurrent.futures.as_completed([executor.submit(work, *task) for task in tasks]):
-            done.result()
-    except concurrent.futures.process.BrokenProcessPool:
-        raise InputError(
-            "a notebook's process was killed, most often for want of memory: run a smaller model or fewer tokens; "
-            "extractions go on where they stopped"
-        ) from None
-    except BaseException:
-        # what runs beside the step that failed would keep the reader of its line waiting;
-        # a kernel ends with the process that started it, and an extraction goes on where it was
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _acquire(model: str) -> None:
-    """Download and dequantize a model, where it is one of those that are."""
-    sources.resolve(model).directory()
-
-
-def _share_cores(at_a_time: int) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // at_a_time)))
+    n_threads = os.environ.get("OMP_NUM_THREADS", processes.cores() // at_a_time)
+    way_out = "with a smaller model or fewer tokens"
+    with processes.pool(at_a_time, what="runs notebooks", way_out=way_out, n_threads=n_threads) as pool:
+        try:
+            for done in concurrent.futures.as_completed([pool.submit(work, *task) for task in tasks]):
+                done.result()
+        except BaseException:
+            # what runs beside the step that failed would keep the reader of its line waiting;
+            # an extraction goes on where it was
+            pool.shutdown(kill_workers=True)
+            raise
 
 
 def _at_a_time(run: Run, memories: list[int]) -> int:
     """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
-    if run.num_processes > 1 or joblib.cpu_count() < AT_A_TIME or devices.choose_device(run.device) != "cpu":
+    if run.num_processes > 1 or processes.cores() < AT_A_TIME or devices.choose_device(run.device) != "cpu":
         return 1
     return AT_A_TIME if sum(sorted(memories)[-AT_A_TIME:]) < psutil.virtual_memory().available else 1

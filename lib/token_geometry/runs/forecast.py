@@ -1,43 +1,62 @@
-"""Forecasts: what a run will do and take, and what of it cannot work, before it is started."""
+"""Forecasts: what a run or one request will do and take, and what of it cannot work, before it is started."""
 
 import json
+from dataclasses import fields
 
 from token_geometry.base.errors import InputError
+from token_geometry.models import sources
+from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.requests.sizes import spelled
+from token_geometry.requests.sizes import duration, spelled
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
 
 
 def describe(run: Run) -> tuple[str, int]:
-    """What a run will do, and how many of its notebooks cannot work; nothing is loaded or downloaded for it.
+    """What a run will do, as `describe_requests`."""
+    text, n_problems = describe_requests({step.name: step.request for step in results.steps(run)})
+    return f"run {run.name}: {run.title}\n\n{text}", n_problems
 
-    Each notebook is named with its parameters, estimates of disk and memory, and its problem.
+
+def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
+    """What requests by name will do, and how many of them cannot work; nothing is downloaded for it.
+
+    Each is named with the parameters that are not as they are by default, what it takes, and its problem.
     """
-    lines, disk, n_problems, steps = [f"run {run.name}: {run.title}", ""], 0, 0, results.steps(run)
-    for step in steps:
-        estimate, problem = _forecast(step.request)
-        name = f"  ({step.name})" if step.name != step.request.notebook else ""
-        lines.append(f"notebooks/{step.request.notebook}.ipynb{name}")
-        lines += [f"    {key}: {json.dumps(value)}" for key, value in step.request.parameters().items()]
-        takes = [f"{estimate.passes} forward passes"] if estimate.passes else []
-        takes += [f"{spelled(estimate.disk)} of disk"] if estimate.disk else []
-        takes += [f"{spelled(estimate.memory)} of memory"] if estimate.memory else []
+    lines, disk, seconds, n_problems, downloads = [], 0, 0.0, 0, {}
+    for name, request in requests.items():
+        found, problem = _forecast(request)
+        usual = {field.name: field.default for field in fields(request)}
+        usual |= {key: list(value) for key, value in usual.items() if isinstance(value, tuple)}
+        chosen = [f"{key}: {json.dumps(v)}" for key, v in request.parameters().items() if v != usual[key]]
+        lines += [f"notebooks/{request.notebook}.ipynb  ({name})", f"    {', '.join(chosen)}"]
+        takes = [f"{found.passes} forward passes"] if found.passes else []
+        takes += [f"about {duration(found.seconds)}"] if found.seconds else []
+        takes += [f"{spelled(found.disk)} of disk"] if found.disk else []
+        takes += [f"{spelled(found.memory)} of memory"] if found.memory else []
         lines += [f"    → {', '.join(takes)}"] if takes else []
         lines += [f"    ! {problem}"] if problem else []
-        disk, n_problems = disk + estimate.disk, n_problems + bool(problem)
-    lines += ["", f"in all about {spelled(disk)} of disk"]
+        disk, seconds, n_problems = disk + found.disk, seconds + found.seconds, n_problems + bool(problem)
+        models = () if problem else map(sources.resolve, request.models)
+        downloads |= {source.name.split("@")[0]: source.to_download() for source in models}
+    some = [f"{m} ({spelled(n) if n else 'size not known'})" for m, n in downloads.items() if n is not None]
+    took = f", about {duration(seconds)} for the extractions on this machine" if seconds else ""
+    lines += ["", f"in all about {spelled(disk)} of disk{took}; to download: {', '.join(some) or 'no model'}"]
     if n_problems:
-        lines.append(f"{n_problems} of {len(steps)} notebooks cannot work: see the lines that begin with !")
+        lines.append(f"{n_problems} of {len(requests)} notebooks cannot work: see the lines that begin with !")
     return "\n".join(lines), n_problems
 
 
 def _forecast(request: Request) -> tuple[Estimate, str]:
-    """What a request will take, as far as that can be known, and why it cannot work; empty where it can."""
-    estimate, problem = Estimate(), ""
-    for ask in (request.check, request.estimate):
-        try:
-            estimate = ask() or estimate
-        except InputError as error:
-            problem = problem or str(error)
-    return estimate, problem
+    """What a request will take, and why it cannot work; empty where it can."""
+    try:
+        request.check()
+        found = request.estimate()
+        if isinstance(request, Extraction):
+            from token_geometry.extraction import estimates  # which takes torch
+
+            n_passes = len(range(request.part, found.passes, request.n_parts))
+            found = estimates.take(request.resolve(dry=True), n_passes, n_processes=request.num_processes)
+    except InputError as error:
+        return Estimate(), str(error)
+    return found, ""

@@ -1,13 +1,15 @@
 """Results: the files of a run, whether they are fresh, and the requests that make them."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import xarray as xr
 
 from token_geometry.base import store
-from token_geometry.base.errors import InputError
+from token_geometry.base.errors import InputError, one_of
 from token_geometry.requests.protocol import Request, Step, kinds
+from token_geometry.runs import declaration
 from token_geometry.runs.declaration import Run
 
 Kind = TypeVar("Kind", bound=Request)
@@ -39,10 +41,7 @@ def requests(run: Run, kind: type[Kind]) -> list[Kind]:
 def read(run: Run, name: str) -> xr.Dataset | None:
     """A result of a run by its name in `results`; None where the run declares none.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or stale.
+    An `InputError` says if the file is missing, damaged or stale.
     """
     result = results(run).get(name)
     if result is None:
@@ -53,6 +52,35 @@ def read(run: Run, name: str) -> xr.Dataset | None:
             f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
         )
     return store.read(result.path)
+
+
+def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
+    """A result of a declared run, or what a command has written, as a labelled data set.
+
+    Parameters
+    ----------
+    run
+        Name of a file of `data/runs`, or path of a `.nc` file; empty: the run of the Quarto profile, or the demo.
+    name
+        `observables`, `control` (those of control models), `calibration`, or `truth-` and a model's name.
+
+    Raises
+    ------
+    InputError
+        If there is no such run or result, or it is not made yet, stale or damaged.
+
+    Examples
+    --------
+    >>> found = token_geometry.open_results("demo")
+    >>> found["intrinsic_dimension"].sel(model="smollm2-135m", shuffle_level=0, scale=2).mean("prompt")
+    """
+    if run.endswith(".nc"):
+        return store.read(Path(run))
+    declared = declaration.load(run)
+    found = read(declared, name)
+    if found is None:
+        raise one_of(f"result of run {declared.name!r}", name, results(declared))
+    return found
 
 
 def is_fresh(run: Run) -> bool:

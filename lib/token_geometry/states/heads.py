@@ -1,11 +1,13 @@
 """The head: what a whole model predicts of each token, and how far apart its logits are."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from token_geometry.states.stream import Stream
 
 CHUNK = 256
 """Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB per position."""
@@ -13,15 +15,18 @@ CHUNK = 256
 VOCABULARY_CHUNK = 8192
 """Entries of the vocabulary that a sum over all of them takes at a time."""
 
+LENS_SHARE = 0.1
+"""Share of the products of a pass that the latent predictions of all layers may take."""
+
 # as many logits as stay in a core's cache: passes over more of them wait for memory
 _IN_CACHE = 1 << 18
 
 
 class Head:
-    """The head of a whole transformers model, of which `trunk` is the network without it."""
+    """The head of a whole transformers model, of which `stream` reads the blocks."""
 
-    def __init__(self, model, trunk):
-        self.model, self._trunk = model, trunk
+    def __init__(self, model, stream: Stream):
+        self.model, self._stream, self._trunk = model, stream, stream.trunk
         self._linear = model.get_output_embeddings()
         self._cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._is_known: bool | None = None
@@ -31,13 +36,36 @@ class Head:
 
         `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
         """
-        whole = None if self._is_all(ids) else self._logits_of_transformers(ids)
-        parts = []
-        rows = (last if whole is None else whole)[:-1].split(CHUNK)
-        for some, targets in zip(rows, ids[1:].split(CHUNK), strict=True):
-            logits = self._logits(some) if whole is None else some
-            parts.append(loss_and_entropy(logits.float(), targets.to(logits.device)))
-        return torch.cat(parts, 1).cpu().numpy()
+        rows, to_logits = last, self._logits
+        if not self._is_all(ids):
+            rows, to_logits = self._logits_of_transformers(ids), torch.nn.Identity()
+        return _in_chunks(to_logits, rows[:-1], ids[1:]).cpu().numpy()
+
+    def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
+        """Loss and entropy of what each layer predicts through final norm and head, nats, shape (2, layer).
+
+        The logit lens (nostalgebraist, 2020): means over positions that a seed draws, the same in prompts of one
+        length, as many as `LENS_SHARE` allows. `ids` has shape (n_tokens,), each of `layers` and `last`, which
+        the head is applied to, (n_tokens, width). NaN where the logits are not what the head makes of the last
+        states, or no module is the final norm.
+        """
+        norm = self._stream.norm
+        if norm is None or not self._is_all(ids):
+            return np.full((2, len(layers)), np.nan)
+        place = self._lens_positions(len(ids), len(layers))
+        device = getattr(norm, "weight", last).device
+        # the last layer may be there before the norm or after it
+        latent = [norm(layer[place].to(device)).to(last) for layer in layers[:-1]] + [last[place]]
+        found = _in_chunks(self._logits, torch.cat(latent), ids[place + 1].repeat(len(layers)))
+        return found.reshape(2, len(layers), -1).mean(2).cpu().numpy()
+
+    def _lens_positions(self, n_tokens: int, n_layers: int) -> torch.Tensor:
+        head = self.model.get_output_embeddings().weight.numel()
+        blocks = sum(weights.numel() for weights in self._trunk.parameters())
+        blocks -= self.model.get_input_embeddings().weight.numel()
+        n_positions = int(LENS_SHARE * n_tokens * (blocks + head) / (n_layers * head))
+        drawn = 1 + np.random.default_rng(0).permutation(n_tokens - 2)  # the first may be BOS
+        return torch.from_numpy(np.sort(drawn[: max(1, n_positions)])).to(self.model.device)
 
     def cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Points as far from one another as the logits of the tokens, float32, shape (n_tokens, n)."""
@@ -87,6 +115,15 @@ class Head:
             logits = self._logits_of_transformers(short).float()
             self._is_known = torch.allclose(self._logits(last).float(), logits, rtol=1e-3, atol=1e-3)
         return bool(self._is_known)
+
+
+def _in_chunks(to_logits: Callable, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Loss and entropy of the logits of rows, `CHUNK` at a time, shape (2, n)."""
+    parts = []
+    for some, chosen in zip(rows.split(CHUNK), targets.split(CHUNK), strict=True):
+        logits = to_logits(some).float()
+        parts.append(loss_and_entropy(logits, chosen.to(logits.device)))
+    return torch.cat(parts, 1)
 
 
 def loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

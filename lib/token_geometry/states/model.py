@@ -38,6 +38,9 @@ class States:
     entropy: float
     """Mean of `token_entropy` over the tokens that were predicted."""
 
+    lens: np.ndarray | None = None
+    """If the logits were asked for: loss and entropy of the latent prediction of each layer by `Head.lens`."""
+
     logits: torch.Tensor | None = None
     """If asked for: points that are as far from one another as the logits of the tokens, which are as wide as the
     vocabulary, float32, shape (n_tokens, n), without BOS; n is the width where the head is linear, else
@@ -90,7 +93,7 @@ class LanguageModel:
         self.model, self.tokenizer = model, tokenizer
         self.stream = Stream(model, name=source.name, n_layers=n_layers)
         self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
-        self.head = Head(model, self.stream.trunk) if self.is_whole else None
+        self.head = Head(model, self.stream) if self.is_whole else None
         trial = {"model": model, "tokenizer": tokenizer} if self.is_whole else {}
         self.prepend_bos = loading.needs_bos(source, model.config.model_type, **trial)
         self._shares_prefixes: bool | None = None
@@ -140,17 +143,20 @@ class LanguageModel:
 
     def _states_of_one(self, ids: torch.Tensor, layers: list, last: torch.Tensor, *, logits: bool) -> States:
         n_dropped = int(self.prepend_bos)
-        predicted, means, cloud = np.full((2, len(ids) - n_dropped), np.nan), (np.nan, np.nan), None
+        predicted, means = np.full((2, len(ids) - n_dropped), np.nan), (np.nan, np.nan)
+        cloud = lens = None
         if self.head is not None:
             predicted[:, 1 - n_dropped :] = self.head.predictions(ids, last)
             means = predicted[:, 1 - n_dropped :].mean(1)
-            cloud = self.head.cloud(ids, last)[n_dropped:] if logits else None
+            if logits:
+                cloud, lens = self.head.cloud(ids, last)[n_dropped:], self.head.lens(ids, layers, last)
         return States(
             hidden=torch.stack(layers)[:, n_dropped:].float(),
             token_loss=predicted[0],
             loss=float(means[0]),
             token_entropy=predicted[1],
             entropy=float(means[1]),
+            lens=lens,
             logits=cloud,
         )
 

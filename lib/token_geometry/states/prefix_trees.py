@@ -13,22 +13,18 @@ import torch
 
 @dataclass(frozen=True)
 class Tree:
-    """Tokens of several texts, every shared beginning once."""
+    """Tokens of several texts, every shared beginning once.
+
+    `token_ids` and `depth` are the token of each node and its position in its texts, shape (node,); `sees` says
+    whether a node (row) is to see another one, shape (node, node). `texts` are the indices of the texts, and
+    `last` the node of the last token of each, shape (text,).
+    """
 
     token_ids: torch.Tensor
-    """Token of each node, shape (node,)."""
-
     depth: torch.Tensor
-    """Position of each node in its texts, shape (node,)."""
-
     sees: torch.Tensor
-    """Whether a node (row) is to see another one, shape (node, node)."""
-
     texts: list[int]
-    """Index of each text."""
-
     last: torch.Tensor
-    """Node of the last token of each text, shape (text,)."""
 
 
 def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]:

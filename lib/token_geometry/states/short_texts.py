@@ -70,9 +70,8 @@ def _read_trees(stream: Stream, rows: list[list[int]]) -> Iterator[tuple[list[in
             sees[row, : len(tree.sees), : len(tree.sees)] = tree.sees
         mask = torch.zeros(sees.shape, dtype=stream.model.dtype)
         mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
-        layers, _ = stream.read(
-            ids, position_ids=_padded([tree.depth for tree in batch]), attention_mask=mask[:, None]
-        )
+        depths = _padded([tree.depth for tree in batch])
+        layers, _ = stream.read(ids, position_ids=depths, attention_mask=mask[:, None])
         for row, tree in enumerate(batch):
             yield tree.texts, torch.stack([layer[row, tree.last] for layer in layers], dim=1)
 

@@ -5,6 +5,7 @@ after the first block). Read at the blocks themselves, a layer means the same in
 model is loaded whole or in part.
 """
 
+import contextlib
 import functools
 import threading
 
@@ -50,20 +51,12 @@ class Stream:
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Pass texts of one length through the model, given as token ids, shape (n_texts, n_tokens).
 
-        With `final_norm` the last state of a whole model is taken after the final norm. `more` is what the network
-        takes besides: `position_ids`, `attention_mask`.
+        With `final_norm` the last state of a whole model is taken after the final norm. `more` is what the
+        network takes besides: `position_ids`, `attention_mask`. Returns the input of the first block and the
+        output of each, and what the head is applied to, each of shape (n_texts, n_tokens, width).
 
-        Returns
-        -------
-        layers, last
-            The input of the first block and the output of each, and what the head is applied to, each of
-            shape (n_texts, n_tokens, width).
-
-        Raises
-        ------
-        InputError
-            If a token is outside of the vocabulary, later tokens change the states of earlier ones, the
-            model has no residual stream, or its last state has another width.
+        Raises `InputError` if a token is outside of the vocabulary, later tokens change the states of earlier
+        ones, the model has no residual stream, or its last state has another width.
         """
         device, n_vocabulary = self.model.device, blocks.vocabulary(self.model.config)
         if int(ids.max()) >= n_vocabulary:
@@ -91,6 +84,22 @@ class Stream:
                 "before, with final_norm = false"
             )
         return layers, last
+
+    @functools.cached_property
+    def norm(self) -> torch.nn.Module | None:
+        """What stands between the last block and the head: the final norm; None where it is no single module."""
+        # found by comparison, so that no list of families can be out of date
+        states, last = self._pass(torch.arange(_N_CHECKED, device=self.model.device)[None])
+        if torch.equal(states[-1], last):
+            return torch.nn.Identity()
+        for module in reversed(list(self.trunk.modules())):
+            weight = getattr(module, "weight", None)
+            if weight is None or weight.shape != last.shape[-1:]:
+                continue
+            with contextlib.suppress(TypeError, RuntimeError):
+                if torch.equal(module(states[-1].to(weight.device)).to(last.device), last):
+                    return module
+        return None
 
     def _pass(self, ids: torch.Tensor, **more) -> tuple[list[torch.Tensor], torch.Tensor]:
         _thread.states, _thread.is_chain = [], True

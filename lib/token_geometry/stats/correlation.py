@@ -11,14 +11,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy import special
 
 from token_geometry.base.errors import one_of
-from token_geometry.stats.intervals import CONFIDENCE, N_RESAMPLES, resample_weights
-
-FEWEST_PROMPTS = 8
-"""Below this number of prompts a correlation gets no interval: resamples repeat too few of them."""
+from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, N_RESAMPLES, resample_weights
 
 METHODS = ("pearson", "spearman")
 
@@ -50,7 +48,7 @@ def correlate(
         With dimension `prompt` and any others; they are broadcast against one another. Prompts that
         lack one of the values do not take part.
     method
-        `pearson`, or `spearman` for ranks, which each resample takes anew.
+        `pearson`, or `spearman` for ranks, which each resample takes anew; an `InputError` refuses another.
     given
         A third quantity, which is held fixed: the result is the partial correlation.
     pool
@@ -65,11 +63,6 @@ def correlate(
         Over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa interval
         at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
         `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
     """
     if method not in METHODS:
         raise one_of("method", method, METHODS)
@@ -87,7 +80,7 @@ def correlate(
         cells = np.flatnonzero(which.ravel() == number)
         n_kept = len(np.unique(prompt[kept]))
         found[4, cells] = n_kept
-        freedom = n_kept - len(values)
+        freedom = n_kept - len(values)  # n - 2, and n - 3 of a partial correlation
         if freedom < 1:
             continue
         size = max(1, _AT_ONCE // (max(n_resamples, _N_GROUPS) * int(kept.sum())))
@@ -95,7 +88,9 @@ def correlate(
             inside = values[:, some][:, :, kept]
             found[:3, some] = _correlation_with_interval(inside, prompt[kept], method, n_resamples, seed)
         if not pool:
-            found[3, cells] = _p_value(found[0, cells], freedom)
+            with np.errstate(divide="ignore"):
+                t = found[0, cells] * np.sqrt(freedom / (1 - found[0, cells] ** 2))
+            found[3, cells] = 2 * special.stdtr(freedom, -np.abs(t))
     template = variables[0].sum(sample).drop_attrs()
     names = ("correlation", "low", "high", "p_value", "n_prompts")
     return xr.Dataset(
@@ -104,25 +99,34 @@ def correlate(
     )
 
 
+def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
+
+    `x` has shape (m, n), `y` (n,), `given` (g, n); observations that lack a value do not take part. NaN for
+    less than g + 3 observations.
+    """
+    found = np.full(len(x), np.nan)
+    patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
+    for number, kept in enumerate(patterns):
+        rows = which.ravel() == number
+        if kept.sum() < len(given) + 3:
+            continue
+        ranks = pd.DataFrame(np.vstack([given, y, x[rows]])[:, kept].T).rank().to_numpy()
+        fixed, free = np.split(ranks - ranks.mean(0), [len(given)], axis=1)
+        basis = np.linalg.svd(fixed, full_matrices=False)[0]
+        free -= basis @ (basis.T @ free)
+        with np.errstate(invalid="ignore"):
+            free /= np.linalg.norm(free, axis=0)
+        found[rows] = free[:, 1:].T @ free[:, 0]
+    return found
+
+
 def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:
     """Benjamini and Hochberg's adjusted p-values: below q, a share of q at most is expected to be false.
 
-    Parameters
-    ----------
-    p_values
-        NaN where nothing was tested.
-    over
-        Dimensions that make one family of tests, as layer and scale; each entry of the other
-        dimensions is a family of its own.
-
-    Returns
-    -------
-    xarray.DataArray
-        Shape of `p_values`.
-
-    References
-    ----------
-    Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995); by `scipy.stats.false_discovery_control`.
+    The dimensions `over` make one family of tests, as layer and scale; each entry of the other dimensions is a
+    family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
+    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
     """
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
@@ -133,9 +137,8 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
             adjusted[tested] = stats.false_discovery_control(p[tested])
         return adjusted
 
-    adjusted = xr.apply_ufunc(
-        family, p_values, input_core_dims=[list(over)], output_core_dims=[list(over)], vectorize=True
-    )
+    dims = [list(over)]
+    adjusted = xr.apply_ufunc(family, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
     return adjusted.transpose(*p_values.dims)
 
 
@@ -215,10 +218,3 @@ def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -
     for cell in np.flatnonzero(np.isfinite(ends).all(0) & known.any(1)):
         interval[:, cell] = np.quantile(resampled[cell][known[cell]], [ends[0][cell], ends[1][cell]])
     return interval
-
-
-def _p_value(coefficient: np.ndarray, freedom: int) -> np.ndarray:
-    """Two-sided p-value of no correlation with n - 2 (partial: n - 3) degrees of freedom."""
-    with np.errstate(divide="ignore"):
-        t = coefficient * np.sqrt(freedom / (1 - coefficient**2))
-    return 2 * special.stdtr(freedom, -np.abs(t))

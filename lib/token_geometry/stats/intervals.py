@@ -1,7 +1,7 @@
 """Means over prompts with their intervals, differences between shuffle levels, and resamples of the prompts.
 
-Intervals are Student's, which hold for the few prompts that are shuffled. Where nothing can be said (too few
-prompts), there is NaN.
+Intervals are Student's. Below `FEWEST_PROMPTS` prompts there is none, and a p-value is that of the sign test,
+which asks nothing of the distribution. Where nothing can be said, there is NaN.
 """
 
 import numpy as np
@@ -11,33 +11,33 @@ from scipy import special
 CONFIDENCE = 0.95
 """Level of all intervals."""
 
+FEWEST_PROMPTS = 8
+"""Below this number of prompts nothing gets an interval."""
+
 N_RESAMPLES = 1000
 """Resamples of a bootstrap."""
 
 
 def mean_interval(values: xr.DataArray) -> xr.Dataset:
-    """Mean over prompts with Student's interval.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt` and any others; NaN where a prompt has no value.
+    """Mean over prompts, with Student's interval, of values that are NaN where a prompt has none.
 
     Returns
     -------
     xarray.Dataset
-        `mean`; `low` and `high`, its interval at `CONFIDENCE`; `p_value` of a mean of zero, two-sided;
-        `n_prompts`; `n_same_sign`, how many prompts have the sign of the mean. NaN for no prompt; interval and
-        p-value need two.
+        `mean`; `low` and `high`, its interval at `CONFIDENCE`, which needs `FEWEST_PROMPTS`; `p_value` of a mean
+        of zero, two-sided, which needs two; `n_prompts`; `n_same_sign`, how many prompts have the sign of the
+        mean. NaN for no prompt.
     """
     n = values.count("prompt")
     mean = values.mean("prompt")
-    freedom = (n - 1).where(n > 1)
+    same_sign = (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt")
+    freedom = (n - 1).where(n >= FEWEST_PROMPTS)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = values.std("prompt", ddof=1).where(n > 1) / np.sqrt(n)
         half = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
         p_value = 2 * special.stdtr(freedom, -abs(mean) / error)
-    same_sign = (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt")
+    by_signs = (2 * special.bdtr(n - same_sign, n, 0.5)).clip(max=1).where(n > 1)
+    p_value = p_value.where(n >= FEWEST_PROMPTS, by_signs)
     found = {"mean": mean, "low": mean - half, "high": mean + half, "p_value": p_value}
     return xr.Dataset(found | {"n_prompts": n, "n_same_sign": same_sign}).drop_attrs(deep=True)
 
@@ -45,15 +45,8 @@ def mean_interval(values: xr.DataArray) -> xr.Dataset:
 def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
     """How a quantity changes from one shuffle level to another, prompt by prompt.
 
-    Parameters
-    ----------
-    values
-        With dimensions `prompt`, `shuffle_level` and any others.
-
-    Returns
-    -------
-    xarray.Dataset
-        As of `mean_interval`, of the second level minus the first, over the prompts that have both.
+    As of `mean_interval`, of the second level minus the first, over the prompts that have both; the values have
+    the dimensions `prompt`, `shuffle_level` and any others.
     """
     before, after = (values.sel(shuffle_level=level, drop=True) for level in (first, second))
     return mean_interval(after - before)
@@ -63,18 +56,8 @@ def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, see
     """Means over resamples of the prompts, for intervals of what is read off a mean curve.
 
     So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
-    interval of the layer at which the mean is largest.
-
-    Parameters
-    ----------
-    values
-        With dimension `prompt`; prompts without any value are left out, and a value that another prompt
-        lacks makes the means NaN there.
-
-    Returns
-    -------
-    xarray.DataArray
-        With dimension `resample` in the place of `prompt`.
+    interval of the layer at which the mean is largest. The dimension `resample` takes the place of `prompt`;
+    prompts without any value are left out, and a value that another prompt lacks makes the means NaN there.
     """
     values = values.dropna("prompt", how="all")
     n_prompts = values.sizes["prompt"]

@@ -109,8 +109,9 @@ def interval(n_right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return center - half, center + half
 
 
-# Each fit takes centred points and their labels and gives weights of shape (1, coordinate), which are
-# positive for the label 1, or (class, coordinate).
+Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From centred points and their labels to weights, of shape (1, coordinate) and positive for the label 1, or of
+shape (class, coordinate)."""
 
 
 def logistic_regression(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.linalg.solve(within, means[1] - means[0])[None]
 
 
-FITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+FITS: dict[str, Fit] = {
     "logistic_regression": logistic_regression,
     "mass_mean": mass_mean,
     "mass_mean_whitened": mass_mean_whitened,
@@ -162,9 +163,7 @@ TITLES = {
 """Names that a reader sees."""
 
 
-def cross_validate(
-    fit: Callable[[np.ndarray, np.ndarray], np.ndarray], points: np.ndarray, labels: np.ndarray, parts: Folds
-) -> float:
+def cross_validate(fit: Fit, points: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
     """Share of points whose label a probe finds that was fitted to the other folds.
 
     The test points are centred by the mean of the training points.
@@ -203,18 +202,9 @@ def variance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
 def truth_directions(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> np.ndarray:
     """Directions of truth, and of truth times polarity, by least squares.
 
-    With τ = ±1 for true and false and p = ±1 for affirmative and negated, the centred points of each data
-    set are fitted by τ t_G + τ p t_P (Bürger et al., arXiv:2407.12831).
-
-    Parameters
-    ----------
-    sets
-        Centred points, labels 0 and 1, and polarity of each data set; both polarities must occur.
-
-    Returns
-    -------
-    numpy.ndarray
-        t_G and t_P, shape (2, coordinate).
+    With τ = ±1 for true and false and p = ±1 for affirmative and negated, the centred points of each data set
+    are fitted by τ t_G + τ p t_P (Bürger et al., arXiv:2407.12831), shape (2, coordinate). `sets` are centred
+    points, labels 0 and 1, and polarity of each data set; both polarities must occur.
     """
     truth = np.concatenate([2.0 * labels - 1 for _, labels, _ in sets])
     polarity = np.concatenate([np.full(len(labels), float(p)) for _, labels, p in sets])

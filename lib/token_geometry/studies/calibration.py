@@ -9,9 +9,8 @@ import torch
 import xarray as xr
 from gguf import GGMLQuantizationType, quants
 from sklearn.metrics import euclidean_distances
-from tqdm import tqdm
 
-from token_geometry.base import store
+from token_geometry.base import progress, store
 from token_geometry.base.errors import InputError
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
@@ -42,6 +41,8 @@ TITLES = {
     "dimension": "true dimension",
     "manifold_id": "intrinsic dimension of a sample (GRIDE)",
     "manifold_id_error": "standard error of the intrinsic dimension",
+    "manifold_ess": "mean local dimension of a sample by ESS",
+    "manifold_tle": "mean local dimension of a sample by TLE",
     "manifold_id_expected": "dimension that the estimator of scale 2 has for so many points, by brute force",
     "reference_intrinsic_dimension": "ID by DADApy",
     "reference_intrinsic_dimension_error": "its error by DADApy",
@@ -54,17 +55,9 @@ _BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
 
 def calibrate(request: Calibration) -> xr.Dataset:
-    """Compare, and write the dataset to a file.
+    """Compare, and write the dataset, with the variables of `OBSERVED` and `TITLES`, to a file.
 
-    Returns
-    -------
-    xarray.Dataset
-        The variables of `OBSERVED` and `TITLES`.
-
-    Raises
-    ------
-    InputError
-        If the request cannot be carried out or the file cannot be written.
+    An `InputError` says if the request cannot be carried out or the file cannot be written.
     """
     source, recipe = request.resolve(), request.recipe()
     loading.check_length(source, loading.load_config(source), request.n_tokens)
@@ -75,7 +68,10 @@ def calibrate(request: Calibration) -> xr.Dataset:
         n_tokens=request.n_tokens,
         seed=request.seed,
     )
-    made_by = _dadapy()
+    try:
+        made_by = {"version": dadapy.versions()["dadapy"]}
+    except InputError as error:
+        made_by = {"missing": str(error)}
     parts = [
         measure_manifolds(request),
         compare_precisions(request, source, selection.prompts),
@@ -96,14 +92,6 @@ def calibrate(request: Calibration) -> xr.Dataset:
     return dataset
 
 
-def _dadapy() -> dict[str, str]:
-    """Its `version`, or why it is `missing`."""
-    try:
-        return {"version": dadapy.versions()["dadapy"]}
-    except InputError as error:
-        return {"missing": str(error)}
-
-
 def measure_manifolds(request: Calibration) -> xr.Dataset:
     """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`.
 
@@ -112,24 +100,27 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full((2, *shape), np.nan)
-    expected = np.full(shape[:2], np.nan)
+    expected, local = np.full(shape[:2], np.nan), np.full((2, *shape[:2], shape[3]), np.nan)
     device = devices.choose_device(request.device)
     # the seeds of two replicates, or of two requests, must have no sample in common
     seed = request.seed * 2**16
-    for row, column in tqdm(list(np.ndindex(shape[:2])), desc="Manifolds", mininterval=10.0):
-        drawn = {"family": families[row], "dimension": dimensions[column], "n_points": request.n_points}
+    for row, column in progress.shown(list(np.ndindex(shape[:2])), "Manifolds", unit="shapes"):
+        drawn: dict = {"family": families[row], "dimension": dimensions[column], "n_points": request.n_points}
         samples = [manifolds.sample(**drawn, seed=seed + number) for number in range(request.n_replicates)]
         expected[row, column] = manifolds.expected_dimension(**drawn, n_clouds=N_CLOUDS, seed=seed + 2**15)
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)
         estimate[row, column], error[row, column] = (part.T for part in found)
+        local[:, row, column] = table.ess.mean(1), table.tle.mean(1)
     dims = ("manifold", "dimension", "scale", "replicate")
     return xr.Dataset(
         {
             "manifold_id": (dims, estimate),
             "manifold_id_error": (dims, error),
             "manifold_id_expected": (dims[:2], expected),
+            "manifold_ess": ((*dims[:2], dims[3]), local[0]),
+            "manifold_tle": ((*dims[:2], dims[3]), local[1]),
         },
         coords={
             "manifold": families,
@@ -145,7 +136,7 @@ def compare_precisions(request: Calibration, source: ModelSource, selected: Sequ
     # through the shards that an extraction would store
     plan = Extraction(model=request.model, corpus=request.corpus, output=request.output, seed=request.seed)
     rows = []
-    for precision in tqdm(PRECISIONS, desc="Precisions", mininterval=10.0):
+    for precision in progress.shown(PRECISIONS, "Precisions", unit="precisions"):
         model = load(source, precision, device=request.device)
         made = [shards.make_shard(model, ShardKey(prompt, 0), plan, {}) for prompt in selected]
         rows.append(xr.concat([catalog.observables(shard)[OBSERVED] for shard in made], "prompt"))
@@ -164,7 +155,7 @@ def compare_with_others(
     """What `reference` makes of the hidden states of the prompts, in the first precision, over `prompt`."""
     model = load(source, "float32", device=request.device)
     rows = []
-    for prompt in tqdm(selected, desc="DADApy and brute force", mininterval=10.0):
+    for prompt in progress.shown(selected, "DADApy and brute force", unit="prompts"):
         hidden = model.forward(prompt.token_ids).hidden.cpu().numpy().astype(np.float64)
         rows.append(reference(hidden, with_dadapy=with_dadapy))
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
@@ -182,12 +173,8 @@ def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
 def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """Round the linear weights of a model's blocks, in float32, to what a GGUF quantization can hold, in place.
 
-    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights.
-
-    Raises
-    ------
-    InputError
-        If the model has no linear weights, or their rows are not made of whole blocks.
+    The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights. An
+    `InputError` says if the model has no linear weights, or their rows are not made of whole blocks.
     """
     quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
@@ -208,15 +195,9 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
 def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     """ID by DADApy, overlap and cosine similarity by brute force, of one prompt, over `layer`.
 
-    Nothing here is shared with the measurement: distances come from scikit-learn, the ID from
-    DADApy, common neighbors are counted as sets, cosines are averaged over all pairs.
-
-    Parameters
-    ----------
-    hidden
-        Hidden states, float64, shape (layer, token, width).
-    with_dadapy
-        Without, the ID is NaN.
+    Nothing here is shared with the measurement: distances come from scikit-learn, the ID from DADApy, without
+    which it is NaN, common neighbors are counted as sets, cosines are averaged over all pairs. The hidden
+    states are float64, of shape (layer, token, width).
     """
     tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)

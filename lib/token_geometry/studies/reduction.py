@@ -12,14 +12,14 @@ from token_geometry.base import processes, store
 from token_geometry.base.errors import InputError
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
-from token_geometry.observables import catalog, labelled, layer_index
+from token_geometry.observables import catalog, coordinates, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8
 """With fewer shards for each, starting processes takes longer than they save."""
 
-Pieces = Mapping[tuple[str, int, str], xr.Dataset]
-"""Observables of a shard by model, shuffle level and prompt."""
+Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
+"""Observables of a shard by model, shuffle level, prompt and permutation."""
 
 
 def reduce(request: Reduction) -> xr.Dataset:
@@ -32,36 +32,32 @@ def reduce(request: Reduction) -> xr.Dataset:
 def compute(request: Reduction) -> xr.Dataset:
     """Observables of one or more extractions; those of one model are merged along shuffle level and prompt.
 
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they
-        apply. Layers that a model lacks, and prompts that were not run at a shuffle level, are NaN.
-
-    Raises
-    ------
-    InputError
-        If there is no extraction, or one is incomplete, damaged, or disagrees with another.
+    Dimensions are `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they apply;
+    `permutation` after `prompt`, if there are several. Layers that a model lacks, and prompts that were not run at
+    a shuffle level or in a permutation, are NaN. An `InputError` says if there is no extraction, or one is
+    incomplete, damaged, or disagrees with another.
     """
     request.check()
     plans = [read_plan(directory) for directory in request.directories]
     _check_compatible(plans)
-    pieces: dict[tuple[str, int, str], xr.Dataset] = {}
+    pieces: dict[tuple[str, int, str, int], xr.Dataset] = {}
     identities: dict[str, dict] = {}
     for directory, plan in zip(request.directories, plans, strict=True):
         name = plan["request"]["model"]
         identities[name] = {"title": plan["model_title"], **plan["recipe"]["model"]}
         if plan.get("model_commit"):
             identities[name]["commit"] = plan["model_commit"]
-        files, n_without = shard_files(directory, plan), 0
+        files, without = shard_files(directory, plan), []
         reduce_one = partial(_observables, directory, plan["recipe_digest"], request.estimator)
-        with Progress(len(files), f"Observables {name}", unit="shard") as progress:
+        with Progress(len(files), f"Observables {name}", unit="shards") as progress:
             for piece in _on_all_cores(reduce_one, files, request.estimator):
-                n_without += piece.attrs.pop("without_local", 0)
-                pieces[name, int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])] = piece
+                without += [piece.attrs.pop("without", [])]
+                order = int(piece.attrs["shuffle_level"]), str(piece.attrs["prompt"])
+                pieces[name, *order, int(piece.attrs.get("permutation", 0))] = piece
                 progress.advance()
-        if n_without:
-            what = f"{n_without} of {len(files)} shards were made before {' and '.join(labelled.LOCAL)} were taken"
+        if any(without):
+            names = ", ".join(dict.fromkeys(sum(without, [])))
+            what = f"{sum(map(bool, without))} of {len(files)} shards were made before {names} were taken"
             print(f"{name}: {what}, which are NaN there: delete {str(directory)!r} and extract again to have them")
     recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
     return _assemble(pieces, plans, identities, recipe)
@@ -82,7 +78,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
     shard = read_shard(path, recipe_digest)
     kept = held_observables(shard)
     if kept is None:
-        attrs = shard.attrs | {"without_local": int(not set(labelled.LOCAL) <= set(shard))}
+        attrs = shard.attrs | {"without": labelled.not_taken(shard)}
         return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
         raise InputError(
@@ -93,27 +89,33 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
 
 
 def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict], recipe: dict) -> xr.Dataset:
-    names, levels, prompt_ids = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
+    names, levels, prompt_ids, permutations = (list(dict.fromkeys(part)) for part in zip(*pieces, strict=True))
     levels.sort()
     layers = np.arange(max(piece.sizes["layer"] for piece in pieces.values()))
     outer = {"model": names, "shuffle_level": levels, "prompt": prompt_ids}
+    if len(permutations) > 1:
+        outer["permutation"] = sorted(permutations)
     sizes = tuple(map(len, outer.values()))
-    template = next(iter(pieces.values())).reindex(layer=layers)
-    if "layer_other" in template.dims:
-        template = template.reindex(layer_other=layers)
+    template = next(iter(pieces.values()))
+    # models differ in their layers and in their width
+    lengths = {dim: max(piece.sizes[dim] for piece in pieces.values()) for dim in template.dims}
     variables = {
         name: xr.Variable(
             (*outer, *variable.dims),
-            np.full(sizes + variable.shape, np.nan, np.promote_types(variable.dtype, np.float32)),
+            np.full(
+                sizes + tuple(lengths[dim] for dim in variable.dims),
+                np.nan,
+                np.promote_types(variable.dtype, np.float32),
+            ),
             variable.attrs,
         )
         for name, variable in template.data_vars.items()
     }
-    for (name, level, prompt_id), piece in pieces.items():
-        place = (names.index(name), levels.index(level), prompt_ids.index(prompt_id))
-        for key, variable in piece.data_vars.items():
+    for key, piece in pieces.items():
+        place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
+        for observable, variable in piece.data_vars.items():
             inside = tuple(slice(size) for size in variable.shape)
-            variables[key].values[place + inside] = variable.values
+            variables[observable].values[place + inside] = variable.values
     lasts = {name: piece.sizes["layer"] - 1 for (name, *_), piece in pieces.items()}
     depth = [np.where(layers <= lasts[name], layers / lasts[name], np.nan) for name in names]
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}
@@ -122,7 +124,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     share = {"long_name": "layer over number of blocks", "units": "1"}
     coords |= {
         "layer": ("layer", layers, {"long_name": index}),
-        "layer_other": ("layer_other", layers, {"long_name": "the other layer"}),
+        "layer_other": ("layer_other", layers),
         "relative_depth": (("model", "layer"), depth, share),
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
@@ -138,7 +140,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         layer_index_map=layer_index.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
     )
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
+    return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
 def _prompt_filter(plan: dict) -> dict:

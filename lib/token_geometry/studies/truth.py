@@ -16,7 +16,7 @@ from token_geometry.models import sources
 from token_geometry.observables import layer_index
 from token_geometry.requests.truth import Truth
 from token_geometry.stats import probes
-from token_geometry.studies.reading import Reading, read
+from token_geometry.studies.reading import read
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
@@ -60,29 +60,21 @@ _NEGATION = "neg_"
 
 
 def measure(request: Truth) -> xr.Dataset:
-    """Read the statements, take components and probes, and write the dataset to a file.
+    """Read the statements, take components and probes, and write the dataset, with the variables of `TITLES`.
 
-    Returns
-    -------
-    xarray.Dataset
-        The variables of `TITLES`.
-
-    Raises
-    ------
-    InputError
-        If the request cannot be carried out or the file cannot be written.
+    An `InputError` says if the request cannot be carried out or the file cannot be written.
     """
     (source, sets), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
-    reading = read(source, texts, n_layers=request.n_layers, device=request.device)
+    states, tokens, bos = read(source, texts, n_layers=request.n_layers, device=request.device)
     passed = time.perf_counter()
     # many small problems: cores that share one of them would wait for one another
     with threadpool_limits(1, user_api="blas"):
-        curves = _over_layers(sets, reading.states, seed=request.seed)
+        curves = _over_layers(sets, states, seed=request.seed)
         accuracy = curves["probe_accuracy"].values[..., request.layer]
-        drawn_layer = _at_layer(sets, reading.states[request.layer], accuracy, seed=request.seed)
-        parts = [_statements(sets, reading), *drawn_layer, curves]
+        drawn_layer = _at_layer(sets, states[request.layer], accuracy, seed=request.seed)
+        parts = [_statements(sets, tokens), *drawn_layer, curves]
         parts.append(_untrained(request, sets, is_control=bool(source.control)))
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     for name, title in TITLES.items():
@@ -97,8 +89,8 @@ def measure(request: Truth) -> xr.Dataset:
         datasets=", ".join(drawn.name for drawn in sets),
         n_statements=len(texts),
         seed=request.seed,
-        token_read=" ".join(sorted(set(reading.tokens))),
-        bos_prepended=int(reading.bos),
+        token_read=" ".join(sorted(set(tokens))),
+        bos_prepended=int(bos),
         layer_index_map=layer_index.as_json(),
         dtype="float32",
         seconds_forward=passed - started,
@@ -108,7 +100,7 @@ def measure(request: Truth) -> xr.Dataset:
     return dataset
 
 
-def _statements(sets: Sets, reading: Reading) -> xr.Dataset:
+def _statements(sets: Sets, tokens: list[str]) -> xr.Dataset:
     """What is known of each statement and data set before any geometry."""
     one = "statement"
     chance = [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets]
@@ -118,7 +110,7 @@ def _statements(sets: Sets, reading: Reading) -> xr.Dataset:
             "label_name": (one, [name for s in sets for name in s.label_names]),
             "statement_text": (one, [text for s in sets for text in s.texts]),
             "row": (one, np.concatenate([s.rows for s in sets])),
-            "token_read": (one, reading.tokens),
+            "token_read": (one, tokens),
             "n_repeated": ("dataset", [s.n_repeated for s in sets]),
             "n_contradictory": ("dataset", [s.n_contradictory for s in sets]),
             "n_classes": ("dataset", [len(s.classes) for s in sets]),
@@ -137,9 +129,8 @@ def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: i
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
     projected = np.concatenate([_centred(cloud) @ basis.axes.T for cloud in clouds])
-    ratios = np.full((len(sets), max(len(own.axes) for own in found)), np.nan)
-    for row, own in zip(ratios, found, strict=True):
-        row[: len(own.axes)] = own.variance_ratio
+    of_own = itertools.zip_longest(*(own.variance_ratio for own in found), fillvalue=np.nan)
+    ratios = np.array(list(of_own)).T
     projection = xr.Dataset(
         {
             "projection": (("statement", "component"), projected.astype(np.float32)),
@@ -259,9 +250,7 @@ def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
 def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negation: bool, seed: int) -> dict:
     """Cross-validated accuracy of the paired probes, by name, on a data set and on its opposite."""
     first, second = pair
-    masks = np.zeros((len(parts), len(labels)), dtype=bool)
-    for mask, (train, _) in zip(masks, parts, strict=True):
-        mask[train] = True
+    masks = np.array([np.isin(np.arange(len(labels)), train) for train, _ in parts])
     found = {"ccs": _ccs(first, second, labels, masks, seed=seed)}
     if is_negation:
         directions = [
@@ -271,21 +260,20 @@ def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negatio
         found["truth_direction"] = np.array([np.append(direction, 0.0) for direction in directions])
     accuracy = {}
     for probe, weights in found.items():
-        right = [0, 0]
-        for weight, (train, test) in zip(weights, parts, strict=True):
-            for side, (points, truth) in enumerate(((first, labels), (second, 1 - labels))):
-                right[side] += int(_is_right(points, truth, weight, train, test).sum())
-        accuracy[probe] = right[0] / len(labels), right[1] / len(labels)
+        right = [
+            sum(_is_right(*side, weight, *part).sum() for weight, part in zip(weights, parts, strict=True))
+            for side in ((first, labels), (second, 1 - labels))
+        ]
+        accuracy[probe] = np.array(right) / len(labels)
     return accuracy
 
 
 def _ccs(first: np.ndarray, second: np.ndarray, labels: np.ndarray, masks: np.ndarray, *, seed: int) -> np.ndarray:
     """Weights and shift of CCS for each fold, with the sign that agrees with the labels it trained on."""
     weights = probes.contrast_consistent_search(first, second, masks, seed=seed)
+    sides = ((first, labels), (second, 1 - labels))
     for weight, mask in zip(weights, masks, strict=True):
-        sides = ((first, labels), (second, 1 - labels))
-        right = sum(_is_right(points, truth, weight, mask, mask).mean() / 2 for points, truth in sides)
-        if right < 0.5:
+        if sum(_is_right(*side, weight, mask, mask).mean() / 2 for side in sides) < 0.5:
             weight *= -1
     return weights
 
@@ -302,14 +290,14 @@ def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
     if not is_control:
         folds = _folds(basis, seed=request.seed)
         untrained = sources.resolve(f"{request.model}@random")
-        control = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
+        states, *_ = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
 
         def accuracy(points: torch.Tensor) -> float:
             (cloud,) = _split(points, [basis])
             scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
             return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
 
-        found[0, : request.layer + 1] = parallel.map_layers(accuracy, control.states)
+        found[0, : request.layer + 1] = parallel.map_layers(accuracy, states)
     return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found)})
 
 

@@ -7,13 +7,11 @@ import importlib
 import os
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, UserDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-
-import yaml
 
 from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
@@ -50,10 +48,8 @@ class Corpus:
     def texts(self) -> "Texts":
         """Id of each text → the text, stripped.
 
-        Raises
-        ------
-        InputError
-            If there are none, or they cannot be read, have an id twice, or differ from `checksum`.
+        An `InputError` says if there are none, or they cannot be read, have an id twice, or differ from
+        `checksum`.
         """
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
@@ -85,21 +81,21 @@ class Corpus:
         return {key: text for key, text in self.texts.items() if key in wanted}
 
 
-class Texts(Mapping[str, str]):
+class Texts(UserDict[str, str]):
     """Texts of a corpus, checked; in memory if they have at most `HELD` characters, else only checksums are."""
 
     def __init__(self, name: str, read: Read) -> None:
+        super().__init__()  # its `data` are the checksums
         self._name, self._read = name, read
-        self.checksums: dict[str, str] = {}
         self.held: dict[str, str] | None = {}
         self.n_characters = 0
         for key, text in self._checked():
-            if key in self.checksums:
+            if key in self.data:
                 raise InputError(
                     f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without "
                     "one has its number)"
                 )
-            self.checksums[key] = sha256(text)
+            self.data[key] = sha256(text)
             self.n_characters += len(text)
             if self.n_characters > HELD:
                 self.held = None
@@ -121,23 +117,14 @@ class Texts(Mapping[str, str]):
 
     def identity(self) -> str:
         """SHA-256 over ids and texts, whatever their order."""
-        return sha256("\n".join(sorted(f"{key}\0{checksum}" for key, checksum in self.checksums.items())))
+        return sha256("\n".join(sorted(f"{key}\0{checksum}" for key, checksum in self.data.items())))
 
     def __getitem__(self, key: str) -> str:
         if self.held is not None:
             return self.held[key]
-        if key not in self.checksums:
+        if key not in self:
             raise KeyError(key)
         return next(text for other, text in self._checked() if other == key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.checksums
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.checksums)
-
-    def __len__(self) -> int:
-        return len(self.checksums)
 
 
 def sha256(text: str) -> str:
@@ -157,28 +144,17 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
-    path = project.root() / "data" / "corpora.yml"
-    with reading.door(reading.spelled(path)):
-        return yaml.safe_load(reading.decode(path, reading.spelled(path))) or {}
+    return project.entries("corpora.yml")
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     """What a name stands for; nothing is read yet.
 
-    Parameters
-    ----------
-    corpus
-        An alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of such paths
-        (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a column of
-        texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or
-        owner and name of a data set of the hub.
-    column
-        Name of the column of the texts.
-
-    Raises
-    ------
-    InputError
-        If there is no such corpus.
+    A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of
+    such paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a
+    `column` of texts and optionally a column `id`, and `.txt` is one text; a directory of
+    `datasets.save_to_disk`; or owner and name of a data set of the hub. An `InputError` says if there is no
+    such corpus.
     """
     known = aliases()
     if corpus in known:

@@ -58,26 +58,12 @@ def select_prompts(
 ) -> Selection:
     """Draw the prompts of an extraction.
 
-    Texts are drawn in an order that hashes the seed with the text. So a smaller draw is the beginning of a larger
-    one, every model draws the same texts, and neither the order of the corpus nor its ids matter. A text is passed
-    over when it has fewer than `n_tokens` tokens under any of the tokenizers.
-
-    Parameters
-    ----------
-    tokenizers
-        The first one makes the token ids; the others only filter.
-    n_prompts
-        How many to draw; None for all that are long enough.
-    n_tokens
-        Length of each prompt in tokens, special tokens not counted.
-    prompt_ids
-        Ids of the texts to take, in this order; then nothing is drawn. Empty: draw.
-
-    Raises
-    ------
-    InputError
-        If fewer than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus
-        or too short.
+    Texts are drawn in an order that hashes the seed with the text. So a smaller draw is the beginning of a
+    larger one, every model draws the same texts, and neither the order of the corpus nor its ids matter. A text
+    is passed over when it has fewer than `n_tokens` tokens, special tokens not counted, under any of the
+    tokenizers, the first of which makes the token ids. `n_prompts` is None for all texts that are long enough.
+    With `prompt_ids` nothing is drawn, and these texts are taken in their order. An `InputError` says if fewer
+    than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus or too short.
     """
     prompts, stems, too_short = [], set(), 0
     keys = _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed)

@@ -82,10 +82,8 @@ def decode(path: Path, what: str) -> str:
 def csv_table(path: Path, what: str) -> pd.DataFrame:
     """Rows of a CSV file as strings; nothing is taken for a number or for missing.
 
-    Raises
-    ------
-    InputError
-        If it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation marks by backslashes.
+    An `InputError` says if it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation
+    marks by backslashes.
     """
     text = decode(path, what)
     for pattern, reason in (

@@ -22,22 +22,14 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
             )
 
 
-def block_permutation(level: int, *, seed: int, text_sha256: str) -> np.ndarray:
-    """Order of the blocks of a prompt at shuffle level S.
+def block_permutation(level: int, *, seed: int, text_sha256: str, number: int = 0) -> np.ndarray:
+    """Order of the K = 4^S blocks of a prompt at shuffle level S: a permutation of 0 … K − 1, shape (K,).
 
-    The same for every model, given seed, level and text, so that prompts are permuted independently. Level 0 is
-    the identity.
-
-    Returns
-    -------
-    numpy.ndarray
-        Permutation of 0 … K − 1, where K = 4^S is the number of blocks, shape (K,).
-
-    References
-    ----------
-    Viswanathan et al., arXiv:2501.10573, Algorithm 1.
+    The same for every model, given seed, level, text and `number`, so that prompts are permuted independently;
+    numbers beyond 0 give further permutations of the same prompt. Level 0 is the identity (Viswanathan et al.,
+    arXiv:2501.10573, Algorithm 1).
     """
-    random = np.random.default_rng([seed, level, int(text_sha256, 16)])
+    random = np.random.default_rng([seed, level, int(text_sha256, 16), *([number] if number else [])])
     return random.permutation(4**level).astype(np.int32)
 
 

@@ -118,20 +118,12 @@ def names() -> list[str]:
 
 
 def load(dataset: str) -> Statements:
-    """Read a data set.
+    """Read a data set: a file of `data/statements` by its name, or any CSV file by its path.
 
-    Parameters
-    ----------
-    dataset
-        Name of a file of `data/statements`, or the path of a CSV file with the columns `statement` and
-        `label`; others are left alone. The labels 0 and 1, -1 and 1, and the words of `TRUTH` become 0 (false)
-        and 1 (true). Other whole numbers stay. All else are classes, counted from 1 in alphabetical order, so that
-        none is taken for false or true.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not of this form.
+    Columns are `statement` and `label`; others are left alone. The labels 0 and 1, -1 and 1, and the words of
+    `TRUTH` become 0 (false) and 1 (true). Other whole numbers stay. All else are classes, counted from 1 in
+    alphabetical order, so that none is taken for false or true. An `InputError` says if there is no such file,
+    or it is not of this form.
     """
     path = Path(os.path.expanduser(dataset))
     if dataset in names():

@@ -29,22 +29,16 @@ OBSERVABLES = catalog.selections(
 
 @dataclass(frozen=True)
 class CalibrationResults:
-    """A run and its calibration."""
+    """A run as it was declared, and its calibration, which is None where the run declares none."""
 
     run: declaration.Run
-    """What was declared."""
-
     dataset: xr.Dataset | None
-    """What was computed; None where the run declares no calibration."""
 
 
 def open_results(run: str = "") -> CalibrationResults:
     """Open the calibration of a run by its name; empty for that of the active Quarto profile.
 
-    Raises
-    ------
-    InputError
-        If there is no such run, or it declares a calibration that is missing or stale.
+    An `InputError` says if there is no such run, or it declares a calibration that is missing or stale.
     """
     declared = declaration.load(run)
     return CalibrationResults(declared, results.read(declared, "calibration"))
@@ -53,13 +47,10 @@ def open_results(run: str = "") -> CalibrationResults:
 def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     """Mean over samples of the ID of each manifold, with error bars.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of that of a sample),
-        `low` and `high` (three errors around the estimate), `within` and `n_samples` (samples within three of
-        their errors of the true dimension, and all), and, at scale 2, `expected` and `as_expected` (dimension that
-        the estimator has for so many points, and samples within three errors of that).
+    Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of that of a sample),
+    `low` and `high` (three errors around the estimate), `within` and `n_samples` (samples within three of their
+    errors of the true dimension, and all), and, at scale 2, `expected` and `as_expected` (dimension that the
+    estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
     if dataset is None:
@@ -88,11 +79,8 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 def differences(results: CalibrationResults) -> xr.Dataset:
     """Differences to DADApy and to brute force.
 
-    Returns
-    -------
-    xarray.Dataset
-        `intrinsic dimension` and `error` (relative) over prompt, layer and scale;
-        `neighborhood_overlap` and `cosine_similarity` (absolute).
+    Variables `intrinsic dimension` and `error` (relative) over prompt, layer and scale, and
+    `neighborhood_overlap` and `cosine_similarity` (absolute).
     """
     ours = results.dataset.sel(precision="float32")
     found = {}
@@ -106,11 +94,8 @@ def differences(results: CalibrationResults) -> xr.Dataset:
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     """Largest relative difference to DADApy over the prompts.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding of float64 is
-        put there, since a logarithmic axis has no zero.
+    Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding of float64 is
+    put there, since a logarithmic axis has no zero.
     """
     if results.dataset is None:
         return pd.DataFrame()
@@ -124,11 +109,8 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
     """Mean over prompts of some observables in every precision, and what changes with it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `observable`, `title`, `layer`, `value`, `change` (to the first precision) and
-        `error` (of one estimate of the ID in the first precision, else zero).
+    Columns `observable`, `title`, `layer`, `value`, `change` (to the first precision) and `error` (of one
+    estimate of the ID in the first precision, else zero).
     """
     if results.dataset is None:
         return pd.DataFrame()

@@ -48,6 +48,22 @@ def counts(results: CalibrationResults) -> Markdown:
 
 
 @markup.unless(missing)
+def local(results: CalibrationResults) -> Iterator[str]:
+    """What each estimator finds of the true dimension, on average over the samples without noise."""
+    dataset = results.dataset
+    plain = dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
+    found = {f"GRIDE at scale {n}": plain["manifold_id"].sel(scale=n) for n in (2, 16)}
+    found |= {"ESS": plain["manifold_ess"], "TLE": plain["manifold_tle"]}
+    for side, kept in ((f"up to {SMALL}", plain.dimension <= SMALL), (f"above {SMALL}", plain.dimension > SMALL)):
+        if kept.any():
+            shares = {
+                name: Number((values / plain.dimension).where(kept).mean()) for name, values in found.items()
+            }
+            said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+            yield f"Samples of dimension {side} without noise: of the true dimension the estimators find {said}."
+
+
+@markup.unless(missing)
 def within_bars(results: CalibrationResults) -> Iterator[str]:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
     dataset = results.dataset.sel(scale=2)
@@ -93,8 +109,7 @@ def scale_findings(results: CalibrationResults) -> Iterator[str]:
 def agreement(results: CalibrationResults) -> Iterator[str]:
     """Largest differences to DADApy and to brute force."""
     found = frames.differences(results)
-    missing_dadapy = results.dataset.attrs.get("dadapy_missing")
-    if missing_dadapy:
+    if missing_dadapy := results.dataset.attrs.get("dadapy_missing"):
         yield f"The comparison with DADApy was not run where this was computed. {markup.escaped(missing_dadapy)}."
     for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())

@@ -24,6 +24,13 @@ POOLED, WITHIN = "all levels", "all levels, their means removed"
 AS_IT_IS, AT_FIXED = "as it is", "at fixed cosine similarity"
 """Names of the correlation and of the partial correlation."""
 
+LATENT, WITH_LOSS, AT_FIXED_LATENT = (
+    "with latent entropy",
+    "with the loss",
+    "with the loss at fixed latent entropy",
+)
+"""Names of the correlations with what the layer itself predicts."""
+
 _OTHERS = catalog.selections(
     ("neighborhood_overlap", 2),
     ("neighborhood_overlap", 16),
@@ -176,3 +183,18 @@ def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
     layers = abs(correlation).idxmax("layer").dropna("model")
     titles = layers["model_title"].values.tolist()
     return list(zip(layers["model"].values.tolist(), titles, layers.values.astype(int).tolist(), strict=True))
+
+
+def latent_frame(results: RunResults) -> pd.DataFrame:
+    """Correlation of the ID with latent entropy of its layer and with the loss, also at fixed latent entropy.
+
+    Columns as of `dimension_frame`.
+    """
+    dimension, loss = dimensions(results), structured(results)["loss"]
+    latent = structured(results)["lens_entropy"].sel(layer=FROM_ONE)
+    parts = [
+        _curve({"measure": LATENT}, dimension, latent),
+        _curve({"measure": WITH_LOSS}, dimension, loss),
+        _curve({"measure": AT_FIXED_LATENT}, dimension, loss, given=latent),
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -8,10 +8,10 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.loss import frames
 from token_geometry.chapters.numbers import Number
-from token_geometry.chapters.over_layers import one_level
+from token_geometry.chapters.over_layers import effect, one_level
 from token_geometry.chapters.results import RunResults
-from token_geometry.stats.correlation import FEWEST_PROMPTS, correlate
-from token_geometry.stats.intervals import CONFIDENCE
+from token_geometry.stats.correlation import correlate
+from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_interval
 
 
 def basis(results: RunResults) -> Markdown:
@@ -114,6 +114,46 @@ def levels(results: RunResults, model: str, title: str) -> str:
         f"loss with {spell(pooled)}. The {int(means['n_prompts'])} means of the levels alone have $r$ = "
         f"{Number(means['correlation']):.2f}; taken away, they leave {spell(within)}. Within single levels $r$ "
         f"goes from {Number(single.min()):.2f} to {Number(single.max()):.2f}."
+    )
+
+
+@markup.per_model()
+def latent(results: RunResults, model: str, title: str) -> str:
+    """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
+    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    dimension = (
+        frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results)).mean("layer")
+    )
+    entropy = dataset["lens_entropy"].sel(layer=layers).mean("layer")
+    if not bool(entropy.notnull().any()):
+        return f"{title}: it has no latent predictions, or they were not taken."
+    pairs = (dimension, entropy, None), (dimension, dataset["loss"], None), (dimension, dataset["loss"], entropy)
+    found = [correlate(x, y, given=given) for x, y, given in pairs]
+    if not np.isfinite(found[0]["correlation"]):
+        return f"{title}: too few prompts for a correlation."
+    curve = dataset["lens_entropy"].mean("prompt")
+    middle, last = (Number(curve.sel(layer=some).mean()) for some in (layers, results.last_layer(model)))
+    return (
+        f"{title}: the mean ID of layers {layers.start} to {layers.stop} correlates with their latent entropy "
+        f"with {spell(found[0])}, {_verdict(found[0])}; with the loss with {spell(found[1])}, and at fixed latent "
+        f"entropy with {spell(found[2])}. That entropy is {middle:.2f} nats there and {last:.2f} at the end."
+    )
+
+
+@markup.per_model()
+def tokens(results: RunResults, model: str, title: str) -> str:
+    """Whether within a prompt the local dimension of a token goes with its loss."""
+    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    parts = []
+    for name in ("ess", "tle"):
+        found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
+        if bool(found["mean"].isnull()):
+            return f"{title}: the prompts are too short."
+        n_same, n_prompts = (int(found[part]) for part in ("n_same_sign", "n_prompts"))
+        parts.append(f"{name.upper()} {effect(found)}, with this sign in {n_same} of {n_prompts} prompts")
+    return (
+        f"{title}: rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with "
+        f"its loss, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
     )
 
 

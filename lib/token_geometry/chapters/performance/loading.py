@@ -1,7 +1,6 @@
 """What loading costs, as the performance chapter reads it from the file of `lib/benchmarks/loading.py`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown
@@ -17,17 +16,9 @@ SECONDS = 3.0
 """What the second load of a GGUF model may take."""
 
 
-def open_result(folder: Path | None = None) -> dict | None:
-    """Read the result from a folder, by default `data/benchmarks`; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    return read_benchmark(
-        "loading", lambda found: (table(found), findings(found), second_loads(found)), folder=folder
-    )
+def open_result() -> dict | None:
+    """Read the result; None where there is none. An `InputError` says if the file is damaged."""
+    return read_benchmark("loading", lambda found: (table(found), findings(found), second_loads(found)))
 
 
 def table(result: dict | None) -> Markdown:
@@ -36,14 +27,10 @@ def table(result: dict | None) -> Markdown:
         return markup.table(pd.DataFrame([{"blocks": "no measurement", "weights (MB)": "–"}]))
     rows = []
     for load in (result["whole"], result["part"]):
+        blocks = "all" if load["n_layers"] is None else f"the first {load['n_layers']}"
         n_bytes = (load[name] for name in ("weight_bytes", "read_bytes", "added_memory_bytes"))
-        rows.append(
-            [
-                "all" if load["n_layers"] is None else f"the first {load['n_layers']}",
-                *("–" if value is None else f"{value / 1e6:.0f}" for value in n_bytes),
-                f"{load['seconds_load'] + load['seconds_first_use']:.2f}",
-            ]
-        )
+        sizes = ["–" if value is None else f"{value / 1e6:.0f}" for value in n_bytes]
+        rows.append([blocks, *sizes, f"{load['seconds_load'] + load['seconds_first_use']:.2f}"])
     columns = ["blocks", "weights (MB)", "read from the disk (MB)", "added to the memory (MB)"]
     return markup.table(pd.DataFrame(rows, columns=[*columns, "time to the first use (s)"]))
 

@@ -54,58 +54,39 @@ FORWARD = tuple(_PASS)
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The benchmark results that are there."""
+    """The benchmark results that are there, and the run whose cost is estimated from them.
 
-    run: declaration.Run
-    """Run whose cost is estimated from them."""
-
-    cpu: dict | None
-    """Both procedures side by side on the CPU."""
-
-    others: tuple[dict, ...]
-    """The same for other models."""
-
-    shapes: dict | None
-    """The shapes of Llama-3-8B on a GPU or, where there is no such result, reduced ones on a CPU."""
-
-    missing: tuple[str, ...]
-    """Keys of `COMMANDS` of the results that this chapter lacks."""
-
-
-def open_benchmarks(run: str = "", *, folder: Path | None = None) -> Benchmarks:
-    """Read the results of the benchmarks from a folder, by default `data/benchmarks`.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or a file is damaged.
+    `cpu` are both procedures side by side on the CPU, `others` the same for other models, and `shapes` the
+    shapes of Llama-3-8B on a GPU or, where there is no such result, reduced ones on a CPU. `missing` are keys
+    of `COMMANDS` of the results that this chapter lacks.
     """
 
-    def read(name: str) -> dict | None:
-        return read_benchmark(name, lambda result: median(result, "library"), folder=folder)
+    run: declaration.Run
+    cpu: dict | None
+    others: tuple[dict, ...]
+    shapes: dict | None
+    missing: tuple[str, ...]
 
-    cpu, gpu, reduced = (read(name) for name in ("observables-cpu", "observables-gpu", "observables-reduced"))
+
+def open_benchmarks(run: str = "") -> Benchmarks:
+    """Read the results of the benchmarks; an `InputError` says if a file is damaged or there is no such run."""
+
+    def read(name: str) -> dict | None:
+        return read_benchmark(name, lambda result: median(result, "library"))
+
+    cpu, gpu, reduced = map(read, ("observables-cpu", "observables-gpu", "observables-reduced"))
     missing = [name for name, found in (("observables-cpu", cpu), ("observables-gpu", gpu)) if found is None]
-    others = [read(path.stem) for path in sorted((folder or _folder()).glob("observables-cpu-*.json"))]
+    others = [read(path.stem) for path in sorted(folder().glob("observables-cpu-*.json"))]
     return Benchmarks(declaration.load(run), cpu, tuple(others), shapes=gpu or reduced, missing=tuple(missing))
 
 
-def read_benchmark(name: str, check: Callable[[dict], object], *, folder: Path | None = None) -> dict | None:
+def read_benchmark(name: str, check: Callable[[dict], object]) -> dict | None:
     """Read the result of one benchmark by the name of its file without suffix; None where there is none.
 
-    Parameters
-    ----------
-    check
-        Function that uses what a chapter needs of it, and fails if that is not there.
-    folder
-        Where the file is; by default `data/benchmarks`.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
+    `check` uses what a chapter needs of it, and fails if that is not there; an `InputError` says so, or that
+    the file is damaged.
     """
-    path = (folder or _folder()) / f"{name}.json"
+    path = folder() / f"{name}.json"
     if not path.is_file():
         return None
     try:
@@ -117,7 +98,8 @@ def read_benchmark(name: str, check: Callable[[dict], object], *, folder: Path |
     return result
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where the benchmarks write their results."""
     return project.root() / "data" / "benchmarks"
 
 

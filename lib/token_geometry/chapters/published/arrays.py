@@ -19,16 +19,10 @@ from token_geometry.stats.intervals import CONFIDENCE
 def tokens() -> xr.Dataset:
     """Means and standard deviations over prompts that were published with *The Geometry of Tokens*.
 
-    Returns
-    -------
-    xarray.Dataset
-        `<observable>_mean` and `<observable>_std` (divisor n) over `model`, `shuffle_level` and the further
-        dimensions of the observable; `structured_…`, over all structured prompts; `pearson_id_loss` over
-        `model`, `layer` and `scale`. `relative_depth` is a coordinate. NaN where nothing was published.
-
-    References
-    ----------
-    Viswanathan et al., arXiv:2501.10573, and the arrays of its authors' public code.
+    `<observable>_mean` and `<observable>_std` (divisor n) over `model`, `shuffle_level` and the further
+    dimensions of the observable; `structured_…`, over all structured prompts; `pearson_id_loss` over `model`,
+    `layer` and `scale`. `relative_depth` is a coordinate. NaN where nothing was published.
+    From Viswanathan et al., arXiv:2501.10573, and the arrays of its authors' public code.
     """
     path = project.root() / "data" / "published" / "geometry-of-tokens.nc"
     with xr.open_dataset(path, engine="netcdf4") as dataset:
@@ -53,11 +47,8 @@ def summary(observable: str) -> pd.DataFrame:
 def correlation() -> xr.Dataset:
     """Published Pearson correlation of ID and loss over structured prompts, with intervals.
 
-    Returns
-    -------
-    xarray.Dataset
-        `correlation`, `low`, `high` over `model`, `layer`, `scale`; the interval is Fisher's, by the number of
-        prompts, since the values of single prompts are not kept here.
+    `correlation`, `low`, `high` over `model`, `layer`, `scale`; the interval is Fisher's, by the number of
+    prompts, since the values of single prompts are not kept here.
     """
     coefficient, n_prompts = tokens()["pearson_id_loss"], tokens().attrs["n_prompts"]
     half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3)

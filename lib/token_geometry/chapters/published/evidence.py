@@ -33,22 +33,17 @@ class Estimate:
 
 
 class Evidence(ABC):
-    """What is known of one model."""
+    """What is known of one model, published or of a run, which `side` says: `published` or `run`.
+
+    `dataset` are its numbers at every shuffle level, `n_prompts` the prompts that were run at every level,
+    `n_blocks` the depth of the model, and `scales` those that have data.
+    """
 
     side: str
-    """`published`, or `run`."""
-
     dataset: xr.Dataset
-    """Its numbers at every shuffle level."""
-
     n_prompts: int
-    """Prompts that were run at every level."""
-
     n_blocks: int
-    """Depth of the model."""
-
     scales: list[int]
-    """Scales that have data."""
 
     @property
     def title(self) -> str:
@@ -156,7 +151,7 @@ class Measured(Evidence):
 
     def depth_change(self, scale: int) -> Estimate:
         found = super().depth_change(scale)
-        if self.n_prompts < correlation.FEWEST_PROMPTS:
+        if self.n_prompts < intervals.FEWEST_PROMPTS:
             return found
         dimension = self.dataset["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
         # with one seed the resamples of both levels hold the same prompts

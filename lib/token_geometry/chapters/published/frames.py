@@ -11,10 +11,7 @@ from token_geometry.stats.correlation import correlate
 def beside(results: RunResults) -> pd.DataFrame:
     """Published means and those of a run on the axis of relative depth, structured and fully shuffled.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
+    Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
     """
     parts = []
     for title, (variable, at) in BESIDE.items():
@@ -40,21 +37,16 @@ def losses(results: RunResults) -> pd.DataFrame:
 def correlations(results: RunResults) -> pd.DataFrame:
     """Pearson correlation of ID and loss over structured prompts, published and of a run.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
-        `n_prompts`.
+    Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
+    `n_prompts`.
     """
     structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])
     own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
-    parts = [
-        dataset.to_dataframe().reset_index().assign(side=side)
-        for side, dataset in (("run", own), ("published", given))
-    ]
+    sides = {"run": own, "published": given}
+    parts = [part.to_dataframe().reset_index().assign(side=side) for side, part in sides.items()]
     frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
     # a run of few prompts has no correlation, and its models keep their colors
     titles = dict.fromkeys([*results.titles, *given["model_title"].values.tolist()])

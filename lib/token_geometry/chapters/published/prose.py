@@ -40,7 +40,7 @@ def claims_table(frame: pd.DataFrame) -> Markdown:
     """Table of `claims.compare`: one row per claim, one column per model; numbers, intervals, verdicts."""
     rows = []
     for claim, part in markup.with_text_titles(frame).groupby("claim", sort=False):
-        row = {"claim": f"{claim} ({part['quantity'].iloc[0]})"}
+        row = {"claim": f"{claim} ({part['quantity'].iloc[0]}; {part['source'].iloc[0]})"}
         for entry in part.itertuples():
             known = entry.verdict != "missing"
             row[entry.model_title] = f"{_difference(entry)} {entry.verdict}" if known else "not in this run"
@@ -89,13 +89,13 @@ def published_by_scale() -> Markdown:
     """How the published effect of full shuffling on the ID depends on the scale."""
     parts = []
     for model in evidence.published():
-        change = {}
+        changes = []
         for scale in (model.scales[0], 64):
             first, last = (model.mean("intrinsic_dimension", level, scale=scale) for level in model.levels)
             depth = first["layer"] / first["layer"].max()
-            change[scale] = Number((last - first).where((depth >= 1 / 3) & (depth <= 3 / 4)).mean())
-        spelled = " and ".join(f"{value:+.1f} at scale {scale}" for scale, value in change.items())
-        parts.append(f"{spelled} in {model.title}")
+            change = (last - first).where((depth >= 1 / 3) & (depth <= 3 / 4)).mean()
+            changes.append(f"{Number(change):+.1f} at scale {scale}")
+        parts.append(f"{' and '.join(changes)} in {model.title}")
     return Markdown(
         "The published arrays hold all scales. Averaged over the layers from a third to three quarters of "
         f"the depth, full shuffling changes the mean ID by {'; '.join(parts)}."
@@ -111,14 +111,10 @@ def read_off(results: RunResults) -> Markdown:
         f"{row.value:.2f} in layer {row.layer} of {titles.sel(model=row.model).item()}"
         for row in given.itertuples()
     )
-    found = [
-        (markup.escaped(model.title), *best)
-        for model in evidence.of_all(results)
-        if (best := model.strongest(scale))
-    ]
     peaks = ", ".join(
-        f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {title}"
-        for title, layer, best in found
+        f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {markup.escaped(model.title)}"
+        for model in evidence.of_all(results)
+        for layer, best in filter(None, [model.strongest(scale)])
     )
     return Markdown(
         f"At scale {scale}, the correlation peaks at {figures} over {n_prompts} prompts (read off the figures of "
@@ -150,12 +146,8 @@ def peaks(frame: pd.DataFrame) -> Markdown:
 
 def losses(frame: pd.DataFrame) -> Markdown:
     """Mean loss of every model, structured and shuffled, from `frames.losses`."""
-    ends = {
-        title: part.iloc[[0, -1]]
-        for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False)
-    }
-    spelled = {
-        title: " to ".join(f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in pair.itertuples())
-        for title, pair in ends.items()
-    }
-    return markup.bullets(f"{title}: the loss goes from {text}." for title, text in spelled.items())
+    lines = []
+    for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False):
+        ends = [f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in part.iloc[[0, -1]].itertuples()]
+        lines.append(f"{title}: the loss goes from {' to '.join(ends)}.")
+    return markup.bullets(lines)

@@ -71,6 +71,8 @@ def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
     *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
     what = "changes its sign" if opposite else "has the same sign"
     verdict = f"The mean effect {what} from one scale to the other"
+    if bool(small["low"].isnull()):
+        return f"{verdict}; {intervals.FEWEST_PROMPTS} prompts or more would have intervals."
     if not all(each):
         verdict += ", but an interval that holds zero leaves the sign open"
         verdict += "; that of the difference of the two effects does not hold zero" * differ
@@ -124,6 +126,8 @@ def effect_by_layer(results: RunResults, model: str, title: str) -> str:
     parts = []
     for scale in dict.fromkeys((2, results.reference_scale)):
         at = found.sel(scale=scale)
+        if bool(at["low"].isnull().all()):
+            return f"{title}: no intervals from less than {intervals.FEWEST_PROMPTS} prompts."
         raised, lowered = (
             numbers.layers(at["layer"].values[side.values]) for side in (at["low"] > 0, at["high"] < 0)
         )

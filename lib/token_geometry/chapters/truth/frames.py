@@ -28,8 +28,8 @@ def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.D
             for dataset in results.datasets:
                 parts += [part.assign(model_title=dataset.model_title) for part in parts_of(dataset)]
             found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-            # a probe that does not apply has no accuracy
-            return found[[*columns]].dropna()
+            # a probe that does not apply has no accuracy, and all models of a run read the same texts
+            return found[[*columns]].dropna().drop_duplicates()
 
         return frame
 
@@ -45,17 +45,12 @@ def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     yield frame.iloc[_shown(dataset, dataset.attrs["basis"])]
 
 
-def emergence_frames(results: TruthResults) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Statements of the first data set on two components at every layer, and their texts.
+@_of_all("model_title", "statement_id", "layer", "x", "y")
+def emergence_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Statements of the first data set on two components at every layer.
 
     The coordinates are in units of the standard deviation along the first component of the layer.
     """
-    # every model of a run reads the same statements
-    return _emergence(results), _texts(results).drop_duplicates("statement_id")
-
-
-@_of_all("model_title", "statement_id", "layer", "x", "y")
-def _emergence(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     inside = _shown(dataset, dataset.attrs["basis"])
     scores = dataset["layer_projection"].isel(statement=inside).values[:, :, :2]
     unit = scores[..., 0].std(axis=0)
@@ -65,7 +60,8 @@ def _emergence(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 
 @_of_all("statement_id", "statement", "label")
-def _texts(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+def text_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Texts of these statements, which are the same for every model of a run."""
     inside = _shown(dataset, dataset.attrs["basis"])
     yield statement_frame(dataset).iloc[inside].assign(statement_id=inside)
 

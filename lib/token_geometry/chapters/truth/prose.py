@@ -1,7 +1,5 @@
 """What the chapter on truth says: sentences, a table, alt texts."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -23,7 +21,6 @@ def _missing(results: TruthResults) -> str:
     return "" if results.datasets else markup.bullets(results.notes).data
 
 
-@markup.unless(_missing)
 def basis(results: TruthResults) -> Markdown:
     """What was read, and what is missing."""
     return markup.bullets([*results.notes, *(_basis(dataset, title) for dataset, title in results.models)])
@@ -131,14 +128,14 @@ def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str |
     return f"{start}{', '.join(found)}." if found else None
 
 
-def costs(results: TruthResults, *, folder: Path | None = None) -> Markdown:
+def costs(results: TruthResults) -> Markdown:
     """What the statements of each model took, and what the benchmark says of other ways to read them."""
     lines = [
         f"{title}: {dataset.n_statements} statements took {dataset.seconds_forward:.0f} s to load the blocks and "
         f"read them, and the rest, the untrained model included, {dataset.seconds_probes:.0f} s."
         for dataset, title in results.models
     ]
-    found = read_benchmark("truth-cpu", _benchmark, folder=folder)
+    found = read_benchmark("truth-cpu", _benchmark)
     missing = f"There is no result of the benchmark: `{COMMANDS['truth-cpu']}` makes it."
     return markup.bullets([*lines, _benchmark(found) if found else missing])
 

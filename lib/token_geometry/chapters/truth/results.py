@@ -81,10 +81,7 @@ class TruthResults:
 def open_results(chosen: TruthParameters) -> TruthResults:
     """Read what a run has, or compute what is asked for.
 
-    Raises
-    ------
-    InputError
-        If there is no such run, or a request cannot be carried out.
+    An `InputError` says if there is no such run, or a request cannot be carried out.
     """
     if chosen.is_request:
         # only whoever computes needs torch, which takes seconds to import

@@ -11,6 +11,7 @@ from collections import UserDict
 from pathlib import Path
 
 from token_geometry.base.errors import InputError
+from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf.header import Header
 
@@ -63,14 +64,9 @@ _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 def read(path: Path, head: Header):
     """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`.
 
-    Raises
-    ------
-    InputError
-        If the file holds a key or tensor that the model would not use.
+    Raises `InputError` if the file holds a key or tensor that the model would not use.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     families.refuse_other_kinds(config, path.name)
     _Keys(path, head, config).apply()
     _refuse_unused_tensors(path, head, config)
@@ -236,8 +232,6 @@ def _unused(path: Path, what: str) -> InputError:
 
 
 def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
     from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
@@ -245,7 +239,7 @@ def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
     if architecture in GGUF_CONFIG_ARCHS:
         return  # read by another way, which reports what is left
     with torch.device("meta"):
-        sketch = AutoModelForCausalLM.from_config(config)
+        sketch = transformers.AutoModelForCausalLM.from_config(config)
     processor = reader.TENSOR_PROCESSORS.get(architecture, reader.TensorProcessor)(config=config.to_dict())
     used = reader.get_gguf_hf_weights_map(sketch, processor).keys() | {"output.weight"}
     for name in head.tensors:

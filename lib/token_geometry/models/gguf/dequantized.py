@@ -28,12 +28,8 @@ def place(sha256: str) -> Path:
 def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
-    `fetch` returns the path of the file; it may put the file into the folder that it is given.
-
-    Raises
-    ------
-    InputError
-        If the file is cut short, damaged or of an architecture that transformers does not read.
+    `fetch` returns the path of the file; it may put the file into the folder that it is given. Raises
+    `InputError` if the file is cut short, damaged or of an architecture that transformers does not read.
     """
     kept = place(sha256)
     if kept.is_dir():
@@ -67,13 +63,14 @@ def read_tokenizer(kept: Path):
 
 def read_config(gguf: Path):
     """The configuration of a GGUF file, without dequantizing it; raises as `folder`."""
-    with header.readable_errors(gguf), _header_read_once():
-        return configuration.read(gguf, header.read(gguf))
+    head = header.read(gguf)
+    with header.readable_errors(gguf, head), _header_read_once():
+        return configuration.read(gguf, head)
 
 
 def _dequantize(gguf: Path, target: Path) -> None:
-    with header.readable_errors(gguf), _header_read_once():
-        head = header.read(gguf)
+    head = header.read(gguf)
+    with header.readable_errors(gguf, head), _header_read_once():
         tokenizers.check(gguf, head)
         config = configuration.read(gguf, head)
         tokenizer = tokenizers.read(gguf, head)

