@@ -1,14 +1,18 @@
 """After rendering: take outputs out of the sources, where Quarto stores them, and keep the book as its run's.
 
 Quarto empties the folder that it renders into before it does anything else. That is no run's own, so that a render
-that fails, or another run's, leaves every book that is there.
+that fails, or another run's, leaves every book that is there. With `--after PID` this waits until that process has
+ended, in whatever way, and takes the outputs out alone: an interrupted rendering runs nothing behind itself.
 """
 
+import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 
 from token_geometry.base import project
 from token_geometry.runs import declaration
@@ -40,6 +44,10 @@ def keep(rendered: Path, run: str) -> None:
 
 
 if __name__ == "__main__":
-    keep(project.root() / os.environ["QUARTO_PROJECT_OUTPUT_DIR"], declaration.load().name)
+    if sys.argv[1:2] == ["--after"]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(sys.argv[2])).wait()
+    else:
+        keep(project.root() / os.environ["QUARTO_PROJECT_OUTPUT_DIR"], declaration.load().name)
     for chapter in (project.root() / "notebooks").glob("*.ipynb"):
         strip_outputs(chapter)

@@ -1,7 +1,10 @@
 """Before rendering: run what is stale of the active profile's run, lay out the chart library and the tables."""
 
 import importlib.metadata
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 from token_geometry.__main__ import main
 from token_geometry.base import project
@@ -29,7 +32,16 @@ def write_tables() -> None:
         (project.root() / "book" / f"_{name}.md").write_text(text, encoding="utf-8")
 
 
+def clean_after(process: int) -> None:
+    """Have the outputs taken out of the notebooks when a process has ended, even one that is interrupted."""
+    command = [sys.executable, str(Path(__file__).with_name("postrender.py")), "--after", str(process)]
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.Popen(command, start_new_session=True, **quiet)
+
+
 if __name__ == "__main__":
+    if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ:  # the other renderer leaves the notebooks as they are
+        clean_after(os.getppid())
     write_bundle()
     write_tables()
     sys.exit(main(["run"]))

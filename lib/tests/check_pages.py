@@ -6,32 +6,25 @@ Exit code 0: no fault; 1: faults, listed; 2: no browser to draw the charts with.
 """
 
 import argparse
-import os
+import contextlib
+import json
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser
 import yaml
 from bs4 import BeautifulSoup
 
-LIMIT = 3_000_000
+LIMIT = 1_500_000
 OURS = "token_geometry.renderer.book"
 UNRESOLVED = re.compile(r"\?@|@(fig|tbl|sec|eq)-|(?<!\S)\?\?(?!\S)|\{\{<|(?<!\S):::")
-# A canvas does not show in the page's markup, so the page itself says whether it has ink.
-PROBE = """<script>addEventListener("load", () => setTimeout(() => {
-  for (const canvas of document.querySelectorAll(".vega-chart canvas")) {
-    const {width, height} = canvas;
-    const data = width && height ? canvas.getContext("2d").getImageData(0, 0, width, height).data : [];
-    const pixels = new Set(new Uint32Array(data.buffer || 0));
-    canvas.dataset.ink = pixels.size > 1;
-  }
-}, 8000));</script>"""
-MARKS = "[class*=mark-] path, [class*=mark-] text, [class*=mark-] line, [class*=mark-] image"
+LOOK = Path(__file__).with_name("page_faults.js").read_text("utf-8")
+SIZES = [(1280, False), (1280, True), (390, False), (390, True)]
+"""Widths of the window in pixels, and whether the page is dark."""
 
 
 @cache
@@ -87,21 +80,24 @@ def figure_faults(page: BeautifulSoup) -> list[str]:
         sentence = name.startswith("tbl-") and not images and not figure.select(".vega-chart, svg, canvas")
         if not figure.find("table") and not sentence and not described and not any(labels):
             faults.append(f"{name}: no alternative text")
-    ids = [elem["id"] for elem in page.select("[id]")]
+    ids = [elem["id"] for elem in page.select("[id]:not(link)")]  # Quarto has its style sheets twice
     faults += [f"the id {name} is there twice" for name in {i for i in ids if ids.count(i) > 1}]
     return faults
+
+
+def is_ours(page: BeautifulSoup) -> bool:
+    """Whether the renderer of this project has made a page."""
+    return page.find("meta", attrs={"name": "generator", "content": OURS}) is not None
 
 
 def link_faults(path: Path, root: Path, page: BeautifulSoup) -> list[str]:
     """Links and resources that lead nowhere, or to the network where ours must not."""
     faults = []
-    generator = page.find("meta", attrs={"name": "generator"})
-    ours = generator is not None and generator.get("content") == OURS
     for elem in page.select("a[href], link[href], script[src], img[src], source[src], iframe[src]"):
         address = elem.get("href", elem.get("src")).strip()
         url = urlsplit(address)
         if url.scheme or url.netloc:
-            if ours and elem.name != "a" and url.scheme != "data":
+            if is_ours(page) and elem.name != "a" and url.scheme != "data":
                 faults.append(f"<{elem.name}> needs the network: {address[:80]}")
             continue
         target = (path.parent / unquote(url.path)).resolve() if url.path else path
@@ -115,63 +111,148 @@ def link_faults(path: Path, root: Path, page: BeautifulSoup) -> list[str]:
     return faults
 
 
-def browser() -> str | None:
-    names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+def colors(page: BeautifulSoup) -> Iterator[tuple[str, str]]:
+    """Titles of models with their colors, as the charts of a page declare them."""
+
+    def walk(part) -> Iterator[tuple[str, str]]:
+        if isinstance(part, list):
+            for item in part:
+                yield from walk(item)
+        elif isinstance(part, dict):
+            scale = part.get("scale")
+            if part.get("field") == "model_title" and isinstance(scale, dict) and "range" in scale:
+                yield from zip(scale["domain"], scale["range"], strict=True)
+            for value in part.values():
+                yield from walk(value)
+
+    for script in page.select(".vega-chart script"):
+        yield from walk(json.loads(script.string))
 
 
-def chart_faults(path: Path, chromium: str) -> list[str]:
-    """Draw a page with the network off and look for marks in each of its charts."""
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--disable-background-networking", "--virtual-time-budget=15000"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr"]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command += [f"--user-data-dir={profile}", path.as_uri()]
-        try:
-            run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=180)
-        except subprocess.TimeoutExpired:
-            return ["the browser did not finish within 180 s"]
-    faults = [f"script: {line[:200]}" for line in run.stderr.splitlines() if "Uncaught" in line]
-    charts = BeautifulSoup(run.stdout, "html.parser").select(".vega-chart")
-    expected = len(parse(path).select(".vega-chart"))
-    if len(charts) < expected:
-        faults.append(f"{expected} charts, {len(charts)} after drawing: {run.stderr[-200:]}")
-    for chart in charts:
-        inked = any(canvas.get("data-ink") == "true" for canvas in chart.select("canvas"))
-        if not inked and not chart.select(f"svg :is({MARKS})"):
-            faults.append(f"chart {chart.get('id', '')} shows no mark")
+def chart_faults(address: str, tab: browser.Page, sizes: list = SIZES) -> list[str]:
+    """Faults of a page as a browser without a network draws it: at a glance, and at the reader's hand."""
+    faults = []
+    for width, dark in sizes:
+        tab.open(address, width=width, dark=dark)
+        found = tab.evaluate(LOOK)
+        if (width, dark) == sizes[0]:
+            found += list(hand_faults(tab))
+        found += [f"the console says {message[:200]}" for message in tab.messages]
+        own = ("file:", "data:", "blob:", "http://127.0.0.1:")
+        foreign = {url for url in tab.requests if not url.startswith(own)}
+        found += [f"asks the network for {url[:80]}" for url in sorted(foreign)]
+        faults += [f"{width} px{', dark' * dark}: {fault}" for fault in found]
     return faults
 
 
-def check(root: Path, config: Path, chromium: str | None) -> tuple[list[str], bool]:
+STATE = """(n) => {
+  const chart = document.querySelectorAll(".vega-chart")[n], svg = chart.querySelector("svg");
+  const texts = (some) => [...svg.querySelectorAll(some)].map((text) => text.textContent).join(" ");
+  return {
+    // labels of vertical axes stand left of them
+    axis: [...new Set([...svg.querySelectorAll(".role-axis-label text[text-anchor=end]")]
+      .filter((text) => !/rotate/.test(text.getAttribute("transform") ?? "")).map((text) => text.textContent))],
+    title: texts(".role-title-text text"),
+    output: chart.querySelector("output")?.textContent,
+    marks: [...svg.querySelectorAll("[class*=mark-] path")]
+      .map((path) => ["opacity", "fill", "d"].map((name) => path.getAttribute(name)).join()).join(),
+    tip: document.querySelector("#vg-tooltip-element.visible")?.textContent ?? "",
+  };
+}"""
+
+
+def hand_faults(tab: browser.Page) -> Iterator[str]:
+    """What sliders and the pointer do not do that they should, chart by chart."""
+    charts = tab.evaluate("""[...document.querySelectorAll(".vega-chart")].map((chart) => ({
+      name: chart.closest("[id^=fig-]")?.id ?? "a chart",
+      caption: chart.closest("figure, [id^=fig-]")?.querySelector("figcaption")?.textContent ?? "",
+      values: (chart.querySelector("input[type=range]")?.max ?? -1) - 0 + 1,
+    }))""")
+    for n, chart in enumerate(charts):
+        state = lambda n=n: tab.evaluate(f"({STATE})({n})")  # noqa: E731
+        if chart["values"]:
+            yield from (f"{chart['name']}: {fault}" for fault in slider_faults(tab, n, chart["values"], state))
+        if re.search("point at", chart["caption"], re.I):
+            yield from (f"{chart['name']}: {fault}" for fault in pointer_faults(tab, n, chart["caption"], state))
+
+
+def slider_faults(tab: browser.Page, n: int, n_values: int, state) -> Iterator[str]:
+    slider = f'document.querySelectorAll(".vega-chart")[{n}].querySelector("input[type=range]")'
+    tab.evaluate(f"{slider}.focus(); {slider}.value = 0; {slider}.dispatchEvent(new Event('input')); drawCharts()")
+    before = state()
+    for _ in range(n_values - 1):
+        tab.press("ArrowRight")
+        tab.evaluate("drawCharts()")
+        now = state()
+        if now["output"] == before["output"]:
+            yield "the keyboard does not move its slider"
+            return
+        if now["output"] not in now["title"].split():
+            yield f"its slider is at {now['output']}, its title {now['title']!r}"
+        # a model without that layer has no axis, but no other one
+        if not ({*now["axis"]} <= {*before["axis"]} or {*now["axis"]} >= {*before["axis"]}):
+            yield f"its axis jumps from {before['axis']} to {now['axis']} at {now['output']}"
+            return
+        before["output"] = now["output"]
+
+
+def pointer_faults(tab: browser.Page, n: int, caption: str, state) -> Iterator[str]:
+    places = tab.evaluate(f"""(() => {{
+      const svg = document.querySelectorAll(".vega-chart")[{n}].querySelector("svg");
+      svg.scrollIntoView({{block: "center", behavior: "instant"}});
+      const points = [...svg.querySelectorAll(".mark-symbol:not(.role-legend-symbol) path")].map((path) => {{
+        const {{ x, y, width, height }} = path.getBoundingClientRect();
+        return [x + width / 2, y + height / 2];
+      }}).filter(([x, y]) => y > 5 && y < innerHeight - 5);
+      return [0.3, 0.6, 0.9].map((share) => points[Math.floor(share * points.length)]).filter(Boolean);
+    }})()""")
+    if not places:  # a run that holds no data for this figure
+        return
+    tab.point(1, 1)
+    before, moved, told = state(), False, False
+    for x, y in places:
+        tab.point(x - 3, y)
+        tab.point(x, y)
+        tab.evaluate("new Promise((done) => setTimeout(done, 120))")
+        now = state()
+        moved |= now["marks"] != before["marks"]
+        told |= bool(now["tip"])
+        if re.search(r"null|undefined|NaN", now["tip"]):
+            yield f"a tooltip says {now['tip']}"
+    tab.point(1, 1)
+    if "to find" in caption and not moved:
+        yield "nothing changes where its caption says to point"
+    if not told:
+        yield "pointing at it tells nothing"
+
+
+def check(root: Path, config: Path, tab: browser.Page | None, server: str) -> tuple[list[str], bool]:
     """All faults of a book, and whether its charts could be checked."""
-    faults, complete = [], True
+    faults, complete, seen = [], True, {}
     expected = chapters(config)
     for name in expected:
         if not (root / name).is_file():
             faults.append(f"{name}: missing, {config.name} lists it")
-    # The copy carries the probe: the book itself stays as it was built.
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder, "book")
-        shutil.copytree(root, drawn)
-        for path in sorted(root.rglob("*.html")):
-            name = path.relative_to(root).as_posix()
-            if "site_libs" in path.parts or name not in expected:
-                continue
-            page, size = parse(path), path.stat().st_size
-            found = text_faults(page) + figure_faults(page) + link_faults(path, root, page)
-            if size > LIMIT:
-                found.append(f"{size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f} MB")
-            charts = len(page.select(".vega-chart"))
-            if charts and chromium:
-                copy = drawn / name
-                copy.write_text(copy.read_text("utf-8") + PROBE, "utf-8")
-                found += chart_faults(copy, chromium)
-            complete = complete and not (charts and not chromium)
-            figures = len(page.select("figure"))
-            counts = f"{figures} figures and tables, {charts} charts, {len(found)} faults"
-            print(f"{name}: {size / 1e3:.0f} kB, {counts}", flush=True)
-            faults += [f"{name}: {fault}" for fault in found]
+    for path in sorted(root.rglob("*.html")):
+        name = path.relative_to(root).as_posix()
+        if "site_libs" in path.parts or name not in expected:
+            continue
+        page, size = parse(path), path.stat().st_size
+        found = text_faults(page) + figure_faults(page) + link_faults(path, root, page)
+        if size > LIMIT:
+            found.append(f"{size / 1e6:.1f} MB, more than {LIMIT / 1e6:.1f} MB")
+        for model, color in colors(page):
+            if seen.setdefault(model, color) != color:
+                found.append(f"{model} is {color} here and {seen[model]} on another page")
+        charts = len(page.select(".vega-chart"))
+        # Quarto's scripts need a server; our own pages are read as files
+        address = path.as_uri() if is_ours(page) else f"{server}/{name}"
+        found += chart_faults(address, tab) if tab else []
+        complete = complete and not (charts and not tab)
+        figures = len(page.select("figure"))
+        counts = f"{figures} figures and tables, {charts} charts, {len(found)} faults"
+        print(f"{name}: {size / 1e3:.0f} kB, {counts}", flush=True)
+        faults += [f"{name}: {fault}" for fault in dict.fromkeys(found)]
     return faults, complete
 
 
@@ -188,7 +269,9 @@ def main(argv: list[str] | None = None) -> int:
         if not path.is_file():
             print(f"{path} does not exist: render the book first", file=sys.stderr)
             return 1
-    faults, complete = check(root, config, browser())
+    opened = browser.page() if browser.find() else contextlib.nullcontext()
+    with opened as tab, browser.served(root) as server:
+        faults, complete = check(root, config, tab, server)
     for fault in faults:
         print(f"FAULT {fault}")
     if not complete:

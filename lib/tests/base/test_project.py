@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 
+import nbformat
 import pytest
 import readme
 import yaml
@@ -215,3 +217,24 @@ def test_a_book_that_quarto_made_takes_the_place_of_the_one_of_its_run_only(tmp_
 def test_quarto_reads_the_project():
     done = subprocess.run(["quarto", "inspect", str(ROOT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupted_rendering_leaves_no_outputs_in_the_notebooks(tmp_path):
+    """Quarto writes them into the sources while it runs, and runs nothing when it is interrupted."""
+    cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="1")])
+    path = tmp_path / "notebooks" / "a.ipynb"
+    path.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    (tmp_path / "data").mkdir()
+    for name in ("_quarto.yml", "data/models.yml"):
+        (tmp_path / name).touch()
+    rendering = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    command = [sys.executable, str(ROOT / "lib" / "postrender.py"), "--after", str(rendering.pid)]
+    cleaning = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
+    with pytest.raises(subprocess.TimeoutExpired):
+        cleaning.wait(2)
+    assert nbformat.read(path, 4).cells[0].outputs
+    rendering.kill()
+    rendering.wait()
+    assert cleaning.wait(30) == 0
+    assert not nbformat.read(path, 4).cells[0].outputs

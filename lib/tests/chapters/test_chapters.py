@@ -249,7 +249,7 @@ def test_a_chart_keeps_its_values_when_its_data_become_csv():
     frame["model_title"] = frame["model_title"].replace("Model one", 'Model "one", </script>')
     spec = layer_curves(frame, y_title="y", finding="d").to_dict()
     page = charts.chart_html(spec)
-    assert "</script>" not in page.removesuffix("</script>")
+    assert "</script>" not in page.removesuffix("</script></div>")
     (text,) = charts._with_csv(spec)["datasets"].values()
     lines = text.splitlines()
     assert lines[0].split(",")[:2] == ["layer", "shuffle_level"]
@@ -257,21 +257,18 @@ def test_a_chart_keeps_its_values_when_its_data_become_csv():
     assert len(text) < len(json.dumps(*spec["datasets"].values())) / 2
 
 
-def test_a_slider_goes_through_whole_numbers_and_powers_of_two_and_a_menu_through_names():
+def test_a_control_offers_the_values_that_there_are_and_shows_the_rows_of_one():
     frame = summary(results_of().shuffled["intrinsic_dimension"])
 
     def control(values, **options):
         chart = curves(frame, y_title="y", keep=(values.name,))
         spec = charts.chosen(chart, values, title="value", **options).to_dict()
-        return next(p for p in spec["params"] if p["name"].startswith("shown")), spec["transform"][0]["filter"]
+        param = next(p for p in spec["params"] if p["name"].startswith("shown"))
+        return param["value"], param["bind"]["options"], spec["transform"][0]["filter"]
 
-    by_scale, kept = control(frame["scale"], initial=64)
-    assert (by_scale["value"], by_scale["bind"]["min"], by_scale["bind"]["max"]) == (6, 1, 8)
-    assert kept == "datum['scale'] == pow(2, shown_scale)"
-    by_layer, kept = control(frame["layer"])
-    assert (by_layer["value"], by_layer["bind"]["input"], by_layer["bind"]["max"]) == (0, "range", 6)
-    by_name, kept = control(frame["model_title"])
-    assert by_name["bind"]["input"] == "select"
+    assert control(frame["scale"], initial=64) == (64, labelled.SCALES.tolist(), "datum['scale'] == shown_scale")
+    assert control(frame["layer"])[:2] == (0, list(range(7)))
+    assert control(frame["model_title"])[1] == ["Model one", "Model two"]
 
 
 def over_layers_names():
@@ -335,26 +332,6 @@ def test_the_appendix_has_every_family_once_with_what_was_said_of_it():
     for row in table["families"]:
         other = {**(row.get("dtypes") or {}), **row.get("parts", {})}.values()
         assert (f"- {row['model_type']}: " in exceptions) == any(line != "equal" for line in other)
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_a_chart_draws_in_a_browser_without_a_network(tmp_path, monkeypatch):
-    import check_pages
-
-    import prerender
-
-    if not check_pages.browser():
-        pytest.skip("no browser here")
-    chart = layer_curves(summary(results_of().shuffled["cosine_similarity"]), y_title="y", finding="d")
-    monkeypatch.setattr(project, "root", lambda: tmp_path)
-    prerender.write_bundle()
-    page = tmp_path / "page.html"
-    script = f'<script src="{charts.BUNDLE}"></script>'
-    page.write_text(f"<!doctype html>{script}{charts.chart_html(chart.to_dict())}{check_pages.PROBE}")
-    assert check_pages.chart_faults(page, check_pages.browser()) == []
-    (tmp_path / charts.BUNDLE).write_text("")
-    assert any("vegaEmbed" in fault for fault in check_pages.chart_faults(page, check_pages.browser()))
 
 
 CANARY = '<img src=x onerror="document.title=1">'

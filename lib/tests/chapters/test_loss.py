@@ -95,7 +95,9 @@ def test_every_layer_scale_and_method_is_in_the_charts():
     frame = loss_frames.dimension_frame(results)
     assert len(frame) == (6 + 4) * 8 * 3  # layers of both models, scales, measures
     chart = loss_charts.correlation_curves(frame, choose="scale", initial=4, finding="d").to_dict()
-    assert chart["params"][-1]["value"] == 2  # the slider moves the exponent
+    assert chart["params"][-1]["value"] == 4
+    (points,) = [layer for layer in chart["spec"]["layer"] if "fill" in layer["encoding"]]
+    assert points["encoding"]["fill"]["condition"]["scale"] == points["encoding"]["color"]["scale"]
     assert {"Pearson", "Spearman"} == set(loss_frames.quantity_frame(results)["method"])
     logits = loss_frames.logit_frame(results)
     assert set(logits["scale"]) == {2, 4, 8}

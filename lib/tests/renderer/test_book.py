@@ -22,6 +22,7 @@ project:
   pre-render: book/prepare.py
   resources: [book/assets/*.js]
 profile: {default: small}
+filters: [book/assets/typography.lua]
 bibliography: refs.bib
 book:
   title: A little book
@@ -87,6 +88,12 @@ $$ y $$ {#eq-second}
 ## Mind
 @fig-squares, [-@fig-squares], [@fig-squares; @fig-dots], [Eq. @eq-distance], @eq-second.
 :::
+
+It took 5 s, 20 MB ± 3 and 2 × 10⁻⁷ nats, a change of -1.5 at scale 64, k = 2; page 5 says so.
+
+| what is counted here, which is long | how many of it there were, in words that are long |
+|:--|:--|
+| a | b |
 
 {{< include _more.md >}}
 """
@@ -204,6 +211,7 @@ def test_references_read_as_in_quarto_and_lead_to_other_pages(built, methods):
 def test_citations_of_all_chapters_lead_to_one_list(built, methods):
     cites = [a["href"] for a in methods.select(".citation a")]
     assert set(cites) == {"../references.html#ref-doe2020", "../references.html#ref-roe2021"}
+    assert "On Squares" in methods.select_one(".citation a[href$=doe2020]")["data-entry"].title()
     entries = [entry["id"] for entry in soup(built / "references.html").select(".csl-entry")]
     assert sorted(entries) == ["ref-doe2020", "ref-roe2021"]
 
@@ -211,6 +219,21 @@ def test_citations_of_all_chapters_lead_to_one_list(built, methods):
 def test_mathematics_is_mathml(methods):
     assert methods.select("span#eq-distance > math msqrt")
     assert methods.select("figcaption math")
+
+
+def test_numbers_stay_with_their_units_and_columns_are_as_wide_as_their_contents(methods):
+    text = methods.get_text()
+    for kept in (
+        "5\u00a0s",
+        "20\u00a0MB",
+        "±\u00a03",
+        "2\u00a0×\u00a010⁻⁷\u00a0nats",
+        "of −1.5 at scale\u00a064",
+        "k\u00a0=\u00a02",
+        "page 5 says",
+    ):
+        assert kept in text
+    assert not methods.select("col[style], table[style]")
 
 
 def test_code_is_folded_and_cell_options_are_kept(built, results):
@@ -263,7 +286,7 @@ def test_every_page_has_navigation(built):
 def test_the_page_check_passes_and_finds_planted_faults(built, tmp_path, capsys, monkeypatch):
     import check_pages
 
-    monkeypatch.setattr(check_pages, "browser", lambda: None)
+    monkeypatch.setattr(check_pages.browser, "find", lambda: None)
     config = str(built.parent / "_quarto.yml")
     assert check_pages.main([str(built), "--expect-chapters", config]) == 2
     copy = Path(shutil.copytree(built, tmp_path / "_book"))

@@ -365,9 +365,7 @@ def test_a_statement_with_markup_is_text_in_tables_and_charts(executed):
     chart = truth_charts.projection(truth_frames.projection_frame(results), finding="d")
     page = charts.chart_html(chart.to_dict())
     assert "alert(1)" in page
-    assert (
-        page.count("<script>") == 1 and page.count("</script>") == 1 and "<!--" not in page and "<b>" not in page
-    )
+    assert page.count("<script") == 1 and page.count("</script>") == 1 and "<!--" not in page and "<b>" not in page
 
 
 @pytest.mark.slow

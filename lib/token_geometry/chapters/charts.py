@@ -5,27 +5,24 @@ are made by its module `frames`, which says their columns. Importing this module
 """
 
 import functools
-import hashlib
 import html
 import inspect
 import itertools
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from token_geometry.chapters import markup
 
-MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Colors of models (Okabe and Ito's, readable with every kind of color vision)."""
+MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6d31", "#7b61c9")
+"""Colors of models (Okabe and Ito's, readable with every kind of color vision, and two more)."""
 
 LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
 """Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
-
-_numbers = itertools.count(1)
 
 BUNDLE = "book/assets/vega-embed.js"
 """Site resource that draws the charts; it defines the global `vegaEmbed`."""
@@ -37,7 +34,6 @@ def _theme() -> alt.theme.ThemeConfig:
     symbols = {"symbolOpacity": 1, "symbolType": "circle"}
     return {
         "config": {
-            "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
             "view": {"stroke": None, "continuousWidth": 280, "continuousHeight": 220},
             "axis": text | {"gridColor": "#e8e8e8", "domainColor": "#888", "tickColor": "#888"},
             "legend": text | symbols | {"orient": "top", "labelLimit": 260},
@@ -67,17 +63,15 @@ def _bundles() -> Iterator[str]:
 
 
 def chart_html(spec: dict) -> str:
-    """HTML of a chart on a page that has loaded `BUNDLE`: a labelled div and a call to `vegaEmbed`."""
+    """HTML of a chart on a page that has loaded `BUNDLE` and `book/assets/charts.js`, which draws it."""
     spec = _with_csv(spec)
     # "</script" would end the script element, and "<!--" keep it from ending, wherever in the data they stand
     text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    # the number keeps two equal charts of a page apart
-    name = f"chart-{hashlib.sha256(text.encode()).hexdigest()[:12]}-{next(_numbers)}"
     label = html.escape(spec.get("description", ""), quote=True)
-    options = '{"actions":{"export":true,"source":false,"compiled":false,"editor":false}}'
     return (
-        f'<div id="{name}" class="vega-chart" role="img" aria-label="{label}"></div>\n'
-        f'<script>vegaEmbed("#{name}",{text},{options});</script>'
+        # of the picture alone: what stands in an image cannot be reached, as sliders must be
+        f'<div class="vega-chart"><div class="plot" role="img" aria-label="{label}"></div>\n'
+        f'<script type="application/json">{text}</script></div>'
     )
 
 
@@ -86,9 +80,9 @@ def _with_csv(spec: dict) -> dict:
     formats, texts = {}, {}
     for name, rows in spec.get("datasets", {}).items():
         frame = pd.DataFrame(rows)
-        texts[name] = frame.to_csv(index=False, lineterminator="\n")
-        numeric = {column: pd.api.types.is_numeric_dtype(frame[column]) for column in frame}
-        parse = {column: "number" if number else "string" for column, number in numeric.items()}
+        # five digits are more than a chart can show
+        texts[name] = frame.to_csv(index=False, lineterminator="\n", float_format="%.5g")
+        parse = {c: "number" if pd.api.types.is_numeric_dtype(frame[c]) else "string" for c in frame}
         formats[name] = {"format": {"type": "csv", "parse": parse}}
 
     def with_format(part: dict) -> dict:
@@ -127,6 +121,9 @@ _CONTROLS = {"shuffle_level": "S =", "k": "k ="}
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
 """Axis of the scales of the intrinsic dimension."""
+
+LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1))
+"""Axis of layers, which ends with the last."""
 
 
 def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[Callable], Callable]:
@@ -168,10 +165,21 @@ def unique(values: Iterable) -> list:
 def color(
     frame: pd.DataFrame, column: str, title: str | None = "model", *, palette=MODEL_COLORS, **options
 ) -> alt.Color:
-    """Colors of the values of a column, in their order; `options` are those of `alt.Color`."""
-    values = unique(frame[column])
+    """Colors of the values of a column, in their order or that of its categories; `options` as of `alt.Color`."""
+    values = frame[column].cat.categories if frame[column].dtype == "category" else unique(frame[column])
     colors = itertools.islice(itertools.cycle(palette), len(values))
-    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=values, range=[*colors]), **options)
+    return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=[*values], range=[*colors]), **options)
+
+
+def whole(frame: pd.DataFrame, *columns: str, **options) -> alt.Scale:
+    """Scale over all values of some columns, so that it stays where it is while a control moves."""
+    ends = [float(frame[[*columns]].agg(end).agg(end)) for end in ("min", "max")]
+    return alt.Scale(domain=ends if np.isfinite(ends).all() else alt.Undefined, **{"nice": True} | options)
+
+
+def traced(base: alt.Chart, size: int = 16) -> alt.LayerChart:
+    """Lines with points, these first: they get the selections, which find what is nearest among points only."""
+    return alt.layer(base.mark_circle(size=size), base.mark_line(strokeWidth=1.5))
 
 
 def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], names: list[str] | None = None):
@@ -214,7 +222,7 @@ def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked: alt.Par
 
 def zero_rule(axis: str = "y", **options) -> alt.Chart:
     """A dashed line at zero, for a layer of a chart that has data."""
-    return alt.Chart(**options).mark_rule(color="#888", strokeDash=[3, 3]).encode(**{axis: alt.datum(0)})
+    return alt.Chart(**options).mark_rule(color="#888888", strokeDash=[3, 3]).encode(**{axis: alt.datum(0)})
 
 
 def panels(
@@ -240,6 +248,8 @@ def panels(
         Axes that each panel has of its own.
     """
     values = unique(frame[by])
+    if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
+        width, columns = 180, 3
     sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
     faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
     return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted
@@ -248,7 +258,7 @@ def panels(
 def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=None) -> alt.TopLevelMixin:
     """A chart of which a control under it shows the rows with one value of a column; its title says which.
 
-    Whole numbers in a row and powers of two have a slider, anything else a menu.
+    The control is a menu, of which a page of the book makes a slider where the values are numbers.
 
     Parameters
     ----------
@@ -262,23 +272,12 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     options = values.unique().tolist()
     options = options if isinstance(options[0], str) else sorted(options)
     initial = initial if initial in options else options[0]
-    name = f"shown_{values.name}"
-    expression, start, bind = name, initial, None
-    if len(options) == 1:
-        expression = json.dumps(options[0])
-    elif _is_row(options):
-        bind = alt.binding_range(min=options[0], max=options[-1], step=1, name=f"{title} ")
-    elif all(isinstance(v, int) and v > 0 for v in options) and _is_row([math.log2(v) for v in options]):
-        # a slider has equal steps: it moves the exponent
-        expression, start = f"pow(2, {name})", int(math.log2(initial))
-        low, high = (int(math.log2(end)) for end in (options[0], options[-1]))
-        bind = alt.binding_range(min=low, max=high, step=1, name=f"{title} 2^")
-    else:
+    expression = json.dumps(options[0]) if len(options) == 1 else f"shown_{values.name}"
+    if len(options) > 1:
         bind = alt.binding_select(options=options, name=f"{title} ")
-    if bind is not None:
-        chart = chart.add_params(alt.param(name, value=start, bind=bind))
+        chart = chart.add_params(alt.param(expression, value=initial, bind=bind))
     kept = f"datum['{values.name}'] == {expression}"
-    kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat"}.get(type(chart))
+    kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat", alt.ConcatChart: "concat"}.get(type(chart))
     if kind:  # its parts have data of their own
         chart[kind] = [part.transform_filter(kept) for part in chart[kind]]
     else:
@@ -286,11 +285,6 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     return chart.properties(title=alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}")))
 
 
-def _is_row(values: list) -> bool:
-    return not isinstance(values[0], str) and all(b - a == 1 for a, b in itertools.pairwise(values))
-
-
 def _no_data(what: str, description: str) -> alt.Chart:
-    text = f"{what}: this run holds no data for this figure"
-    chart = alt.Chart(pd.DataFrame({"text": [text]}), width=520, height=80).mark_text(fontSize=13, color="#666")
-    return chart.encode(text="text:N").properties(description=f"{description} No data in this run.")
+    chart = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80, description=f"{description} No data.")
+    return chart.mark_text(text=[f"{what}:", "no data for this figure in this run"], fontSize=13, color="#666666")

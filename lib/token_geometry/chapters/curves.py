@@ -73,15 +73,17 @@ def curves(
     levels = sorted(set(frame[color])) if by_level else []
     own = [charts.legend_choice(color)] if picked is None else []
     picked = picked or own[0]
+    # one scale for all values of a control; observables have one each
+    scale = alt.Scale(zero=False) if "observable" in keep else charts.whole(frame, "low", "high")
     base = alt.Chart(frame[columns]).encode(
-        x=alt.X(f"{x}:Q", title=x.replace("_", " ")),
+        x=charts.LAYER_AXIS if x == "layer" else alt.X(f"{x}:Q", title=x.replace("_", " ")),
         color=charts.level_color(levels) if by_level else charts.color(frame, color),
     )
     # bands of the levels in between would cover one another
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
     band = base.transform_filter(alt.FieldOneOfPredicate(color, outer)).mark_area()
     band = band.encode(
-        y=alt.Y("low:Q", title=y_title, scale=alt.Scale(zero=False)),
+        y=alt.Y("low:Q", title=y_title, scale=scale),
         y2="high:Q",
         opacity=charts.shown(picked, 0.18, 0.02),
     )

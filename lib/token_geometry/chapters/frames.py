@@ -32,8 +32,6 @@ def tidy(parts: xr.Dataset) -> pd.DataFrame:
     """Frame of `mean`, `std` and `n_prompts`, with the columns that `summary` returns."""
     frame = parts.to_dataframe().reset_index().query("n_prompts > 0")
     frame = frame.assign(low=frame["mean"] - frame["std"], high=frame["mean"] + frame["std"])
-    # the page carries these: five digits are more than a chart can show
-    frame = frame.round(dict.fromkeys(("mean", "std", "low", "high", "relative_depth"), 5))
     return frame.drop(columns="model", errors="ignore") if "model_title" in frame else frame
 
 

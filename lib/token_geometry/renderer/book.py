@@ -59,7 +59,8 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
 
     def parse(chapter: Chapter) -> None:
         text = cells.markdown(chapter, site)
-        chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", where=chapter.source, root=root)))
+        filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
+        chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", *filters, where=chapter.source, root=root)))
         crossref.normalize(chapter)
 
     with ThreadPoolExecutor(cells.WORKERS) as pool:
@@ -82,11 +83,12 @@ def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Pat
     # Not strict: citeproc warns of an unknown key but cannot say in which chapter it is.
     where = "_quarto.yml: citations"
     text = pandoc(joined, "-f", "json", "-t", "json", "--citeproc", where=where, root=root, strict=False)
-    entries = {}
+    entries, texts = {}, {}
     for chapter, div in zip(chapters, pf.load(io.StringIO(text)).content, strict=True):
         chapter.doc.content = list(div.content)
-        names = [getattr(elem, "identifier", "") for elem in crossref.within(chapter.doc)]
-        entries |= {name: chapter for name in names if name.startswith("ref")}
+        found = {getattr(elem, "identifier", ""): elem for elem in crossref.within(chapter.doc)}
+        entries |= {name: chapter for name in found if name.startswith("ref")}
+        texts |= {name: pf.stringify(elem) for name, elem in found.items() if name.startswith("ref-")}
     for key, source in cited.items():
         if "refs" not in entries:
             raise BookError(f"{source}: cites @{key}, but no chapter holds the div '::: {{#refs}}'")
@@ -96,6 +98,7 @@ def cite(chapters: list[Chapter], config: dict, cited: dict[str, str], root: Pat
     for chapter in chapters:
         for elem in crossref.within(chapter.doc):
             if isinstance(elem, pf.Link) and entries.get(elem.url[1:], chapter) is not chapter:
+                elem.attributes["entry"] = texts.get(elem.url[1:], "")  # for a page to show beside the link
                 elem.url = f"/{entries[elem.url[1:]].source}{elem.url}"
 
 

@@ -5,9 +5,8 @@ import pandas as pd
 
 from token_geometry.chapters import charts
 
-_QUIET = "#666"
+_QUIET = "#666666"
 _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
-_PANEL = 225  # width in pixels of a panel of the differences
 
 
 @charts.figure("estimated dimension", choose="scale")
@@ -16,7 +15,8 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     diagonal where they are equal.
     """
     top = float(frame["dimension"].max()) * 1.05
-    base = alt.Chart(frame).encode(x=alt.X("dimension:Q", title="true dimension"))
+    x = alt.X("dimension:Q", title="true dimension", scale=charts.whole(frame, "dimension"))
+    base = alt.Chart(frame).encode(x=x)
     diagonal = base.mark_line(**_DASHED).encode(y="dimension:Q")
     # the noise of a line has 64 dimensions: clamped, so that it does not squeeze the others
     y = alt.Y("low:Q", title="estimated dimension", scale=alt.Scale(domain=[0, 1.4 * top], clamp=True))
@@ -25,7 +25,7 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     fields = ("title:N", "dimension:Q", "estimate:Q .2f", "error:Q .2f", "within:Q", "n_samples:Q")
     tooltip = charts.tooltip(*fields, title="manifold", within="samples within three errors")
     points = base.mark_circle(size=34, opacity=1).encode(y="estimate:Q", color=color, tooltip=tooltip)
-    expected = base.mark_tick(color="black", thickness=1.5, size=11).encode(
+    expected = base.mark_tick(color="#000000", thickness=1.5, size=11, orient="horizontal").encode(
         y="expected:Q", tooltip=charts.tooltip("expected:Q .2f", expected="expected for so many points")
     )
     layers = alt.layer(diagonal, bars, points, expected)
@@ -39,7 +39,7 @@ def scales(frame: pd.DataFrame) -> alt.LayerChart:
     truth = base.mark_line(**_DASHED).encode(y="dimension:Q")
     color = charts.color(frame, "title", "manifold")
     # logarithmic, so that the noise of one curve leaves room for the bend of another
-    limits = alt.Scale(type="log", nice=False)
+    limits = charts.whole(frame, "low", "high", type="log", nice=False)
     ticks = alt.Axis(values=[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40])
     y = alt.Y("low:Q", title="estimated dimension", scale=limits, axis=ticks)
     band = base.mark_area(opacity=0.15).encode(y=y, y2="high:Q", color=color)
@@ -53,7 +53,7 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a
     logarithmic axis against layer, one curve per scale.
     """
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
     y = alt.Y(
         "difference:Q",
         title="relative difference to DADApy",
@@ -70,7 +70,7 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     marks = [lines, *_rule(once, alt.Y("limit:Q"), "limit", color="#b22222")]
     for digits, text in ((24, "float32"), (53, "float64")):
         marks += _rule(once, alt.YDatum(2.0**-digits), text, color=_QUIET)
-    panels = alt.layer(*marks).properties(width=_PANEL, height=260)
+    panels = alt.layer(*marks).properties(width=225, height=260)
     facet = alt.Facet("quantity:N", sort=charts.unique(frame["quantity"]))
     return panels.facet(facet=facet, columns=2, spacing=50)
 
@@ -81,7 +81,7 @@ def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     change from float32.
     """
     first = frame["title"].iloc[0]
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"))
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
     tooltip = charts.tooltip("title:N", "layer:Q", "value:Q .4f", "change:Q +.4f", title="precision")
     curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
     curve = curve.encode(color=charts.color(frame, "title", None), tooltip=tooltip)
@@ -95,7 +95,7 @@ def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
 
 
 def _rule(once: alt.Chart, y, text: str, *, color: str) -> list[alt.Chart]:
-    rule = once.mark_rule(color=color, strokeDash=[4, 3]).encode(x=alt.value(0), x2=alt.value(_PANEL), y=y)
+    rule = once.mark_rule(color=color, strokeDash=[4, 3]).encode(x=alt.value(0), x2=alt.value("width"), y=y)
     # outside the panel, where no curve runs through it
     label = once.mark_text(color=color, align="left", baseline="middle", dx=4, fontSize=10)
-    return [rule, label.encode(x=alt.value(_PANEL), y=y, text=alt.value(text))]
+    return [rule, label.encode(x=alt.value("width"), y=y, text=alt.value(text))]

@@ -14,7 +14,7 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
     """
     columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
     base = alt.Chart(frame[columns]).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title"))
-    y = alt.Y("low:Q", title="intrinsic dimension", scale=_limits(frame, "high"))
+    y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "high"))
     fields = ("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
     return alt.layer(*charts.banded(base, y, "mean:Q", *fields)).properties(width=520, height=230)
 
@@ -41,7 +41,7 @@ def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
     """
     return _by_scale(
         frame,
-        y=alt.Y("value:Q", title="intrinsic dimension", scale=_limits(frame, "value")),
+        y=alt.Y("value:Q", title="intrinsic dimension", scale=charts.whole(frame, "value")),
         color=alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)"),
         curve="prompt",
         quiet=0.08,
@@ -85,8 +85,7 @@ def controls(frame: pd.DataFrame) -> alt.VConcatChart:
 
 def _by_scale(frame: pd.DataFrame, *, y, color, curve: str, quiet: float, tooltip: list) -> alt.FacetChart:
     hovered = alt.selection_point(fields=[curve], on="pointerover", nearest=True, empty=True)
-    panel = alt.Chart(frame).mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.5)
-    panel = panel.encode(
+    base = alt.Chart(frame).encode(
         x=charts.SCALE_AXIS,
         y=y,
         color=color,
@@ -94,9 +93,4 @@ def _by_scale(frame: pd.DataFrame, *, y, color, curve: str, quiet: float, toolti
         opacity=charts.shown(hovered, 0.9, quiet),
         tooltip=tooltip,
     )
-    return charts.panels(panel.add_params(hovered), frame, alone=400, independent=())
-
-
-def _limits(frame: pd.DataFrame, column: str) -> alt.Scale:
-    # fixed, so that moving the slider shows the change
-    return alt.Scale(domain=[0, float(frame.query("layer > 0")[column].max())], clamp=True)
+    return charts.panels(charts.traced(base).add_params(hovered), frame, alone=400, independent=())

@@ -26,15 +26,16 @@ def correlation_curves(
     """
     n_names = frame[color].nunique()
     by_level = frame[color].iloc[0].startswith("S = ")
-    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#000000", "#888888"]
+    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=colors)
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=colors)
     y = alt.Y("low:Q", title="correlation with the loss", scale=_FULL)
     marks = charts.banded(base, y, "correlation:Q", picked=picked)
+    fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",
-        fill=alt.condition("datum.discovered == 'yes'", f"{color}:N", alt.value("white"), legend=None),
+        fill=alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff")),
         opacity=charts.shown(picked, 1.0, 0.0),
         tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
     )
@@ -50,7 +51,7 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
 def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map, one panel per model: correlation of ID and loss over layer and scale."""
     base = alt.Chart(frame).encode(
-        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0)),
         y=alt.Y("scale:O", title="scale (rank n2)", sort="descending"),
         tooltip=_tooltip(frame),
     )
@@ -98,9 +99,10 @@ def _cloud(
     chart shows, of which it makes the first.
     """
     (x, x_title), (y, y_title) = titles.items()
+    scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
     base = alt.Chart(frame).encode(
-        x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
-        y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
+        x=alt.X(f"{x}:Q", title=x_title, scale=scales[0]),
+        y=alt.Y(f"{y}:Q", title=y_title, scale=scales[1]),
         color=charts.color(frame, color, legend=legend),
     )
     line = base.transform_regression(x, y, groupby=[color]).mark_line(opacity=0.5, strokeDash=[5, 3])

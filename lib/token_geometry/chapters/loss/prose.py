@@ -196,11 +196,11 @@ def logits(results: RunResults, model: str, title: str) -> str:
 
 
 def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None = None) -> Markdown:
-    """Where the correlation of each model in a frame is strongest, of one measure or of all."""
+    """Where the correlation of each model is strongest in what a chart of the frame opens with."""
     named = next((name for name in ("measure", "quantity") if name in frame), None)
     kept = frame if measure is None else frame[frame[named] == measure]
-    if "scale" in kept:
-        kept = kept[kept["scale"] == frames.scale(results)]
+    for column, first in (("scale", frames.scale(results)), ("method", "Pearson")):
+        kept = kept[kept[column] == first] if column in kept else kept
     lines = []
     for title, part in kept.groupby("model_title", sort=False):
         row = part.loc[part["correlation"].abs().idxmax()]

@@ -6,7 +6,8 @@ import pandas as pd
 from token_geometry.chapters import charts
 from token_geometry.chapters.numbers import seconds
 
-_COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
+_PARTS = alt.Scale(domain=["forward pass", "observables"], range=["#9aa5b1", charts.MODEL_COLORS[0]])
+_TITLES = {"median": "median (s)", "minimum": "minimum (s)"}
 
 
 @charts.figure("seconds per prompt")
@@ -15,17 +16,15 @@ def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
-    in_seconds = [alt.Tooltip(f"{name}:Q", title=f"{name} (s)", format=".4f") for name in ("median", "minimum")]
+    return alt.vconcat(*(_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)))
+
+
+def _panel(frame: pd.DataFrame, scale: alt.Scale, name: str) -> alt.LayerChart:
     base = alt.Chart(frame).encode(
         x=alt.X("median:Q", title="seconds per prompt", scale=scale),
         y=alt.Y("stage:N", title=None, sort=charts.unique(frame["stage"]), axis=alt.Axis(labelLimit=220)),
-        tooltip=[alt.Tooltip("stage:N"), *in_seconds, alt.Tooltip("share:Q", format=".1%")],
+        tooltip=charts.tooltip("stage:N", "median:Q .4f", "minimum:Q .4f", "share:Q .1%", **_TITLES),
     )
-    colors = alt.Scale(domain=list(_COLORS), range=list(_COLORS.values()))
-    bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=colors))
+    bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=_PARTS))
     numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
-    chart = alt.layer(bars, numbers).properties(width=400, height=alt.Step(24))
-    order = charts.unique(frame["procedure"])
-    if len(order) == 1:
-        return chart
-    return chart.facet(facet=alt.Facet("procedure:N", sort=order), columns=1).resolve_scale(y="independent")
+    return alt.layer(bars, numbers).properties(width=400, height=alt.Step(24), title=name)

@@ -3,13 +3,11 @@
 import altair as alt
 import pandas as pd
 
-from token_geometry.chapters import charts
+from token_geometry.chapters import charts, numbers
 
-_VERDICT_COLORS = {"agrees": "#0072b2", "open": "#8a8a8a", "disagrees": "#d55e00"}
+_VERDICTS = alt.Scale(domain=["agrees", "open", "disagrees"], range=["#0072b2", "#8a8a8a", "#d55e00"])
 _SIDES = ["published", "run"]
 _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domain=[0, 1]))
-# five names in one row would be wider than the chart
-_LEGEND = alt.Legend(columns=3)
 
 
 @charts.figure("claims")
@@ -17,18 +15,20 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether
     the interval agrees with the claim.
     """
-    shown = frame[frame["verdict"] != "missing"]
-    verdicts = alt.Scale(domain=list(_VERDICT_COLORS), range=list(_VERDICT_COLORS.values()))
-    models = {"sort": charts.unique(shown["model_title"]), "axis": alt.Axis(labelLimit=200)}
-    base = alt.Chart(shown[["claim", "model_title", "side", "value", "low", "high", "verdict"]].round(4)).encode(
-        y=alt.Y("model_title:N", title=None, **models),
-        color=alt.Color("verdict:N", title="with the claim, it", scale=verdicts),
+    shown = frame[frame["verdict"] != "missing"].round(4)
+    shown = shown.assign(
+        claim=shown["claim"] + " (" + shown["quantity"] + ")",
+        spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
+    ).fillna({"low": shown["value"], "high": shown["value"]})
+    base = alt.Chart(shown).encode(
+        y=alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"])),
+        color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS),
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
     points = base.mark_point(size=55, filled=True, opacity=1).encode(
         x=alt.X("value:Q", title=None),
         shape=alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"])),
-        tooltip=charts.tooltip("model_title:N", "value:Q +.3g", "low:Q +.3g", "high:Q +.3g", "verdict:N"),
+        tooltip=charts.tooltip("model_title:N", "spelled:N", "verdict:N", spelled="number and interval"),
     )
     panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data)
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
@@ -46,15 +46,15 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
     rows = []
     for observable, part in frame.groupby("observable", sort=False):
-        panel = alt.Chart(part, width=270, height=170).mark_line(strokeWidth=2)
-        panel = panel.encode(
+        base = alt.Chart(part).encode(
             x=_DEPTH,
             y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
-            color=charts.color(frame, "model_title", legend=_LEGEND),
-            strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes),
+            color=charts.color(frame, "model_title"),
+            strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke")),
             opacity=charts.shown(picked, 0.95, 0.08),
             tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
         )
+        panel = charts.traced(base, 10).properties(width=270, height=170)
         panel = panel if rows else panel.add_params(picked)
         header = alt.Header(labels=not rows)
         rows.append(panel.facet(column=alt.Column("order:N", sort=["structured", "shuffled"], header=header)))
@@ -80,7 +80,7 @@ def losses(frame: pd.DataFrame) -> alt.LayerChart:
     base = alt.Chart(frame).encode(
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("model_title:N", sort=charts.unique(frame["model_title"])),
-        color=charts.color(frame, "model_title", legend=_LEGEND),
+        color=charts.color(frame, "model_title"),
     )
     bars = base.mark_rule().encode(y=alt.Y("low:Q", title="loss (nats)"), y2="high:Q")
     points = base.mark_point(filled=True, size=45, opacity=1).encode(

@@ -20,7 +20,7 @@ def beside(results: RunResults) -> pd.DataFrame:
             given = given[given[column] == value]
         own = summary(results.shuffled[variable].sel(at))
         levels = given["shuffle_level"].min(), given["shuffle_level"].max()
-        for side, part, (low, high) in (("published", given, levels), ("run", own, results.extremes)):
+        for side, part, (low, high) in (("run", own, results.extremes), ("published", given, levels)):
             order = part["shuffle_level"].map({high: "shuffled", low: "structured"})
             parts.append(part.assign(observable=title, order=order, side=side))
     columns = ["observable", "order", "model_title", "side", "relative_depth", "layer", "mean", "std"]
@@ -29,7 +29,7 @@ def beside(results: RunResults) -> pd.DataFrame:
 
 def losses(results: RunResults) -> pd.DataFrame:
     """Mean and deviation of the loss by shuffle level, published and of a run."""
-    sides = {"published": arrays.summary("loss"), "run": summary(results.shuffled["loss"])}
+    sides = {"run": summary(results.shuffled["loss"]), "published": arrays.summary("loss")}
     frame = pd.concat([part.assign(side=side) for side, part in sides.items()], ignore_index=True)
     return frame[["model_title", "side", "shuffle_level", "mean", "std", "low", "high", "n_prompts"]]
 
@@ -45,8 +45,11 @@ def correlations(results: RunResults) -> pd.DataFrame:
     own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
-    sides = {"published": given, "run": own}
+    sides = {"run": own, "published": given}
     parts = [part.to_dataframe().reset_index().assign(side=side) for side, part in sides.items()]
     frame = pd.concat(parts, ignore_index=True).dropna(subset="correlation")
+    # a run of few prompts has no correlation, and its models keep their colors
+    titles = dict.fromkeys([*results.titles, *given["model_title"].values.tolist()])
+    frame["model_title"] = pd.Categorical(frame["model_title"], [*titles])
     columns = ["model_title", "side", "layer", "relative_depth", "scale"]
     return frame[[*columns, "correlation", "low", "high", "n_prompts"]].round(4)

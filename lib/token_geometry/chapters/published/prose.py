@@ -16,11 +16,12 @@ def models() -> Markdown:
     for model in dataset["model"].values:
         one = dataset.sel(model=model)
         every, spread = (float(one[f"structured_loss_{part}"]) for part in ("mean", "std"))
-        by_level = " ".join(f"{value:.2f}" for value in one["loss_mean"].values)
-        rows.append([markup.escaped(one["model_title"].item()), f"{every:.3f} ± {spread:.3f}", by_level])
+        by_level = [f"{value:.2f}" for value in one["loss_mean"].values]
+        rows.append([markup.escaped(one["model_title"].item()), f"{every:.3f} ± {spread:.3f}", *by_level])
     n_prompts, n_structured = dataset.attrs["n_prompts"], dataset.attrs["n_prompts_structured"]
-    columns = ["model", f"loss of {n_structured} prompts", f"loss of {n_prompts} prompts at $S$ = 0 … 5"]
-    return markup.table(pd.DataFrame(rows, columns=columns))
+    levels = [f"$S = {level}$" for level in dataset["shuffle_level"].values]
+    levels[0] = f"{n_prompts} prompts, {levels[0]}"
+    return markup.table(pd.DataFrame(rows, columns=["model", f"{n_structured} prompts", *levels]))
 
 
 def peaks_table(frame: pd.DataFrame) -> Markdown:

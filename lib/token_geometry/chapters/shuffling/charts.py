@@ -16,14 +16,14 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
         x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
         color=charts.color(frame, "model_title"),
     )
-    single = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(
+    single = base.encode(
         y=alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False)),
         detail=["prompt:N", "model_title:N"],
         opacity=charts.shown(hovered, 1.0, 0.25),
         tooltip=charts.tooltip("prompt:N", "shuffle_level:O", "loss:Q .3f"),
     )
     mean = base.mark_line(strokeWidth=3).encode(y="mean(loss):Q")
-    return alt.layer(single.add_params(hovered), mean).properties(width=520, height=230)
+    return alt.layer(charts.traced(single, 40).add_params(hovered), mean).properties(width=520, height=230)
 
 
 @charts.figure("observables")
@@ -47,8 +47,7 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line charts, one row per model and one column per observable, against layer, one curve per prompt."""
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", nearest=True, empty=True)
     scale = alt.Scale(domain=charts.unique(frame["prompt"]), scheme="tableau10")
-    color = alt.Color("prompt:N", title="prompt", scale=scale, legend=alt.Legend(columns=3))
-    color = alt.condition(hovered, color, alt.value("#cccccc"))
+    color = alt.condition(hovered, alt.Color("prompt:N", title="prompt", scale=scale), alt.value("#cccccc"))
     return _observables(frame, hovered, color=color, opacity=charts.shown(hovered, 1.0, 0.4))
 
 
@@ -61,9 +60,10 @@ def effects(frame: pd.DataFrame, *, initial: int | None = None, by: str = "scale
     """
     one_curve = by == "scale"
     color = alt.value(charts.LEVEL_COLORS[-1]) if one_curve else charts.color(frame, by, by)
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=color)
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=color)
     fields = ("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
-    marks = charts.banded(base, alt.Y("low:Q", title="change of the ID"), "mean:Q", *fields)
+    y = alt.Y("low:Q", title="change of the ID", scale=charts.whole(frame, "low", "mean", "high"))
+    marks = charts.banded(base, y, "mean:Q", *fields)
     chart = charts.panels(alt.layer(charts.zero_rule(), *marks, data=frame), frame, height=200)
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial) if one_curve else chart
 
@@ -80,7 +80,7 @@ def angles(frame: pd.DataFrame) -> alt.FacetChart:
     panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)
     panel = panel.encode(
         x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
-        y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
+        y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names)),
         color=charts.level_color(levels, title="shuffle level", names=names),
         opacity=charts.shown(picked),
         tooltip=charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles),
@@ -90,9 +90,8 @@ def angles(frame: pd.DataFrame) -> alt.FacetChart:
 
 
 def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.FacetChart:
-    panel = alt.Chart(frame).mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=14)).add_params(picked)
-    panel = panel.encode(
-        x=alt.X("layer:Q", title="layer"),
+    base = alt.Chart(frame).encode(
+        x=charts.LAYER_AXIS,
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
         detail="prompt:N",
         tooltip=charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f"),
@@ -100,13 +99,17 @@ def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.
     )
     # columns of the frame become rows in the browser: the page carries a third of the text
     names = [name for name in BESIDE if name in frame]
-    return _grid(panel, frame, names).transform_fold(names, as_=["observable", "value"])
+    # an unseen rule over all values keeps the axes of a panel where they are while the control moves
+    ends, by = {"low": "min(value)", "high": "max(value)"}, ["model_title", "observable"]
+    rule = alt.Chart(frame).mark_rule(opacity=0).encode(y="min(low):Q", y2="max(high):Q")
+    faceted = _grid(alt.layer(charts.traced(base).add_params(picked), rule), frame, names)
+    faceted = faceted.transform_fold(names, as_=["observable", "value"])
+    return faceted.transform_joinaggregate(groupby=by, **ends)
 
 
 def _grid(panel: alt.Chart, frame: pd.DataFrame, order: list[str] | None = None) -> alt.FacetChart:
-    # two lines beside the panels: in one line above them a long name would push the panels apart
-    lines = "split(replace(datum.label, ' (', '|('), '|')"
-    name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11, labelExpr=lines)
+    # beside the panels: above them a long name would push the panels apart
+    name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11)
     order = order or charts.unique(frame["observable"])
     # as wide as the text, each panel with some 45 pixels for its axis
     faceted = panel.properties(width=600 // max(len(order), 3) - 50, height=140).facet(

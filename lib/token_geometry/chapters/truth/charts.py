@@ -6,40 +6,33 @@ import pandas as pd
 from token_geometry.chapters import charts
 
 _TWO = ("component 1", "component 2")
-_PAIRS = {"1 and 2": ("c1", "c2"), "1 and 3": ("c1", "c3"), "2 and 3": ("c2", "c3")}
 
 
 @charts.figure("projection")
 def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Scatter plot of statements on two principal components, colored by label, one panel per model."""
-    menu = alt.binding_select(options=list(_PAIRS), name="components ")
+    menu = alt.binding_select(options=["1 and 2", "1 and 3", "2 and 3"], name="components ")
     pair = alt.param("components", value="1 and 2", bind=menu)
 
     def panel(part: pd.DataFrame) -> alt.Chart:
-        base = alt.Chart(part)
-        for i, axis in enumerate("xy"):  # the columns that the menu's value stands for
-            cases = (f"components == '{name}' ? datum.{columns[i]} : " for name, columns in _PAIRS.items())
-            base = base.transform_calculate(**{axis: "".join(cases) + "0"})
+        # the columns that the first and the last letter of the menu's value stand for
+        base = alt.Chart(part).transform_calculate(x="datum['c' + components[0]]", y="datum['c' + components[6]]")
         titles = [f"{place} of the two components" for place in ("first", "second")]
         return _points(base, frame, titles, size=34, scale=_equal(part, ["c1", "c2", "c3"]))
 
-    return _squares(frame, panel).add_params(pair)
+    return _squares(frame, panel, "panel").add_params(pair)
 
 
-@charts.figure("projection over layers")
-def emergence(frame: pd.DataFrame, texts: pd.DataFrame, *, initial: int) -> alt.TopLevelMixin:
+@charts.figure("projection over layers", choose="layer")
+def emergence(frame: pd.DataFrame, texts: pd.DataFrame) -> alt.ConcatChart:
     """Scatter plot of statements on two principal components with a slider for the layer, one panel per model."""
-    slider = alt.binding_range(min=0, max=int(frame["layer"].max()), step=1, name="layer ")
-    shown = alt.param("shown_layer", value=initial, bind=slider)
     lookup = alt.LookupData(texts, "statement_id", ["statement", "label"])
 
     def panel(part: pd.DataFrame) -> alt.Chart:
-        # a model that has fewer layers stays at its last one
-        base = alt.Chart(part).transform_filter(f"datum.layer == min(shown_layer, {part['layer'].max()})")
-        base = base.transform_lookup("statement_id", from_=lookup)
+        base = alt.Chart(part).transform_lookup("statement_id", from_=lookup)
         return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
-    return _squares(frame, panel).add_params(shown)
+    return _squares(frame, panel)
 
 
 @charts.figure("projection of all data sets", choose="model_title")
@@ -73,12 +66,11 @@ def over_layers(frame: pd.DataFrame, *, color: str, color_title: str, y_title: s
     The legend keeps one curve at a click.
     """
     picked = charts.legend_choice(color)
-    base = alt.Chart(frame).encode(x=alt.X("layer:Q", title="layer"), color=_nominal(frame, color, color_title))
-    y_scale = alt.Scale(domain=[min(0.3, float(frame["low"].min())), 1])
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=_nominal(frame, color, color_title))
     fields = (f"{color}:N", "layer:Q", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%")
-    y = alt.Y("low:Q", title=y_title, scale=y_scale)
+    y = alt.Y("low:Q", title=y_title, scale=alt.Scale(domain=[min(0.3, float(frame["low"].min())), 1]))
     marks = charts.banded(base, y, "accuracy:Q", *fields, picked=picked)
-    chance = alt.Chart(frame).mark_line(color="#666", strokeDash=[4, 3]).encode(x="layer:Q", y="mean(chance):Q")
+    chance = alt.Chart(frame).mark_line(color="#666666", strokeDash=[4, 3]).encode(x="layer:Q", y="mean(chance):Q")
     return charts.panels(alt.layer(*marks, chance).add_params(picked), frame, width=280, height=240)
 
 
@@ -134,14 +126,11 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
     )
 
 
-def _squares(frame: pd.DataFrame, panel) -> alt.TopLevelMixin:
-    titles = charts.unique(frame["model_title"])
+def _squares(frame: pd.DataFrame, panel, by: str = "model_title") -> alt.ConcatChart:
+    titles = charts.unique(frame[by])
     side = 255 if len(titles) > 1 else 480
-    parts = [
-        panel(frame[frame["model_title"] == title]).properties(width=side, height=side, title=title)
-        for title in titles
-    ]
-    return alt.concat(*parts, columns=2) if len(parts) > 1 else parts[0]
+    parts = [panel(frame[frame[by] == title]).properties(width=side, height=side, title=title) for title in titles]
+    return alt.concat(*parts, columns=2)
 
 
 def _equal(frame: pd.DataFrame, columns: list[str]) -> alt.Scale:
@@ -152,5 +141,4 @@ def _equal(frame: pd.DataFrame, columns: list[str]) -> alt.Scale:
 
 def _nominal(frame: pd.DataFrame, column: str, title: str) -> alt.Color:
     palette = [*charts.MODEL_COLORS, "#555555", "#a0a0a0", *charts.LEVEL_COLORS]
-    # more columns would go beyond the width of the text
-    return charts.color(frame, column, title, palette=palette, legend=alt.Legend(columns=4))
+    return charts.color(frame, column, title, palette=palette)

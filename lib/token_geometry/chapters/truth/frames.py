@@ -36,11 +36,12 @@ def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.D
     return decorate
 
 
-@_of_all("model_title", "label", "statement", "c1", "c2", "c3")
+@_of_all("panel", "label", "statement", "c1", "c2", "c3")
 def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     """Statements of the first data set on the three leading components of the drawn layer."""
-    c1, c2, c3 = dataset["layer_projection"].sel(layer=dataset.attrs["layer"]).values.T[:3]
-    frame = statement_frame(dataset).assign(c1=c1, c2=c2, c3=c3)
+    layer = dataset.attrs["layer"]
+    c1, c2, c3 = dataset["layer_projection"].sel(layer=layer).values.T[:3]
+    frame = statement_frame(dataset).assign(c1=c1, c2=c2, c3=c3, panel=f"{dataset.model_title}, layer {layer}")
     yield frame.iloc[_shown(dataset, dataset.attrs["basis"])]
 
 

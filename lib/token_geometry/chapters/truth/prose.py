@@ -7,7 +7,7 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup
 from token_geometry.chapters.markup import escaped
-from token_geometry.chapters.numbers import interval
+from token_geometry.chapters.numbers import Number, interval
 from token_geometry.chapters.performance.results import COMMANDS, read_benchmark
 from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
@@ -66,6 +66,28 @@ def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
         f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
         f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); {onset}."
     )
+
+
+@markup.unless(_missing)
+@markup.per_model()
+def held(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """How much of the variance of each data set its first two components hold."""
+    shares = np.nansum(dataset["own_variance_ratio"].values[:, :2], axis=1)
+    pairs = zip(shares, map(escaped, dataset["dataset_name"].values), strict=True)
+    found = ", ".join(f"{share:.0%} of {name}" for share, name in pairs)
+    return f"{title}, layer {dataset.attrs['layer']}: two components hold {found}."
+
+
+def apart(frame: pd.DataFrame, column: str, *by: str) -> Markdown:
+    """By how many standard deviations true statements lie above false ones on an axis of a chart."""
+    lines = []
+    for names, part in frame.groupby(list(by), sort=False) if len(frame) else ():
+        means = part.groupby("label")[column].mean()
+        if {"true", "false"} <= {*means.index}:
+            distance = Number((means["true"] - means["false"]) / part[column].std())
+            lines.append(f"{escaped(', '.join(names))}: {distance:+.1f}.")
+    start = "True less false statements on average along the first axis, in standard deviations:"
+    return markup.bullets(lines, start=start) if lines else Markdown("No statements are true or false.")
 
 
 @markup.unless(_missing)

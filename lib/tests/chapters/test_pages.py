@@ -1,0 +1,164 @@
+"""Pages as a browser draws them: what a reader would stumble over is found, and the book has none of it."""
+
+import json
+import re
+import shutil
+
+import browser
+import check_pages
+import pytest
+from IPython.display import Markdown
+from test_chapters import code_cells, label, outputs, results_of
+
+from token_geometry.base import project
+from token_geometry.chapters import charts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(not browser.find(), reason="no browser here"),
+]
+ASSETS = project.root() / "book" / "assets"
+HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Charts</title>
+<link rel="icon" href="icon.svg"><link rel="stylesheet" href="page.css"><link rel="stylesheet" href="book.css">
+<script defer src="vega-embed.js"></script><script defer src="charts.js"></script>
+<script defer src="page.js"></script></head><body><div class="page"><div></div><main>"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the pages of the book load, beside the pages of these tests."""
+    import prerender
+
+    made = tmp_path_factory.mktemp("pages")
+    for file in ASSETS.glob("*.*"):
+        shutil.copy(file, made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prerender.project, "root", lambda: made)
+        prerender.write_bundle()
+    shutil.copy(made / charts.BUNDLE, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser.page() as opened:
+        yield opened
+
+
+def write(folder, figures):
+    """A page of figures: name, caption, HTML of the chart."""
+    parts = [f'<figure id="{n}">{html}<figcaption>{text}</figcaption></figure>' for n, text, html in figures]
+    path = folder / "page.html"
+    path.write_text(HEAD + "\n".join(parts) + "</main></div></body></html>", encoding="utf-8")
+    return path.as_uri()
+
+
+def figures_of(chapter, results, monkeypatch):
+    captions = {label(cell): re.search(r'#\| fig-cap: "(.*)"', cell.source) for cell in code_cells(chapter)}
+    for name, value in outputs(chapter, results, monkeypatch).items():
+        if not isinstance(value, Markdown):
+            caption = captions.get(name)
+            yield name.replace(" ", "-"), caption[1] if caption else "", charts.chart_html(value.to_dict())
+
+
+RUNS = {
+    "index": results_of,
+    "shuffling": results_of,
+    # three models: no panel leaves a hole; one with a long name
+    "model-comparison": lambda: results_of({"one": 32, "two": 12, "a" * 40: 6}, n_prompts=3),
+    "loss": lambda: results_of(n_prompts=12, n_shuffled=8),
+    "estimators": lambda: results_of({"alone": 6}, n_prompts=10),
+    "published": lambda: results_of(n_prompts=10, n_shuffled=6),
+}
+
+
+@pytest.mark.parametrize("chapter", RUNS)
+def test_the_charts_of_a_chapter_do_what_a_reader_expects(chapter, folder, tab, monkeypatch):
+    path = write(folder, figures_of(chapter, RUNS[chapter](), monkeypatch))
+    assert check_pages.chart_faults(path, tab, [(1280, False), (390, True)]) == []
+
+
+def test_a_model_has_one_color_in_all_chapters(folder, monkeypatch):
+    seen = {}
+    for chapter in RUNS:
+        html = "".join(text for *_, text in figures_of(chapter, results_of(n_prompts=12), monkeypatch))
+        for model, color in check_pages.colors(check_pages.BeautifulSoup(html, "html.parser")):
+            seen.setdefault(model, set()).add(color)
+    assert {"Model one", "Model two", "Llama-3-8B"} <= seen.keys()
+    assert all(len(found) == 1 for found in seen.values()), seen
+    assert len(set.union(*seen.values())) == len(seen)
+
+
+def points(n=6):
+    return [{"x": i, "y": i * s, "s": s, "model_title": "abc"[s % 3]} for i in range(n) for s in (1, 2)]
+
+
+def spec(mark, encoding, **more):
+    base = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "description": "d", "width": 300}
+    encoding = {axis: {"field": axis, "type": "quantitative"} for axis in "xy"} | encoding
+    return base | {"datasets": {"d": points()}, "data": {"name": "d"}, "mark": mark, "encoding": encoding} | more
+
+
+def by_s(palette):
+    return {"field": "s", "type": "nominal", "scale": {"domain": [1, 2], "range": palette}, "legend": None}
+
+
+SLIDER = {
+    "params": [{"name": "shown_x", "value": 1, "bind": {"input": "select", "options": [1, 2, 4], "name": "x "}}],
+    "transform": [{"filter": "datum.x <= shown_x"}],
+}
+PLANTED = {
+    "is filled with": spec(
+        {"type": "point"}, {"stroke": by_s(["#0072b2", "#d55e00"]), "fill": by_s(["#d55e00", "#0072b2"])}
+    ),
+    "its axis jumps": spec("point", {}, title={"text": {"expr": "'x ' + shown_x"}}, **SLIDER),
+    "its title": spec(
+        "point", {"y": {"field": "y", "type": "quantitative", "scale": {"domain": [0, 9]}}}, **SLIDER
+    ),
+    "nothing changes where its caption says": spec("point", {"tooltip": {"field": "y", "type": "quantitative"}}),
+    "pointing at it tells nothing": spec("point", {}),
+    "texts overlap": spec({"type": "text", "fontSize": 40}, {"text": {"value": "overlapping"}}),
+    "is wider than its place": spec("bar", {"x": {"field": "x", "type": "ordinal"}}, width={"step": 150}),
+    "the console says": spec("point", {"y": {"field": "y", "type": "quantitative", "scale": {"type": "log"}}}),
+    "shows no mark": spec("point", {"x": {"field": "gone", "type": "quantitative"}}, data={"name": "none"}),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_found(fault, folder, tab):
+    html = charts.chart_html(PLANTED[fault])
+    path = write(folder, [("fig-planted", "Point at one to find it.", html)])
+    found = check_pages.chart_faults(path, tab, [(1280, False)])
+    assert any(fault in line for line in found), found
+
+
+def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab, tmp_path):
+    drawn = spec("point", {"y": {"field": "y", "type": "quantitative", "title": "loss (nats)"}}, config={})
+    path = write(folder, [("fig-a", "One.", charts.chart_html(drawn))])
+    tab.open(path)
+    ink = "getComputedStyle(document.querySelector('.role-axis-title text')).fill"
+    light = tab.evaluate(ink)
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'; new Promise(requestAnimationFrame)")
+    assert tab.evaluate(f"drawCharts().then(() => {ink})") != light
+    tab.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    tab.evaluate("for (const button of document.querySelectorAll('.files button')) button.click()")
+    tab.evaluate("new Promise((done) => setTimeout(done, 1500))")
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert set(files) == {"fig-a.csv", "fig-a.svg", "fig-a.png"}
+    header, *rows = files["fig-a.csv"].decode().splitlines()
+    assert header == "x,y (nats),s,model_title" and len(rows) == len(points())
+    assert files["fig-a.svg"].startswith(b"<svg") and files["fig-a.png"].startswith(b"\x89PNG")
+
+
+TOP = {"orient": "top"}
+
+
+def test_nothing_of_a_page_runs_or_breaks_out_of_it(folder, tab):
+    title = "<img src=x onerror=\"document.title='ran'\"> " + "long name " * 8
+    rows = json.loads(json.dumps(points()).replace('"a"', json.dumps(title)).replace('"b"', '"عنوان"'))
+    color = {"field": "model_title", "type": "nominal", "scale": {"domain": [title, "عنوان", "c"]}, "legend": TOP}
+    drawn = spec("point", {"color": color}, datasets={"d": rows})
+    path = write(folder, [("fig-a", "One.", charts.chart_html(drawn))])
+    assert [f for f in check_pages.chart_faults(path, tab) if "cut short" not in f] == []
+    assert tab.evaluate("document.title") == "Charts"
