@@ -48,15 +48,16 @@ def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
 
 
 def _forecast(request: Request) -> tuple[Estimate, str]:
-    """What a request will take, and why it cannot work; empty where it can."""
-    try:
-        request.check()
-        found = request.estimate()
-        if isinstance(request, Extraction):
-            from token_geometry.extraction import estimates  # which takes torch
+    """What a request will take, as far as that can be known, and why it cannot work; empty where it can."""
+    found, problem = Estimate(), ""
+    for ask in (request.check, request.estimate):
+        try:
+            found = ask() or found
+        except InputError as error:
+            problem = problem or str(error)
+    if isinstance(request, Extraction) and not problem:
+        from token_geometry.extraction import estimates  # which takes torch
 
-            n_passes = len(range(request.part, found.passes, request.n_parts))
-            found = estimates.take(request.resolve(dry=True), n_passes, n_processes=request.num_processes)
-    except InputError as error:
-        return Estimate(), str(error)
-    return found, ""
+        n_passes = len(range(request.part, found.passes, request.n_parts))
+        found = estimates.take(request.resolve(dry=True), n_passes, n_processes=request.num_processes)
+    return found, problem
