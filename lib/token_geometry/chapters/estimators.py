@@ -85,7 +85,7 @@ def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
         x=alt.X("n_points:Q", title="number of points", scale=alt.Scale(type="log"), axis=alt.Axis(values=sizes)),
         color=charts.color(frame, "part", "points"),
     )
-    y = alt.Y("low:Q", title="intrinsic dimension", scale=alt.Scale(zero=False))
+    y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "mean", "high"))
     fields = ("part:N", "n_points:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
     return charts.panels(alt.layer(*charts.banded(base, y, "mean:Q", *fields)), frame)
 

@@ -140,8 +140,8 @@ def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
     )
     shares = [f"{name}:Q .0%" for name in ("accuracy", "low", "high", "chance")]
     tips = charts.tooltip("features:N", *shares, "p_value:Q .2g", "n_prompts:Q")
-    dots = base.mark_circle(size=70, color=charts.MODEL_COLORS[0], opacity=1).encode(x=x, tooltip=tips)
-    bars = base.mark_rule(color=charts.MODEL_COLORS[0], strokeWidth=2)
+    dots = base.mark_circle(size=70, color="#444", opacity=1).encode(x=x, tooltip=tips)
+    bars = base.mark_rule(color="#444", strokeWidth=2)
     bars = bars.encode(x="low:Q", x2="high:Q").transform_filter("isValid(datum.low)")
     null = base.mark_tick(color="#888", thickness=2).encode(x="chance:Q")
     return charts.panels(alt.layer(bars, null, dots), frame, width=150, alone=360, height=150, independent=())
