@@ -25,7 +25,7 @@ from token_geometry.base.errors import InputError
 from token_geometry.base.resources import processor, status
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.geometry import local_dimension, neighbors
+from token_geometry.geometry import local_dimension, neighbors, subsets
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.heads import Head
@@ -39,6 +39,9 @@ OBSERVABLES = ("neighbors", "writing", "observables")
 
 LOCAL = "local_dimensions"
 """Stage of ESS and TLE, which the reference procedure does not estimate."""
+
+BESIDE = {LOCAL: (LOCAL,), "parts": ("part_distances", "part_estimates"), "lens": ("lens",)}
+"""What the reference has nothing beside, by name: local dimensions, parts of the cloud, latent predictions."""
 
 
 class Stopwatch:
@@ -74,16 +77,17 @@ class Stopwatch:
             self._open.pop()
 
     @contextmanager
-    def around(self, owner: object, function: str, name: str) -> Iterator[list]:
+    def around(self, owner: object, function: str, name: str, *, but_in: str = "") -> Iterator[list]:
         """Count every call of a function for stage `name`; gives a list that holds its last result.
 
+        Calls in stage `but_in` count for that one.
         So the pipeline is measured as it runs, not a copy of it that could fall behind.
         """
         original, last = getattr(owner, function), []
 
         @functools.wraps(original)
         def timed(*args, **kwargs):
-            with self.stage(name):
+            with self.stage(but_in if but_in and but_in in self._open else name):
                 last[:] = [original(*args, **kwargs)]
             return last[0]
 
@@ -160,7 +164,10 @@ def run_library(
     with ExitStack() as stack:
         passed = stack.enter_context(watch.around(LanguageModel, "forward_batch", "forward"))
         stack.enter_context(watch.around(Head, "predictions", "head"))
+        stack.enter_context(watch.around(Head, "lens", "lens"))
         stack.enter_context(watch.inside("neighbors", local_dimension, "local_dimensions", LOCAL))
+        stack.enter_context(watch.inside("neighbors", neighbors, "part_distances", "part_distances"))
+        stack.enter_context(watch.around(subsets, "estimates", "part_estimates"))
         stack.enter_context(watch.around(neighbors, "neighbor_tensors", "neighbors"))
         stack.enter_context(watch.stage("writing"))
         shard = shards.make_shard(model, key, request, recipe)

@@ -50,7 +50,8 @@ def geometry(hidden: torch.Tensor) -> dict:
 def _one_pass(hidden: torch.Tensor) -> tuple[Stopwatch, Counter]:
     watch, operations = Stopwatch(clock=time.process_time), Counter()
     with ExitStack() as stack:
-        stack.enter_context(watch.around(selection, "smallest", "selection"))
+        stack.enter_context(watch.around(neighbors, "part_distances", "parts"))
+        stack.enter_context(watch.around(selection, "smallest", "selection", but_in="parts"))
         stack.enter_context(watch.around(selection, "_columns", "lookup"))
         stack.enter_context(watch.around(neighbors, "_angles", "angles"))
         stack.enter_context(watch.around(local_dimension, "local_dimensions", "local_dimensions"))

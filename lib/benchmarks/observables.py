@@ -16,8 +16,8 @@ import kernels
 import numpy as np
 import reference
 from common import (
+    BESIDE,
     FORWARD,
-    LOCAL,
     OBSERVABLES,
     Passed,
     Stopwatch,
@@ -121,9 +121,10 @@ class SideBySide:
                 for (_, ours, theirs), watch, by_sets in zip(rows, self.reference, self.by_sets, strict=True)
             ),
             "library_to_forward": spread(ours / forward for forward, ours, _ in rows),
-            "local_dimensions_to_forward": spread(
-                watch.total((LOCAL,)) / watch.total(FORWARD) for watch in self.library
-            ),
+            **{
+                f"{name}_to_forward": spread(watch.total(stages) / watch.total(FORWARD) for watch in self.library)
+                for name, stages in BESIDE.items()
+            },
             "reference_to_library_with_forward": spread(
                 (forward + theirs) / (forward + ours) for forward, ours, theirs in rows
             ),
