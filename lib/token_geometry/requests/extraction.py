@@ -79,19 +79,9 @@ class Extraction(Shared, Request):
     def resolve(self, *, n_models: int | None = None, place: int = 0, dry: bool = False) -> "Job":
         """Check the request and find out what its names stand for; weights and tokenizers are not loaded.
 
-        Parameters
-        ----------
-        n_models
-            How many of the processes are on this machine; None: all.
-        place
-            Number of this process among them.
-        dry
-            Whether to leave out what needs a download or a model's dequantization: the check of its length.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
+        Of the processes `n_models` are on this machine (None: all), of which this is number `place`. `dry` leaves
+        out what needs a download or a model's dequantization: the check of its length. An `InputError` names
+        the parameter, its value and what is accepted.
         """
         self._check_values()
         n_models = n_models or self.num_processes
@@ -117,11 +107,12 @@ class Extraction(Shared, Request):
         return Job(self, sources.resolve(self.model), (), ()).plan_recipe
 
     def estimate(self) -> Estimate:
-        shape = sizes.shape_of(sources.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
-            n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.orders)
-        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
+            n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
+        return self.estimate_of(
+            sizes.shape_of(sources.resolve(self.model)), n_passes, n_at_once=self.batch_size or 1
+        )
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
         """What so many forward passes of a model take, whose shape is from `sizes.shape_of`.
@@ -180,16 +171,9 @@ class Job:
     """An extraction that was checked, with what its names stand for, each of which is found out once."""
 
     request: Extraction
-    """What was asked for."""
-
     source: ModelSource
-    """The model."""
-
-    filters: tuple[ModelSource, ...]
-    """Further models under whose tokenizers a prompt must be long enough."""
-
-    devices: tuple[str, ...]
-    """Devices of this process."""
+    filters: tuple[ModelSource, ...]  # further models under whose tokenizers a prompt must be long enough
+    devices: tuple[str, ...]  # those of this process
 
     @cached_property
     def corpus(self) -> corpora.Corpus:
@@ -198,7 +182,6 @@ class Job:
 
     @cached_property
     def shape(self) -> dict[str, int]:
-        """Shape of the model."""
         return sizes.shape_of(self.source)
 
     @cached_property
@@ -222,9 +205,7 @@ class Job:
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
-    if n_prompts is None or not _is_at_hand(corpus):
-        return
-    if (n_texts := len(found.texts)) < n_prompts:
+    if n_prompts is not None and _is_at_hand(corpus) and (n_texts := len(found.texts)) < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
         )

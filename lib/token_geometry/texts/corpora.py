@@ -32,17 +32,10 @@ Read = Callable[[], Iterable[reading.Row]]
 class Corpus:
     """Texts with stable ids, read when they are first asked for, and once."""
 
-    name: str
-    """Alias or path."""
-
-    title: str
-    """Name that a reader sees."""
-
-    read: Read = field(repr=False)
-    """Function that reads the texts with their ids."""
-
-    checksum: str = ""
-    """Identity of the texts as `data/corpora.yml` gives it; empty: what is read is right."""
+    name: str  # alias or path
+    title: str  # name that a reader sees
+    read: Read = field(repr=False)  # function that reads the texts with their ids
+    checksum: str = ""  # identity of the texts as `data/corpora.yml` gives it; empty: what is read is right
 
     @cached_property
     def texts(self) -> "Texts":
