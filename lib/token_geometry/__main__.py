@@ -31,8 +31,7 @@ STUDIES = {
 }
 """Commands that do what a notebook does: its request, the function that carries it out, what is said of it."""
 
-OLDEST_QUARTO = (1, 6)
-"""Quarto before this renders the book differently."""
+OLDEST_QUARTO = (1, 6)  # what came before renders the book differently
 
 
 class _Parser(argparse.ArgumentParser):

@@ -20,11 +20,9 @@ CHOSEN = {f"GRIDE at scale {scale}": ("intrinsic_dimension", {"scale": scale}) f
 CHOSEN |= {"ESS": ("ess", {}), "TLE": ("tle", {})}
 """Estimators: title → variable, selection. The larger scale of GRIDE takes as many neighbors as the others do."""
 
+# parts of a cloud, as a reader knows them, and a neighborhood that does not shrink as points are added
 KINDS = {"first": "the first tokens", "random": "tokens drawn at random"}
-"""Parts of a cloud, as a reader knows them."""
-
 RADIUS = "the radius of the largest scale shown"
-"""A neighborhood that does not shrink as points are added."""
 
 
 def dimensions(dataset: xr.Dataset) -> xr.DataArray:

@@ -16,12 +16,10 @@ import nbformat
 from token_geometry.base.parameters import read_yaml
 from token_geometry.renderer.configuration import BookError, Chapter
 
-WORKERS = 2
-"""Chapters that are executed, and pages that are made, at a time."""
+WORKERS = 2  # chapters that are executed, and pages that are made, at a time
 
+# Options that cells, the front matter of a chapter and `execute` of `_quarto.yml` can set.
 DEFAULTS = {"echo": True, "include": True, "output": True, "eval": True, "warning": False}
-"""Options that cells, the front matter of a chapter and `execute` of `_quarto.yml` can set."""
-
 _OPTIONS = {*DEFAULTS, "label", "fig-cap", "fig-alt", "tbl-cap", "code-fold", "code-summary"}
 # Without these a page looks different but says the same.
 _COSMETIC = {"fig-width", "fig-height", "fig-align", "fig-dpi", "message", "tags", "classes"}

@@ -7,8 +7,7 @@ from token_geometry.geometry import table_format
 from token_geometry.models import blocks, loading
 from token_geometry.models.source import ModelSource
 
-PROCESS_BYTES = 500_000_000
-"""What Python, torch and transformers take before any weights."""
+PROCESS_BYTES = 500_000_000  # what Python, torch and transformers take before any weights
 
 
 def shape_of(source: ModelSource) -> dict[str, int]:

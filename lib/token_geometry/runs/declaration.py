@@ -8,8 +8,7 @@ from token_geometry.base.errors import InputError, one_of
 from token_geometry.requests.protocol import kinds
 from token_geometry.requests.run import Run
 
-DEFAULT = "demo"
-"""Run of the default profile."""
+DEFAULT = "demo"  # run of the default profile
 
 
 def names() -> list[str]:

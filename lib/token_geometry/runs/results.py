@@ -81,8 +81,3 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
     if found is None:
         raise one_of(f"result of run {declared.name!r}", name, results(declared))
     return found
-
-
-def is_fresh(run: Run) -> bool:
-    """Whether all results of a run are whole and made from what it declares now."""
-    return all(result.is_fresh() for result in results(run).values())

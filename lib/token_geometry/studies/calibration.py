@@ -25,9 +25,10 @@ from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
 from token_geometry.texts.prompts import Prompt
 
-K = (1, 2, 4, 8, 16, 31)
-"""Neighborhood sizes at which the overlap is counted again by brute force."""
+K = (1, 2, 4, 8, 16, 31)  # neighborhood sizes at which the overlap is counted again by brute force
+_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
+# observables that are compared between precisions
 OBSERVED = [
     "intrinsic_dimension",
     "intrinsic_dimension_error",
@@ -35,7 +36,6 @@ OBSERVED = [
     "cosine_similarity",
     "loss",
 ]
-"""Observables that are compared between precisions."""
 
 TITLES = {
     "dimension": "true dimension",
@@ -51,8 +51,6 @@ TITLES = {
 }
 """What the variables besides `OBSERVED` are; all are without unit."""
 
-_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
-
 
 def calibrate(request: Calibration) -> xr.Dataset:
     """Compare, and write the dataset, with the variables of `OBSERVED` and `TITLES`, to a file.
@@ -61,21 +59,17 @@ def calibrate(request: Calibration) -> xr.Dataset:
     """
     source, recipe = request.resolve(), request.recipe()
     loading.check_length(source, loading.load_config(source), request.n_tokens)
-    selection = prompts.select_prompts(
-        corpora.load_corpus(request.corpus, column=request.column),
-        [loading.load_tokenizer(source)],
-        n_prompts=request.n_prompts,
-        n_tokens=request.n_tokens,
-        seed=request.seed,
-    )
+    corpus = corpora.load_corpus(request.corpus, column=request.column)
+    drawn = {name: getattr(request, name) for name in ("n_prompts", "n_tokens", "seed")}
+    selected = prompts.select_prompts(corpus, [loading.load_tokenizer(source)], **drawn).prompts
     try:
         made_by = {"version": dadapy.versions()["dadapy"]}
     except InputError as error:
         made_by = {"missing": str(error)}
     parts = [
         measure_manifolds(request),
-        compare_precisions(request, source, selection.prompts),
-        compare_with_others(request, source, selection.prompts, with_dadapy="version" in made_by),
+        compare_precisions(request, source, selected),
+        compare_with_others(request, source, selected, with_dadapy="version" in made_by),
     ]
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     for name, title in TITLES.items():

@@ -20,8 +20,7 @@ from token_geometry.studies.reading import read
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
-N_COMPONENTS = 3
-"""Components that are kept at every layer."""
+N_COMPONENTS = 3  # components that are kept at every layer
 
 TITLES = {
     "dataset": "data set of the statement",

@@ -17,12 +17,9 @@ from token_geometry.base import project, wheels
 from token_geometry.base.errors import InputError, one_of
 from token_geometry.texts import reading
 
+# characters of a corpus that are held in memory; a larger one is read again when its texts are asked for
 HELD = 100_000_000
-"""Characters of a corpus that are held in memory; a larger one is read again when its texts are asked for."""
-
-MOST_FILES = 200_000
-"""Files and folders that are looked through for a corpus."""
-
+MOST_FILES = 200_000  # files and folders that are looked through for a corpus
 ACCEPTED = "a path to a .jsonl (also .gz, .zst), .parquet, .csv or .txt file or to a directory of such files"
 
 Read = Callable[[], Iterable[reading.Row]]

@@ -20,19 +20,13 @@ from token_geometry.base.lazy import datasets
 Row = tuple[str | None, str]
 """Id of a text, None where it has none, and the text."""
 
-N_ROWS = 1000
-"""Rows of a table that are in memory at a time."""
-
-LONGEST_NUMBER = 4000
-"""Digits that Python makes a number of; a column that nobody asked for may hold more."""
-
+N_ROWS = 1000  # rows of a table that are in memory at a time
+LONGEST_NUMBER = 4000  # digits that Python makes a number of; a column that nobody asked for may hold more
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+SAVED = ("state.json", "dataset_dict.json")  # files by which a folder of `save_to_disk` is known
 
-SAVED = ("state.json", "dataset_dict.json")
-"""Files by which a folder of `save_to_disk` is known."""
-
+# a quotation mark behind a backslash that does not end its field
 BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULTILINE)
-"""A quotation mark behind a backslash that does not end its field."""
 
 
 @contextlib.contextmanager

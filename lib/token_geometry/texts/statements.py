@@ -27,17 +27,13 @@ TRUTH = {
 }
 """Word for true → words for false; two words that are no such pair are names of classes."""
 
+# what stands in the place of a label that is not there
 MISSING = {"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?"}
-"""What stands in the place of a label that is not there."""
+LARGEST = 2**53  # whole numbers below it are told apart as floating-point numbers
+N_CLASSES = 50  # classes that a label may have; more are measurements and no classes
 
-LARGEST = 2**53
-"""Whole numbers below it are told apart as floating-point numbers."""
-
-N_CLASSES = 50
-"""Classes that a label may have; more are measurements and no classes."""
-
+# data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it
 OPPOSITES = {"smaller_than": "larger_than"}
-"""Data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it."""
 
 
 @dataclass(frozen=True)

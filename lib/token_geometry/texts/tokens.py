@@ -5,11 +5,10 @@ import unicodedata
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
-"""Spells a text in the characters by which vocabularies of bytes spell it."""
+MARGIN = 64  # characters that normalizers, patterns and added tokens may look ahead or back
 
-MARGIN = 64
-"""Characters that normalizers, patterns and added tokens may look ahead or back."""
+# spells a text in the characters by which vocabularies of bytes spell it
+BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
 
 
 def beginning(tokenizer, text: str, n_tokens: int) -> list[int]:

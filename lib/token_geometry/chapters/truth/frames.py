@@ -11,11 +11,9 @@ from token_geometry.chapters.frames import long
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
 
+# variables of logistic regression where there is nothing to find, with the names that a reader sees
 BASELINES = {"shuffled_accuracy": "labels shuffled", "untrained_accuracy": "untrained model"}
-"""Variables of logistic regression where there is nothing to find, with the names that a reader sees."""
-
-_LARGEST = 600
-"""Points of a panel that a page carries; of more, so many are shown."""
+_LARGEST = 600  # points of a panel that a page carries; of more, so many are shown
 
 
 def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.DataFrame]]:

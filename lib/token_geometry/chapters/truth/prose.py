@@ -13,8 +13,7 @@ from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
 
-N_SHOWN = 1
-"""Statements of each data set and label whose tokens are shown."""
+N_SHOWN = 1  # statements of each data set and label whose tokens are shown
 
 
 def _missing(results: TruthResults) -> str:
