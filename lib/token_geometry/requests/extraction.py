@@ -53,8 +53,7 @@ class Extraction(Shared, Request):
     """Further models under whose tokenizers a prompt must be long enough."""
 
     prompt_ids: Sequence[str | int] = ()
-    """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
-    draw play no part."""
+    """Ids of the texts to read, in this order, whatever `n_prompts` and the seed are; empty: texts are drawn."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -115,10 +114,7 @@ class Extraction(Shared, Request):
         )
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
-        """What so many forward passes of a model take, whose shape is from `sizes.shape_of`.
-
-        Shuffle levels count as prompts of their own, `n_at_once` of which are in memory at a time.
-        """
+        """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
         layers, n_tokens = shape["layers"] + 1, self.n_tokens
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
@@ -216,7 +212,5 @@ def _is_at_hand(corpus: str) -> bool:
     entry = corpora.aliases().get(corpus)
     if entry is None:  # a pattern of paths leads to files of this machine, as a path does
         return "*" in corpus or Path(corpus).exists()
-    if "module" in entry:
-        return True
-    package = entry.get("archive", {}).get("package", "")
-    return bool(package) and any((project.cache() / "archives").glob(f"{package.replace('-', '_')}-*.whl"))
+    package = entry.get("archive", {}).get("package", "").replace("-", "_")
+    return "module" in entry or bool(package) and any((project.cache() / "archives").glob(f"{package}-*.whl"))

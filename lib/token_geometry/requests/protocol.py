@@ -60,10 +60,7 @@ class Request:
             raise InputError(f"output is {self.output!r}; accepted: the path of a file that ends in .nc")
 
     def check(self) -> None:
-        """Refuse what cannot work, as far as it can be known before anything is loaded or downloaded.
-
-        An `InputError` names the parameter, its value and what is accepted.
-        """
+        """Refuse what is known not to work without loading, by parameter, value and what is accepted."""
         raise NotImplementedError
 
     def recipe(self, reads: Sequence["Request"] = ()) -> dict:

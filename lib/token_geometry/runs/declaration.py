@@ -60,6 +60,5 @@ def _build(name: str, entries: dict) -> Run:
             if old[key] in entries:
                 raise InputError(f"key {key!r} is the old name of {old[key]!r}, and both are given: leave it out")
         sections[old.get(key, key)] = value
-    given = {key: value for key, value in entries.items() if key in own}
-    given |= {"name": name, "sections": sections, "notes": tuple(notes)}
-    return parameters.build(Run, given, noun="key")
+    given = {key: value for key, value in entries.items() if key in own} | {"name": name, "sections": sections}
+    return parameters.build(Run, given | {"notes": tuple(notes)}, noun="key")

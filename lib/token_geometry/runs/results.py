@@ -39,10 +39,7 @@ def requests(run: Run, kind: type[Kind]) -> list[Kind]:
 
 
 def read(run: Run, name: str) -> xr.Dataset | None:
-    """A result of a run by its name in `results`; None where the run declares none.
-
-    An `InputError` says if the file is missing, damaged or stale.
-    """
+    """A result of a run, None where it declares none; an `InputError` says if it is missing, damaged or stale."""
     result = results(run).get(name)
     if result is None:
         return None

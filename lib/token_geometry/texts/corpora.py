@@ -38,8 +38,7 @@ class Corpus:
     def texts(self) -> "Texts":
         """Id of each text → the text, stripped.
 
-        An `InputError` says if there are none, or they cannot be read, have an id twice, or differ from
-        `checksum`.
+        An `InputError` says if there are none, they cannot be read, have an id twice, or differ from `checksum`.
         """
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
@@ -52,10 +51,8 @@ class Corpus:
         return texts
 
     def identity(self) -> str:
-        """SHA-256 over ids and texts, whatever their order; known without the texts where `checksum` is given.
-
-        So whoever has results can tell whether they are fresh without the texts that they were made from.
-        """
+        """SHA-256 over ids and texts, whatever their order."""
+        # with a checksum, whoever has results can tell whether they are fresh without the texts
         return self.checksum or self.texts.identity()
 
     @property

@@ -76,8 +76,7 @@ def decode(path: Path, what: str) -> str:
 def csv_table(path: Path, what: str) -> pd.DataFrame:
     """Rows of a CSV file as strings; nothing is taken for a number or for missing.
 
-    An `InputError` says if it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation
-    marks by backslashes.
+    An `InputError` refuses what is not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
     """
     text = decode(path, what)
     for pattern, reason in (

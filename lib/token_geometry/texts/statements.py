@@ -73,8 +73,7 @@ class Statements:
     def draw(self, n_statements: int | None, *, seed: int) -> "Statements":
         """At most so many of the statements, each class in the proportion that it has.
 
-        A row of a file is drawn or not whatever its label, so that the same rows come from a data set and
-        from its negation.
+        A row is drawn or not whatever its label, so that the same rows come from a data set and from its negation.
         """
         if n_statements is None or n_statements >= len(self.texts):
             return self
