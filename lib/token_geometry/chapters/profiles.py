@@ -38,10 +38,7 @@ class Task:
 
 
 def tasks(results: RunResults, *, label: str = "") -> list[Task]:
-    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them.
-
-    An `InputError` says if the corpus has no such column of labels, or what it holds makes no classes.
-    """
+    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them."""
     found, (low, high) = [], results.extremes
     if results.is_shuffled:
         kept = results.ends[_NAMES]
@@ -59,6 +56,7 @@ def tasks(results: RunResults, *, label: str = "") -> list[Task]:
 
 
 def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr.Dataset]:
+    """Prompts by label; an `InputError` says if the corpus has no such column, or it makes no classes."""
     corpus = results.run.corpus
     texts = corpora.find_corpus(corpus, column=column).some(own["prompt"].values.tolist())
     labels = np.array([texts[key] for key in own["prompt"].values.tolist()])

@@ -87,10 +87,7 @@ def _split(text: str, where: str) -> list:
 
 
 def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) -> None:
-    """Execute the chapters in the root of the project, with the client that papermill runs on.
-
-    Of a cell that fails, a `BookError` gives the number and the error's own line.
-    """
+    """Execute the chapters in the project's root; a `BookError` gives number and line of a cell that fails."""
 
     async def run(chapter: Chapter) -> None:
         code = [cell for cell in chapter.notebook.cells if cell.cell_type == "code"]

@@ -87,10 +87,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
 
 
 def measure_manifolds(request: Calibration) -> xr.Dataset:
-    """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`.
-
-    The samples of one manifold take the place of the layers of a prompt and go the same way.
-    """
+    """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`."""
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full((2, *shape), np.nan)
@@ -102,6 +99,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         drawn: dict = {"family": families[row], "dimension": dimensions[column], "n_points": request.n_points}
         samples = [manifolds.sample(**drawn, seed=seed + number) for number in range(request.n_replicates)]
         expected[row, column] = manifolds.expected_dimension(**drawn, n_clouds=N_CLOUDS, seed=seed + 2**15)
+        # the samples of one manifold take the place of the layers of a prompt and go the same way
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)

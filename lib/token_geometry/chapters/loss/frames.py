@@ -100,10 +100,7 @@ def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = 
 
 
 def partial_frame(results: RunResults) -> pd.DataFrame:
-    """Correlation of the ID with the loss, and the same at fixed cosine similarity of the layer.
-
-    Columns as of `dimension_frame`, without `scale`.
-    """
+    """As of `dimension_frame` without `scale`, of the ID as it is and at fixed cosine similarity of the layer."""
     dataset = structured(results)
     dimension = dimensions(results).sel(scale=scale(results), drop=True)
     given = {AS_IT_IS: None, AT_FIXED: dataset["cosine_similarity"].sel(layer=dimension["layer"])}
@@ -153,10 +150,7 @@ def scatter_frame(results: RunResults) -> pd.DataFrame:
 
 
 def logit_frame(results: RunResults) -> pd.DataFrame:
-    """ID of the logits' cloud, entropy and loss of every structured prompt.
-
-    Columns `model_title`, `prompt`, `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`.
-    """
+    """Columns `model_title`, `prompt` (structured), `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`."""
     names = ["logit_intrinsic_dimension", "entropy", "loss"]
     frame = structured(results)[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
     return frame[["model_title", "prompt", "scale", *names]].round(4)
@@ -170,10 +164,7 @@ def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
 
 
 def latent_frame(results: RunResults) -> pd.DataFrame:
-    """Correlation of the ID with latent entropy of its layer and with the loss, also at fixed latent entropy.
-
-    Columns as of `dimension_frame`.
-    """
+    """As of `dimension_frame`, of the ID with latent entropy, and with the loss, also at fixed latent entropy."""
     dimension, loss = dimensions(results), structured(results)["loss"]
     latent = structured(results)["lens_entropy"].sel(layer=FROM_ONE)
     curves = {LATENT: _curve(dimension, latent), WITH_LOSS: _curve(dimension, loss)}

@@ -44,10 +44,7 @@ def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 @_of_all("model_title", "statement_id", "layer", "x", "y")
 def emergence_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
-    """Statements of the first data set on two components at every layer.
-
-    The coordinates are in units of the standard deviation along the first component of the layer.
-    """
+    """Statements of the first data set on two components at every layer, in standard deviations of the first."""
     inside = _shown(dataset, dataset.attrs["basis"])
     scores = dataset["layer_projection"].isel(statement=inside).values[:, :, :2]
     unit = scores[..., 0].std(axis=0)

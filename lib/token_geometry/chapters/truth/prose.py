@@ -39,13 +39,12 @@ def _basis(dataset: xr.Dataset, title: str) -> str:
 
 def tokens(results: TruthResults) -> Markdown:
     """Table of a few statements with the token whose state was read."""
-    rows = []
-    for dataset in results.datasets[:1]:
-        frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
-        for entry in frame.groupby(["dataset", "label"], sort=False).head(N_SHOWN).itertuples():
-            rows.append([*map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token)))])
-    if not rows:
+    if not results.datasets:
         return Markdown("No statements were read.")
+    dataset, rows = results.datasets[0], []
+    frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
+    for entry in frame.groupby(["dataset", "label"], sort=False).head(N_SHOWN).itertuples():
+        rows.append([*map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token)))])
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
 
 
