@@ -182,9 +182,8 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     first = next((i for i, name in enumerate(names) if opposite.get(name) == _NEGATION + name), None)
     if first is not None:
         second = names.index(opposite[names[first]])
-        directions = probes.truth_directions(
-            [(clouds[first], sets[first].labels, 1), (clouds[second], sets[second].labels, -1)]
-        )
+        pairs = [(clouds[i], sets[i].labels, polarity) for i, polarity in ((first, 1), (second, -1))]
+        directions = probes.truth_directions(pairs)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         plane = np.concatenate(clouds) @ (directions / np.where(lengths, lengths, 1)).T
         pair = f"{names[first]}, {names[second]}"
@@ -250,11 +249,8 @@ def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negatio
     masks = np.array([np.isin(np.arange(len(labels)), train) for train, _ in parts])
     found = {"ccs": _ccs(first, second, labels, masks, seed=seed)}
     if is_negation:
-        directions = [
-            probes.truth_direction(_centred(first[train]), _centred(second[train]), labels[train])
-            for train, _ in parts
-        ]
-        found["truth_direction"] = np.array([np.append(direction, 0.0) for direction in directions])
+        learned = ((_centred(first[train]), _centred(second[train]), labels[train]) for train, _ in parts)
+        found["truth_direction"] = np.array([np.append(probes.truth_direction(*fold), 0.0) for fold in learned])
     accuracy = {}
     for probe, weights in found.items():
         right = [
