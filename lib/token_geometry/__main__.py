@@ -31,8 +31,7 @@ STUDIES = {
 }
 """Commands that do what a notebook does: its request, the function that carries it out, what is said of it."""
 
-OLDEST_QUARTO = (1, 6)
-"""Quarto before this renders the book differently."""
+OLDEST_QUARTO = (1, 6)  # what came before renders the book differently
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,27 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="token-geometry", description="Measure the geometry of hidden states.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, do: Callable, text: str, named: dict | None, *flags: tuple[str, dict]) -> None:
+    def command(name: str, do: Callable, text: str, *arguments: tuple[str, dict]) -> None:
         one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if named is not None:
-            one.add_argument("name", **named)
-        for flag, takes in flags:
-            one.add_argument(flag, **{"default": argparse.SUPPRESS} | takes)
-        one.set_defaults(do=do, known=[flag for flag, _ in flags], command=name)
+        for argument, takes in arguments:
+            one.add_argument(argument, **{"default": argparse.SUPPRESS} | takes)
+        known = [argument for argument, _ in arguments if argument.startswith("--")]
+        one.set_defaults(do=do, known=known, command=name)
 
     text = "check everything and say what it takes; make and download nothing"
     dry = ("--dry-run", {"action": "store_true", "default": False, "help": text})
-    declared = {"nargs": "?", "default": "", "help": "name of a file of data/runs (default: demo)"}
+    declared = ("name", {"nargs": "?", "default": "", "help": "name of a file of data/runs (default: demo)"})
+    renderer = ("--renderer", {"choices": ("auto", "quarto", "pandoc"), "default": "auto"})
+    new = ("name", {"help": "its name: letters, digits, hyphens"})
+    chosen = {"--model": "smollm2-135m", "--corpus": "sotu"}
+    of_new = [(name, {"default": value, "help": f"(default: {value})"}) for name, value in chosen.items()]
     for name, (kind, _, text) in STUDIES.items():
-        command(name, _study, text, None, *parameters.options(kind), dry)
+        command(name, _study, text, *parameters.options(kind), dry)
     command("run", _declared, "make what is missing or stale of a declared run", declared, dry)
-    renderer = {"choices": ("auto", "quarto", "pandoc"), "default": "auto"}
-    command("book", _declared, "the same, and render its book to _book/NAME", declared, ("--renderer", renderer))
-    template = {name: {"default": value, "help": f"(default: {value})"} for name, value in
-                (("--model", "smollm2-135m"), ("--corpus", "sotu"))}  # fmt: skip
-    command("new-run", _new_run, "write a commented data/runs/NAME.yml, to be changed by hand",
-            {"help": "its name: letters, digits, hyphens"}, *template.items())  # fmt: skip
-    command("check", _check, "say what this machine has, and what of each run is made", None)
+    command("book", _declared, "the same, and render its book to _book/NAME", declared, renderer)
+    command("new-run", _new_run, "write a commented data/runs/NAME.yml, to be changed by hand", new, *of_new)
+    command("check", _check, "say what this machine has, and what of each run is made")
     return parser
 
 
@@ -138,7 +136,7 @@ def _check(options) -> int:
     print(f"device: {resources.device_name(device)} ({device}), {processes.cores()} cores")
     print(f"memory: {spelled(psutil.virtual_memory().available)} free")
     print(f"cache: {project.cache()}, {spelled(free)} free on its disk")
-    print(f"books are rendered by {'Quarto' if find_quarto() else 'pandoc'}")
+    print(f"books are rendered by {'Quarto' if find_quarto()[0] else 'pandoc'}")
     for name in declaration.names() if project.find() else ():
         made = [step.path.is_file() for step in results.results(declaration.load(name)).values()]
         print(f"run {name}: {sum(made)} of {len(made)} results are there")
@@ -146,52 +144,40 @@ def _check(options) -> int:
 
 
 def render(run: Run, *, renderer: str) -> int:
-    """Render the book, with its results brought up to date by the project's pre-render step.
+    """Render the book of a run, its results brought up to date by the project's pre-render step.
 
-    Parameters
-    ----------
-    run
-        The run whose results the chapters show.
-    renderer
-        `quarto`, which is refused where there is none, `pandoc`, or `auto`: Quarto where there is one.
-
-    Returns
-    -------
-    int
-        Exit status.
+    `renderer` is `quarto`, which is refused where there is none, `pandoc`, or `auto`: Quarto where there is one.
+    Returns the exit status.
     """
-    quarto = find_quarto() if renderer != "pandoc" else None
-    if quarto is None and renderer == "quarto":
+    quarto, version = find_quarto() if renderer != "pandoc" else ("", "")
+    if renderer == "quarto" and not quarto:
         wanted = ".".join(map(str, OLDEST_QUARTO))
         raise InputError(
             f"renderer is 'quarto', but no Quarto of version {wanted} or later is on the PATH: "
             "install it from quarto.org or conda-forge, or use renderer pandoc"
         )
-    folder = project.root() / "_book" / run.name
     if quarto:
         # chapters must run in this environment, whatever else is on the PATH
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}
         command = [quarto, "render", "--profile", run.name]
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
-        name = f"Quarto {'.'.join(map(str, _version(quarto)))}"
+        name = f"Quarto {version}"
     else:
         status = book.main(["--profile", run.name, "--output-dir", f"_book/{run.name}"])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
     if status == 0:
-        print(f"Rendered by {name}: {folder / 'index.html'}")
+        print(f"Rendered by {name}: {project.root() / '_book' / run.name / 'index.html'}")
     return status
 
 
-def find_quarto() -> str | None:
-    """Path of a Quarto that is recent enough, or None."""
-    quarto = shutil.which("quarto")
-    return quarto if quarto and _version(quarto) >= OLDEST_QUARTO else None
-
-
-def _version(quarto: str) -> tuple[int, ...]:
-    printed = subprocess.run([quarto, "--version"], capture_output=True, text=True).stdout
+def find_quarto() -> tuple[str, str]:
+    """Path and version of a Quarto that is recent enough, else two empty strings."""
+    path = shutil.which("quarto") or ""
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
     numbers = re.match(r"\d+(\.\d+)*", printed.strip())
-    return tuple(map(int, numbers.group().split("."))) if numbers else ()
+    if numbers and tuple(map(int, numbers[0].split("."))) >= OLDEST_QUARTO:
+        return path, numbers[0]
+    return "", ""
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ from token_geometry.runs import declaration, execution, forecast, results
 CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
 
 
+def is_fresh(run):
+    """Whether all results of a run are whole and made from what it declares now."""
+    return all(step.is_fresh() for step in results.results(run).values())
+
+
 @pytest.fixture
 def declared(tmp_path, monkeypatch):
     """A project of its own with the real models, corpora and a run `small` that a test may change."""
@@ -294,7 +299,7 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
     before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
 
     larger = declared(extractions={"all": {"n_prompts": 3, "shuffle_levels": [0, 1]}})
-    assert not results.is_fresh(larger)
+    assert not is_fresh(larger)
     assert execution.execute(larger) is True
     after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.nc")}
     assert len(after) == 6
@@ -316,11 +321,11 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
     assert made == ["extraction", "observables"]
     made.clear()
     run = declared(calibration={"n_points": 64})
-    assert not results.is_fresh(run) and execution.execute(run) is True
+    assert not is_fresh(run) and execution.execute(run) is True
     assert made == ["calibration"]
-    assert results.is_fresh(run) and execution.execute(run) is False
-    assert results.is_fresh(declared(calibration={"n_points": 64}, device="cpu"))
-    assert not results.is_fresh(declared(calibration={"n_points": 65}))
+    assert is_fresh(run) and execution.execute(run) is False
+    assert is_fresh(declared(calibration={"n_points": 64}, device="cpu"))
+    assert not is_fresh(declared(calibration={"n_points": 65}))
 
 
 @pytest.mark.slow
@@ -402,13 +407,13 @@ def test_a_calibration_that_cannot_work_stops_a_run_before_it_starts(declared):
 def test_a_result_that_is_cut_short_is_stale(declared):
     run = declared()
     pretend(run)
-    assert results.is_fresh(run)
+    assert is_fresh(run)
     path = results.results(run)["observables"].path
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert not results.is_fresh(run)
+    assert not is_fresh(run)
 
 
 def test_device_and_number_of_processes_leave_results_fresh(declared):
     pretend(declared())
-    assert results.is_fresh(declared(device="cpu"))
-    assert not results.is_fresh(declared(seed=1))
+    assert is_fresh(declared(device="cpu"))
+    assert not is_fresh(declared(seed=1))

@@ -1,5 +1,6 @@
 """The chapter on three estimators of the intrinsic dimension: which they are, and what it says."""
 
+import itertools
 from collections.abc import Callable
 
 import altair as alt
@@ -20,11 +21,9 @@ CHOSEN = {f"GRIDE at scale {scale}": ("intrinsic_dimension", {"scale": scale}) f
 CHOSEN |= {"ESS": ("ess", {}), "TLE": ("tle", {})}
 """Estimators: title → variable, selection. The larger scale of GRIDE takes as many neighbors as the others do."""
 
+# parts of a cloud, as a reader knows them, and a neighborhood that does not shrink as points are added
 KINDS = {"first": "the first tokens", "random": "tokens drawn at random"}
-"""Parts of a cloud, as a reader knows them."""
-
 RADIUS = "the radius of the largest scale shown"
-"""A neighborhood that does not shrink as points are added."""
 
 
 def dimensions(dataset: xr.Dataset) -> xr.DataArray:
@@ -44,24 +43,20 @@ def by_number(results: RunResults) -> pd.DataFrame:
 
 def _by_number(results: RunResults, model: str) -> pd.DataFrame:
     one = results.structured.isel(shuffle_level=0, drop=True).sel(model=model, layer=results.middle_layers(model))
-    rows = []
-    whole = one[["intrinsic_dimension", "neighbor_distance"]]
+    rows, whole, n_tokens = [], one[["intrinsic_dimension", "neighbor_distance"]], int(one.attrs["n_tokens"])
     radius = whole["neighbor_distance"].sel(scale=results.reference_scale)
     sizes = one["n_subset"].values.tolist() if "n_subset" in one.coords else []
     names = {"subset_dimension": "intrinsic_dimension", "subset_distance": "neighbor_distance"}
-    for kind, part in KINDS.items():
-        for n_points in (*sizes, int(one.attrs["n_tokens"])):
-            is_whole = n_points == one.attrs["n_tokens"]
-            found = whole if is_whole else one[[*names]].sel(subset=kind, n_subset=n_points).rename(names)
-            chosen = {
-                f"scale {n}": found["intrinsic_dimension"].sel(scale=n) for n in (2, 16, results.reference_scale)
-            }
-            for at, values in (chosen | {RADIUS: _at_distance(found, radius)}).items():
-                means = intervals.mean_interval(values.mean("layer", skipna=False))
-                numbers = {key: round(float(means[key]), 3) for key in ("mean", "low", "high", "n_prompts")}
-                rows.append({"part": part, "n_points": n_points, "at": at} | numbers)
-    frame = pd.DataFrame(rows).dropna(subset="mean")
-    return frame.assign(model_title=str(one["model_title"].values))
+    for (kind, part), n_points in itertools.product(KINDS.items(), (*sizes, n_tokens)):
+        of_part = {"subset": kind, "n_subset": n_points}
+        found = whole if n_points == n_tokens else one[[*names]].sel(of_part).rename(names)
+        scales = {f"scale {n}": {"scale": n} for n in (2, 16, results.reference_scale)}
+        chosen = {name: found["intrinsic_dimension"].sel(at) for name, at in scales.items()}
+        for at, values in (chosen | {RADIUS: _at_distance(found, radius)}).items():
+            means = intervals.mean_interval(values.mean("layer", skipna=False))
+            numbers = {key: round(float(means[key]), 3) for key in ("mean", "low", "high", "n_prompts")}
+            rows.append({"part": part, "n_points": n_points, "at": at} | numbers)
+    return pd.DataFrame(rows).dropna(subset="mean").assign(model_title=str(one["model_title"].values))
 
 
 def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
@@ -94,8 +89,6 @@ def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
 def number(results: RunResults, model: str, title: str) -> str:
     """How much lower the ID is when it is taken from fewer points."""
     own = _by_number(results, model)
-    if own["n_points"].nunique() < 2:
-        return f"{title}: the prompts are too short to be taken apart."
     largest, smallest = own["n_points"].max(), own["n_points"].min()
     parts = []
     for at in charts.unique(own["at"]):

@@ -53,10 +53,8 @@ def headline(results: RunResults) -> Markdown:
     low, high = results.extremes
     (model, title), scale = results.models[0], results.reference_scale
     if not results.is_shuffled:
-        return Markdown(
-            f"This run ({escaped(results.run.title)}) holds structured prompts only; "
-            "what shuffling does is not part of it."
-        )
+        run = f"This run ({escaped(results.run.title)})"
+        return Markdown(f"{run} holds structured prompts only; what shuffling does is not part of it.")
     if scale == 2:
         return Markdown("The prompts of this run are too short for another scale than 2.")
     layers, small, large, between = effects_by_scale(results, model)

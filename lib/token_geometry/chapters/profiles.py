@@ -18,9 +18,7 @@ from token_geometry.stats import probes, ridge
 from token_geometry.stats.intervals import FEWEST_PROMPTS
 from token_geometry.texts import corpora
 
-N_PERMUTATIONS = 200
-"""Permutations of the labels."""
-
+N_PERMUTATIONS = 200  # of the labels
 _NAMES = ["intrinsic_dimension", "loss", "distinct_tokens", "token_rarity", "mean_state"]
 
 
@@ -28,29 +26,19 @@ _NAMES = ["intrinsic_dimension", "loss", "distinct_tokens", "token_rarity", "mea
 class ProfileParameters(RunParameters):
     """Parameters of the chapter on profiles."""
 
-    label: str = ""
-    """Column of the run's corpus that holds a label of each text; empty: none."""
+    label: str = ""  # column of the run's corpus that holds a label of each text; empty: none
 
 
 @dataclass(frozen=True)
 class Task:
     """A question with one right answer per prompt."""
 
-    name: str
-    """What is to be told."""
-
-    classes: dict[str, xr.Dataset]
-    """Observables of the prompts by their class, with dimensions `model` and `prompt`."""
+    name: str  # what is to be told
+    classes: dict[str, xr.Dataset]  # observables of the prompts, over `model` and `prompt`, by their class
 
 
 def tasks(results: RunResults, *, label: str = "") -> list[Task]:
-    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them.
-
-    Raises
-    ------
-    InputError
-        If the corpus has no such column of labels, or what it holds makes no classes.
-    """
+    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them."""
     found, (low, high) = [], results.extremes
     if results.is_shuffled:
         kept = results.ends[_NAMES]
@@ -68,6 +56,7 @@ def tasks(results: RunResults, *, label: str = "") -> list[Task]:
 
 
 def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr.Dataset]:
+    """Prompts by label; an `InputError` says if the corpus has no such column, or it makes no classes."""
     corpus = results.run.corpus
     texts = corpora.find_corpus(corpus, column=column).some(own["prompt"].values.tolist())
     labels = np.array([texts[key] for key in own["prompt"].values.tolist()])
@@ -89,11 +78,8 @@ def frame(results: RunResults, *, label: str = "") -> pd.DataFrame:
     Columns `task`, `model_title`, `features`, `accuracy`, its interval `low` and `high` (NaN below
     `FEWEST_PROMPTS` prompts), `chance` and `p_value` of the permutations, `n_prompts`.
     """
-    rows = [
-        row for task in tasks(results, label=label) for model, _ in results.models for row in _rows(task, model)
-    ]
-    titles = dict(zip([model for model, _ in results.models], results.titles, strict=True))
-    return pd.DataFrame(rows).assign(model_title=lambda f: f["model"].map(titles)) if rows else pd.DataFrame()
+    found, models = tasks(results, label=label), [model for model, _ in results.models]
+    return pd.DataFrame([row for task in found for model in models for row in _rows(task, model)])
 
 
 def _rows(task: Task, model: str) -> Iterator[dict]:
@@ -128,7 +114,8 @@ def _rows(task: Task, model: str) -> Iterator[dict]:
         low, high = ends if n_prompts >= FEWEST_PROMPTS else (np.nan, np.nan)
         p_value = (1 + sum(one >= accuracy for one in null)) / (1 + len(null))
         found = {"accuracy": accuracy, "low": low, "high": high, "chance": np.mean(null), "p_value": p_value}
-        yield {"task": task.name, "model": model, "features": name, **found, "n_prompts": n_prompts}
+        title = str(parts[0]["model_title"].values)
+        yield {"task": task.name, "model_title": title, "features": name, **found, "n_prompts": n_prompts}
 
 
 @charts.figure("accuracy", choose="task")

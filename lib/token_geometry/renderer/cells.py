@@ -16,12 +16,10 @@ import nbformat
 from token_geometry.base.parameters import read_yaml
 from token_geometry.renderer.configuration import BookError, Chapter
 
-WORKERS = 2
-"""Chapters that are executed, and pages that are made, at a time."""
+WORKERS = 2  # chapters that are executed, and pages that are made, at a time
 
+# Options that cells, the front matter of a chapter and `execute` of `_quarto.yml` can set.
 DEFAULTS = {"echo": True, "include": True, "output": True, "eval": True, "warning": False}
-"""Options that cells, the front matter of a chapter and `execute` of `_quarto.yml` can set."""
-
 _OPTIONS = {*DEFAULTS, "label", "fig-cap", "fig-alt", "tbl-cap", "code-fold", "code-summary"}
 # Without these a page looks different but says the same.
 _COSMETIC = {"fig-width", "fig-height", "fig-align", "fig-dpi", "message", "tags", "classes"}
@@ -89,10 +87,7 @@ def _split(text: str, where: str) -> list:
 
 
 def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) -> None:
-    """Execute the chapters in the root of the project, with the client that papermill runs on.
-
-    Of a cell that fails, a `BookError` gives the number and the error's own line.
-    """
+    """Execute the chapters in the project's root; a `BookError` gives number and line of a cell that fails."""
 
     async def run(chapter: Chapter) -> None:
         code = [cell for cell in chapter.notebook.cells if cell.cell_type == "code"]

@@ -34,22 +34,12 @@ class Calibration(OfPrompts, Request):
     file = "validation.nc"  # as before its key was renamed, so that results that are there are found
     old_keys = {"validation": "calibration"}
 
-    model: str
-    """Alias, hub id, directory or GGUF file."""
-
-    n_prompts: int = 2
-    """How many prompts to compare on."""
-
+    model: str  # alias, hub id, directory or GGUF file
+    n_prompts: int = 2  # how many prompts to compare on
     n_tokens: int = 1024
-
-    n_points: int = 1024
-    """Points of each sample of a manifold."""
-
-    n_replicates: int = 4
-    """Samples of each manifold."""
-
-    dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
-    """True dimensions of the manifolds."""
+    n_points: int = 1024  # points of each sample of a manifold
+    n_replicates: int = 4  # samples of each manifold
+    dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)  # true dimensions of the manifolds
 
     def check(self) -> None:
         source = self.resolve()

@@ -53,8 +53,7 @@ class Extraction(Shared, Request):
     """Further models under whose tokenizers a prompt must be long enough."""
 
     prompt_ids: Sequence[str | int] = ()
-    """Ids of the texts to read, in this order; empty: `n_prompts` are drawn. With ids `n_prompts` and the
-    draw play no part."""
+    """Ids of the texts to read, in this order, whatever `n_prompts` and the seed are; empty: texts are drawn."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -79,19 +78,9 @@ class Extraction(Shared, Request):
     def resolve(self, *, n_models: int | None = None, place: int = 0, dry: bool = False) -> "Job":
         """Check the request and find out what its names stand for; weights and tokenizers are not loaded.
 
-        Parameters
-        ----------
-        n_models
-            How many of the processes are on this machine; None: all.
-        place
-            Number of this process among them.
-        dry
-            Whether to leave out what needs a download or a model's dequantization: the check of its length.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, its value and what is accepted.
+        Of the processes `n_models` are on this machine (None: all), of which this is number `place`. `dry` leaves
+        out what needs a download or a model's dequantization: the check of its length. An `InputError` names
+        the parameter, its value and what is accepted.
         """
         self._check_values()
         n_models = n_models or self.num_processes
@@ -117,17 +106,15 @@ class Extraction(Shared, Request):
         return Job(self, sources.resolve(self.model), (), ()).plan_recipe
 
     def estimate(self) -> Estimate:
-        shape = sizes.shape_of(sources.resolve(self.model))
         n_passes = self.n_passes
         if n_passes is None:
-            n_passes = len(corpora.load_corpus(self.corpus, column=self.column).texts) * len(self.orders)
-        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
+            n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
+        return self.estimate_of(
+            sizes.shape_of(sources.resolve(self.model)), n_passes, n_at_once=self.batch_size or 1
+        )
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
-        """What so many forward passes of a model take, whose shape is from `sizes.shape_of`.
-
-        Shuffle levels count as prompts of their own, `n_at_once` of which are in memory at a time.
-        """
+        """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
         layers, n_tokens = shape["layers"] + 1, self.n_tokens
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
@@ -181,16 +168,9 @@ class Job:
     """An extraction that was checked, with what its names stand for, each of which is found out once."""
 
     request: Extraction
-    """What was asked for."""
-
     source: ModelSource
-    """The model."""
-
-    filters: tuple[ModelSource, ...]
-    """Further models under whose tokenizers a prompt must be long enough."""
-
-    devices: tuple[str, ...]
-    """Devices of this process."""
+    filters: tuple[ModelSource, ...]  # further models under whose tokenizers a prompt must be long enough
+    devices: tuple[str, ...]  # those of this process
 
     @cached_property
     def corpus(self) -> corpora.Corpus:
@@ -199,7 +179,6 @@ class Job:
 
     @cached_property
     def shape(self) -> dict[str, int]:
-        """Shape of the model."""
         return sizes.shape_of(self.source)
 
     @cached_property
@@ -223,9 +202,7 @@ class Job:
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
-    if n_prompts is None or not _is_at_hand(corpus):
-        return
-    if (n_texts := len(found.texts)) < n_prompts:
+    if n_prompts is not None and _is_at_hand(corpus) and (n_texts := len(found.texts)) < n_prompts:
         raise InputError(
             f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
         )
@@ -236,7 +213,5 @@ def _is_at_hand(corpus: str) -> bool:
     entry = corpora.aliases().get(corpus)
     if entry is None:  # a pattern of paths leads to files of this machine, as a path does
         return "*" in corpus or Path(corpus).exists()
-    if "module" in entry:
-        return True
-    package = entry.get("archive", {}).get("package", "")
-    return bool(package) and any((project.cache() / "archives").glob(f"{package.replace('-', '_')}-*.whl"))
+    package = entry.get("archive", {}).get("package", "").replace("-", "_")
+    return "module" in entry or bool(package) and any((project.cache() / "archives").glob(f"{package}-*.whl"))

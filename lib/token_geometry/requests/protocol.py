@@ -16,20 +16,11 @@ from token_geometry.requests.run import Run
 class Estimate:
     """What a request will take, about."""
 
-    memory: int = 0
-    """Bytes of one process's memory, weights included; on a GPU of the GPU's."""
-
-    disk: int = 0
-    """Bytes of the files."""
-
-    passes: int = 0
-    """Forward passes."""
-
-    seconds: float = 0
-    """Time on this machine, where it is known before."""
-
-    work: int = 0
-    """Weights times tokens, where this is what takes long: whatever has more of it is started first."""
+    memory: int = 0  # bytes of one process's memory, weights included; on a GPU of the GPU's
+    disk: int = 0  # bytes of the files
+    passes: int = 0  # forward passes
+    seconds: float = 0  # time on this machine, where it is known before
+    work: int = 0  # weights times tokens, where this is what takes long: what has more is started first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +31,12 @@ class Request:
     declares it under one of its `keys`; nothing else has to know of it.
     """
 
-    notebook: ClassVar[str]
-    """Notebook under `notebooks/` that carries the request out, without suffix."""
-
-    keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of a run that declare such requests."""
-
-    file: ClassVar[str] = ""
-    """Name of the file among the results of a run; empty: that of the key."""
-
-    old_keys: ClassVar[Mapping[str, str]] = {}
-    """Names that keys had before, and their names now."""
-
-    old_names: ClassVar[Mapping[str, str]] = {}
-    """Names that parameters had before, and their names now."""
-
-    none: ClassVar[Mapping[str, str]] = {}
-    """What None stands for, by names of parameters."""
+    notebook: ClassVar[str]  # the notebook under `notebooks/` that carries the request out, without suffix
+    keys: ClassVar[tuple[str, ...]] = ()  # keys of a run that declare such requests
+    file: ClassVar[str] = ""  # name of the file among the results of a run; empty: that of the key
+    old_keys: ClassVar[Mapping[str, str]] = {}  # names that keys had before → their names now
+    old_names: ClassVar[Mapping[str, str]] = {}  # names that parameters had before → their names now
+    none: ClassVar[Mapping[str, str]] = {}  # what None stands for, by names of parameters
 
     output: str
     """File or directory that the notebook makes."""
@@ -82,10 +62,7 @@ class Request:
         store.check_writable(Path(self.output))
 
     def check(self) -> None:
-        """Refuse what cannot work, as far as it can be known before anything is loaded or downloaded.
-
-        An `InputError` names the parameter, its value and what is accepted.
-        """
+        """Refuse what is known not to work without loading, by parameter, value and what is accepted."""
         raise NotImplementedError
 
     def recipe(self, reads: Sequence["Request"] = ()) -> dict:
@@ -123,13 +100,8 @@ class Step:
     """A request of a run, under the name of its result and of the executed notebook that is kept as a record."""
 
     name: str
-    """Name in the run."""
-
     request: Request
-    """What is asked for."""
-
-    reads: tuple["Step", ...] = ()
-    """Steps that make what this one reads, and so come before it."""
+    reads: tuple["Step", ...] = ()  # steps that make what this one reads, and so come before it
 
     @property
     def path(self) -> Path:

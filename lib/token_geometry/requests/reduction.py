@@ -12,9 +12,7 @@ from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request, Step, file_name, output_of
 from token_geometry.requests.run import Run
 
-OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]
-"""Names of all observables."""
-
+OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]  # names of all
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
 _MORE = {"n_permutations"}  # may stand in a block
 

@@ -48,23 +48,13 @@ class Shared(OfPrompts):
 class Run(Shared):
     """One YAML file of `data/runs`; field names are its keys, and beside them stand those of the requests."""
 
-    name: str
-    """Name of the file, and of the Quarto profile that chooses it."""
-
-    title: str
-    """Name that a reader sees."""
-
-    models: list[str]
-    """Models, in the order of the charts."""
-
-    description: str = ""
-    """One paragraph about the run."""
-
+    name: str  # of the file, and of the Quarto profile that chooses it
+    title: str  # name that a reader sees
+    models: list[str]  # in the order of the charts
+    description: str = ""  # one paragraph about the run
+    # what each kind of request is to do, under its keys (see the classes in `requests`)
     sections: dict[str, dict] = field(default_factory=dict)
-    """What each kind of request is to do, under its keys (see the classes in `requests`)."""
-
-    notes: tuple[str, ...] = ()
-    """What is to be said of the file: keys by their old names."""
+    notes: tuple[str, ...] = ()  # what is to be said of the file: keys by their old names
 
     @property
     def shared(self) -> dict:

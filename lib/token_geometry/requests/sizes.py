@@ -7,15 +7,11 @@ from token_geometry.geometry import table_format
 from token_geometry.models import blocks, loading
 from token_geometry.models.source import ModelSource
 
-PROCESS_BYTES = 500_000_000
-"""What Python, torch and transformers take before any weights."""
+PROCESS_BYTES = 500_000_000  # what Python, torch and transformers take before any weights
 
 
 def shape_of(source: ModelSource) -> dict[str, int]:
-    """`layers`, `width`, `vocabulary` and `parameters` of a model, without reading its weights.
-
-    An `InputError` says if the model's files do not say it.
-    """
+    """`layers`, `width`, `vocabulary`, `parameters` of a model, weights unread; else an `InputError` says why."""
     known = source.known_shape()
     if known:
         return known
@@ -37,10 +33,8 @@ def last_layer(source: ModelSource) -> int:
 
 
 def bytes_of_prompt(*, layers: int, n_tokens: int, width: int, item: int) -> int:
-    """Bytes of the states of one prompt: as the model gives them, `item` bytes a number, stacked, and in float32.
-
-    `layers` counts blocks and embeddings; a state has the shape (n_tokens, width).
-    """
+    """Bytes of the states of a prompt: as the model gives them, `item` bytes a number, stacked, and in float32."""
+    # `layers` counts blocks and embeddings; a state has the shape (n_tokens, width);
     # blocks hold about ten states' worth while they work: queries, keys, values and the wider inside
     return n_tokens * width * (layers * (2 * item + 4) + 10 * item)
 

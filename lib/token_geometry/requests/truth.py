@@ -61,10 +61,7 @@ class Truth(OfStatements, Request):
         self.resolve()
 
     def resolve(self) -> tuple[ModelSource, list[Statements]]:
-        """Check the request and find out its model and what is drawn of each data set, without loading weights.
-
-        Raises as `check`.
-        """
+        """Check, and find out the model and what is drawn of each data set, without weights; raises as `check`."""
         self.check_file()
         self.check_bounds(seed=0, n_statements=4)
         if self.n_layers < self.layer:
@@ -122,6 +119,6 @@ class Truth(OfStatements, Request):
             if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:
                 raise InputError(f"{noun} {model!r} is {layers!r}; accepted: the keys layer and last_layer")
             name = f"truth-{file_name(model)}"
-            given = {name: run.shared[name] for name in ("seed", "device")}
-            given |= {"model": model, "output": output_of(run.name, f"{name}.nc")}
+            given = {"model": model, "seed": run.seed, "device": run.device}
+            given["output"] = output_of(run.name, f"{name}.nc")
             yield Step(name, parameters.build(cls, given | same | layers, noun=noun))

@@ -8,8 +8,7 @@ from token_geometry.base.errors import InputError, one_of
 from token_geometry.requests.protocol import Request, kinds
 from token_geometry.requests.run import Run
 
-DEFAULT = "demo"
-"""Run of the default profile."""
+DEFAULT = "demo"  # run of the default profile
 
 
 def names() -> list[str]:
@@ -69,6 +68,5 @@ def _build(name: str, entries: dict) -> Run:
             if old[key] in entries:
                 raise InputError(f"key {key!r} is the old name of {old[key]!r}, and both are given: leave it out")
         sections[old.get(key, key)] = value
-    given = {key: value for key, value in entries.items() if key in own}
-    given |= {"name": name, "sections": sections, "notes": tuple(notes)}
-    return parameters.build(Run, given, noun="key")
+    given = {key: value for key, value in entries.items() if key in own} | {"name": name, "sections": sections}
+    return parameters.build(Run, given | {"notes": tuple(notes)}, noun="key")

@@ -50,10 +50,7 @@ def execute(run: Run) -> bool:
 
 
 def execute_notebook(title: str, request: Request, record: Path) -> None:
-    """Run the notebook of a request through papermill; `title` and its output stream to the terminal.
-
-    If a cell of it fails, its own line is that of the `InputError`.
-    """
+    """Run the notebook of a request, its output shown below `title`; the line of a cell that fails is raised."""
     import nbclient
     import papermill
 

@@ -19,13 +19,11 @@ def describe(run: Run) -> tuple[str, int]:
 
 
 def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
-    """What requests by name will do, and how many of them cannot work; nothing is downloaded for it.
-
-    Each is named with the parameters that are not as they are by default, what it takes, and its problem.
-    """
+    """What requests by name will do and take, and how many of them cannot work; nothing is downloaded for it."""
     lines, disk, seconds, n_problems, downloads = [], 0, 0.0, 0, {}
     for name, request in requests.items():
         found, problem = _forecast(request)
+        # parameters are named that are not as they are by default
         usual = {field.name: field.default for field in fields(request)}
         usual |= {key: list(value) for key, value in usual.items() if isinstance(value, tuple)}
         chosen = [f"{key}: {json.dumps(v)}" for key, v in request.parameters().items() if v != usual[key]]
@@ -55,6 +53,8 @@ def _forecast(request: Request) -> tuple[Estimate, str]:
             found = ask() or found
         except InputError as error:
             problem = problem or str(error)
+    if min(found.memory, found.disk, found.passes) < 0:  # of a number that is refused
+        found = Estimate()
     if isinstance(request, Extraction) and not problem:
         from token_geometry.extraction import estimates  # which takes torch
 

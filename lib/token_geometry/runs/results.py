@@ -39,10 +39,7 @@ def requests(run: Run, kind: type[Kind]) -> list[Kind]:
 
 
 def read(run: Run, name: str) -> xr.Dataset | None:
-    """A result of a run by its name in `results`; None where the run declares none.
-
-    An `InputError` says if the file is missing, damaged or stale.
-    """
+    """A result of a run, None where it declares none; an `InputError` says if it is missing, damaged or stale."""
     result = results(run).get(name)
     if result is None:
         return None
@@ -81,8 +78,3 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
     if found is None:
         raise one_of(f"result of run {declared.name!r}", name, results(declared))
     return found
-
-
-def is_fresh(run: Run) -> bool:
-    """Whether all results of a run are whole and made from what it declares now."""
-    return all(result.is_fresh() for result in results(run).values())

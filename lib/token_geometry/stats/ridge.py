@@ -4,34 +4,20 @@ import numpy as np
 
 from token_geometry.stats.probes import Folds
 
+# weights of the squared norm that the inner cross-validation chooses from, in units of the mean variance
 PENALTIES = 10.0 ** np.arange(-3, 3)
-"""Weights of the squared norm that the inner cross-validation chooses from, in units of the mean variance."""
 
 
 def nested_accuracy(
     points: np.ndarray, labels: np.ndarray, parts: Folds, *, given: np.ndarray | None = None
 ) -> np.ndarray:
-    """Share of points whose class is found by a ridge regression of the other folds, for each labeling.
+    """Share of points whose class is found by a ridge regression of the other folds, shape (labeling,).
 
-    The penalty is that with the smallest squared error when each point of the training folds is left out in
-    turn, which has a closed form. Coordinates are centered and scaled by the training folds.
-
-    Parameters
-    ----------
-    points
-        Shape (point, coordinate).
-    labels
-        Classes from 0 on, shape (labeling, point).
-    parts
-        From `probes.folds`.
-    given
-        Quantities whose linear part is taken from every coordinate, shape (point, quantity); fitted to the
-        training folds.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (labeling,).
+    The points have the shape (point, coordinate), the labels, classes from 0 on, (labeling, point); the parts are
+    from `probes.folds`. The linear part of the `given` quantities, shape (point, quantity), is fitted to the
+    training folds and taken from every coordinate. The penalty is that with the smallest squared error when each
+    point of the training folds is left out in turn, which has a closed form. Coordinates are centered and scaled
+    by the training folds.
     """
     n_classes = labels.max() + 1
     targets = np.where(labels[..., None] == np.arange(n_classes), 1.0, -1.0).transpose(1, 0, 2)
@@ -45,14 +31,15 @@ def nested_accuracy(
         x = (x - x[train].mean(axis=0)) / np.where(spread > 1e-9 * np.abs(x[train]).max(), spread, np.inf)
         mean = y.mean(axis=0)
         values, vectors = np.linalg.eigh(x[train] @ x[train].T / x.shape[1])
+        values = np.maximum(values, 0)  # below it is rounding
         turned, across = vectors.T @ (y - mean), x[test] @ x[train].T @ vectors / x.shape[1]
         errors, scores = [], []
         for penalty in PENALTIES:
-            shrunk = np.maximum(values, 0) / (np.maximum(values, 0) + penalty)
+            shrunk = values / (values + penalty)
             leverage = 1 / len(train) + (vectors**2) @ shrunk
             left_out = (y - mean - vectors @ (shrunk[:, None] * turned)) / (1 - leverage)[:, None]
             errors.append((left_out**2).sum(axis=0).reshape(len(labels), -1).sum(axis=1))
-            scores.append(mean + across @ (turned / (np.maximum(values, 0) + penalty)[:, None]))
+            scores.append(mean + across @ (turned / (values + penalty)[:, None]))
         best = np.stack(scores).reshape(len(PENALTIES), len(test), len(labels), -1)
         chosen = best[np.argmin(errors, axis=0), :, np.arange(len(labels))]
         right += (chosen.argmax(axis=2) == labels[:, test]).sum(axis=1)

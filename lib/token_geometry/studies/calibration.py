@@ -25,9 +25,10 @@ from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
 from token_geometry.texts.prompts import Prompt
 
-K = (1, 2, 4, 8, 16, 31)
-"""Neighborhood sizes at which the overlap is counted again by brute force."""
+K = (1, 2, 4, 8, 16, 31)  # neighborhood sizes at which the overlap is counted again by brute force
+_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
+# observables that are compared between precisions
 OBSERVED = [
     "intrinsic_dimension",
     "intrinsic_dimension_error",
@@ -35,7 +36,6 @@ OBSERVED = [
     "cosine_similarity",
     "loss",
 ]
-"""Observables that are compared between precisions."""
 
 TITLES = {
     "dimension": "true dimension",
@@ -51,8 +51,6 @@ TITLES = {
 }
 """What the variables besides `OBSERVED` are; all are without unit."""
 
-_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
-
 
 def calibrate(request: Calibration) -> xr.Dataset:
     """Compare, and write the dataset, with the variables of `OBSERVED` and `TITLES`, to a file.
@@ -61,21 +59,17 @@ def calibrate(request: Calibration) -> xr.Dataset:
     """
     source, recipe = request.resolve(), request.recipe()
     loading.check_length(source, loading.load_config(source), request.n_tokens)
-    selection = prompts.select_prompts(
-        corpora.load_corpus(request.corpus, column=request.column),
-        [loading.load_tokenizer(source)],
-        n_prompts=request.n_prompts,
-        n_tokens=request.n_tokens,
-        seed=request.seed,
-    )
+    corpus = corpora.load_corpus(request.corpus, column=request.column)
+    drawn = {name: getattr(request, name) for name in ("n_prompts", "n_tokens", "seed")}
+    selected = prompts.select_prompts(corpus, [loading.load_tokenizer(source)], **drawn).prompts
     try:
         made_by = {"version": dadapy.versions()["dadapy"]}
     except InputError as error:
         made_by = {"missing": str(error)}
     parts = [
         measure_manifolds(request),
-        compare_precisions(request, source, selection.prompts),
-        compare_with_others(request, source, selection.prompts, with_dadapy="version" in made_by),
+        compare_precisions(request, source, selected),
+        compare_with_others(request, source, selected, with_dadapy="version" in made_by),
     ]
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     for name, title in TITLES.items():
@@ -93,10 +87,7 @@ def calibrate(request: Calibration) -> xr.Dataset:
 
 
 def measure_manifolds(request: Calibration) -> xr.Dataset:
-    """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`.
-
-    The samples of one manifold take the place of the layers of a prompt and go the same way.
-    """
+    """ID of samples of manifolds whose dimension is known, over `manifold, dimension, scale, replicate`."""
     families, dimensions = list(manifolds.FAMILIES), list(request.dimensions)
     shape = (len(families), len(dimensions), len(labelled.SCALES), request.n_replicates)
     estimate, error = np.full((2, *shape), np.nan)
@@ -108,6 +99,7 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         drawn: dict = {"family": families[row], "dimension": dimensions[column], "n_points": request.n_points}
         samples = [manifolds.sample(**drawn, seed=seed + number) for number in range(request.n_replicates)]
         expected[row, column] = manifolds.expected_dimension(**drawn, n_clouds=N_CLOUDS, seed=seed + 2**15)
+        # the samples of one manifold take the place of the layers of a prompt and go the same way
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
         mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
         found = gride.estimate(mu, labelled.SCALES // 2)

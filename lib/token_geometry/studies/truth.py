@@ -20,8 +20,7 @@ from token_geometry.studies.reading import read
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
-N_COMPONENTS = 3
-"""Components that are kept at every layer."""
+N_COMPONENTS = 3  # components that are kept at every layer
 
 TITLES = {
     "dataset": "data set of the statement",
@@ -74,8 +73,8 @@ def measure(request: Truth) -> xr.Dataset:
         curves = _over_layers(sets, states, seed=request.seed)
         accuracy = curves["probe_accuracy"].values[..., request.layer]
         drawn_layer = _at_layer(sets, states[request.layer], accuracy, seed=request.seed)
-        parts = [_statements(sets, tokens), *drawn_layer, curves]
-        parts.append(_untrained(request, sets, is_control=bool(source.control)))
+        untrained = _untrained(request, sets, is_control=bool(source.control))
+    parts = [_statements(sets, tokens), *drawn_layer, curves, untrained]
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     for name, title in TITLES.items():
         dataset[name].attrs |= {"long_name": title, "units": "1"}
@@ -129,8 +128,7 @@ def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: i
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
     projected = np.concatenate([_centred(cloud) @ basis.axes.T for cloud in clouds])
-    of_own = itertools.zip_longest(*(own.variance_ratio for own in found), fillvalue=np.nan)
-    ratios = np.array(list(of_own)).T
+    ratios = np.array([*itertools.zip_longest(*(own.variance_ratio for own in found), fillvalue=np.nan)]).T
     projection = xr.Dataset(
         {
             "projection": (("statement", "component"), projected.astype(np.float32)),
@@ -184,9 +182,8 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     first = next((i for i, name in enumerate(names) if opposite.get(name) == _NEGATION + name), None)
     if first is not None:
         second = names.index(opposite[names[first]])
-        directions = probes.truth_directions(
-            [(clouds[first], sets[first].labels, 1), (clouds[second], sets[second].labels, -1)]
-        )
+        pairs = [(clouds[i], sets[i].labels, polarity) for i, polarity in ((first, 1), (second, -1))]
+        directions = probes.truth_directions(pairs)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         plane = np.concatenate(clouds) @ (directions / np.where(lengths, lengths, 1)).T
         pair = f"{names[first]}, {names[second]}"
@@ -224,8 +221,7 @@ def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, see
         if i == 0:
             random = np.random.default_rng(seed).permutation(labels)
             shuffled[0] = probes.cross_validate(probes.logistic_regression, scores, random, folds)
-        if drawn.name in opposite and names.index(opposite[drawn.name]) > i:
-            j = names.index(opposite[drawn.name])
+        if (j := names.index(opposite.get(drawn.name, drawn.name))) > i:
             is_negation = _is_negation(drawn.name, opposite)
             both = _paired((scores, clouds[j] @ axes), labels, folds, is_negation=is_negation, seed=seed)
             for probe, pair in both.items():
@@ -253,11 +249,8 @@ def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negatio
     masks = np.array([np.isin(np.arange(len(labels)), train) for train, _ in parts])
     found = {"ccs": _ccs(first, second, labels, masks, seed=seed)}
     if is_negation:
-        directions = [
-            probes.truth_direction(_centred(first[train]), _centred(second[train]), labels[train])
-            for train, _ in parts
-        ]
-        found["truth_direction"] = np.array([np.append(direction, 0.0) for direction in directions])
+        learned = ((_centred(first[train]), _centred(second[train]), labels[train]) for train, _ in parts)
+        found["truth_direction"] = np.array([np.append(probes.truth_direction(*fold), 0.0) for fold in learned])
     accuracy = {}
     for probe, weights in found.items():
         right = [
@@ -302,11 +295,8 @@ def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
 
 
 def _split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
-    """The points of each data set, float64, as seen from its first one.
-
-    So points that are equal, as all full stops are among the embeddings, are exactly zero, and no rounding
-    of their mean is taken for a cloud.
-    """
+    """The points of each data set, float64, as seen from its first one."""
+    # so equal points, as all full stops are among the embeddings, are exactly zero, and rounding is no cloud
     ends = np.cumsum([len(drawn.labels) for drawn in sets])[:-1]
     return [cloud - cloud[0] for cloud in np.split(points.double().numpy(), ends)]
 

@@ -19,12 +19,9 @@ from token_geometry.base.errors import InputError, one_of
 from token_geometry.base.files import door, spelled
 from token_geometry.texts import reading
 
+# characters of a corpus that are held in memory; a larger one is read again when its texts are asked for
 HELD = 100_000_000
-"""Characters of a corpus that are held in memory; a larger one is read again when its texts are asked for."""
-
-MOST_FILES = 200_000
-"""Files and folders that are looked through for a corpus."""
-
+MOST_FILES = 200_000  # files and folders that are looked through for a corpus
 ACCEPTED = "a path to a .jsonl (also .gz, .zst), .parquet, .csv or .txt file or to a directory of such files"
 
 Read = Callable[[], Iterable[reading.Row]]
@@ -34,24 +31,16 @@ Read = Callable[[], Iterable[reading.Row]]
 class Corpus:
     """Texts with stable ids, read when they are first asked for, and once."""
 
-    name: str
-    """Alias or path."""
-
-    title: str
-    """Name that a reader sees."""
-
-    read: Read = field(repr=False)
-    """Function that reads the texts with their ids."""
-
-    checksum: str = ""
-    """Identity of the texts as `data/corpora.yml` gives it; empty: what is read is right."""
+    name: str  # alias or path
+    title: str  # name that a reader sees
+    read: Read = field(repr=False)  # function that reads the texts with their ids
+    checksum: str = ""  # identity of the texts as `data/corpora.yml` gives it; empty: what is read is right
 
     @cached_property
     def texts(self) -> "Texts":
         """Id of each text → the text, stripped.
 
-        An `InputError` says if there are none, or they cannot be read, have an id twice, or differ from
-        `checksum`.
+        An `InputError` says if there are none, they cannot be read, have an id twice, or differ from `checksum`.
         """
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
@@ -64,10 +53,8 @@ class Corpus:
         return texts
 
     def identity(self) -> str:
-        """SHA-256 over ids and texts, whatever their order; known without the texts where `checksum` is given.
-
-        So whoever has results can tell whether they are fresh without the texts that they were made from.
-        """
+        """SHA-256 over ids and texts, whatever their order."""
+        # with a checksum, whoever has results can tell whether they are fresh without the texts
         return self.checksum or self.texts.identity()
 
     @property

@@ -17,17 +17,11 @@ from token_geometry.texts.corpora import Corpus
 class Prompt:
     """A text cut to its first tokens."""
 
-    id: str
-    """Id of the text in its corpus."""
-
-    text_sha256: str
-    """Checksum of the whole text."""
-
-    token_ids: np.ndarray = field(repr=False)
-    """Token ids, shape (n_tokens,), without special tokens."""
-
+    id: str  # of the text in its corpus
+    text_sha256: str  # checksum of the whole text
+    token_ids: np.ndarray = field(repr=False)  # shape (n_tokens,), without special tokens
+    # whether an earlier prompt has the same text, and an id that differs in the case of letters only
     has_twin: bool = False
-    """Whether an earlier prompt has the same text, and an id that differs in the case of letters only."""
 
     def file_stem(self) -> str:
         """Beginning of the names of its files, which no other prompt's has, in whatever case it is written."""

@@ -19,24 +19,18 @@ from token_geometry.base.lazy import datasets
 Row = tuple[str | None, str]
 """Id of a text, None where it has none, and the text."""
 
-N_ROWS = 1000
-"""Rows of a table that are in memory at a time."""
+N_ROWS = 1000  # rows of a table that are in memory at a time
+LONGEST_NUMBER = 4000  # digits that Python makes a number of; a column that nobody asked for may hold more
+SAVED = ("state.json", "dataset_dict.json")  # files by which a folder of `save_to_disk` is known
 
-LONGEST_NUMBER = 4000
-"""Digits that Python makes a number of; a column that nobody asked for may hold more."""
-
-SAVED = ("state.json", "dataset_dict.json")
-"""Files by which a folder of `save_to_disk` is known."""
-
+# a quotation mark behind a backslash that does not end its field
 BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULTILINE)
-"""A quotation mark behind a backslash that does not end its field."""
 
 
 def csv_table(path: Path, what: str) -> pd.DataFrame:
     """Rows of a CSV file as strings; nothing is taken for a number or for missing.
 
-    An `InputError` says if it is no CSV file in UTF-8, has a column twice, holds a NUL, or escapes quotation
-    marks by backslashes.
+    An `InputError` refuses what is not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
     """
     text = decode(path, what)
     for pattern, reason in (

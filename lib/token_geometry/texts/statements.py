@@ -27,46 +27,33 @@ TRUTH = {
 }
 """Word for true → words for false; two words that are no such pair are names of classes."""
 
+# what stands in the place of a label that is not there
 MISSING = {"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?"}
-"""What stands in the place of a label that is not there."""
+LARGEST = 2**53  # whole numbers below it are told apart as floating-point numbers
+N_CLASSES = 50  # classes that a label may have; more are measurements and no classes
 
-LARGEST = 2**53
-"""Whole numbers below it are told apart as floating-point numbers."""
-
-N_CLASSES = 50
-"""Classes that a label may have; more are measurements and no classes."""
-
+# data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it
 OPPOSITES = {"smaller_than": "larger_than"}
-"""Data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it."""
 
 
 @dataclass(frozen=True)
 class Statements:
-    """A data set, or a draw from one, in the order of its file."""
+    """A data set, or a draw from one, in the order of its file.
 
-    name: str
-    """Name of the data set: that of the file without suffix."""
+    `texts` are as the file has them: a label may concern the last token, were it a space. `labels` are whole
+    numbers, and `label_names` as the file spells them, -1 and 1.0 as 0 and 1 where they are false and true. Of
+    the file, whose rows count from 0, `n_repeated` rows were left out since an earlier one has the same statement
+    and label, and `n_contradictory` since their statements stand there with several labels.
+    """
 
+    name: str  # that of the file without suffix
     texts: tuple[str, ...]
-    """The statements as the file has them: a label may concern the last token, were it a space."""
-
-    labels: np.ndarray
-    """Label of each statement, whole numbers, shape (n_statements,)."""
-
+    labels: np.ndarray  # shape (n_statements,)
     label_names: tuple[str, ...]
-    """The labels as the file spells them, -1 and 1.0 as 0 and 1 where they are false and true."""
-
-    rows: np.ndarray
-    """Row of each statement in the file, counted from 0, shape (n_statements,)."""
-
+    rows: np.ndarray  # of the statements in the file, shape (n_statements,)
     n_rows: int
-    """Rows of the file."""
-
     n_repeated: int
-    """Rows that were left out since an earlier one has the same statement and label."""
-
     n_contradictory: int
-    """Rows that were left out since their statements stand there with several labels."""
 
     def identity(self) -> dict[str, str]:
         """What decides the numbers: a checksum of statements and labels."""
@@ -86,8 +73,7 @@ class Statements:
     def draw(self, n_statements: int | None, *, seed: int) -> "Statements":
         """At most so many of the statements, each class in the proportion that it has.
 
-        A row of a file is drawn or not whatever its label, so that the same rows come from a data set and
-        from its negation.
+        A row is drawn or not whatever its label, so that the same rows come from a data set and from its negation.
         """
         if n_statements is None or n_statements >= len(self.texts):
             return self
@@ -101,15 +87,15 @@ class Statements:
         for i in rest[: n_statements - sum(counts)]:
             counts[i] += 1
         chosen = np.sort(np.concatenate([m[:count] for m, count in zip(members, counts, strict=True)]))
-        drawn = dataclasses.replace(
-            self,
-            texts=tuple(self.texts[i] for i in chosen),
-            labels=self.labels[chosen],
-            label_names=tuple(self.label_names[i] for i in chosen),
-            rows=self.rows[chosen],
-        )
-        _check_classes(drawn, f"{n_statements} statements drawn from data set {self.name!r}")
-        return drawn
+        return self.some(chosen, f"{n_statements} statements drawn from data set {self.name!r}")
+
+    def some(self, chosen: np.ndarray, what: str) -> "Statements":
+        """Those at some places; an error calls them `what`."""
+        texts, names = (tuple(part[i] for i in chosen) for part in (self.texts, self.label_names))
+        given = {"texts": texts, "label_names": names, "labels": self.labels[chosen], "rows": self.rows[chosen]}
+        found = dataclasses.replace(self, **given)
+        _check_classes(found, what)
+        return found
 
 
 def names() -> list[str]:
@@ -181,19 +167,9 @@ def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
     # a statement that is there twice would be one point of the cloud, and in train and test at a time
     contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
     repeated = texts.duplicated() & ~contradictory
-    kept = np.flatnonzero(~(contradictory | repeated).to_numpy())
-    result = Statements(
-        name=name,
-        texts=tuple(texts.iloc[kept]),
-        labels=values[kept],
-        label_names=tuple(shown[i] for i in kept),
-        rows=kept,
-        n_rows=len(table),
-        n_repeated=int(repeated.sum()),
-        n_contradictory=int(contradictory.sum()),
-    )
-    _check_classes(result, what)
-    return result
+    rows, n_out = np.arange(len(table)), (int(repeated.sum()), int(contradictory.sum()))
+    read = Statements(name, tuple(texts), values, tuple(shown), rows, len(table), *n_out)
+    return read.some(np.flatnonzero(~(contradictory | repeated)), what)
 
 
 def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:

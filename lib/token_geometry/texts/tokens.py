@@ -5,11 +5,10 @@ import unicodedata
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
-"""Spells a text in the characters by which vocabularies of bytes spell it."""
+MARGIN = 64  # characters that normalizers, patterns and added tokens may look ahead or back
 
-MARGIN = 64
-"""Characters that normalizers, patterns and added tokens may look ahead or back."""
+# spells a text in the characters by which vocabularies of bytes spell it
+BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
 
 
 def beginning(tokenizer, text: str, n_tokens: int) -> list[int]:
@@ -34,11 +33,9 @@ def beginning(tokenizer, text: str, n_tokens: int) -> list[int]:
 
 @functools.lru_cache(maxsize=100_000)
 def _is_spanned(tokenizer, left: str, right: str) -> bool:
-    """Whether a token may hold these characters side by side, as far as is known.
-
-    It is known of letters and punctuation marks that normalizers leave as they are, before a space or, in a model
-    whose words fall into independent parts, a letter.
-    """
+    """Whether a token may hold these characters side by side, as far as is known."""
+    # it is known of letters and punctuation marks that normalizers leave as they are, before a space or, in a
+    # model whose words fall into independent parts, a letter
     model = type(tokenizer.backend_tokenizer.model).__name__
     splits = right.isspace() or (right.isalpha() and model in ("BPE", "Unigram"))
     plain = left + right.strip()

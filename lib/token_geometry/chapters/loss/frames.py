@@ -9,27 +9,15 @@ from token_geometry.chapters.results import RunResults
 from token_geometry.observables import catalog
 from token_geometry.stats import correlation
 
-SCALE = 4
-"""Scale at which the chapter looks, as the published correlation does."""
+SCALE = 4  # at which the chapter looks, as the published correlation does
+LOGIT_SCALES = [2, 4, 8]  # scales of the cloud of logits
+RATE = 0.05  # share of false discoveries that is accepted
 
-LOGIT_SCALES = [2, 4, 8]
-"""Scales of the cloud of logits."""
-
-RATE = 0.05
-"""Share of false discoveries that is accepted."""
-
+# names of the correlations over all shuffle levels, of a partial one, and of those with what the layer predicts
 POOLED, WITHIN = "all levels", "all levels, their means removed"
-"""Names of the correlations over all shuffle levels."""
-
 AS_IT_IS, AT_FIXED = "as it is", "at fixed cosine similarity"
-"""Names of the correlation and of the partial correlation."""
-
-LATENT, WITH_LOSS, AT_FIXED_LATENT = (
-    "with latent entropy",
-    "with the loss",
-    "with the loss at fixed latent entropy",
-)
-"""Names of the correlations with what the layer itself predicts."""
+LATENT, WITH_LOSS = "with latent entropy", "with the loss"
+AT_FIXED_LATENT = "with the loss at fixed latent entropy"
 
 _OTHERS = catalog.selections(
     ("neighborhood_overlap", 2),
@@ -72,14 +60,18 @@ def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset
     return found
 
 
-def _curve(labels: dict[str, str], x: xr.DataArray, y: xr.DataArray, **options) -> pd.DataFrame:
+def _curve(x: xr.DataArray, y: xr.DataArray, **options) -> pd.DataFrame:
     frame = correlate(x, y, **options).to_dataframe().reset_index().dropna(subset=["correlation"])
     numbers = ["correlation", "low", "high", "q_value"]
     frame[numbers] = frame[numbers].round(4)
     # NaN, where nothing was tested, is no discovery
     frame["discovered"] = np.where(frame["q_value"] <= RATE, "yes", "no")
     kept = ["model_title", "layer", "scale", *numbers, "discovered", "n_prompts"]
-    return frame[[name for name in kept if name in frame]].assign(**labels)
+    return frame[[name for name in kept if name in frame]]
+
+
+def _by_measure(curves: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([curve.assign(measure=name) for name, curve in curves.items()], ignore_index=True)
 
 
 def dimension_frame(results: RunResults) -> pd.DataFrame:
@@ -89,12 +81,8 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
     `n_prompts`; no rows for less than three prompts.
     """
     dimension, loss = dimensions(results), structured(results)["loss"]
-    parts = [
-        _curve({"measure": "Pearson, ID"}, dimension, loss),
-        _curve({"measure": "Pearson, log ID"}, np.log(dimension), loss),
-        _curve({"measure": "Spearman"}, dimension, loss, method="spearman"),
-    ]
-    return pd.concat(parts, ignore_index=True)
+    curves = {"Pearson, ID": _curve(dimension, loss), "Pearson, log ID": _curve(np.log(dimension), loss)}
+    return _by_measure(curves | {"Spearman": _curve(dimension, loss, method="spearman")})
 
 
 def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = None) -> pd.DataFrame:
@@ -104,7 +92,7 @@ def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = 
     """
     loss, every = structured(results)["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
     parts = [
-        _curve({"quantity": name, "method": title}, every[name], loss, method=title.lower())
+        _curve(every[name], loss, method=title.lower()).assign(quantity=name, method=title)
         for title in ("Pearson", "Spearman")
         for name in every
     ]
@@ -112,15 +100,11 @@ def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = 
 
 
 def partial_frame(results: RunResults) -> pd.DataFrame:
-    """Correlation of the ID with the loss, and the same at fixed cosine similarity of the layer.
-
-    Columns as of `dimension_frame`, without `scale`.
-    """
+    """As of `dimension_frame` without `scale`, of the ID as it is and at fixed cosine similarity of the layer."""
     dataset = structured(results)
     dimension = dimensions(results).sel(scale=scale(results), drop=True)
     given = {AS_IT_IS: None, AT_FIXED: dataset["cosine_similarity"].sel(layer=dimension["layer"])}
-    parts = [_curve({"measure": name}, dimension, dataset["loss"], given=held) for name, held in given.items()]
-    return pd.concat(parts, ignore_index=True)
+    return _by_measure({name: _curve(dimension, dataset["loss"], given=held) for name, held in given.items()})
 
 
 def level_frame(results: RunResults) -> pd.DataFrame:
@@ -128,18 +112,15 @@ def level_frame(results: RunResults) -> pd.DataFrame:
 
     Of the prompts that were run at every level. `measure` names the level; `POOLED` takes a prompt at
     each level as an observation, and `WITHIN` does so with the differences from the mean of the level.
-
     Columns as of `dimension_frame`, without `scale`.
     """
-    dimension, loss = by_level(results)
-    parts = []
-    for level in dimension["shuffle_level"].values:
-        pair = (values.sel(shuffle_level=level, drop=True) for values in (dimension, loss))
-        parts.append(_curve({"measure": f"S = {level}"}, *pair))
-    if dimension.sizes["shuffle_level"] > 1:
-        parts.append(_curve({"measure": POOLED}, dimension, loss, pool="shuffle_level"))
-        parts.append(_curve({"measure": WITHIN}, centered(dimension), centered(loss), pool="shuffle_level"))
-    return pd.concat(parts, ignore_index=True)
+    pair = by_level(results)
+    levels = pair[0]["shuffle_level"].values
+    curves = {f"S = {s}": _curve(*(values.sel(shuffle_level=s, drop=True) for values in pair)) for s in levels}
+    if len(levels) > 1:
+        curves[POOLED] = _curve(*pair, pool="shuffle_level")
+        curves[WITHIN] = _curve(*map(centered, pair), pool="shuffle_level")
+    return _by_measure(curves)
 
 
 def by_level(results: RunResults) -> tuple[xr.DataArray, xr.DataArray]:
@@ -169,10 +150,7 @@ def scatter_frame(results: RunResults) -> pd.DataFrame:
 
 
 def logit_frame(results: RunResults) -> pd.DataFrame:
-    """ID of the logits' cloud, entropy and loss of every structured prompt.
-
-    Columns `model_title`, `prompt`, `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`.
-    """
+    """Columns `model_title`, `prompt` (structured), `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`."""
     names = ["logit_intrinsic_dimension", "entropy", "loss"]
     frame = structured(results)[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
     return frame[["model_title", "prompt", "scale", *names]].round(4)
@@ -186,15 +164,8 @@ def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
 
 
 def latent_frame(results: RunResults) -> pd.DataFrame:
-    """Correlation of the ID with latent entropy of its layer and with the loss, also at fixed latent entropy.
-
-    Columns as of `dimension_frame`.
-    """
+    """As of `dimension_frame`, of the ID with latent entropy, and with the loss, also at fixed latent entropy."""
     dimension, loss = dimensions(results), structured(results)["loss"]
     latent = structured(results)["lens_entropy"].sel(layer=FROM_ONE)
-    parts = [
-        _curve({"measure": LATENT}, dimension, latent),
-        _curve({"measure": WITH_LOSS}, dimension, loss),
-        _curve({"measure": AT_FIXED_LATENT}, dimension, loss, given=latent),
-    ]
-    return pd.concat(parts, ignore_index=True)
+    curves = {LATENT: _curve(dimension, latent), WITH_LOSS: _curve(dimension, loss)}
+    return _by_measure(curves | {AT_FIXED_LATENT: _curve(dimension, loss, given=latent)})

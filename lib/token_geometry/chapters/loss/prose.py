@@ -121,9 +121,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
 def latent(results: RunResults, model: str, title: str) -> str:
     """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
     dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
-    dimension = (
-        frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results)).mean("layer")
-    )
+    one = frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results))
+    dimension = one.mean("layer")
     entropy = dataset["lens_entropy"].sel(layer=layers).mean("layer")
     if not bool(entropy.notnull().any()):
         return f"{title}: it has no latent predictions, or they were not taken."

@@ -11,11 +11,9 @@ from token_geometry.chapters.frames import long
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
 
+# variables of logistic regression where there is nothing to find, with the names that a reader sees
 BASELINES = {"shuffled_accuracy": "labels shuffled", "untrained_accuracy": "untrained model"}
-"""Variables of logistic regression where there is nothing to find, with the names that a reader sees."""
-
-_LARGEST = 600
-"""Points of a panel that a page carries; of more, so many are shown."""
+_LARGEST = 600  # points of a panel that a page carries; of more, so many are shown
 
 
 def _of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.DataFrame]]:
@@ -47,10 +45,7 @@ def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 @_of_all("model_title", "statement_id", "layer", "x", "y")
 def emergence_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
-    """Statements of the first data set on two components at every layer.
-
-    The coordinates are in units of the standard deviation along the first component of the layer.
-    """
+    """Statements of the first data set on two components at every layer, in standard deviations of the first."""
     inside = _shown(dataset, dataset.attrs["basis"])
     scores = dataset["layer_projection"].isel(statement=inside).values[:, :, :2]
     unit = scores[..., 0].std(axis=0)

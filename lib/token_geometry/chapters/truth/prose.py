@@ -13,8 +13,7 @@ from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
 
-N_SHOWN = 1
-"""Statements of each data set and label whose tokens are shown."""
+N_SHOWN = 1  # statements of each data set and label whose tokens are shown
 
 
 def _missing(results: TruthResults) -> str:
@@ -40,13 +39,12 @@ def _basis(dataset: xr.Dataset, title: str) -> str:
 
 def tokens(results: TruthResults) -> Markdown:
     """Table of a few statements with the token whose state was read."""
-    rows = []
-    for dataset in results.datasets[:1]:
-        frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
-        for entry in frame.groupby(["dataset", "label"], sort=False).head(N_SHOWN).itertuples():
-            rows.append([*map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token)))])
-    if not rows:
+    if not results.datasets:
         return Markdown("No statements were read.")
+    dataset, rows = results.datasets[0], []
+    frame = statement_frame(dataset).assign(token=dataset["token_read"].values)
+    for entry in frame.groupby(["dataset", "label"], sort=False).head(N_SHOWN).itertuples():
+        rows.append([*map(escaped, (entry.statement, entry.dataset, entry.label, repr(entry.token)))])
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
 
 

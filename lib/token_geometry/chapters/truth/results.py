@@ -79,10 +79,7 @@ class TruthResults:
 
 
 def open_results(chosen: TruthParameters) -> TruthResults:
-    """Read what a run has, or compute what is asked for.
-
-    An `InputError` says if there is no such run, or a request cannot be carried out.
-    """
+    """Read what a run has, or compute what is asked; an `InputError` says if there is no such run or it cannot."""
     if chosen.is_request:
         # only whoever computes needs torch, which takes seconds to import
         from token_geometry.studies import truth
