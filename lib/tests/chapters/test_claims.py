@@ -9,8 +9,8 @@ from token_geometry.chapters.published import claims, evidence
 from token_geometry.chapters.results import RunResults
 from token_geometry.runs import declaration
 
-N_LAYERS, N_PROMPTS = 9, 6
-OWN = np.array([-0.5, 0.3, 0.1, -0.2, 0.4, -0.1])  # what each prompt adds to its ID and loss
+N_LAYERS, N_PROMPTS = 9, 8
+OWN = np.array([-0.5, 0.3, 0.1, -0.2, 0.4, -0.1, 0.25, -0.25])  # what each prompt adds to its ID and loss
 
 # a course over layers per shuffle level: no two layers, levels or scales are alike
 STRUCTURED = {2: [1, 2, 3, 4, 5, 9, 6, 5, 4], 4: [1, 2, 3, 7, 4, 3, 2, 2, 2], 64: [1, 3, 5, 7, 11, 8, 6, 4, 2]}
@@ -98,8 +98,9 @@ def test_the_largest_correlation_is_that_of_its_layer_and_scale(scale, layer, ma
 def test_a_verdict_is_the_sign_of_the_number_against_that_of_the_claim(made):
     frame = claims.compare(made).query("side == 'run'").set_index("claim")
     for text, sign in SIGNS.items():
-        if text != "Shuffling moves that peak to an earlier layer":  # of so few prompts it has no interval
-            assert np.sign(EXPECTED[text]) == sign and frame.loc[text, "verdict"] == "agrees", text
+        verdict = "agrees" if np.isfinite(frame.loc[text, "low"]) else "open"
+        assert np.sign(EXPECTED[text]) == sign and frame.loc[text, "verdict"] == verdict, text
+    assert frame["verdict"].value_counts()["agrees"] >= len(SIGNS) - 2  # two never have an interval, or seldom
     assert claims.VERDICTS == {1: "agrees", 0: "open", -1: "disagrees"}
 
 
