@@ -4,7 +4,6 @@ import altair as alt
 import pandas as pd
 
 from token_geometry.chapters import charts
-from token_geometry.chapters.numbers import seconds
 
 _COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
 
@@ -12,20 +11,16 @@ _COLORS = {"forward pass": "#9aa5b1", "observables": charts.MODEL_COLORS[0]}
 @charts.figure("seconds per prompt")
 def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Bar chart: median seconds per prompt of each stage, one panel per procedure."""
-    frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
-    in_seconds = [alt.Tooltip(f"{name}:Q", title=f"{name} (s)", format=".4f") for name in ("median", "minimum")]
     base = alt.Chart(frame).encode(
         x=alt.X("median:Q", title="seconds per prompt", scale=scale),
         y=alt.Y("stage:N", title=None, sort=charts.unique(frame["stage"]), axis=alt.Axis(labelLimit=220)),
-        tooltip=[alt.Tooltip("stage:N"), *in_seconds, alt.Tooltip("share:Q", format=".1%")],
+        tooltip=["stage:N", "median:Q", "minimum:Q", alt.Tooltip("share:Q", format=".1%")],
     )
     colors = alt.Scale(domain=list(_COLORS), range=list(_COLORS.values()))
     bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=colors))
-    numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
+    numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("median:Q", format=".2f"))
     chart = alt.layer(bars, numbers).properties(width=400, height=alt.Step(24))
-    order = charts.unique(frame["procedure"])
-    if len(order) == 1:
-        return chart
-    return chart.facet(facet=alt.Facet("procedure:N", sort=order), columns=1).resolve_scale(y="independent")
+    facet = alt.Facet("procedure:N", sort=charts.unique(frame["procedure"]))
+    return chart.facet(facet, columns=1).resolve_scale(y="independent")
