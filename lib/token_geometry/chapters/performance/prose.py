@@ -81,9 +81,9 @@ def _bounds(result: dict) -> Iterator[str]:
     for procedure, frame in times(result).set_index("stage").groupby("procedure", sort=False):
         took, alone = frame["median"], frame.loc[frame["part"] == "forward pass", "median"].sum()
         yield (
-            f"{markup.escaped(result['title'])}: {procedure} takes {seconds(took.sum())} s per prompt, "
+            f"{markup.escaped(result['title'])}, {procedure}: a prompt takes {seconds(took.sum())} s, "
             f"{seconds(alone)} s of it for the forward pass ({alone / took.sum():.0%}) and "
-            f"{seconds(took.sum() - alone)} s after it; {took.idxmax()} takes longest ({seconds(took.max())} s)."
+            f"{seconds(took.sum() - alone)} s after it; longest: {took.idxmax()} ({seconds(took.max())} s)."
         )
 
 
