@@ -8,8 +8,10 @@ import pytest
 import readme
 
 from token_geometry.base import project
-from token_geometry.chapters.performance import charts, frames, prose, results
-from token_geometry.chapters.performance.results import median, open_benchmarks
+from token_geometry.chapters import markup
+from token_geometry.chapters.numbers import short
+from token_geometry.chapters.performance import charts, prose, results
+from token_geometry.chapters.performance.results import times
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +84,9 @@ def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
     assert set(ours) == {"forward", "head", "neighbors", "local_dimensions", "writing", "observables"}
     assert set(theirs) == {"distances", "dimension", "overlap", "cosine"}
     assert all(0 < s["min"] <= s["median"] <= s["max"] for s in [*ours.values(), *theirs.values()])
-    forward, rest = (median(cpu, "library", forward=part) for part in (True, False))
-    reference = median(cpu, "reference", forward=False)
+    forward = sum(ours[stage]["median"] for stage in ("forward", "head"))
+    rest = sum(s["median"] for s in ours.values()) - forward
+    reference = sum(s["median"] for s in theirs.values())
     local = ours["local_dimensions"]["median"]  # which the reference does not estimate
     rest -= local
     expected = {
@@ -141,51 +144,150 @@ def test_the_shapes_benchmark_gives_rates_and_an_extrapolation(reduced):
     assert reduced["model"]["layers"] == 2 and reduced["model"]["width"] == 64
 
 
+@pytest.fixture
+def read_from(monkeypatch):
+    """Let the chapter read the results in a folder."""
+
+    def read(folder):
+        for module in (results, prose):
+            monkeypatch.setattr(module, "folder", lambda: folder)
+        return prose.open_benchmarks()
+
+    return read
+
+
 def chapter(measured):
-    """All that the chapter shows."""
-    cpu, shapes = measured.cpu, measured.shapes
-    shown = [prose.availability(measured), prose.run_cost(cpu, run=measured.run), prose.throughput(shapes)]
-    shown += [part(cpu) for part in (prose.stage_table, prose.ratios, prose.agreement)]
-    shown += [part(cpu) for part in (prose.memory, prose.bounds)]
-    shown.append(prose.other_models(measured))
-    specs = [charts.times(frames.times(one), finding=prose.longest(one)).to_dict() for one in (cpu, shapes)]
-    return "\n".join(part.data for part in shown), specs
+    """All that the chapter shows of these benchmarks, by name (and which result), and its charts."""
+    cpu, shapes = measured["observables-cpu"], measured["observables-gpu"] or measured["observables-reduced"]
+    on_cpu = [name for name, (file, _) in prose.SHOWN.items() if file in ("observables", "observables-cpu")]
+    shown = {name: prose.show(name, cpu).data for name in on_cpu}
+    shown |= {name: prose.show(name, measured["pipeline"]).data for name in ("pipeline",)}
+    shown |= {f"{name} of shapes": prose.show(name, shapes).data for name in ("rates", "operations", "bounds")}
+    shown["provenance"] = prose.show("provenance", *measured.values()).data
+    found = [charts.times(times(one), finding=prose.show("bounds", one)) for one in (cpu, shapes)]
+    return shown, [chart.to_dict() for chart in found]
 
 
-def test_the_chapter_reads_the_results(folder, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: folder)
-    text, specs = chapter(open_benchmarks("demo"))
-    assert "what they took this library" in text
-    assert "python lib/benchmarks/gpu.py` makes it. Figures at reduced shapes" in text
-    assert "No GPU was at hand" in text
+def rows(table):
+    """Cells of a Markdown table by the words in its first column."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {words: values for words, *values in cells}
+
+
+def spread(values):
+    return f"{short(values['median'])} ({short(values['min'])} to {short(values['max'])})"
+
+
+def test_the_chapter_has_every_number_of_the_results(folder, cpu, reduced, read_from):
+    shown, specs = chapter(read_from(folder))
+    text = "\n".join(shown.values())
     assert "nan" not in text and "None" not in text
+    assert "CPU at reduced shapes, which says nothing about a GPU" in shown["rates of shapes"]
     assert all("takes" in spec["description"] for spec in specs)
+    for made in (cpu, reduced):
+        vectors = made["device"]["vector_instructions"]["torch"]
+        for words in (made["device"]["processor"], vectors, made["versions"]["torch"], made["created"][:10]):
+            assert words in markup.plain(shown["provenance"])
+
+    ratios = rows(shown["ratios"])
+    for name, ratio in cpu["ratios"].items():
+        assert ratios[name.replace("_", " ")] == [spread(ratio)]
+    for name, words in (("library", "this library"), ("reference", "reference procedure")):
+        assert ratios[f"MB per prompt: {words}"] == [short(cpu["bytes_per_prompt"][name] / 1e6)]
+        assert ratios[f"added memory MB: {words}"] == [short(cpu["added_memory_bytes"][name] / 1e6)]
+
+    agreement = rows(shown["agreement"])
+    for name, value in cpu["agreement"].items():
+        assert agreement[results.NAMES.get(name, name.replace("_", " "))] == [short(value)]
+
+    stages = rows(shown["stages"])
+    for procedure, words in (("library", "this library"), ("reference", "reference procedure")):
+        own = cpu["seconds"][procedure]
+        whole = sum(
+            s["median"] for s in (cpu["seconds"]["library"] | own if procedure == "library" else own).values()
+        )
+        if procedure == "reference":
+            whole += sum(cpu["seconds"]["library"][stage]["median"] for stage in ("forward", "head"))
+        assert stages[f"{words}: together"][1:] == [short(whole), "1"]
+        for stage, s in own.items():
+            found = stages[f"{words}: {results.NAMES.get(stage, stage)}"]
+            assert found == [short(s["min"]), short(s["median"]), short(s["median"] / whole)]
+
+    kernels, geometry = rows(shown["kernels"]), cpu["geometry"]
+    assert kernels["quantity"] == ["core seconds", "gigaflops", "peak gigaflops"]
+    for name, took in geometry["core_seconds"].items():
+        values = [took, *(geometry[rate].get(name) for rate in ("gigaflops", "peak_gigaflops"))]
+        words = results.NAMES.get(name, name.replace("_", " "))
+        assert kernels[words] == ["–" if value is None else short(value) for value in values]
+
+    bounds, took = rows(shown["operations"]), cpu["seconds"]["library"]["forward"]["median"]
+    operations = cpu["model"]["block_parameters"] * 96 + 2 * 96**2 * 576 * 30
+    assert bounds["multiply-adds: forward pass: blocks"] == [short(operations)]
+    assert bounds["multiply-adds: Gram matrices"] == [short(96**2 * 576 * 31)]
+    assert bounds["multiply-adds: blocks, per second"] == [short(operations / took)]
+    assert bounds["lists of neighbors: nearest"] == ["96"]
+    assert bounds["geometry on one core (s)"] == [short(sum(geometry["core_seconds"].values()))]
+    (peak,) = cpu["memory_by_prompts"]
+    assert rows(shown["memory"])["peak memory MB"] == [short(peak["peak_memory_bytes"] / 1e6)]
+
+    rates = rows(shown["rates of shapes"])
+    assert rates["prompts per second: model alone"] == [short(reduced["prompts_per_second"]["forward"])]
+    assert rates["prompts per batch"] == ["2"] and not any("minutes" in words for words in rates)
 
 
-def test_the_chapter_has_the_ratios_and_the_agreement_of_every_other_model(cpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    for name in ("observables-cpu", "observables-cpu-other"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(cpu))
-    measured = open_benchmarks("demo")
-    shown = prose.other_models(measured).data
-    assert cpu["model"]["title"] in shown
-    assert prose.ratios(cpu).data in shown and prose.agreement(cpu).data in shown
+def test_on_a_gpu_the_chapter_extrapolates_and_has_the_memory_of_the_gpu(reduced, tmp_path, read_from):
+    reduced["device"]["gpu"], reduced["peak_gpu_memory_bytes"] = "NVIDIA H100", 31_400_000_000
+    (tmp_path / "observables-gpu.json").write_text(json.dumps(reduced))
+    rates = rows(prose.show("rates", read_from(tmp_path)["observables-gpu"]).data)
+    assert rates["quantity"] == ["NVIDIA H100"]
+    assert rates["minutes for 2244 prompts of the paper"] == [short(reduced["extrapolation"]["seconds"] / 60)]
+    assert rates["peak gpu memory MB"] == ["31400"]
 
 
-def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    measured = open_benchmarks("demo")
-    assert measured.missing == ("observables-cpu", "observables-gpu")
-    text, specs = chapter(measured)
-    assert "`python lib/benchmarks/observables.py`" in text and "`python lib/benchmarks/gpu.py`" in text
+def test_the_chapter_has_a_column_for_every_model_and_reads_results_of_before(cpu, tmp_path, read_from):
+    (tmp_path / "observables-cpu.json").write_text(json.dumps(cpu))
+    del cpu["geometry"], cpu["device"]["vector_instructions"], cpu["ratios"]["local_dimensions_to_forward"]
+    cpu["agreement"] = {name: value for name, value in cpu["agreement"].items() if "without" not in name}
+    del cpu["seconds"]["library"]["local_dimensions"]
+    cpu["model"]["title"] = "Another | model"
+    (tmp_path / "observables-cpu-other.json").write_text(json.dumps(cpu))
+    measured = read_from(tmp_path)
+    both = measured["observables-cpu"], measured["observables-cpu-other"]
+    assert "Another" in prose.show("ratios", *both).data
+    ratios = rows(prose.show("ratios", *both).data.replace("\\|", ""))
+    assert ratios["reference to library"] == [spread(cpu["ratios"]["reference_to_library"])] * 2
+    assert ratios["local dimensions to forward"][1] == "–"
+    assert "Not measured" in prose.show("kernels", both[1]).data
+
+
+def test_the_chapter_names_the_commands_where_there_are_no_results(tmp_path, read_from):
+    shown, specs = chapter(read_from(tmp_path))
+    for words, command in (("ratios", "observables"), ("rates of shapes", "gpu"), ("pipeline", "pipeline")):
+        assert shown[words] == f"Not measured: `python lib/benchmarks/{command}.py` measures it."
     assert all("No data" in spec["description"] for spec in specs)
 
 
-def test_a_damaged_result_is_refused(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    (tmp_path / "observables-cpu.json").write_text('{"seconds": {}}')
+@pytest.mark.parametrize("text", ['{"seconds": {}}', "[]", "{", '{"agreement": 3}'])
+def test_a_damaged_result_is_refused(tmp_path, refused, read_from, text):
+    (tmp_path / "observables-cpu.json").write_text(text)
     with refused("observables-cpu.json", "python lib/benchmarks/observables.py"):
-        open_benchmarks("demo")
+        read_from(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["seconds", "ratios", "agreement", "bytes_per_prompt", "model", "device"])
+def test_a_result_that_lacks_what_is_shown_is_refused(cpu, tmp_path, refused, read_from, key):
+    del cpu[key]
+    (tmp_path / "observables-cpu-other.json").write_text(json.dumps(cpu))
+    with refused("observables-cpu-other.json", "python lib/benchmarks/observables.py --model"):
+        read_from(tmp_path)
+
+
+def test_all_results_of_the_book_are_read():
+    measured = prose.open_benchmarks()
+    assert [name for name, result in measured.items() if not result] == ["observables-gpu"]
+    for cores in measured["pipeline"]["by_cores"]:
+        written = short(cores["prompts_per_second"]["written"])
+        assert written in rows(prose.show("pipeline", measured["pipeline"]).data)["prompts per second: written"]
 
 
 def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import transformers
 
-from token_geometry.chapters.performance import loading as loading_report
-from token_geometry.chapters.performance import results
+from token_geometry.chapters.numbers import short
+from token_geometry.chapters.performance import prose, results
 
 pytestmark = pytest.mark.slow
 
@@ -50,26 +50,30 @@ def test_bytes_and_memory_are_those_of_the_blocks_that_were_asked_for(folder):
 
 def test_the_chapter_reads_the_result(folder, monkeypatch):
     monkeypatch.setattr(results, "folder", lambda: folder)
-    result = loading_report.open_result()
-    parts = [loading_report.table, loading_report.findings, loading_report.second_loads, loading_report.provenance]
-    text = "\n".join(part(result).data for part in parts)
-    assert "| all |" in text and "| the first 1 |" in text
-    assert "a load of 1 blocks" in text and "than 3 s" in text  # which of both, the machine decides
+    result = prose.open_benchmarks()["loading"]
+    text = "\n".join(prose.show(name, result).data for name in ("loads", "limits", "second loads", "provenance"))
+    for load in ("whole", "part"):
+        assert f"| {load}: weight MB | {short(result[load]['weight_bytes'] / 1e6)} |" in text
+        assert f"| {load}: seconds first use | {short(result[load]['seconds_first_use'])} |" in text
+    assert f"| ratios: weight | {short(result['ratios']['weight'])} |" in text
+    assert "The first 1 blocks take at most" in text and "60% are the limit" in text
+    took = result["second_loads"][0]["seconds"]["load"]
+    assert f"| seconds: load | {short(took['median'])} (" in text
+    assert f"at most {took['max']:.2f} s; 3 s are the limit" in text
 
 
 def test_the_chapter_names_the_command_where_there_is_no_result(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    assert loading_report.open_result() is None
-    for part in (loading_report.findings, loading_report.second_loads, loading_report.provenance):
-        assert results.COMMANDS["loading"] in part(None).data
-    assert "no measurement" in loading_report.table(None).data
+    result = prose.open_benchmarks()["loading"]
+    for name in ("loads", "limits", "second loads"):
+        assert prose.show(name, result).data == f"Not measured: `{results.COMMANDS['loading']}` measures it."
 
 
 def test_a_damaged_result_is_refused(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     (tmp_path / "loading.json").write_text('{"whole": {}}')
     with refused("loading.json", results.COMMANDS["loading"]):
-        loading_report.open_result()
+        prose.open_benchmarks()
 
 
 def test_too_many_layers_are_refused_in_one_line(tmp_path):

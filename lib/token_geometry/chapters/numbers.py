@@ -47,12 +47,9 @@ def seconds(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{Number(value):.2g}"
 
 
-def large(number: float) -> str:
-    """A large number with three digits, in millions or billions."""
-    for unit, word in ((1e9, " billion"), (1e6, " million")):
-        if number >= unit:
-            return f"{number / unit:.3g}{word}"
-    return f"{number:.0f}"
+def short(number: float) -> str:
+    """A number of any size with three digits, or all before the point up to a million."""
+    return f"{Number(number):{'.0f' if 100 <= abs(number) < 1e6 else '.3g'}}"
 
 
 def span(values) -> str:

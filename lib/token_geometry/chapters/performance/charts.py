@@ -4,7 +4,6 @@ import altair as alt
 import pandas as pd
 
 from token_geometry.chapters import charts
-from token_geometry.chapters.numbers import seconds
 
 _PARTS = alt.Scale(domain=["forward pass", "observables"], range=["#9aa5b1", charts.MODEL_COLORS[0]])
 _TITLES = {"median": "median (s)", "minimum": "minimum (s)"}
@@ -13,7 +12,6 @@ _TITLES = {"median": "median (s)", "minimum": "minimum (s)"}
 @charts.figure("seconds per prompt")
 def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Bar chart: median seconds per prompt of each stage, one panel per procedure."""
-    frame = frame.assign(text=[seconds(value) for value in frame["median"]]).round(5)
     # a scale that begins at zero, with room for the numbers behind the bars
     scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
     return alt.vconcat(*(_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)))
@@ -26,5 +24,5 @@ def _panel(frame: pd.DataFrame, scale: alt.Scale, name: str) -> alt.LayerChart:
         tooltip=charts.tooltip("stage:N", "median:Q .4f", "minimum:Q .4f", "share:Q .1%", **_TITLES),
     )
     bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=_PARTS))
-    numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
+    numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("median:Q", format=".2f"))
     return alt.layer(bars, numbers).properties(width=400, height=alt.Step(24), title=name)
