@@ -28,7 +28,7 @@ def folder(tmp_path_factory, live_dadapy):
     """Folder with the results of both commands; they run at the same time, so their times mean nothing."""
     folder = tmp_path_factory.mktemp("benchmarks")
     small = {
-        "observables": ["--n-prompts", 1, "--n-tokens", 96, "--n-repeats", 1, "--n-jobs", 1]
+        "observables": ["--n-prompts", 1, "--n-tokens", 160, "--n-repeats", 1, "--n-jobs", 1]
         + ["--memory-prompts", 1, "--memory-tokens", 64, "--output", folder / "observables-cpu.json"],
         "gpu": ["--shape", "tiny", "--device", "cpu", "--n-tokens", 64, "--n-prompts", 2]
         + ["--batch-size", 2]
@@ -57,7 +57,7 @@ def test_a_result_says_on_what_device_with_what_versions_when_and_how_it_was_mad
         assert {"torch", "transformers", "python", "token_geometry"} <= set(result["versions"])
         assert result["created"].startswith("20")
     assert {"scikit-learn", "joblib", "dadapy"} <= set(cpu["versions"])
-    assert cpu["parameters"]["n_tokens"] == 96 and cpu["parameters"]["model"] == "smollm2-135m"
+    assert cpu["parameters"]["n_tokens"] == 160 and cpu["parameters"]["model"] == "smollm2-135m"
     assert reduced["parameters"] == {
         "shape": "tiny", "dtype": "float32", "n_prompts": 2, "n_tokens": 64, "batch_size": 2,
     }  # fmt: skip
@@ -81,18 +81,21 @@ def test_the_two_procedures_agree_on_the_same_hidden_states(cpu):
 
 def test_every_stage_is_timed_and_the_ratios_follow_from_the_times(cpu):
     ours, theirs = cpu["seconds"]["library"], cpu["seconds"]["reference"]
-    assert set(ours) == {"forward", "head", "neighbors", "local_dimensions", "writing", "observables"}
+    beside = ("local_dimensions", "part_distances", "part_estimates", "lens")
+    assert set(ours) == {"forward", "head", "neighbors", *beside, "writing", "observables"}
     assert set(theirs) == {"distances", "dimension", "overlap", "cosine"}
     assert all(0 < s["min"] <= s["median"] <= s["max"] for s in [*ours.values(), *theirs.values()])
     forward = sum(ours[stage]["median"] for stage in ("forward", "head"))
     rest = sum(s["median"] for s in ours.values()) - forward
     reference = sum(s["median"] for s in theirs.values())
-    local = ours["local_dimensions"]["median"]  # which the reference does not estimate
-    rest -= local
+    beside = {stage: ours[stage]["median"] for stage in beside}  # what the reference does not estimate
+    rest -= sum(beside.values())
     expected = {
         "reference_to_library": reference / rest,
         "library_to_forward": rest / forward,
-        "local_dimensions_to_forward": local / forward,
+        "local_dimensions_to_forward": beside["local_dimensions"] / forward,
+        "parts_to_forward": (beside["part_distances"] + beside["part_estimates"]) / forward,
+        "lens_to_forward": beside["lens"] / forward,
         "reference_to_library_with_forward": (forward + reference) / (forward + rest),
     }
     found = {name: ratio["median"] for name, ratio in cpu["ratios"].items()}
@@ -106,7 +109,7 @@ def test_the_geometry_is_split_and_its_product_is_held_against_the_peak_of_the_m
     geometry = cpu["geometry"]
     products = {"product", "product_float64"}
     assert set(geometry["core_seconds"]) == products | {
-        "selection", "lookup", "angles", "local_dimensions", "cosine", "rest",
+        "selection", "lookup", "angles", "local_dimensions", "parts", "cosine", "rest",
     }  # fmt: skip
     assert set(geometry["gigaflops"]) == set(geometry["peak_gigaflops"]) == products
     assert min(geometry["peak_gigaflops"].values()) > 0

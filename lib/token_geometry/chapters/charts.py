@@ -238,14 +238,8 @@ def panels(
 ) -> alt.FacetChart:
     """One panel per value of a column.
 
-    Parameters
-    ----------
-    width, alone, height
-        Size in pixels of one panel among several, width of a single one.
-    columns
-        Panels beside one another.
-    independent
-        Axes that each panel has of its own.
+    `width` and `height` are pixels of one panel among several, `alone` is the width of a single one, `columns` how
+    many are beside one another, and `independent` are the axes that each has of its own.
     """
     values = unique(frame[by])
     if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
@@ -259,15 +253,8 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     """A chart of which a control under it shows the rows with one value of a column; its title says which.
 
     The control is a menu, of which a page of the book makes a slider where the values are numbers.
-
-    Parameters
-    ----------
-    chart, values
-        Any chart, and the column, which its data hold.
-    title
-        Name of a value, as `scale` or `layer`.
-    initial
-        Value to begin with; by default, and if the column lacks it, the first.
+    `values` is the column, which the chart's data hold, `title` the name of a value, as `scale` or `layer`, and
+    `initial` the value to begin with; by default, and if the column lacks it, the first.
     """
     options = values.unique().tolist()
     options = options if isinstance(options[0], str) else sorted(options)

@@ -18,16 +18,8 @@ def layer_curves(
 
     Only the lowest and the highest level have a band.
 
-    Parameters
-    ----------
-    frame
-        Columns of `frames.summary`, and those named by `facet` and `choose`.
-    y_title
-        Title of the y axis.
-    facet
-        Column of the panels.
-    choose
-        Column, of which a slider under the chart shows one value at a time.
+    The frame has the columns of `frames.summary`, that of the panels, `facet`, and `choose`, of which a slider
+    under the chart shows one value at a time.
     """
     return charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
 
@@ -55,18 +47,9 @@ def curves(
 ) -> alt.LayerChart:
     """Layers of one panel: bands, lines and points, with a legend to click.
 
-    Parameters
-    ----------
-    frame, y_title
-        As of `layer_curves`.
-    x
-        `layer` or `relative_depth`.
-    color
-        Column of the curves: `shuffle_level` or `model_title`.
-    keep
-        Further columns that facets and filters need; None among them is passed over.
-    picked
-        Selection of another panel that this one follows; by default it makes its own, at the legend.
+    `x` is `layer` or `relative_depth`, `color` `shuffle_level` or `model_title`; `keep` are further columns that
+    facets and filters need, None among them is passed over. `picked` is a selection of another panel that this
+    one follows; by default it makes its own, at the legend.
     """
     columns = charts.unique(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
     by_level = color == "shuffle_level"

@@ -32,21 +32,9 @@ def by_level(
 ) -> Figure:
     """An observable over layers by shuffle level, of the prompts that were run at every level.
 
-    Parameters
-    ----------
-    results
-        The run.
-    name
-        Name of an observable that has layers.
-    at
-        Value of its further dimension (scale, k) that the control starts with and that the sentence is about.
-    shown
-        Values that the control offers; by default all.
-
-    Raises
-    ------
-    InputError
-        If there is no such observable.
+    `at` is the value of its further dimension (scale, k) that the control starts with and that the sentence is
+    about, `shown` are the values that the control offers, by default all. An `InputError` says if no observable
+    of this name has layers.
     """
     return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 

@@ -228,18 +228,9 @@ def contrast_consistent_search(
     Burns et al., arXiv:2212.03827: p(x) = σ(w·x + b), loss (p(x⁺) + p(x⁻) − 1)² +
     min(p(x⁺), p(x⁻))². All folds and random starts are one optimization.
 
-    Parameters
-    ----------
-    first, second
-        Points of a data set and of its opposite, shape (pair, coordinate).
-    masks
-        Which pairs each fold trains on, shape (fold, pair); each fold centres both sets by those.
-
-    Returns
-    -------
-    numpy.ndarray
-        Weights and, last, b for coordinates of variance 1 on average; shape (fold, coordinate + 1). The
-        sign is arbitrary: labels have to decide it.
+    `first` and `second` are points of a data set and of its opposite, shape (pair, coordinate); `masks` says
+    which pairs each fold trains on, shape (fold, pair), and each fold centres both sets by those. Gives weights
+    and, last, b for coordinates of variance 1 on average, shape (fold, coordinate + 1), of arbitrary sign.
     """
     import torch
 

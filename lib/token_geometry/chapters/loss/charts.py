@@ -17,12 +17,7 @@ def correlation_curves(
     {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
-    keeps one curve.
-
-    Parameters
-    ----------
-    color, color_title
-        Column of the curves, and title of its legend.
+    keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
     """
     n_names = frame[color].nunique()
     by_level = frame[color].iloc[0].startswith("S = ")
