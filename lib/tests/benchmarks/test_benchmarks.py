@@ -114,13 +114,13 @@ def test_the_geometry_is_split_and_its_product_is_held_against_the_peak_of_the_m
     assert set(geometry["gigaflops"]) == set(geometry["peak_gigaflops"]) == products
     assert min(geometry["peak_gigaflops"].values()) > 0
     operations = 1e9 * geometry["gigaflops"]["product"] * geometry["core_seconds"]["product"]
-    of_all_pairs = 31 * 2 * 96**2 * 576
+    of_all_pairs = 31 * 2 * 160**2 * 576
     assert of_all_pairs / 2 <= operations * (1 + 1e-3) and operations <= of_all_pairs * (1 + 1e-3)
     assert cpu["device"]["vector_instructions"].keys() == {"numpy", "torch"}
 
 
 def test_the_bytes_are_those_of_matrices_of_distances_and_cosines_and_of_a_shard(cpu):
-    matrices = 2 * 31 * (96 * 96 * 4 + 128)  # numpy's header is 128 bytes
+    matrices = 2 * 31 * (160 * 160 * 4 + 128)  # numpy's header is 128 bytes
     assert cpu["bytes_per_prompt"]["reference"] == matrices
     assert 100_000 < cpu["bytes_per_prompt"]["library"] < matrices / 2
 
@@ -224,11 +224,11 @@ def test_the_chapter_has_every_number_of_the_results(folder, cpu, reduced, read_
         assert kernels[words] == ["–" if value is None else short(value) for value in values]
 
     bounds, took = rows(shown["operations"]), cpu["seconds"]["library"]["forward"]["median"]
-    operations = cpu["model"]["block_parameters"] * 96 + 2 * 96**2 * 576 * 30
+    operations = cpu["model"]["block_parameters"] * 160 + 2 * 160**2 * 576 * 30
     assert bounds["multiply-adds: forward pass: blocks"] == [short(operations)]
-    assert bounds["multiply-adds: Gram matrices"] == [short(96**2 * 576 * 31)]
+    assert bounds["multiply-adds: Gram matrices"] == [short(160**2 * 576 * 31)]
     assert bounds["multiply-adds: blocks, per second"] == [short(operations / took)]
-    assert bounds["lists of neighbors: nearest"] == ["96"]
+    assert bounds["lists of neighbors: nearest"] == ["160"]
     assert bounds["geometry on one core (s)"] == [short(sum(geometry["core_seconds"].values()))]
     (peak,) = cpu["memory_by_prompts"]
     assert rows(shown["memory"])["peak memory MB"] == [short(peak["peak_memory_bytes"] / 1e6)]

@@ -42,10 +42,10 @@ def correlate(
 ) -> xr.Dataset:
     """Correlation of two quantities over prompts, with bootstrap intervals.
 
-    `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that lack
-    one of the values do not take part. `method` is `pearson`, or `spearman` for ranks, which each resample takes
-    anew; an `InputError` refuses another. `given` is a third quantity, which is held fixed: the result is the partial
-    correlation. The values of the dimension `pool` count as further observations of the same prompt, as the shuffle
+    `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that
+    lack one of the values do not take part. `method` is `pearson`, or `spearman` for ranks, which each resample
+    takes anew; an `InputError` refuses another. `given` is a third quantity, held fixed: the result is the partial
+    correlation. Values of the dimension `pool` count as further observations of the same prompt, as the shuffle
     level; they are not independent: prompts are resampled whole, and there is no p-value.
 
     Returns
