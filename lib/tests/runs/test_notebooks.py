@@ -120,6 +120,7 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
             "angle": 36,
             "subset": 2,
             "n_subset": 2,
+            "coordinate": 576,
         }
         assert dataset["relative_depth"].dims == ("model", "layer")
         assert dataset["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]

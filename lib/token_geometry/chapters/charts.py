@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 import altair as alt
@@ -51,7 +52,9 @@ def _render(spec: dict, **_) -> dict[str, str]:
 
 def _render_alone(spec: dict, **_) -> dict[str, str]:
     """HTML of a chart in a notebook that is run by itself: the first brings the library, so none is fetched."""
-    return {"text/html": next(_bundles()) + chart_html(spec)}
+    text, name = json.dumps(spec).replace("<", "\\u003c"), f"chart-{uuid.uuid4()}"
+    drawn = f'<div id="{name}"></div><script>vegaEmbed("#{name}",{text});</script>'
+    return {"text/html": next(_bundles()) + drawn}
 
 
 @functools.cache

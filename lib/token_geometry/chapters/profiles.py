@@ -73,11 +73,8 @@ def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr
 
 
 def frame(results: RunResults, *, label: str = "") -> pd.DataFrame:
-    """Accuracy of each set of features at each task.
-
-    Columns `task`, `model_title`, `features`, `accuracy`, its interval `low` and `high` (NaN below
-    `FEWEST_PROMPTS` prompts), `chance` and `p_value` of the permutations, `n_prompts`.
-    """
+    """Accuracy of each set of features at each task: columns `task`, `model_title`, `features`, `accuracy`,
+    `low` and `high` (NaN below `FEWEST_PROMPTS`), `chance` and `p_value` of the permutations, `n_prompts`."""
     found, models = tasks(results, label=label), [model for model, _ in results.models]
     return pd.DataFrame([row for task in found for model in models for row in _rows(task, model)])
 

@@ -1,5 +1,6 @@
 """Families: what the configuration of a model says of it."""
 
+import contextlib
 import math
 import re
 
@@ -48,7 +49,9 @@ def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None
             f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
             "the checkpoint is incomplete or of another architecture; take all its files"
         )
-    embeddings = model.get_input_embeddings()
+    embeddings = None
+    with contextlib.suppress(NotImplementedError):  # a few decoders of pairs do not say which they are
+        embeddings = model.get_input_embeddings()
     for path, weights in model.named_parameters():
         if not weights.is_floating_point() or weights.itemsize < 2:  # quantized
             continue

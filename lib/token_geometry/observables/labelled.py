@@ -85,10 +85,7 @@ def subset(shard: xr.Dataset) -> xr.Dataset:
 
 
 def token_correlation(shard: xr.Dataset) -> xr.Dataset:
-    """Rank correlation of each local dimension of the tokens with their loss, at fixed position and frequency.
-
-    Over the distinct points of a layer; the frequency of a token is how often the prompt holds it.
-    """
+    """Rank correlation of a token's local dimension with its loss, at fixed position and count in the prompt."""
     ids, loss = shard["token_id"].values, shard["token_loss"].values
     _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
     given = np.stack([np.arange(len(ids)), counts[place]])

@@ -61,9 +61,9 @@ class Head:
 
     def _lens_positions(self, n_tokens: int, n_layers: int) -> torch.Tensor:
         head = self.model.get_output_embeddings().weight.numel()
-        blocks = sum(weights.numel() for weights in self._trunk.parameters())
-        blocks -= self.model.get_input_embeddings().weight.numel()
-        n_positions = int(LENS_SHARE * n_tokens * (blocks + head) / (n_layers * head))
+        # embeddings, which are no product, are as large as the head, which is one
+        whole = sum(weights.numel() for weights in self._trunk.parameters())
+        n_positions = int(LENS_SHARE * n_tokens * whole / (n_layers * head))
         drawn = 1 + np.random.default_rng(0).permutation(n_tokens - 2)  # the first may be BOS
         return torch.from_numpy(np.sort(drawn[: max(1, n_positions)])).to(self.model.device)
 
