@@ -35,8 +35,8 @@ def dimensions(dataset: xr.Dataset) -> xr.DataArray:
 def by_number(results: RunResults) -> pd.DataFrame:
     """ID of the middle layers of structured prompts against the number of points that it is taken from.
 
-    Columns `model_title`, `part` (kind of the part), `n_points`, `at` (a scale, or `RADIUS`), and `mean`, `low`,
-    `high`, `n_prompts` of `intervals.mean_interval`; the mean is over prompts.
+    Columns `model_title`, `part`, `n_points`, `at` (a scale, or `RADIUS`), and `mean`, `low`, `high`, `n_prompts`
+    of `intervals.mean_interval`; the mean is over prompts, the same ones throughout.
     """
     return pd.concat([_by_number(results, model) for model, _ in results.models], ignore_index=True)
 
@@ -56,7 +56,9 @@ def _by_number(results: RunResults, model: str) -> pd.DataFrame:
             means = intervals.mean_interval(values.mean("layer", skipna=False))
             numbers = {key: round(float(means[key]), 3) for key in ("mean", "low", "high", "n_prompts")}
             rows.append({"part": part, "n_points": n_points, "at": at} | numbers)
-    return pd.DataFrame(rows).dropna(subset="mean").assign(model_title=str(one["model_title"].values))
+    found = pd.DataFrame(rows)  # of which the same prompts throughout
+    found = found[found["mean"].notnull() & found["n_prompts"].eq(found["n_prompts"].max())]
+    return found.assign(model_title=str(one["model_title"].values))
 
 
 def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
@@ -89,8 +91,7 @@ def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
 def number(results: RunResults, model: str, title: str) -> str:
     """How much lower the ID is when it is taken from fewer points."""
     own = _by_number(results, model)
-    largest, smallest = own["n_points"].max(), own["n_points"].min()
-    parts = []
+    parts, largest, smallest = [], own["n_points"].max(), own["n_points"].min()
     for at in charts.unique(own["at"]):
         table = own[own["at"] == at].pivot(index="n_points", columns="part", values="mean").dropna()
         shares = [
