@@ -101,12 +101,13 @@ def correctness(device: str, *, n_prompts: int, n_tokens: int, shape: str) -> di
 
 def _two_models(device, shape, n_prompts, n_tokens):
     if shape == "smollm2-135m":
-        with contextlib.suppress(InputError, OSError, ImportError):
+        try:
             source = sources.resolve(shape)
             here, there = (LanguageModel(source, device=one) for one in (device, "cpu"))
             n_vocabulary = here.model.config.vocab_size
             return here, there, gpu.random_prompts(n_prompts, n_tokens, n_vocabulary=n_vocabulary), "SmolLM2-135M"
-        print("the weights of SmolLM2 cannot be had here: random ones of the same configuration are taken")
+        except (InputError, OSError, ImportError) as error:
+            print(f"the weights of SmolLM2 cannot be had here, so random ones of its configuration are taken: {error}")
     here, there = (gpu.make_model(shape, dtype="float32", device=one) for one in (device, "cpu"))
     here.model.load_state_dict(there.model.state_dict())
     n_vocabulary = gpu.SHAPES[shape]["vocab_size"]
@@ -211,11 +212,13 @@ def _little_memory(bench: Bench, room: float) -> Iterator[None]:
     if is_gpu(device):
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated(device) + left) / total, device)
+        index = torch.device(device).index or 0
+        share = (torch.cuda.memory_allocated(device) + left) / total
+        torch.cuda.set_per_process_memory_fraction(min(share, 1.0), index)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
         return
     before, n_threads = resource.getrlimit(resource.RLIMIT_AS), torch.get_num_threads()
     torch.set_num_threads(1)  # a new thread would need addresses too

@@ -12,7 +12,7 @@ from token_geometry.geometry.table_format import RANKS
 KINDS = ("first", "random")
 """Which points of a cloud make a part: the first ones, or some that a seed draws, smaller parts inside larger."""
 
-SIZES = (128, 256, 512)
+SIZES = (128, 256, 512, 1024)
 """Numbers of points of the parts."""
 
 

@@ -23,11 +23,12 @@ class Reduction(Request):
 
     A run declares the extractions of its models under `extractions`, by name `n_prompts` or `prompt_ids`
     and `shuffle_levels`, perhaps `n_permutations`, those of control models under `controls`, with `models`, and
-    structured prompts of further corpora under `genres`, by corpus their number, or null for all long enough.
+    structured prompts of further corpora under `genres`, by corpus their number, or null for all long enough, and
+    structured prompts of more tokens under `longer`, with `n_prompts` and `n_tokens`.
     """
 
     notebook = "observables"
-    keys = ("extractions", "controls", "genres")
+    keys = ("extractions", "controls", "genres", "longer")
 
     extraction: str | Sequence[str]
     """Directory of an extraction, or a list of them."""
@@ -79,6 +80,8 @@ class Reduction(Request):
         for corpus, n_prompts in run.sections.get("genres", {}).items():
             choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}
             yield cls._step(run, genre(corpus), run.models, {file_name(corpus): choice})
+        if longer := run.sections.get("longer"):
+            yield cls._step(run, "longer", run.models, {"longer": {"shuffle_levels": [0]} | longer})
         controls = run.sections.get("controls")
         if controls is None:
             return
