@@ -265,3 +265,25 @@ def test_gram_matrices_made_by_halves_are_whole(n_points):
     points = np.random.default_rng(n_points).normal(size=(n_points, 20))
     found = neighbors.squared_distances(torch.from_numpy(points))
     np.testing.assert_allclose(found, brute_force_squared(points), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("n_points", [300, 40, 20])
+def test_layers_done_at_once_as_on_a_gpu_equal_layers_done_one_by_one(n_points, dtype):
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(6, n_points, 48, generator=random).to(dtype)
+    hidden[1] += 4
+    hidden[2, 7] *= 100  # a token of huge norm
+    hidden[3, 5] = hidden[3, 9]
+    hidden[4] = hidden[4, 0]
+    hidden[5, 3] = 0
+    alone = zip(*map(neighbors._layer_table, hidden), strict=True)
+    together = zip(*neighbors.layers_at_once(hidden), strict=True)
+    bounds = {"angle": 1e-3, "ess": 1e-4, "tle": 1e-4, "distance": 2e-5, "part": 2e-5}
+    for name, one, other in zip(neighbors.NeighborTable.__dataclass_fields__, alone, together, strict=True):
+        if name != "redone":
+            one, other = torch.stack(one), torch.stack(other)
+            assert one.dtype == other.dtype or name in ("cosine", "cosine_std"), name
+            np.testing.assert_allclose(
+                other, one, rtol=bounds.get(name, 1e-6), atol=1e-2 * (name == "angle"), err_msg=name
+            )

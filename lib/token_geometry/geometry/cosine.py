@@ -27,6 +27,15 @@ def similarity(points: torch.Tensor) -> tuple[float, float]:
     return float(center.square().sum()), float(spread.sqrt()) / n_points
 
 
+def of_clouds(points, centered, center, gram) -> torch.Tensor:
+    """Mean and standard deviation of several clouds, float64, shape (2, cloud), from the Gram matrices as below."""
+    lengths = torch.linalg.vector_norm(points, dim=2)
+    mean = (points / lengths[:, :, None]).mean(1).square().sum(1)
+    shift = (centered @ center.mT)[..., 0] + center.square().sum(2) / 2
+    cosines = (gram + shift[:, :, None]).add_(shift[:, None]).div_(lengths[:, :, None]).div_(lengths[:, None])
+    return torch.stack([mean, cosines.sub_(mean[:, None, None]).square().mean((1, 2)).sqrt()])
+
+
 class FromGram:
     """The same from a Gram matrix that is made anyway, one block of rows after another.
 

@@ -30,18 +30,23 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
     """Both estimates for the points whose neighbors are given, float64, shape (2, n).
 
     `squared` are the squared distances of all pairs of points, shape (n, n), contiguous; the diagonal plays no
-    part. `nearest` are the indices of the neighbors of each point, nearest first, without the point itself and
+    part. Of several clouds at once it has shape (cloud, n, n), and their points follow one another. `nearest` are the indices of the neighbors of each point, nearest first, without the point itself and
     without coincident points, shape (n, k). First comes `simplex_skewness` of the first `N_SIMPLEX` neighbors,
     then `tight_local` of the first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes.
     """
-    n_points, nearest = len(nearest), nearest[:, :N_TIGHT]
-    n_rows = _ROWS_IN_CACHE if squared.device.type == "cpu" else n_points
-    found = torch.full((2, n_points), torch.nan, dtype=torch.float64, device=squared.device)
-    for rows, own, (simplex, tight) in zip(
-        nearest.split(n_rows), squared.split(n_rows), map(torch.unbind, found.split(n_rows, dim=1)), strict=True
+    n_points, nearest = squared.shape[-1], nearest[:, :N_TIGHT]
+    n_rows = _ROWS_IN_CACHE if squared.device.type == "cpu" else len(nearest)
+    found = torch.full((2, len(nearest)), torch.nan, dtype=torch.float64, device=squared.device)
+    clouds = torch.arange(0, squared.numel(), n_points**2, device=squared.device).repeat_interleave(n_points)
+    for rows, start, own, (simplex, tight) in zip(
+        nearest.split(n_rows),
+        clouds.split(n_rows),
+        squared.view(-1, n_points).split(n_rows),
+        map(torch.unbind, found.split(n_rows, dim=1)),
+        strict=True,
     ):
         # six times as fast as indexing by two arrays
-        places = torch.add(rows[:, None, :], rows[:, :, None], alpha=n_points)
+        places = torch.add((rows + start[:, None])[:, None, :], rows[:, :, None], alpha=n_points)
         among = squared.view(-1).index_select(0, places.view(-1)).view(places.shape)
         among.diagonal(dim1=1, dim2=2).zero_()
         if nearest.shape[1] >= N_SIMPLEX:

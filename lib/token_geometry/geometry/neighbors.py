@@ -45,6 +45,9 @@ _FLOAT32_SIZES = 1e-25, 1e37
 
 _PAIRS_AT_ONCE = 1 << 15
 
+# Pairs of points of the layers that a GPU works on at a time, each 8 bytes in half a dozen arrays.
+_PAIRS_OF_LAYERS = 1 << 23
+
 
 @dataclass(frozen=True)
 class NeighborTable:
@@ -105,8 +108,9 @@ def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: "
             "the model overflows in this dtype; try dtype float32"
         )
-    layers = zip(*map_layers(_layer_table, hidden), strict=True)
-    return dict(zip(NeighborTable.__dataclass_fields__, map(torch.stack, layers), strict=True))
+    layers = map_layers(_layer_table, hidden) if hidden.device.type == "cpu" else layers_at_once(hidden)
+    fields = map(torch.stack, zip(*layers, strict=True))
+    return dict(zip(NeighborTable.__dataclass_fields__, fields, strict=True))
 
 
 def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
@@ -207,6 +211,53 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return distance, index, distinct, angle, *dimensions, parts, torch.tensor(n_redone), *moments
 
 
+def layers_at_once(hidden: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The fields of a neighbor table layer by layer, of several layers at a time and in float64.
+
+    A GPU waits for every small operation to be started: layer by layer it would take ten times as long. A layer
+    where points coincide, or a point is zero, is done by itself.
+    """
+    n_points = hidden.shape[1]
+    for layers in hidden.split(max(1, _PAIRS_OF_LAYERS // n_points**2)):
+        if n_points <= N_NEIGHBORS:
+            yield from map(_layer_table, layers)
+            continue
+        fields, is_plain = _plain_layers(layers if layers.dtype == torch.float64 else layers.float())
+        for place, plain in enumerate(is_plain.tolist()):
+            yield tuple(field[place] for field in fields) if plain else _layer_table(layers[place])
+
+
+def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The fields of a neighbor table for layers of different points, and whether each layer is one."""
+    points, n_points = layers.double(), layers.shape[1]
+    center = points.mean(1, keepdim=True)
+    centered = points - center
+    squares, norms = points.square().sum(2), centered.square().sum(2)
+    spread, size = norms.sum(1), squares.sum(1)
+    gram = centered @ centered.mT
+    moments = cosine.of_clouds(points, centered, center, gram)
+    sums = norms[:, :, None] + norms[:, None, :]
+    squared = torch.sub(sums, gram, alpha=2, out=gram)
+    squared.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    for layer, first, second in (p.T for p in (squared <= _CANCELLATION * sums).nonzero().split(_PAIRS_AT_ONCE)):
+        squared[layer, first, second] = (points[layer, first] - points[layer, second]).square().sum(1)
+    values, nearest = selection.smallest(squared, min(RANKS[-1], n_points - 1), N_NEIGHBORS)
+    coincide = spread <= (_ROUNDING * torch.finfo(layers.dtype).eps) ** 2 * size
+    is_plain = (values[..., 0] > 0).all(1) & (squares > 0).all(1) & ~coincide & torch.isfinite(size)
+    ranks = [rank for rank in RANKS if rank <= values.shape[2]]
+    distance = points.new_full((*squares.shape, len(RANKS)), torch.nan)
+    distance[..., : len(ranks)] = values[..., [rank - 1 for rank in ranks]].sqrt()
+    local = local_dimension.local_dimensions(squared, nearest.flatten(0, 1)).view(2, *squares.shape)
+    parts = part_distances(squared, torch.arange(n_points, device=points.device), n_points).float()
+    every = torch.arange(squares.numel(), device=points.device)
+    start = every.view(squares.shape)[:, :1]
+    two = ((nearest[..., place] + start).flatten() for place in (0, 1))
+    angle = _angles(points.flatten(0, 1), every, *two).view(squares.shape)
+    redone = torch.full((len(layers),), n_points)
+    none = torch.ones_like(squares, dtype=torch.bool)
+    return [distance, nearest, none, angle, *local, parts, redone, *moments.cpu()], is_plain
+
+
 def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor, ...]:
     """Neighbors decided in float64.
 
@@ -302,23 +353,25 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
 def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> torch.Tensor:
     """Distances to the neighbor of each rank within every part of a cloud, shape (kind, point, rank).
 
-    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), and
+    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), or those
+    of several clouds, which gives as many, and
     `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
     after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank.
     """
-    found = squared.new_full((len(subsets.KINDS), sum(subsets.sizes(n_points)), len(RANKS)), torch.nan)
-    for kind, lines in zip(subsets.KINDS, found, strict=True):
-        for size, part in zip(subsets.sizes(n_points), lines.split(subsets.sizes(n_points)), strict=True):
+    sizes = subsets.sizes(n_points)
+    found = squared.new_full((*squared.shape[:-2], len(subsets.KINDS), sum(sizes), len(RANKS)), torch.nan)
+    for kind, lines in zip(subsets.KINDS, found.unbind(-3), strict=True):
+        for size, part in zip(sizes, lines.split(sizes, dim=-2), strict=True):
             chosen = torch.from_numpy(subsets.members(n_points, kind, size)).to(rows.device)
             among = torch.isin(chosen, rows)
             # the first points are a corner of the matrix, which need not be copied
             places = slice(int(among.sum())) if kind == "first" else torch.searchsorted(rows, chosen[among])
-            block = squared[places][:, places]
-            ranks = [rank for rank in RANKS if rank < len(block)]
+            block = squared[..., places, :][..., places]
+            ranks = [rank for rank in RANKS if rank < block.shape[-1]]
             if ranks:
                 values, _ = selection.smallest(block, ranks[-1], 0)
-                kept = values[:, [rank - 1 for rank in ranks]].sqrt()
-                part[among.nonzero(), torch.arange(len(ranks), device=rows.device)] = kept
+                kept = values[..., [rank - 1 for rank in ranks]].sqrt()
+                part[..., among.nonzero(), torch.arange(len(ranks), device=rows.device)] = kept
     return found
 
 
