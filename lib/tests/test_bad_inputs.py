@@ -1,6 +1,7 @@
 """Bad inputs of every kind, thousands: each is accepted and right, or refused in one line; none hangs.
 
 What is right stands beside the inputs: of parameters a rule for each (`RIGHT`), of files a list of what they hold.
+One in five is tried, and all of them, some 7,700 in three minutes, where the variable ALL_INPUTS is set.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import shutil
 import signal
 import struct
 import time
+import zlib
 from pathlib import Path
 
 import gguf_files
@@ -40,6 +42,9 @@ from token_geometry.studies import calibration, truth
 from token_geometry.texts import corpora, statements
 
 pytestmark = pytest.mark.slow
+
+EVERY = 1 if os.environ.get("ALL_INPUTS") else 5
+"""One input in so many is tried, chosen by its name."""
 
 SECONDS = 20
 MEMORY = 3 << 30  # bytes that all inputs together may add to the peak
@@ -79,6 +84,8 @@ class Judge:
         `own_words` it may give the reason of a library in the library's words.
         """
         self.n += 1
+        if zlib.crc32(str(what).encode("utf-8", "surrogateescape")) % EVERY and self.n > 1:
+            return
         started = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
