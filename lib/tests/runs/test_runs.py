@@ -1,5 +1,6 @@
 """Declared runs: what they hold, when they are stale, what a dry run says."""
 
+import json
 import multiprocessing
 import socket
 
@@ -71,7 +72,7 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         n_calibrations = 1 if "calibration" in run.sections else 0
         n_controls = len(run.sections["controls"]["models"]) + 1 if "controls" in run.sections else 0
         n_truths = len(run.sections.get("truth", {"models": ()})["models"])
-        n_genres = len(run.sections.get("genres", ()))
+        n_genres = len(run.sections.get("genres", ())) + ("longer" in run.sections)
         n_extractions = len(run.models) * (len(run.sections["extractions"]) + n_genres)
         assert len(results.steps(run)) == n_extractions + 1 + n_genres + n_controls + n_calibrations + n_truths
 
@@ -357,6 +358,49 @@ def test_several_permutations_of_a_prompt_have_a_dimension_and_further_corpora_r
     genre = results.read(run, "genre-python-docs")
     assert genre.attrs["corpus"] == "python-docs" and genre.sizes["prompt"] == 1
     assert genre["model"].values.tolist() == run.models
+
+
+def test_published_results_stand_in_for_those_of_this_machine_until_the_declaration_changes(declared, monkeypatch):
+    run = declared()
+    refused_by_execution = pytest.raises(InputError, match="--recompute")
+    with pytest.raises(InputError, match="is missing"):
+        results.publish(run)
+    (step,) = results.results(run).values()
+    values = xr.Dataset({"a": ("x", np.arange(3000) / 7)}, attrs=store.make_attrs("", step.recipe()))
+    store.write(values, step.path)
+    assert results.publish(run) == [step.shipped] and results.publish(run) == [step.shipped]
+    assert step.found() == step.path
+    step.path.unlink()
+    assert step.found() == step.shipped and step.shipped.stat().st_size < values["a"].nbytes
+    found = results.read(run, "observables")
+    assert found["a"].dtype == np.float32 and (found["a"] == values["a"].astype("float32")).all()
+    assert results.publish(run) == []  # what came with the project is not published again as of this machine
+    computed = []
+    monkeypatch.setattr(execution, "execute_notebook", lambda title, *_: computed.append(title))
+    monkeypatch.setattr(execution, "_for_each", lambda work, tasks, **_: [work(*task) for task in tasks])
+    assert not execution.execute(run) and not computed
+    other = declared(seed=5)
+    (stale,) = results.results(other).values()
+    assert stale.found() is None
+    with refused_by_execution:
+        execution.execute(other)
+    step.shipped.write_bytes(step.shipped.read_bytes()[:-100])
+    with refused_by_execution:
+        execution.execute(declared())
+    assert not computed and execution.execute(declared(), recompute=True) and len(computed) == 2
+
+
+def test_published_results_of_a_corpus_of_python_itself_serve_every_python(declared, monkeypatch):
+    run = declared(genres={"python-docs": 2})
+    step = results.results(run)["genre-python-docs"]
+    recipes = [one.request.recipe() for one in step.reads]
+    attrs = store.make_attrs("", step.recipe(), extractions=json.dumps(recipes))
+    store.write(xr.Dataset(attrs=attrs), step.shipped)
+    assert step.found() == step.shipped
+    import pydoc_data.topics
+
+    monkeypatch.setattr(pydoc_data.topics, "topics", {"another": "text of another Python"})
+    assert store.digest(step.recipe()) != attrs["recipe_digest"] and step.found() == step.shipped
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """The request of a reduction: extractions to one dataset of observables."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request, Step, file_name, output_of
 from token_geometry.requests.run import Run
+from token_geometry.texts import corpora
 
 OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]  # names of all
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
@@ -51,6 +53,16 @@ class Reduction(Request):
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return self.recipe_of([store.digest(one.plan_recipe()) for one in reads if isinstance(one, Extraction)])
+
+    def recipe_of_file(self, reads: Sequence[Request], attrs: Mapping) -> dict:
+        texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
+        same = len(texts) == 1 and {"corpus": json.loads(*texts)}
+        plans = [
+            one.plan_recipe() | (same if same and corpora.follows_python(one.corpus) else {})
+            for one in reads
+            if isinstance(one, Extraction)
+        ]
+        return self.recipe_of([store.digest(plan) for plan in plans])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""

@@ -20,13 +20,23 @@ AT_A_TIME = 2
 """Notebooks that run at a time on a CPU: starting, loading and writing use one core, and leave the others idle."""
 
 
-def execute(run: Run) -> bool:
-    """Run the notebooks of a run whose results are missing or stale.
+def execute(run: Run, *, recompute: bool = False) -> bool:
+    """Run the notebooks of a run whose results are missing or stale; with `recompute` also of what was shipped.
 
     The executed notebooks stay beside the results as the record of the run. Returns whether anything had to be
-    run. An `InputError` says if a request cannot work, or a notebook fails, with the notebook's own line.
+    run. An `InputError` says if a request cannot work, a notebook fails, with the notebook's own line, or what was
+    shipped is of another recipe and `recompute` is not set.
     """
-    planned = results.in_order(result for result in results.results(run).values() if not result.is_fresh())
+    declared, lacking = results.results(run), []
+    for result in declared.values():
+        path = result.found()
+        if path is None and result.shipped.is_file() and not recompute:
+            raise InputError(
+                f"{result.shipped} is damaged, or of another recipe than {run.name}.yml declares now: compute it "
+                f"by token-geometry run {run.name} --recompute; with --dry-run that says how long it takes"
+            )
+        lacking += [result] * (path is None or recompute and path == result.shipped)
+    planned = results.in_order(lacking)
     if not planned:  # whoever only reads results needs neither models nor torch
         return False
     for step in planned:

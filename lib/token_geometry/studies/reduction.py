@@ -129,6 +129,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
     request = plans[0]["request"]
+    machines = {name: {p.attrs["device_name"] for key, p in pieces.items() if key[0] == name} for name in names}
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
         recipe,
@@ -139,6 +140,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         prompt_filter=json.dumps([_prompt_filter(plan) for plan in plans], ensure_ascii=False),
         layer_index_map=layer_index.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
+        computed_on="; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items()),
     )
     return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 

@@ -136,6 +136,11 @@ def aliases() -> dict[str, dict]:
     return project.entries("corpora.yml")
 
 
+def follows_python(corpus: str) -> bool:
+    """Whether the texts of a corpus are those of the Python that runs."""
+    return "module" in aliases().get(corpus, {})
+
+
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     """What a name stands for; nothing is read yet.
 
