@@ -21,8 +21,7 @@ from token_geometry.base import processes
 from token_geometry.base.errors import InputError
 from token_geometry.base.files import door
 
-FORMAT = 4
-"""Version of what the files hold; a new one makes all results stale."""
+FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
 _CHECKSUM = "checksum"
 

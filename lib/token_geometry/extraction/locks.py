@@ -16,8 +16,7 @@ from filelock import Timeout
 from token_geometry.base import locks
 from token_geometry.base.errors import InputError
 
-FOLDER = ".locks"
-"""Folder of the locks inside an extraction's directory."""
+FOLDER = ".locks"  # folder of the locks inside an extraction's directory
 
 
 @contextlib.contextmanager

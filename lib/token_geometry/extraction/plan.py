@@ -18,8 +18,7 @@ from token_geometry.requests.extraction import Job
 from token_geometry.requests.reduction import OBSERVABLES
 from token_geometry.texts import prompts
 
-PLAN = "extraction.json"
-"""File of an extraction's directory that says what it is to hold."""
+PLAN = "extraction.json"  # file of an extraction's directory that says what it is to hold
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,7 @@ class Observable:
         return title if value is None else f"{title} at {self.choice}{' =' * (self.choice == 'k')} {value}"
 
 
-UNITS = {"degree": "degrees", "nat": "nats"}
-"""Plural of the units, as a title has them."""
+UNITS = {"degree": "degrees", "nat": "nats"}  # plural of the units, as a title has them
 
 _LAYER, _SCALE, _K = ("layer",), ("layer", "scale"), ("layer", "k")
 
@@ -130,8 +129,7 @@ _ENTRIES = (
                (), labelled.bleu, "share of runs of tokens that the structured prompt has as well", "eq-bleu"),
 )  # fmt: skip
 
-CATALOG = {entry.name: entry for entry in _ENTRIES}
-"""The observables by name, in the order of the table."""
+CATALOG = {entry.name: entry for entry in _ENTRIES}  # the observables by name, in the order of the table
 
 FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 """The functions that make them; their names are part of the recipe of an observables dataset."""

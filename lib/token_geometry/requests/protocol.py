@@ -38,8 +38,7 @@ class Request:
     old_names: ClassVar[Mapping[str, str]] = {}  # names that parameters had before → their names now
     none: ClassVar[Mapping[str, str]] = {}  # what None stands for, by names of parameters
 
-    output: str
-    """File or directory that the notebook makes."""
+    output: str  # file or directory that the notebook makes
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -30,11 +30,8 @@ class Reduction(Request):
     notebook = "observables"
     keys = ("extractions", "controls", "genres", "longer")
 
-    extraction: str | Sequence[str]
-    """Directory of an extraction, or a list of them."""
-
-    estimator: str = "gride"
-    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
+    extraction: str | Sequence[str]  # directory of an extraction, or a list of them
+    estimator: str = "gride"  # of the intrinsic dimension: `gride`, or `dadapy` for the library itself
 
     @property
     def directories(self) -> list[Path]:

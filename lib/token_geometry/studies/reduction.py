@@ -15,8 +15,7 @@ from token_geometry.extraction.plan import held_observables, read_plan, read_sha
 from token_geometry.observables import catalog, coordinates, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
-SHARDS_PER_PROCESS = 8
-"""With fewer shards for each, starting processes takes longer than they save."""
+SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
 
 Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
 """Observables of a shard by model, shuffle level, prompt and permutation."""

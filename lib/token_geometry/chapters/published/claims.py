@@ -103,8 +103,7 @@ CLAIMS = (
 )  # fmt: skip
 """What is compared, in the order of the table."""
 
-VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}
-"""What a sign against the claimed one says."""
+VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}  # what a sign against the claimed one says
 
 
 def compare(results: RunResults) -> pd.DataFrame:

@@ -54,8 +54,7 @@ _SCALING = (
 )  # fmt: skip
 """Keys of the scaling of the rotary embedding; the first three say that there is none."""
 
-_FACTORS = ("rope_freqs.", "rope_factors_")
-"""Beginnings of tensors that scale the rotary embedding."""
+_FACTORS = ("rope_freqs.", "rope_factors_")  # beginnings of tensors that scale the rotary embedding
 
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
 _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}

@@ -23,11 +23,8 @@ _STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
 class Header:
     """What a GGUF file says of its model."""
 
-    metadata: dict
-    """Metadata by key; of arrays the short ones of numbers, None for the others."""
-
-    tensors: dict[str, tuple[int, ...]]
-    """Tensors by name: their shapes as GGUF has them, fastest dimension first."""
+    metadata: dict  # metadata by key; of arrays the short ones of numbers, None for the others
+    tensors: dict[str, tuple[int, ...]]  # by name: their shapes as GGUF has them, fastest dimension first
 
     def shape(self) -> dict[str, int]:
         """`layers`, `width`, `vocabulary` and `parameters` of the model."""
