@@ -20,8 +20,7 @@ import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from token_geometry.base import parameters, processes
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, processes
 from token_geometry.extraction import engine, plan
 from token_geometry.extraction.launcher import MARK
 from token_geometry.extraction.work import begin

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of
 
 Kind = typing.TypeVar("Kind")
 

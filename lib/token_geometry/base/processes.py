@@ -17,7 +17,7 @@ import joblib
 import psutil
 from joblib.externals.loky import ProcessPoolExecutor
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 
 def cores() -> int:

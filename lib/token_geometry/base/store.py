@@ -17,8 +17,7 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import processes
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes
 from token_geometry.base.files import door
 
 FORMAT = 4  # version of what the files hold; a new one makes all results stale

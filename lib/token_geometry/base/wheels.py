@@ -16,8 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from token_geometry.base import processes, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, project
 
 
 @dataclass(frozen=True)

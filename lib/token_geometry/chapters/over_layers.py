@@ -7,7 +7,7 @@ import altair as alt
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.base.errors import one_of
+from token_geometry.base import one_of
 from token_geometry.chapters import curves, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number

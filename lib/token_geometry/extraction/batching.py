@@ -6,7 +6,7 @@ import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.resources import is_gpu
 from token_geometry.requests.sizes import bytes_of_geometry, bytes_of_prompt
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.requests.extraction import Extraction
 
 MARK = "token_geometry: "

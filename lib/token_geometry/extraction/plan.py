@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, store
 from token_geometry.base.files import decode, door
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog

@@ -9,8 +9,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from token_geometry.base import files
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, files, one_of
 from token_geometry.base.files import decode, door
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch
 from token_geometry.models import blocks
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from token_geometry.base import parameters, project, wheels
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, project, wheels
 from token_geometry.base.files import check_file
 from token_geometry.models import checkpoints
 from token_geometry.models.gguf import dequantized, header, tokenizers

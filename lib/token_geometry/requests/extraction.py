@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, project, store
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes

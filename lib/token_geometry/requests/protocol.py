@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from token_geometry.base import parameters, project, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, project, store
 from token_geometry.requests.run import Run
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from token_geometry.base import parameters, store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, store
 from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request, Step, file_name, output_of

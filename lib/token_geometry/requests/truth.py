@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 from token_geometry.models import devices, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes

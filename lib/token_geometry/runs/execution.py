@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from token_geometry.base import processes, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, project
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
 from token_geometry.runs import results

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.models import blocks, loading
 from token_geometry.models.devices import choose_device
 from token_geometry.models.source import ModelSource

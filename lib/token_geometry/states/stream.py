@@ -12,7 +12,7 @@ import threading
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.models import blocks
 
 _N_CHECKED, _N_SHARED = 8, 2

@@ -10,8 +10,7 @@ import xarray as xr
 from gguf import GGMLQuantizationType, quants
 from sklearn.metrics import euclidean_distances
 
-from token_geometry.base import files, progress, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, progress, store
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import dadapy, gride, manifolds, neighbors

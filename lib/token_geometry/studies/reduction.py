@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import processes, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, store
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
 from token_geometry.observables import catalog, coordinates, labelled, layer_index

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.files import check_file, decode, door, spelled
 from token_geometry.base.lazy import datasets
 

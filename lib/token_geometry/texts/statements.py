@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from token_geometry.base import project, store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, project, store
 from token_geometry.texts import reading
 
 TRUTH = {

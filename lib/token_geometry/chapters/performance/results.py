@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from token_geometry.base import files, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, project
 
 _TABLE = files.table(__file__)
 COMMANDS, NAMES = _TABLE["commands"], _TABLE["names"]

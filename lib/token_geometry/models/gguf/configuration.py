@@ -10,8 +10,7 @@ import math
 from collections import UserDict
 from pathlib import Path
 
-from token_geometry.base import files
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf.header import Header

@@ -13,7 +13,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 _SHORT = 1024  # entries of an array that is kept: one per block at most
 _STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from token_geometry.base import files
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, files, one_of
 from token_geometry.base.lazy import transformers
 from token_geometry.models.gguf.header import Header
 
