@@ -25,9 +25,9 @@ class States:
     translates other ways of counting (tbl-index).
 
     `token_loss` is the cross-entropy of each token given those before it, nats, shape (n_tokens,), NaN for a
-    first token that nothing precedes, and for all of them where the model was loaded in part; `token_entropy`
-    that of the distribution that predicted each token, likewise. `loss`, as transformers takes it, and
-    `entropy` are their means over the tokens that were predicted.
+    first token that nothing precedes, and for all of them where the model was loaded in part. `token_entropy`
+    is the entropy of the distribution that predicted each token, likewise. `loss`, as transformers takes it,
+    and `entropy` are their means over the tokens that were predicted.
 
     If the logits were asked for, `lens` holds loss and entropy of the latent prediction of each layer by
     `Head.lens`, and `logits` are points that are as far from one another as the logits of the tokens, which are
