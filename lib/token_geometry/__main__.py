@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from token_geometry import __version__
-from token_geometry.base import parameters, processes, project, resources
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, processes, project, resources
 from token_geometry.models import devices
 from token_geometry.renderer import book
 from token_geometry.requests.extraction import Extraction

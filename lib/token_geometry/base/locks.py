@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 SECONDS_TO_LINE, LONGEST_WAIT = 10.0, 3600.0
 """Seconds after which a process that waits says so, and after which it gives up."""

@@ -3,20 +3,18 @@
 papermill hands over any name with a mere warning, so a notebook checks its parameters itself.
 """
 
-import ast
 import contextlib
 import dataclasses
 import inspect
-import itertools
 import json
-import textwrap
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 
 import yaml
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of
 
 Kind = typing.TypeVar("Kind")
 
@@ -63,13 +61,11 @@ def read_yaml(text: str, where: str) -> dict:
 
 
 def options(kind: type) -> Iterable[tuple[str, dict]]:
-    """Option and keywords of `argparse` for each field of a request; the help is the field's docstring."""
+    """Option and keywords of `argparse` for each field of a request; the help is the comment behind the field."""
     hints, texts = typing.get_type_hints(kind), {}
     for one in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-        for field, below in itertools.pairwise(tree.body):  # type: ignore[attr-defined]
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
+        found = re.findall(r"^    (\w+): .*?  # (.+(?:\n    # .+)*)", inspect.getsource(one), re.MULTILINE)
+        texts |= {name: text.replace("\n    # ", " ") for name, text in found}
     for name, default in ((field.name, field.default) for field in dataclasses.fields(kind)):
         note = "needed" if default is dataclasses.MISSING else f"default: {default!r}"
         takes = {"metavar": name.upper(), "help": f"{texts.get(name, '')} ({note})".strip().replace("%", "%%")}

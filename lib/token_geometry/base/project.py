@@ -7,8 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from token_geometry.base import files, locks
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, locks
 
 
 def find() -> Path | None:

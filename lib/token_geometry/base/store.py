@@ -17,12 +17,10 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import processes, resources
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, resources
 from token_geometry.base.files import door
 
-FORMAT = 4
-"""Version of what the files hold; a new one makes all results stale."""
+FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
 _CHECKSUM = "checksum"
 _MOST_UNPACKED = 1 << 30  # bytes of a compressed file's variables

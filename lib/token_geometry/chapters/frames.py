@@ -12,8 +12,7 @@ from token_geometry.observables import catalog
 BESIDE = catalog.selections(("intrinsic_dimension", 2), ("neighborhood_overlap", 2), ("cosine_similarity", None))
 """The three observables that are drawn beside one another, as in the paper: title → variable, selection."""
 
-FROM_ONE = slice(1, None)
-"""Layers without the embeddings, where equal tokens coincide."""
+FROM_ONE = slice(1, None)  # layers without the embeddings, where equal tokens coincide
 
 
 def summary(variable: xr.DataArray) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import altair as alt
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.base.errors import one_of
+from token_geometry.base import one_of
 from token_geometry.chapters import curves, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
@@ -20,11 +20,8 @@ from token_geometry.stats import intervals
 class Figure:
     """An observable over layers."""
 
-    chart: alt.TopLevelMixin
-    """The chart, with its alt text."""
-
-    sentence: Markdown
-    """The finding of each model."""
+    chart: alt.TopLevelMixin  # the chart, with its alt text
+    sentence: Markdown  # the finding of each model
 
 
 def by_level(

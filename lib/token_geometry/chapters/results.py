@@ -14,8 +14,7 @@ from token_geometry.runs import results as made
 class RunParameters:
     """Parameters of a chapter on one run."""
 
-    run: str = ""
-    """Name of a run; empty for that of the active Quarto profile."""
+    run: str = ""  # name of a run; empty for that of the active Quarto profile
 
 
 @dataclass(frozen=True)

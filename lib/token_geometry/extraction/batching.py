@@ -6,15 +6,12 @@ import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.resources import is_gpu
 from token_geometry.requests.sizes import bytes_of_geometry, bytes_of_prompt
 
-LARGEST = 8
-"""Largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer."""
-
-SHARE = 0.8
-"""Share of the free memory that a batch may take: what the kernels need besides is not counted."""
+LARGEST = 8  # largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer
+SHARE = 0.8  # share of the free memory that a batch may take: what the kernels need besides is not counted
 
 
 def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int = 1) -> tuple[int, int]:

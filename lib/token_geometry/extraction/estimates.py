@@ -28,9 +28,8 @@ def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> 
     each = "" if n_processes == 1 else " in each process"
     took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}"
     return (
-        f"{n_prompts} prompts, {n_passes} forward passes: {took}, "
-        f"{sizes.spelled(found.disk)} of disk ({sizes.spelled(free)} free), "
-        f"{sizes.spelled(found.memory)} of memory{each}"
+        f"{n_prompts} prompts, {n_passes} forward passes: {took}, {sizes.spelled(found.disk)} of disk "
+        f"({sizes.spelled(free)} free), {sizes.spelled(found.memory)} of memory{each}"
     )
 
 

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from token_geometry.base import locks
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, locks
 
-FOLDER = ".locks"
-"""Folder of the locks inside an extraction's directory."""
+FOLDER = ".locks"  # folder of the locks inside an extraction's directory
 
 
 @contextlib.contextmanager

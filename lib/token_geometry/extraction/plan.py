@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, store
 from token_geometry.base.files import decode, door
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
@@ -18,8 +17,7 @@ from token_geometry.requests.extraction import Job
 from token_geometry.requests.reduction import OBSERVABLES
 from token_geometry.texts import prompts
 
-PLAN = "extraction.json"
-"""File of an extraction's directory that says what it is to hold."""
+PLAN = "extraction.json"  # file of an extraction's directory that says what it is to hold
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import resources, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, resources, store
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.observables import tables, transfer

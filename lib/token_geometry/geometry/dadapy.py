@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from token_geometry.base import project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, project
 
 
 def estimate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

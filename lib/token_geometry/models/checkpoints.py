@@ -9,38 +9,18 @@ import re
 import zipfile
 from pathlib import Path
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, files, one_of
 from token_geometry.base.files import decode, door
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
-_SIZES = {"dim", "n_layers", "n_heads"}
-_KNOWN = _SIZES | {
-    "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "vocab_size", "use_scaled_rope",
-    # limits of Meta's own program, which decide no number
-    "max_batch_size", "max_seq_len",
-}  # fmt: skip
-
-# Name of a tensor → its name in transformers, and the dimension along which the files split it;
-# None: every file holds all of it.
-_ENDS = {"norm": ("model.norm", None), "output": ("lm_head", 0)}
-_BLOCK = {
-    "attention_norm": ("input_layernorm", None),
-    "attention.wq": ("self_attn.q_proj", 0),
-    "attention.wk": ("self_attn.k_proj", 0),
-    "attention.wv": ("self_attn.v_proj", 0),
-    "attention.wo": ("self_attn.o_proj", 1),
-    "ffn_norm": ("post_attention_layernorm", None),
-    "feed_forward.w1": ("mlp.gate_proj", 0),
-    "feed_forward.w2": ("mlp.down_proj", 1),
-    "feed_forward.w3": ("mlp.up_proj", 0),
-}
+_TABLE = files.table(__file__)
+_SIZES = {*_TABLE["sizes"]}
+_KNOWN = _SIZES | {*_TABLE["others"]}
 _EMBEDDINGS = "tok_embeddings.weight"
 _QUERIES = "layers.0.attention.wq.weight"
 
-# The 256 special tokens of Llama 3, in the order of their ids; `tokenizer.model` has no room for them.
-_LLAMA_3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
-_LLAMA_3_SPECIAL = 256
+_LLAMA_3_NAMED, _LLAMA_3_SPECIAL = _TABLE["llama_3_named"], 256
 
 
 class Joined:
@@ -123,12 +103,12 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
     shards = open_shards(folder)
     _check_width(folder, shards, config)
     heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
-    named = {f"{meta}.weight": (name, split, None) for meta, (name, split) in _ENDS.items()}
+    named = {f"{meta}.weight": (name, split, None) for meta, (name, split) in _TABLE["ends"].items()}
     # up to LLaMA 2 each file has some columns of the embeddings, from Llama 3 on some rows
     rows = shards[0][_EMBEDDINGS].shape[1] == config.hidden_size
     named[_EMBEDDINGS] = ("model.embed_tokens", 0 if rows else 1, None)
     for layer in range(config.num_hidden_layers):
-        for meta, (name, split) in _BLOCK.items():
+        for meta, (name, split) in _TABLE["block"].items():
             named[f"layers.{layer}.{meta}.weight"] = (f"model.layers.{layer}.{name}", split, heads.get(meta))
     return {
         f"{name}.weight": Joined([shard[meta] for shard in shards], split, n_heads)

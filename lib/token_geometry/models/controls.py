@@ -3,12 +3,11 @@
 import hashlib
 import re
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch
 from token_geometry.models import blocks
 
-WORDS = {"random": "untrained", "permuted": "weights permuted"}
-"""What the title of a control says of it."""
+WORDS = {"random": "untrained", "permuted": "weights permuted"}  # what the title of a control says of it
 
 _CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>\d+))?")
 

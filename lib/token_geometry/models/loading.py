@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of
 from token_geometry.base.lazy import accelerate, torch, transformers
 from token_geometry.models import blocks, controls, families
 from token_geometry.models import devices as placement

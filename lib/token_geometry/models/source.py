@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 from token_geometry.base.lazy import transformers
 
 

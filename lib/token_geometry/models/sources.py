@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from token_geometry.base import files, parameters, project
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, files, one_of, parameters, project
 from token_geometry.models import controls
 from token_geometry.models.kinds import KINDS
 from token_geometry.models.source import ModelSource

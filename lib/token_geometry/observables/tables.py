@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.geometry import neighbors
 from token_geometry.observables import catalog, coordinates, transfer
 

@@ -26,8 +26,7 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
-from token_geometry.base import processes
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes
 from token_geometry.renderer import cells, crossref
 from token_geometry.renderer.configuration import (
     BookError,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.geometry import manifolds
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource

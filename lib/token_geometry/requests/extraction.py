@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, project, store
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
@@ -23,37 +22,17 @@ class Extraction(Shared, Request):
     old_names = {"shard": "part", "n_shards": "n_parts"}
     none = {"n_prompts": "all", "batch_size": "what fits"}
 
-    model: str
-    """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
-
-    n_prompts: int | None = 16
-    """How many prompts to draw; None for all that are long enough."""
-
+    model: str  # alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control
+    n_prompts: int | None = 16  # how many prompts to draw; None for all that are long enough
     n_tokens: int = 1024
-
-    shuffle_levels: Sequence[int] = (0,)
-    """Levels S of the block shuffle; 0 leaves the text as it is."""
-
-    n_permutations: int = 1
-    """Permutations of each prompt at every shuffle level above 0."""
-
-    batch_size: int | None = None
-    """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
-
-    part: int = 0
-    """Which part of the prompts this job takes, from 0; its `output` is that of the other parts."""
-
-    n_parts: int = 1
-    """How many parts independent jobs share the prompts in."""
-
-    overwrite: bool = False
-    """Replace shards of another recipe that the directory holds."""
-
-    filter_models: Sequence[str] = ()
-    """Further models under whose tokenizers a prompt must be long enough."""
-
-    prompt_ids: Sequence[str | int] = ()
-    """Ids of the texts to read, in this order, whatever `n_prompts` and the seed are; empty: texts are drawn."""
+    shuffle_levels: Sequence[int] = (0,)  # levels S of the block shuffle; 0 leaves the text as it is
+    n_permutations: int = 1  # permutations of each prompt at every shuffle level above 0
+    batch_size: int | None = None  # prompts of one forward pass; None: one on a CPU, what fits on a GPU
+    part: int = 0  # which part of the prompts this job takes, from 0; its `output` is that of the other parts
+    n_parts: int = 1  # how many parts independent jobs share the prompts in
+    overwrite: bool = False  # replace shards of another recipe that the directory holds
+    filter_models: Sequence[str] = ()  # further models under whose tokenizers a prompt must be long enough
+    prompt_ids: Sequence[str | int] = ()  # ids of the texts to read, in this order; empty: texts are drawn
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from token_geometry.base import parameters, project, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, project, store
 from token_geometry.requests.run import Run
 
 
@@ -39,8 +38,7 @@ class Request:
     old_names: ClassVar[Mapping[str, str]] = {}  # names that parameters had before → their names now
     none: ClassVar[Mapping[str, str]] = {}  # what None stands for, by names of parameters
 
-    output: str
-    """File or directory that the notebook makes."""
+    output: str  # file or directory that the notebook makes
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from token_geometry.base import parameters, store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, store
 from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request, Step, file_name, output_of
@@ -32,11 +31,8 @@ class Reduction(Request):
     notebook = "observables"
     keys = ("extractions", "controls", "genres", "longer")
 
-    extraction: str | Sequence[str]
-    """Directory of an extraction, or a list of them."""
-
-    estimator: str = "gride"
-    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
+    extraction: str | Sequence[str]  # directory of an extraction, or a list of them
+    estimator: str = "gride"  # of the intrinsic dimension: `gride`, or `dadapy` for the library itself
 
     @property
     def directories(self) -> list[Path]:

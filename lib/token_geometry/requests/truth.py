@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 from token_geometry.models import devices, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
@@ -19,17 +18,10 @@ from token_geometry.texts.statements import Statements
 class OfStatements:
     """What is to be told of a reading, beside its model, layer and data sets."""
 
-    n_statements: int | None = 400
-    """Largest number of statements of each data set; None for all."""
-
-    seed: int = 0
-    """Seed of the draw of statements, of the folds, and of what probes draw."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    last_layer: int | None = None
-    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
+    n_statements: int | None = 400  # largest number of statements of each data set; None for all
+    seed: int = 0  # seed of the draw of statements, of the folds, and of what probes draw
+    device: str = "auto"  # torch device
+    last_layer: int | None = None  # last of the curves over layers, which the same pass reaches; None: `layer`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +35,9 @@ class Truth(OfStatements, Request):
     keys = ("truth",)
     none = {"n_statements": "all"}
 
-    model: str
-    """Alias, hub id, directory or GGUF file."""
-
-    layer: int
-    """Layer whose states are projected: their index in transformers' `hidden_states`."""
-
-    datasets: Sequence[str]
-    """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
+    model: str  # alias, hub id, directory or GGUF file
+    layer: int  # layer whose states are projected: their index in transformers' `hidden_states`
+    datasets: Sequence[str]  # names of data sets, or paths of CSV files; the first gives the basis
 
     @property
     def n_layers(self) -> int:

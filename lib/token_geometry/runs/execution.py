@@ -1,6 +1,5 @@
 """Execution of a run: its stale notebooks through papermill, two at a time where that saves time."""
 
-import concurrent.futures
 import itertools
 import os
 import sys
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from token_geometry.base import processes, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, project
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
 from token_geometry.runs import results
@@ -98,14 +96,7 @@ def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
     n_threads = os.environ.get("OMP_NUM_THREADS", processes.cores() // at_a_time)
     way_out = "with a smaller model or fewer tokens"
     with processes.pool(at_a_time, what="runs notebooks", way_out=way_out, n_threads=n_threads) as pool:
-        try:
-            for done in concurrent.futures.as_completed([pool.submit(work, *task) for task in tasks]):
-                done.result()
-        except BaseException:
-            # what runs beside the step that failed would keep the reader of its line waiting;
-            # an extraction goes on where it was
-            pool.shutdown(kill_workers=True)
-            raise
+        processes.all_of(pool, work, tasks)  # an extraction that is ended goes on where it was
 
 
 def _at_a_time(run: Run, memories: list[int]) -> int:

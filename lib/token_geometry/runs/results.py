@@ -7,8 +7,7 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, store
 from token_geometry.requests.protocol import Request, Step, kinds
 from token_geometry.runs import declaration
 from token_geometry.runs.declaration import Run

@@ -16,8 +16,7 @@ BATCH_TOKENS = 768
 TREE_TOKENS = 192
 """Tokens of texts that share their beginnings, which see one another: attention grows with the square."""
 
-TREES_AT_ONCE = 6
-"""How many such groups are read at a time."""
+TREES_AT_ONCE = 6  # how many such groups are read at a time
 
 _padded = partial(pad_sequence, batch_first=True)
 

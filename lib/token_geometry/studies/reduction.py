@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import processes, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, store
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
 from token_geometry.observables import catalog, coordinates, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
-SHARDS_PER_PROCESS = 8
-"""With fewer shards for each, starting processes takes longer than they save."""
+SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
 
 Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
 """Observables of a shard by model, shuffle level, prompt and permutation."""

@@ -14,8 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from token_geometry.base import parameters, project, wheels
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, project, wheels
 from token_geometry.base.files import door, spelled
 from token_geometry.texts import reading
 

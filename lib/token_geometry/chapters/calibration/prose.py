@@ -29,9 +29,8 @@ def basis(results: CalibrationResults) -> Markdown:
     return Markdown(
         f"Run {markup.escaped(results.run.name)}: {dataset.sizes['replicate']} samples of "
         f"{dataset.attrs['n_points']} points of each of {dataset.sizes['manifold']} kinds of manifolds in "
-        f"dimensions {dimensions.min()} to "
-        f"{dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of {dataset.attrs['n_tokens']} tokens of "
-        f"the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
+        f"dimensions {dimensions.min()} to {dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of "
+        f"{dataset.attrs['n_tokens']} tokens of the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
         f"{markup.escaped(dataset.attrs['model_title'])}."
     )
 
