@@ -48,8 +48,7 @@ def cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror}): "
-            "set TOKEN_GEOMETRY_CACHE to a folder that can"
+            f"the cache {folder} cannot be written ({error.strerror}): set TOKEN_GEOMETRY_CACHE to one that can"
         ) from None
     _say_who_writes(folder)
     return folder

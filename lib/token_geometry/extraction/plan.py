@@ -98,9 +98,7 @@ def read_plan(directory: Path) -> dict:
     """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
     path = directory / PLAN
     if not path.exists():
-        raise InputError(
-            f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
-        )
+        raise InputError(f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb first")
     way_out = "delete it and run notebooks/extraction.ipynb again, which keeps the shards that are whole"
     with door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
         plan = json.loads(decode(path, str(path)))

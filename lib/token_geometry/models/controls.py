@@ -28,9 +28,8 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     weights that transformers' initialization leaves out, the whole network is laid out and drawn by its
     constructors, and cut afterwards.
 
-    `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the
-    whole network without memory for its weights. Raises `InputError` if the family leaves weights as the memory
-    was.
+    `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the whole
+    network without memory for its weights. Raises `InputError` if the family leaves weights as the memory was.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN
@@ -46,8 +45,7 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     for tensor, values in [*model.named_parameters(), *model.named_buffers()]:
         if values.is_floating_point() and bool(values.isnan().any()):
             raise InputError(
-                f"model {name!r} has no untrained control: its family gives {tensor} no values before training; "
-                "take @permuted"
+                f"model {name!r} has no untrained control: {tensor} gets no values before training; take @permuted"
             )
     return model
 

@@ -263,9 +263,7 @@ def _snapshot(name: str, folder: Path) -> Path:
     repository = folder.parent if folder.name == "snapshots" else folder
     found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
     if not found:
-        raise InputError(
-            f"model {name!r}: the directory holds no config.json and no consolidated.*.pth: give another"
-        )
+        raise InputError(f"model {name!r}: it holds no config.json and no consolidated.*.pth: give another")
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
