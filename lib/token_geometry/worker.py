@@ -67,9 +67,7 @@ def share(request: Extraction) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m token_geometry.worker", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m token_geometry.worker", description=__doc__.split("\n")[0])
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="values",
                         help="a parameter of notebooks/extraction.ipynb, as for papermill")  # fmt: skip
     parser.add_argument("--run", help="a run of data/runs, whose extractions are made in turn")

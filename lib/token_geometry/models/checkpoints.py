@@ -206,7 +206,5 @@ def _llama_3_tokenizer(path: Path):
         for n in range(_LLAMA_3_SPECIAL)
     ]
     # the converter's pattern of words is that of Llama 3
-    converted = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=converted, bos_token=special[0], eos_token=special[1]
-    )
+    made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=special[0], eos_token=special[1])

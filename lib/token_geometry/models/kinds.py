@@ -289,12 +289,8 @@ def _check_weights(folder: Path) -> None:
     quantized = "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
 
     def check_type(name: str, kind: str, n_dimensions: int) -> None:
-        if (
-            name.endswith(".weight")
-            and n_dimensions > 1
-            and not quantized
-            and re.search("(?i)int|complex|^[IUBC][0-9O]", kind)
-        ):
+        is_table = name.endswith(".weight") and n_dimensions > 1 and not quantized
+        if is_table and re.search("(?i)int|complex|^[IUBC][0-9O]", kind):
             raise ValueError(f"{name} holds numbers of type {kind}, which are no weights")
 
     files = set(folder.glob("*.safetensors"))

@@ -88,9 +88,8 @@ class Extraction(Shared, Request):
         n_passes = self.n_passes
         if n_passes is None:
             n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
-        return self.estimate_of(
-            sizes.shape_of(sources.resolve(self.model)), n_passes, n_at_once=self.batch_size or 1
-        )
+        shape = sizes.shape_of(sources.resolve(self.model))
+        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""

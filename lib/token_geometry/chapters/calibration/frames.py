@@ -16,11 +16,9 @@ N_ERRORS = 3  # error bars within which an estimate counts as right
 SMALL = 5  # dimensions up to which the estimate is expected to be right at scale 2
 
 OBSERVABLES = catalog.selections(
-    ("intrinsic_dimension", 2),
-    ("intrinsic_dimension", 64),
-    ("neighborhood_overlap", 2),
+    ("intrinsic_dimension", 2), ("intrinsic_dimension", 64), ("neighborhood_overlap", 2),
     ("cosine_similarity", None),
-)
+)  # fmt: skip
 """The observables that are compared between precisions: title → variable, selection."""
 
 
