@@ -21,14 +21,11 @@ Kind = typing.TypeVar("Kind")
 # What IPython puts into a fresh namespace besides names with an underscore.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
-# A type → one value of it, and several.
+# a type → one value of it, and several
 _SPELLED = {
-    int: ("a whole number", "whole numbers"),
-    str: ("a string", "strings"),
-    bool: ("true or false", "true or false"),
-    type(None): ("None", "None"),
-    dict: ("a mapping", "mappings"),
-}
+    int: ("a whole number", "whole numbers"), str: ("a string", "strings"), dict: ("a mapping", "mappings"),
+    bool: ("true or false", "true or false"), type(None): ("None", "None"),
+}  # fmt: skip
 
 
 class _Unique(yaml.SafeLoader):

@@ -37,8 +37,7 @@ def entries(name: str) -> dict:
 def cache() -> Path:
     """Folder of downloads and dequantized weights.
 
-    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's
-    cache directory.
+    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's.
     """
     if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()

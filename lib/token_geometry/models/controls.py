@@ -91,8 +91,7 @@ def permute(model, seed: int) -> None:
     trunk = blocks.trunk(model)
     prefix = next(name for name, part in model.named_modules() if part is trunk)
     for name, weights in model.named_parameters():
-        # by name, without the part that only a model with head has: so it is the same for the first
-        # few blocks alone
+        # by name, without the part that only a model with head has: so it is the same for fewer blocks
         stem = name.removeprefix(f"{prefix}.")
         digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

