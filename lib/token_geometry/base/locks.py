@@ -20,7 +20,7 @@ def acquire(path: Path, *, seconds: float) -> contextlib.AbstractContextManager 
 
     filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
     killed process left behind. Without locks work may be done twice, but files are renamed when they are whole.
-    A `filelock.Timeout` says if another process holds it for longer than `seconds`, an `OSError` if none can be.
+    A `Timeout` says if another process holds it for longer than `seconds`, an `OSError` if it cannot be written.
     """
     try:
         return FileLock(path, timeout=seconds, fallback_to_soft=False).acquire()
