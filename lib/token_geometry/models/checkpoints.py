@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 from token_geometry.base import InputError, files, one_of
-from token_geometry.base.files import decode, door
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
@@ -145,8 +144,8 @@ def _open(path: Path) -> dict:
 
 def _read_params(folder: Path) -> dict:
     path = folder / "params.json"
-    with door(str(path), ": take the file that Meta released"):
-        params = json.loads(decode(path, str(path)))
+    with files.door(str(path), ": take the file that Meta released"):
+        params = json.loads(files.decode(path, str(path)))
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
     for name, value in params.items():

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from token_geometry.base import InputError, parameters, project, wheels
-from token_geometry.base.files import check_file
+from token_geometry.base import InputError, files, parameters, project, wheels
 from token_geometry.models import checkpoints
 from token_geometry.models.gguf import dequantized, header, tokenizers
 from token_geometry.models.source import ModelSource
@@ -275,7 +274,7 @@ def _check_regular(folder: Path) -> None:
     """Refuse a directory that holds something that is no file: a pipe would be waited for."""
     for path in folder.iterdir():
         if not path.is_dir():
-            check_file(path, f"the file {path}")
+            files.check_file(path, f"the file {path}")
 
 
 def _check_weights(folder: Path) -> None:
