@@ -22,8 +22,7 @@ from token_geometry.extraction.work import begin
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, results
 
-_LONGEST = timedelta(days=30)
-"""How long a process waits for the others: the first to start, and the last to end."""
+_LONGEST = timedelta(days=30)  # how long a process waits for the others: the first to start, the last to end
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def share(request: Extraction) -> None:
     """Make this process's part of an extraction.
 
-    Raises `InputError` as `extraction.extract`, or if its `num_processes` is neither 1 nor how many came up on
-    all machines.
+    Raises `InputError` as `extraction.extract`, or if its `num_processes` is not 1 nor how many came up in all.
     """
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
@@ -67,9 +65,7 @@ def share(request: Extraction) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m token_geometry.worker", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m token_geometry.worker", description=__doc__.split("\n")[0])
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="values",
                         help="a parameter of notebooks/extraction.ipynb, as for papermill")  # fmt: skip
     parser.add_argument("--run", help="a run of data/runs, whose extractions are made in turn")

@@ -93,9 +93,7 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
-        ) from None
+        raise InputError(f"{path} could not be written ({error}): check disk space and permissions") from None
     finally:
         with contextlib.suppress(OSError):  # it is not there, or nothing can be
             partial.unlink()

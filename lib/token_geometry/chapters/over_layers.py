@@ -15,6 +15,8 @@ from token_geometry.chapters.results import RunResults
 from token_geometry.observables.catalog import CATALOG, UNITS
 from token_geometry.stats import intervals
 
+Values = slice | list | None  # values of a further dimension; None: all
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -24,9 +26,7 @@ class Figure:
     sentence: Markdown  # the finding of each model
 
 
-def by_level(
-    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
-) -> Figure:
+def by_level(results: RunResults, name: str, *, at: int | None = None, shown: Values = None) -> Figure:
     """An observable over layers by shuffle level, of the prompts that were run at every level.
 
     `at` is the value of its further dimension (scale, k) that the control starts with and that the sentence is
@@ -36,9 +36,7 @@ def by_level(
     return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 
 
-def by_model(
-    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
-) -> Figure:
+def by_model(results: RunResults, name: str, *, at: int | None = None, shown: Values = None) -> Figure:
     """An observable of structured prompts over layers and relative depth by model; parameters as of `by_level`."""
     return _figure(results, name, at, shown, results.structured, largest, curves.by_depth)
 
@@ -98,11 +96,9 @@ def largest(results: RunResults, model: str, title: str, *, name: str, at: int |
     )
 
 
-def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
+def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
-    found = intervals.paired_difference(
-        variable.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1]
-    )
+    found = intervals.paired_difference(values.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1])
     return (
         f"Averaged over these layers, shuffling changes it by {effect(found)}, with this sign in "
         f"{int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 from token_geometry.base import InputError, files, one_of
-from token_geometry.base.files import decode, door
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
@@ -49,9 +48,7 @@ def check_files(name: str, folder: Path) -> None:
     """Refuse the directory of model `name`, if it lacks one of Meta's files, which it names; none is opened."""
     numbers = [int(path.suffixes[-2][1:]) for path in _paths(folder)]
     if not numbers:
-        raise InputError(
-            f"model {name!r}: {folder} holds no consolidated.*.pth: put the files that Meta released there"
-        )
+        raise InputError(f"model {name!r}: {folder} holds no consolidated.*.pth: put Meta's files there")
     missing = [f"consolidated.{n:02d}.pth" for n in range(len(numbers)) if n not in numbers]
     missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
     if missing:
@@ -147,8 +144,8 @@ def _open(path: Path) -> dict:
 
 def _read_params(folder: Path) -> dict:
     path = folder / "params.json"
-    with door(str(path), ": take the file that Meta released"):
-        params = json.loads(decode(path, str(path)))
+    with files.door(str(path), ": take the file that Meta released"):
+        params = json.loads(files.decode(path, str(path)))
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
     for name, value in params.items():
@@ -156,9 +153,7 @@ def _read_params(folder: Path) -> dict:
         if type(value) not in kinds or name in _SIZES and value < 1:
             raise InputError(f"{path}: {name} is {value!r}; accepted: a number, and as a size 1 or more")
     if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
-        raise InputError(
-            f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or give it in transformers' format"
-        )
+        raise InputError(f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or take transformers' format")
     if params.get("use_scaled_rope"):
         raise InputError(
             f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: "
@@ -194,9 +189,7 @@ def _llama_tokenizer(path: Path):
     try:
         SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError):
-        raise InputError(
-            f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
-        ) from None
+        raise InputError(f"{path} is neither a SentencePiece model nor a list of ranks: take Meta's") from None
     tokenizer = transformers.LlamaTokenizer.from_pretrained(path.parent)
     tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
     tokenizer.backend_tokenizer.pre_tokenizer = None
@@ -212,7 +205,5 @@ def _llama_3_tokenizer(path: Path):
         for n in range(_LLAMA_3_SPECIAL)
     ]
     # the converter's pattern of words is that of Llama 3
-    converted = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=converted, bos_token=special[0], eos_token=special[1]
-    )
+    made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=special[0], eos_token=special[1])

@@ -15,13 +15,12 @@ from token_geometry.base.lazy import transformers
 class ModelSource:
     """Where a model is and what decides its numbers; nothing of it is loaded yet.
 
-    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees,
-    `location` the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says
-    whether BOS is fed first; None: decided by the model's family. `license` is a short note on the licence;
-    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are
-    downloaded, where they are known. `control` is `random` (untrained, weights drawn as before training),
-    `permuted` (the weights of each tensor in random order), or empty: the model itself; `control_seed` is its
-    seed.
+    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees, `location`
+    the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says whether BOS is fed
+    first; None: decided by the model's family. `license` is a short note on the licence; `shape` holds `layers`,
+    `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are downloaded, where they are
+    known. `control` is `random` (untrained, weights drawn as before training), `permuted` (the weights of each
+    tensor in random order), or empty: the model itself; `control_seed` is its seed.
 
     Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
     the place by, where it can be of this kind.

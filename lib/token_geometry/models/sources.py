@@ -41,12 +41,10 @@ def resolve(model: str) -> ModelSource:
     stem, _, word = model.rpartition("@")
     if stem in known or stem and Path(stem).expanduser().exists():
         raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
-    accepted = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
+    places = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
     if model.startswith(("/", "~", ".")) or model.count("/") > 1:
-        raise InputError(
-            f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {accepted}"
-        )
-    raise InputError(f"{one_of('model', model, known)}; or {accepted}")
+        raise InputError(f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {places}")
+    raise InputError(f"{one_of('model', model, known)}; or {places}")
 
 
 def _at(place: str) -> ModelSource | None:

@@ -51,10 +51,8 @@ class Observable:
 UNITS = {"degree": "degrees", "nat": "nats"}  # plural of the units, as a title has them
 
 CATALOG = {
-    name: Observable(
-        name, **entry | {"dims": tuple(entry["dims"]), "function": getattr(labelled, entry["function"])}
-    )
-    for name, entry in files.table(__file__).items()
+    name: Observable(name, **one | {"dims": tuple(one["dims"]), "function": getattr(labelled, one["function"])})
+    for name, one in files.table(__file__).items()
 }
 """The observables by name, in the order of the table."""
 

@@ -88,9 +88,8 @@ class Extraction(Shared, Request):
         n_passes = self.n_passes
         if n_passes is None:
             n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
-        return self.estimate_of(
-            sizes.shape_of(sources.resolve(self.model)), n_passes, n_at_once=self.batch_size or 1
-        )
+        shape = sizes.shape_of(sources.resolve(self.model))
+        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
@@ -127,9 +126,7 @@ class Extraction(Shared, Request):
             n_permutations=1,
         )  # fmt: skip
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
-            raise InputError(
-                f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
-            )
+            raise InputError(f"shuffle_levels is {[*self.shuffle_levels]}; accepted: one or more different levels")
         shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in loading.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(loading.DTYPES)}")
@@ -181,10 +178,8 @@ class Job:
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
-    if n_prompts is not None and _is_at_hand(corpus) and (n_texts := len(found.texts)) < n_prompts:
-        raise InputError(
-            f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
-        )
+    if n_prompts is not None and _is_at_hand(corpus) and (n := len(found.texts)) < n_prompts:
+        raise InputError(f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n} texts; accepted: 1 to {n}")
 
 
 def _is_at_hand(corpus: str) -> bool:

@@ -81,9 +81,7 @@ class Reduction(Request):
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
-            raise InputError(
-                f"{file}: no extraction has shuffle level 0, which every chapter compares with: add it"
-            )
+            raise InputError(f"{file}: no extraction has shuffle level 0, which all chapters compare with: add it")
         yield observables
         for corpus, n_prompts in run.sections.get("genres", {}).items():
             choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}
@@ -94,9 +92,7 @@ class Reduction(Request):
         if controls is None:
             return
         if set(controls) - _MORE not in [block | {"models"} for block in _BLOCKS]:
-            raise InputError(
-                f"{file}: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
-            )
+            raise InputError(f"{file}: controls must hold just models, shuffle_levels, n_prompts or prompt_ids")
         if not isinstance(controls["models"], list):
             raise InputError(f"{file}: controls: models is {controls['models']!r}; accepted: a list of models")
         block = {key: value for key, value in controls.items() if key != "models"}

@@ -61,9 +61,7 @@ class Truth(OfStatements, Request):
         last = sizes.last_layer(source)
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
-                raise InputError(
-                    f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
-                )
+                raise InputError(f"{name} is {value}; accepted: 0 to {last}, the last of model {self.model!r}")
         return source, self._draw()
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
@@ -98,9 +96,7 @@ class Truth(OfStatements, Request):
         parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)
         chosen = declared.get("models", {})
         if not (chosen and isinstance(chosen, dict)):
-            raise InputError(
-                f"{noun} 'models' is {chosen!r}; accepted: models by name, with the key layer of each"
-            )
+            raise InputError(f"{noun} 'models' is {chosen!r}; accepted: models by name, each with the key layer")
         same = {name: value for name, value in declared.items() if name != "models"}
         for model, layers in chosen.items():
             if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:

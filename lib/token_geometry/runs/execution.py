@@ -14,8 +14,7 @@ from token_geometry.requests.protocol import Request
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
 
-AT_A_TIME = 2
-"""Notebooks that run at a time on a CPU: starting, loading and writing use one core, and leave the others idle."""
+AT_A_TIME = 2  # notebooks at a time on a CPU: starting, loading and writing use one core, and leave others idle
 
 
 def execute(run: Run, *, recompute: bool = False) -> bool:

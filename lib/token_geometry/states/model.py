@@ -30,9 +30,8 @@ class States:
     and `entropy` are their means over the tokens that were predicted.
 
     If the logits were asked for, `lens` holds loss and entropy of the latent prediction of each layer by
-    `Head.lens`, and `logits` are points that are as far from one another as the logits of the tokens, which are
-    as wide as the vocabulary, float32, shape (n_tokens, n); n is the width where the head is linear, else
-    n_tokens.
+    `Head.lens`, and `logits` are points that are as far from one another as the logits of the tokens, which are as
+    wide as the vocabulary, float32, shape (n_tokens, n); n is the width where the head is linear, else n_tokens.
     """
 
     hidden: torch.Tensor

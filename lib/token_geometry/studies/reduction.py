@@ -15,9 +15,7 @@ from token_geometry.observables import catalog, coordinates, labelled, layer_ind
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
-
-Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
-"""Observables of a shard by model, shuffle level, prompt and permutation."""
+Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]  # observables by model, level, prompt, permutation
 
 
 def reduce(request: Reduction) -> xr.Dataset:

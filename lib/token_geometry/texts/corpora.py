@@ -80,8 +80,7 @@ class Texts(UserDict[str, str]):
         for key, text in self._checked():
             if key in self.data:
                 raise InputError(
-                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without "
-                    "one has its number)"
+                    f"corpus {name!r}: id {key!r} occurs twice; ids must differ (text without one has its number)"
                 )
             self.data[key] = sha256(text)
             self.n_characters += len(text)
@@ -125,8 +124,7 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: character {error.start} is half of a pair (a lone surrogate) and no text in UTF-8: "
-            f"{way_out}"
+            f"{where}: character {error.start} is half of a pair (lone surrogate) and no text in UTF-8: {way_out}"
         ) from None
 
 
@@ -143,18 +141,15 @@ def follows_python(corpus: str) -> bool:
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     """What a name stands for; nothing is read yet.
 
-    A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of
-    such paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a
-    `column` of texts and optionally a column `id`, and `.txt` is one text; a directory of
-    `datasets.save_to_disk`; or owner and name of a data set of the hub. An `InputError` says if there is no
-    such corpus.
+    A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of such
+    paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a `column` of
+    texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or owner
+    and name of a data set of the hub. An `InputError` says if there is no such corpus.
     """
     known = aliases()
     if corpus in known:
         if column != "text":
-            raise InputError(
-                f"column is {column!r}, and corpus {corpus!r} is an alias: data/corpora.yml says what is its text"
-            )
+            raise InputError(f"column is {column!r}, and corpus {corpus!r} is an alias: leave the column out")
         noun = f"data/corpora.yml, corpus {corpus!r}: key"
         if not isinstance(known[corpus], dict):
             raise InputError(f"{noun}s are {known[corpus]!r}; accepted: a mapping")

@@ -177,9 +177,7 @@ def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
             if any({*words} <= {true, false} for false in others):
                 return np.array([word == true for word in words], dtype=np.int64), spelled
     elif (outside := ~(np.abs(numbers) < LARGEST)).any():
-        raise InputError(
-            f"{what} has the label {spelled[outside.argmax()]!r}; accepted: words, and numbers below 2^53"
-        )
+        raise InputError(f"{what}: the label {spelled[outside.argmax()]!r}; accepted: words, numbers below 2^53")
     elif (numbers == numbers.round()).all():
         values = numbers.astype(np.int64)
         if {*values.tolist()} == {-1, 1}:

@@ -55,9 +55,7 @@ def local(results: CalibrationResults) -> Iterator[str]:
     found |= {"ESS": plain["manifold_ess"], "TLE": plain["manifold_tle"]}
     for side, kept in ((f"up to {SMALL}", plain.dimension <= SMALL), (f"above {SMALL}", plain.dimension > SMALL)):
         if kept.any():
-            shares = {
-                name: Number((values / plain.dimension).where(kept).mean()) for name, values in found.items()
-            }
+            shares = {name: Number((ids / plain.dimension).where(kept).mean()) for name, ids in found.items()}
             said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
             yield f"Samples of dimension {side} without noise: of the true dimension the estimators find {said}."
 

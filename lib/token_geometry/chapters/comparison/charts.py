@@ -21,9 +21,7 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
 
 @charts.figure("intrinsic dimension")
 def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
-    layer.
-    """
+    """Line chart, one panel per model: intrinsic dimension against scale (logarithmic), one curve per layer."""
     return _by_scale(
         frame[["model_title", "layer", "scale", "mean"]],
         y=alt.Y("mean:Q", title="intrinsic dimension"),

@@ -15,8 +15,7 @@ from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf.header import Header
 
-_NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")
-"""Beginnings of keys that decide no number of the network."""
+_NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")  # beginnings of keys that decide no number
 
 _HARMLESS = {
     "attention.causal": lambda value, config: value is True,

@@ -75,9 +75,7 @@ def read(path: Path) -> Header:
 def _read(path: Path, size: int, changed: int) -> Header:
     with readable_errors(path):
         reader = Reader(path)
-        metadata: dict = {
-            key: _value(field) for key, field in reader.fields.items() if not key.startswith("GGUF.")
-        }
+        metadata = {key: _value(field) for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     n_parts, number = metadata.get("split.count", 1), metadata.get("split.no", 0) + 1
     if n_parts > 1:
         first = path.name.replace(f"{number:05d}-of", "00001-of")
