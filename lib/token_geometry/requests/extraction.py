@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import project, store
+from token_geometry.base import project, store, wheels
 from token_geometry.base.errors import InputError
-from token_geometry.models import devices, loading, sources
+from token_geometry.models import devices, loading, sources, tuned_lens
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
@@ -55,6 +55,9 @@ class Extraction(Shared, Request):
     prompt_ids: Sequence[str | int] = ()
     """Ids of the texts to read, in this order, whatever `n_prompts` and the seed are; empty: texts are drawn."""
 
+    tuned_lens: str = ""
+    """Directory or hub id of a tuned lens for the latent predictions; empty: the logit lens."""
+
     @property
     def models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.model, *self.filter_models)))
@@ -90,7 +93,10 @@ class Extraction(Shared, Request):
             source.check_files()
             source.check_tokenizer()
             if not dry or (source.kind != "hub" and source.is_made()):
-                loading.check_length(source, loading.load_config(source), self.n_tokens)
+                config = loading.load_config(source)
+                loading.check_length(source, config, self.n_tokens)
+                if self.tuned_lens and source is found[0] and not (dry and tuned_lens.is_of_hub(self.tuned_lens)):
+                    tuned_lens.read(self.tuned_lens, source, config)
         return Job(self, found[0], tuple(found[1:]), tuple(chosen))
 
     def check(self) -> None:
@@ -119,8 +125,9 @@ class Extraction(Shared, Request):
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
+        of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0
         return Estimate(
-            memory=sizes.PROCESS_BYTES + shape["parameters"] * item + n_at_once * prompt,
+            memory=sizes.PROCESS_BYTES + (shape["parameters"] + of_lens) * item + n_at_once * prompt,
             disk=n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors),
             passes=n_passes,
             work=shape["parameters"] * n_passes * n_tokens,
@@ -186,6 +193,8 @@ class Job:
         """What decides the numbers of every shard."""
         recipe = {"model": self.source.identity(), "corpus": self.corpus.identity()}
         recipe |= {name: getattr(self.request, name) for name in ("n_tokens", "seed", "dtype")}
+        if self.request.tuned_lens:
+            recipe |= {"tuned_lens": wheels.sha256_of_file(tuned_lens.find(self.request.tuned_lens)[1])}
         return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property

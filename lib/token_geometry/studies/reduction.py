@@ -167,5 +167,6 @@ def _check_compatible(plans: Sequence[dict]) -> None:
                     f"{plan['request'].get(name)!r}): give extractions of one recipe"
                 )
         model = plan["request"]["model"]
-        if seen.setdefault(model, plan["recipe"]["model"]) != plan["recipe"]["model"]:
-            raise InputError(f"the extractions hold two different models by the name {model!r}")
+        decisive = plan["recipe"]["model"], plan["recipe"].get("tuned_lens")
+        if seen.setdefault(model, decisive) != decisive:
+            raise InputError(f"the extractions hold two different models or tuned lenses by the name {model!r}")
