@@ -8,11 +8,7 @@ from token_geometry.chapters import charts
 
 @charts.figure("curves over layers")
 def layer_curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str,
-    facet: str = "model_title",
-    choose: str | None = None,
+    frame: pd.DataFrame, *, y_title: str, facet: str = "model_title", choose: str | None = None
 ) -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
