@@ -33,22 +33,11 @@ def ratios(distance: np.ndarray) -> np.ndarray:
 
 
 def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dimension and its error for many samples of mu.
+    """Dimension and its error for many samples of mu, each of shape (...); NaN for fewer than two ratios.
 
-    Parameters
-    ----------
-    mu
-        Ratios r_{2 n1} / r_{n1}, shape (..., n_points); NaN marks points that do not take part.
-    n1
-        Rank of the nearer neighbor, broadcast against the leading dimensions.
+    `mu` holds ratios r_{2 n1} / r_{n1}, shape (..., n_points), NaN for points that do not take part, and `n1` the
+    rank of the nearer neighbor, broadcast against the leading dimensions.
 
-    Returns
-    -------
-    dimension, error
-        Shape (...); NaN where fewer than two ratios are left.
-
-    Notes
-    -----
     Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly coincide), but do enter
     the Fisher information; the score counts N - 1 points, not N. Both as in DADApy 0.3.
     """

@@ -89,10 +89,7 @@ class NeighborTable:
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
     """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
 
-    Raises
-    ------
-    InputError
-        If a state is NaN or infinite.
+    An `InputError` says if a state is NaN or infinite.
     """
     return NeighborTable(**{name: part.cpu().numpy() for name, part in neighbor_tensors(hidden).items()})
 

@@ -1,11 +1,12 @@
 """Tuned lenses: an affine map per layer, trained so that final norm and head predict from its states.
 
-The files are those of the package tuned-lens 0.2 [Belrose et al., arXiv:2303.08112]: `config.json` names the model
-(`base_model_name_or_path`), its width (`d_model`) and blocks (`num_hidden_layers`), `params.pt` holds `l.weight`,
-shape (width, width), and `l.bias`, (width,), of every state l from the embeddings to the last but one. They are
-read without the package, which knows few families and copies the head.
+The files are those of the package tuned-lens 0.2 [Belrose et al., arXiv:2303.08112]: `config.json` names the
+model (`base_model_name_or_path`), its width (`d_model`) and blocks (`num_hidden_layers`), `params.pt` holds
+`l.weight`, shape (width, width), and `l.bias`, (width,), of every state l from the embeddings to the last but
+one. They are read without the package, which knows few families and copies the head.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -28,17 +29,16 @@ def is_of_hub(lens: str) -> bool:
 
 def find(lens: str) -> list[Path]:
     """`config.json` and `params.pt` of a lens by directory or hub id; `InputError` where it has them not."""
-    names, accepted = ("config.json", "params.pt"), f"a directory with both files, or an id of the hub's {SPACE}"
+    names, accepted = ("config.json", "params.pt"), f"a directory with both, or an id of the hub's {SPACE}"
     with door(f"tuned_lens {lens!r}", f"; accepted: {accepted}"):
         if is_of_hub(lens):
             from huggingface_hub import hf_hub_download
 
             place = {"repo_type": "space", "subfolder": f"lens/{lens}"}
             return [Path(hf_hub_download(SPACE, name, **place)) for name in names]
-        found = [Path(lens).expanduser() / name for name in names]
-        for path in found:
-            check_file(path, f"tuned_lens {lens!r}: {path.name}")
-        return found
+        for name in names:
+            check_file(Path(lens).expanduser() / name, f"tuned_lens {lens!r}: {name}")
+        return [Path(lens).expanduser() / name for name in names]
 
 
 def read(lens: str, source: ModelSource, config) -> list[tuple]:
@@ -51,28 +51,20 @@ def read(lens: str, source: ModelSource, config) -> list[tuple]:
     with door(what := f"tuned_lens {lens!r}: its config.json"):
         told = json.loads(decode(of_config, what))
         base, *size = (told[key] for key in ("base_model_name_or_path", "d_model", "num_hidden_layers"))
-    width, n_layers = config.get_text_config().hidden_size, blocks.depth(config)
-    names = source.name.partition("@")[0], source.location, source.title
-    if Path(str(base)).name.casefold() not in {Path(name).name.casefold() for name in names} - {""}:
-        raise InputError(
-            f"tuned_lens {lens!r} is of model {base!r}, not of {source.name!r}: give that of this model, or where "
-            "only the names differ, change base_model_name_or_path in its config.json"
-        )
-    if size != [width, n_layers]:
-        raise InputError(
-            f"tuned_lens {lens!r} is of another model: of width {size[0]} and {size[1]} blocks, and "
-            f"{source.name!r} has width {width} and {n_layers} blocks"
-        )
-    shapes = {f"{n}.{part}": (width,) * k for n in range(n_layers) for part, k in (("weight", 2), ("bias", 1))}
-    try:
-        state = torch.load(of_weights, map_location="cpu", mmap=True, weights_only=True)
-        whole = {key: part.shape for key, part in state.items() if part.isfinite().all()} == shapes
-        whole = whole and all(map(torch.is_floating_point, state.values()))
-    except Exception:  # of objects that torch refuses to open, a file cut short, or none of torch's
-        whole = False
-    if not whole:
-        raise InputError(
-            f"tuned_lens {lens!r}: its params.pt does not hold weight and bias of {n_layers} layers as finite "
-            f"tensors of width {width} that can be read without running code: take the file that tuned-lens wrote"
-        )
-    return [(state[f"{n}.weight"], state[f"{n}.bias"]) for n in range(n_layers)]
+    width, n_layers = expected = [config.get_text_config().hidden_size, blocks.depth(config)]
+    names = {Path(one).name.casefold() for one in (source.name.split("@")[0], source.location, source.title)}
+    parts = (("weight", (width, width)), ("bias", (width,)))
+    shapes = {f"{n}.{part}": shape for n in range(n_layers) for part, shape in parts}
+    state: dict = {}
+    with contextlib.suppress(Exception):  # objects that torch refuses to open, a file cut short, none of torch's
+        found = torch.load(of_weights, map_location="cpu", mmap=True, weights_only=True)
+        state = {key: one for key, one in found.items() if one.is_floating_point() and one.isfinite().all()}
+    if Path(str(base)).name.casefold() not in names - {""}:
+        wrong = f"is of model {base!r}: where only names differ, change base_model_name_or_path in its config.json"
+    elif size != expected:
+        wrong = f"is of width {size[0]} and {size[1]} blocks, and the model of width {width} and {n_layers}"
+    elif {key: one.shape for key, one in state.items()} != shapes:
+        wrong = f"holds no params.pt of {n_layers} finite weights and biases that are read without running code"
+    else:
+        return [(state[f"{n}.weight"], state[f"{n}.bias"]) for n in range(n_layers)]
+    raise InputError(f"tuned_lens {lens!r} {wrong}; accepted: a lens that tuned-lens wrote of {source.name!r}")

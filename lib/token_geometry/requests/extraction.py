@@ -135,16 +135,13 @@ class Extraction(Shared, Request):
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
         """Refuse more processes or parts than there are prompts to share."""
-        n_here = len(range(self.part, n_passes, self.n_parts))
+        n_here = n = len(range(self.part, n_passes, self.n_parts))
         if num_processes > n_here:
-            parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
-            raise InputError(
-                f"num_processes is {num_processes} and there are {n_here} prompts (shuffle levels counted) "
-                f"to share{parts}; accepted: 1 to {n_here}"
-                if n_here
-                else f"n_parts is {self.n_parts} and there are {n_passes} prompts (shuffle levels counted) to "
-                f"share; accepted: 1 to {n_passes}"
-            )
+            given, parts = f"num_processes is {num_processes}", f" in part {self.part} of {self.n_parts}"
+            if not n_here:
+                given, n = f"n_parts is {self.n_parts}", n_passes
+            what = f"{n} prompts (shuffle levels counted) to share{parts * (n_here > 0 and self.n_parts > 1)}"
+            raise InputError(f"{given} and there are {what}; accepted: 1 to {n}")
 
     def _check_values(self) -> None:
         if not self.output:

@@ -24,7 +24,7 @@ _IN_CACHE = 1 << 18
 
 
 class Head:
-    """The head of a whole model of transformers; `stream` reads its blocks, and `tuned` is of `tuned_lens.read`."""
+    """The head of a whole model of transformers, whose blocks `stream` reads; `tuned` is of `tuned_lens.read`."""
 
     def __init__(self, model, stream: Stream, tuned: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()):
         self.model, self._stream, self._trunk = model, stream, stream.trunk
@@ -46,18 +46,17 @@ class Head:
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
         """Loss and entropy of what each layer predicts through final norm and head, nats, shape (2, layer).
 
-        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a seed
-        draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape (n_tokens,), each
-        of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the logits are not what
-        the head makes of the last states, or no module is the final norm; an `InputError` if a lens was given.
+        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a
+        seed draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape
+        (n_tokens,), each of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the
+        logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
+        if a lens was given.
         """
         norm = self._stream.norm
         if norm is None or not self._is_all(ids):
             if self._tuned:
-                raise InputError(
-                    f"tuned_lens is given, and the logits of model {self._stream.name!r} are not what one final "
-                    "norm and the head make of its states: leave it out"
-                )
+                reason = "whose logits are not what one final norm and the head make of its states: leave it out"
+                raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
             return np.full((2, len(layers)), np.nan)
         place = self._lens_positions(len(ids), len(layers))
         device = getattr(norm, "weight", last).device

@@ -51,24 +51,13 @@ class States:
 class LanguageModel:
     """A loaded model, ready to turn token ids into hidden states.
 
-    Parameters
-    ----------
-    source
-        From `sources.resolve`.
-    dtype
-        Type of the weights and of the forward pass.
-    device
-        A torch device or `auto`.
-    n_layers
-        Index of the last hidden state that is wanted: so many blocks are built and read, and no more of the files
-        than they need. Such a model has no head, and so no loss. None, or the number of its blocks: the whole
-        model.
-    devices
-        Devices that the model is spread over, in place of `device`; see `devices.assign`.
-    tuned_lens
-        Directory or hub id of a tuned lens for the latent predictions; empty: the logit lens.
-    loaded
-        A whole transformers model and its tokenizer that are in memory already.
+    `source` is of `sources.resolve`, `dtype` the type of the weights and of the pass, `device` a torch device
+    or `auto`, and `devices`, of `devices.assign`, are those that the model is spread over in its place.
+    `n_layers` is the index of the last hidden state that is wanted: so many blocks are built and read, and no
+    more of the files than they need; such a model has no head, and so no loss. None, or the number of its
+    blocks: the whole model. `tuned_lens` is directory or hub id of a tuned lens for the latent predictions
+    (empty: the logit lens), and `loaded` a whole transformers model and its tokenizer that are in memory
+    already.
     """
 
     def __init__(
@@ -119,22 +108,13 @@ class LanguageModel:
     ) -> list[States]:
         """Hidden states, loss and entropy of prompts of one length, in one pass.
 
-        Parameters
-        ----------
-        token_ids
-            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here where the model needs it,
-            and its position dropped from what is returned. The token after BOS counts in the loss.
-        final_norm
-            Whether the last state of a whole model, of index L, is the one after the final norm, as transformers
-            has it; else it is the residual stream that the norm is applied to, as are all states below L.
-        logits
-            Whether to return the cloud of the logits; a model loaded in part has none.
-
-        Raises
-        ------
-        InputError
-            If a token lies outside the model's vocabulary, there are more than the model can read, or the
-            model is no causal language model with one residual stream.
+        `token_ids` has shape (n_prompts, n_tokens), without special tokens; BOS is prepended here where the
+        model needs it, and its position dropped from what is returned. The token after BOS counts in the loss.
+        With `final_norm` the last state of a whole model, of index L, is the one after the final norm, as
+        transformers has it; else it is the residual stream that the norm is applied to, as are all states below
+        L. With `logits` the cloud of the logits is returned, of which a model loaded in part has none. An
+        `InputError` says if a token lies outside the model's vocabulary, there are more than the model can
+        read, or the model is no causal language model with one residual stream.
         """
         loading.check_length(self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos)
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
@@ -168,21 +148,11 @@ class LanguageModel:
     def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
         """Hidden states of many short texts at the last token of each.
 
-        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at their
-        beginning is read once, where the model can be made to do so and does it right.
-
-        Parameters
-        ----------
-        token_ids
-            Token ids of each text, without special tokens; at least one text.
-        bos
-            Whether BOS is fed before each text.
-
-        Raises
-        ------
-        InputError
-            If a text has no tokens, or one is longer than the model can read, or the model is no causal
-            language model with one residual stream.
+        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at
+        their beginning is read once, where the model can be made to do so and does it right. `token_ids` are
+        those of each text, of which there is one at least, without special tokens; `bos` says whether BOS is
+        fed before each. An `InputError` says if a text has no tokens, or one is longer than the model can read,
+        or the model is no causal language model with one residual stream.
         """
         start = [self.tokenizer.bos_token_id] if bos else []
         rows = [[*start, *ids] for ids in token_ids]

@@ -99,18 +99,10 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     template = next(iter(pieces.values()))
     # models differ in their layers and in their width
     lengths = {dim: max(piece.sizes[dim] for piece in pieces.values()) for dim in template.dims}
-    variables = {
-        name: xr.Variable(
-            (*outer, *variable.dims),
-            np.full(
-                sizes + tuple(lengths[dim] for dim in variable.dims),
-                np.nan,
-                np.promote_types(variable.dtype, np.float32),
-            ),
-            variable.attrs,
-        )
-        for name, variable in template.data_vars.items()
-    }
+    variables = {}
+    for name, variable in template.data_vars.items():
+        shape, dtype = sizes + tuple(lengths[dim] for dim in variable.dims), np.promote_types(variable.dtype, "f4")
+        variables[name] = xr.Variable((*outer, *variable.dims), np.full(shape, np.nan, dtype), variable.attrs)
     for key, piece in pieces.items():
         place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
         for observable, variable in piece.data_vars.items():
