@@ -47,6 +47,8 @@ def test_the_sentence_has_the_rank_correlation_over_prompts_and_levels_at_two_sc
 
 
 def test_few_prompts_have_points_and_no_intervals_and_one_level_has_no_chart():
+    for line in prose.severity(made(3.0, n_prompts=2)).data.splitlines():
+        assert line.endswith(": too few prompts for a correlation.")
     frame = frames.severity(made(3.0, n_prompts=4))
     assert frame["mean"].notnull().all() and frame["low"].isnull().all()
     drawn = charts.severity(frame, finding="", initial=64).to_dict()

@@ -78,9 +78,9 @@ def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
 @charts.figure("intrinsic dimension against the number of points", choose="at")
 def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: intrinsic dimension against number of points by kind of part."""
-    sizes = charts.unique(frame["n_points"])
+    sizes, scale = charts.unique(frame["n_points"]), alt.Scale(type="log", nice=False)  # else to a power of ten
     base = alt.Chart(frame).encode(
-        x=alt.X("n_points:Q", title="number of points", scale=alt.Scale(type="log"), axis=alt.Axis(values=sizes)),
+        x=alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes)),
         color=charts.color(frame, "part", "points"),
     )
     y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "mean", "high"))

@@ -95,18 +95,13 @@ def angles(frame: pd.DataFrame) -> alt.FacetChart:
     levels = [int(name.split()[-1]) for name in names]
     picked = charts.legend_choice("shuffle_level")
     titles = {"shuffle_level": "shuffle level", "angle": "center of the bin (degrees)"}
-    panel = (
-        alt.Chart(frame)
-        .mark_line(interpolate="step", strokeWidth=2)
-        .encode(
-            x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
-            y=alt.Y(
-                "share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names)
-            ),
-            color=charts.level_color(levels, title="shuffle level", names=names),
-            opacity=charts.shown(picked),
-            tooltip=charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles),
-        )
+    panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)
+    panel = panel.encode(
+        x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
+        y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names)),
+        color=charts.level_color(levels, title="shuffle level", names=names),
+        opacity=charts.shown(picked),
+        tooltip=charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles),
     )
     chart = charts.panels(panel.add_params(picked), frame, alone=270, height=200, independent=())
     return chart.transform_fold(names, as_=["shuffle_level", "share"])

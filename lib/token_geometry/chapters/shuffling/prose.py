@@ -79,8 +79,8 @@ def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
 
 
 def _one_prompt(results: RunResults) -> str:
-    alone = results.shuffled.sizes["prompt"] < 2
-    return "The run has one prompt at every shuffle level, so prompts cannot be compared." if alone else ""
+    text = "The run has one prompt at every shuffle level, so prompts cannot be compared."
+    return text * (results.shuffled.sizes["prompt"] < 2)
 
 
 def _of_spread(results: RunResults) -> str:
@@ -169,6 +169,8 @@ def severity(results: RunResults, model: str, title: str) -> str:
     """Whether the ID changes the more, the less of the order of a prompt is left."""
     found, scales = frames.severities(results, model), dict.fromkeys((2, results.reference_scale))
     r = correlation.correlate(found["bleu"], found["change"], method="spearman", pool="shuffle_level")
+    if not bool(r["correlation"].sel(scale=[*scales]).notnull().all()):
+        return f"{title}: too few prompts for a correlation."
     each = " and ".join(f"{spell(r.sel(scale=n))} at scale {n}" for n in scales)
     return f"{title}, rank correlation of BLEU with the change of the ID over prompts and levels: {each}."
 
