@@ -225,6 +225,7 @@ RIGHT = {
         "keep_neighbors": BOOL,
         "final_norm": BOOL,
         "filter_models": NAMES,
+        "tuned_lens": None,  # which ids the hub has a lens for is not asked in a check
         "prompt_ids": None,  # which ids there are is found out with the tokenizer
     },
     Truth: {

@@ -8,16 +8,21 @@ import gguf
 import nbformat
 import numpy as np
 import pytest
+import transformers
 import xarray as xr
 import yaml
 
 from token_geometry.__main__ import main
 from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
+from token_geometry.chapters import estimators
+from token_geometry.chapters.results import open_results as open_chapter
 from token_geometry.chapters.results import read as read_observables
+from token_geometry.extraction import extraction
 from token_geometry.models import kinds, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
+from token_geometry.studies import reduction
 
 CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
 
@@ -97,6 +102,35 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
 
 
 @pytest.mark.slow
+def test_a_run_of_longer_prompts_has_a_result_that_the_chapter_takes_apart(declared, tmp_path, save_tiny):
+    config = transformers.LlamaConfig(
+        vocab_size=2000, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2
+    )
+    model = save_tiny(config, tmp_path / "tiny")
+    random = np.random.default_rng(0)
+    words = [" ".join(f"w{n}" for n in 2 + random.permutation(1998)[:700]) for _ in range(8)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in words))
+    given = {"models": [model], "corpus": str(tmp_path / "texts.jsonl"), "device": "cpu"}
+    run = declared(**given, longer={"n_prompts": 8, "n_tokens": 600})
+    assert [one.n_tokens for one in results.requests(run, Extraction)] == [64, 600]
+    for step in results.steps(run):
+        make = extraction.extract if isinstance(step.request, Extraction) else reduction.reduce
+        make(step.request)
+    found = results.read(run, "longer")
+    assert found.attrs["n_tokens"] == 600 and found["n_subset"].values.tolist() == [128, 256, 512]
+    assert found["prompt"].size == 8 and found["shuffle_level"].values.tolist() == [0]
+    with_longer = open_chapter("small")
+    frame = estimators.by_number(with_longer)
+    assert set(frame["n_points"]) == {128, 256, 512, 600}
+    whole = found["intrinsic_dimension"].sel(scale=2, layer=with_longer.middle_layers(model)).mean()
+    shown = frame[(frame["n_points"] == 600) & (frame["at"] == "scale 2")]["mean"]
+    assert shown.values == pytest.approx([float(whole)] * 2, abs=1e-3)
+    assert "the first 512 " in estimators.number(with_longer).data
+    assert results.read(declared(**given), "longer") is None
+    assert set(estimators.by_number(open_chapter("small"))["n_points"]) == {64}
+
+
+@pytest.mark.slow
 def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a dry run needs no network")
@@ -171,6 +205,17 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"controls": CONTROLS | {"models": [3]}}, "key 'model' is 3"),
         ({"genres": {"python-docs": "all"}}, "key 'n_prompts' is 'all'"),
         ({"genres": ["python-docs"]}, "key 'genres' is"),
+        ({"longer": {"n_prompts": 2}}, "longer holds \\['n_prompts'\\]; accepted: just n_prompts and n_tokens"),
+        ({"longer": {"n_prompts": 2, "n_tokens": 99, "seed": 1}}, "longer holds"),
+        ({"longer": {}}, "longer holds"),
+        ({"longer": {"n_prompts": 2, "n_tokens": "all"}}, "key 'n_tokens' is 'all'"),
+        (
+            {
+                "extractions": {"longer": {"n_prompts": 1, "shuffle_levels": [0]}},
+                "longer": {"n_prompts": 1, "n_tokens": 99},
+            },
+            "would go into one place, .*-longer",
+        ),
         ({"title": 2026}, "key 'title' is 2026, .* quotation marks"),
         ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
         ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),

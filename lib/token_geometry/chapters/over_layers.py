@@ -78,8 +78,7 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
 
 
 def _one_model(results: RunResults) -> str:
-    alone = len(results.models) == 1
-    return "The run has one model only, so there is nothing to compare it with." if alone else ""
+    return "The run has one model only, so there is nothing to compare it with." * (len(results.models) == 1)
 
 
 @markup.per_model(start=_one_model)

@@ -19,11 +19,12 @@ class RunParameters:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run as it was declared, its observables, and those of its control models; None where it has none."""
+    """A run as it was declared, its observables, and those of its control models and longer prompts, if any."""
 
     run: declaration.Run
     observables: xr.Dataset
     control: xr.Dataset | None = None
+    longer: xr.Dataset | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -92,7 +93,7 @@ def open_results(run: str = "") -> RunResults:
     An `InputError` says if there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(declared, *(read(declared, name) for name in ("observables", "control")))
+    return RunResults(declared, *(read(declared, name) for name in ("observables", "control", "longer")))
 
 
 def read(run: declaration.Run, name: str) -> xr.Dataset:

@@ -32,7 +32,7 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
     request, source, keys = job.request, work.source, work.missing[place::n_processes]
     if not keys:
         return
-    model = LanguageModel(source, dtype=request.dtype, devices=job.devices)
+    model = LanguageModel(source, dtype=request.dtype, devices=job.devices, tuned_lens=request.tuned_lens)
     size, n_threads = batching.fitting(model, request.n_tokens, size=request.batch_size, n_processes=n_processes)
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")

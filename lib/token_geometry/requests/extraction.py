@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import InputError, project, store
-from token_geometry.models import devices, loading, sources
+from token_geometry.base import InputError, project, store, wheels
+from token_geometry.models import devices, loading, sources, tuned_lens
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
@@ -33,6 +33,7 @@ class Extraction(Shared, Request):
     overwrite: bool = False  # replace shards of another recipe that the directory holds
     filter_models: Sequence[str] = ()  # further models under whose tokenizers a prompt must be long enough
     prompt_ids: Sequence[str | int] = ()  # ids of the texts to read, in this order; empty: texts are drawn
+    tuned_lens: str = ""  # directory or hub id of a tuned lens for latent predictions; empty: the logit lens
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -69,7 +70,10 @@ class Extraction(Shared, Request):
             source.check_files()
             source.check_tokenizer()
             if not dry or (source.kind != "hub" and source.is_made()):
-                loading.check_length(source, loading.load_config(source), self.n_tokens)
+                config = loading.load_config(source)
+                loading.check_length(source, config, self.n_tokens)
+                if self.tuned_lens and source is found[0] and not (dry and tuned_lens.is_of_hub(self.tuned_lens)):
+                    tuned_lens.read(self.tuned_lens, source, config)
         return Job(self, found[0], tuple(found[1:]), tuple(chosen))
 
     def check(self) -> None:
@@ -97,8 +101,9 @@ class Extraction(Shared, Request):
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
+        of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0
         return Estimate(
-            memory=sizes.PROCESS_BYTES + shape["parameters"] * item + n_at_once * prompt,
+            memory=sizes.PROCESS_BYTES + (shape["parameters"] + of_lens) * item + n_at_once * prompt,
             disk=n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors),
             passes=n_passes,
             work=shape["parameters"] * n_passes * n_tokens,
@@ -106,16 +111,13 @@ class Extraction(Shared, Request):
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
         """Refuse more processes or parts than there are prompts to share."""
-        n_here = len(range(self.part, n_passes, self.n_parts))
+        n_here = n = len(range(self.part, n_passes, self.n_parts))
         if num_processes > n_here:
-            parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
-            raise InputError(
-                f"num_processes is {num_processes} and there are {n_here} prompts (shuffle levels counted) "
-                f"to share{parts}; accepted: 1 to {n_here}"
-                if n_here
-                else f"n_parts is {self.n_parts} and there are {n_passes} prompts (shuffle levels counted) to "
-                f"share; accepted: 1 to {n_passes}"
-            )
+            given, parts = f"num_processes is {num_processes}", f" in part {self.part} of {self.n_parts}"
+            if not n_here:
+                given, n = f"n_parts is {self.n_parts}", n_passes
+            what = f"{n} prompts (shuffle levels counted) to share{parts * (n_here > 0 and self.n_parts > 1)}"
+            raise InputError(f"{given} and there are {what}; accepted: 1 to {n}")
 
     def _check_values(self) -> None:
         if not self.output:
@@ -162,6 +164,8 @@ class Job:
         """What decides the numbers of every shard."""
         recipe = {"model": self.source.identity(), "corpus": self.corpus.identity()}
         recipe |= {name: getattr(self.request, name) for name in ("n_tokens", "seed", "dtype")}
+        if self.request.tuned_lens:
+            recipe |= {"tuned_lens": wheels.sha256_of_file(tuned_lens.find(self.request.tuned_lens)[1])}
         return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property

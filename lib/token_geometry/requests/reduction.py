@@ -86,7 +86,9 @@ class Reduction(Request):
         for corpus, n_prompts in run.sections.get("genres", {}).items():
             choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}
             yield cls._step(run, genre(corpus), run.models, {file_name(corpus): choice})
-        if longer := run.sections.get("longer"):
+        if (longer := run.sections.get("longer")) is not None:
+            if set(longer) != {"n_prompts", "n_tokens"}:
+                raise InputError(f"{file}: longer holds {sorted(longer)}; accepted: just n_prompts and n_tokens")
             yield cls._step(run, "longer", run.models, {"longer": {"shuffle_levels": [0]} | longer})
         controls = run.sections.get("controls")
         if controls is None:

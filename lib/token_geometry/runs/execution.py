@@ -66,17 +66,11 @@ def execute_notebook(title: str, request: Request, record: Path) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            project.root() / "notebooks" / notebook,
-            record,
-            parameters=request.parameters(),
-            cwd=str(project.root()),
-            kernel_name="python3",
-            progress_bar=False,
+            project.root() / "notebooks" / notebook, record, parameters=request.parameters(),
+            cwd=str(project.root()), kernel_name="python3", progress_bar=False,
             # kernels warn at every start that they listen on the loopback address without encryption
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
+            extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
+        )  # fmt: skip
     except nbclient.exceptions.DeadKernelError:
         raise InputError(
             f"{notebook}: its kernel died, most often for want of memory: run a smaller model, fewer "

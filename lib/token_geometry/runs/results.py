@@ -71,7 +71,7 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
     run
         Name of a file of `data/runs`, or path of a `.nc` file; empty: the run of the Quarto profile, or the demo.
     name
-        `observables`, `control` (those of control models), `calibration`, or `truth-` and a model's name.
+        `observables`, `control` (of control models), `longer`, `calibration`, or `truth-` and a model's name.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from token_geometry.base import InputError
 from token_geometry.states.stream import Stream
 
 CHUNK = 256
@@ -23,10 +24,11 @@ _IN_CACHE = 1 << 18
 
 
 class Head:
-    """The head of a whole transformers model, of which `stream` reads the blocks."""
+    """The head of a whole model of transformers, whose blocks `stream` reads; `tuned` is of `tuned_lens.read`."""
 
-    def __init__(self, model, stream: Stream):
+    def __init__(self, model, stream: Stream, tuned: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()):
         self.model, self._stream, self._trunk = model, stream, stream.trunk
+        self._tuned = [[part.to(model.device, model.dtype) for part in pair] for pair in tuned]
         self._linear = model.get_output_embeddings()
         self._cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._is_known: bool | None = None
@@ -44,20 +46,31 @@ class Head:
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
         """Loss and entropy of what each layer predicts through final norm and head, nats, shape (2, layer).
 
-        The logit lens (nostalgebraist, 2020): means over positions that a seed draws, the same in prompts of one
-        length, as many as `LENS_SHARE` allows. `ids` has shape (n_tokens,), each of `layers` and `last`, which
-        the head is applied to, (n_tokens, width). NaN where the logits are not what the head makes of the last
-        states, or no module is the final norm.
+        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a
+        seed draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape
+        (n_tokens,), each of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the
+        logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
+        if a lens was given.
         """
         norm = self._stream.norm
         if norm is None or not self._is_all(ids):
+            if self._tuned:
+                reason = "whose logits are not what one final norm and the head make of its states: leave it out"
+                raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
             return np.full((2, len(layers)), np.nan)
         place = self._lens_positions(len(ids), len(layers))
         device = getattr(norm, "weight", last).device
         # the last layer may be there before the norm or after it
-        latent = [norm(layer[place].to(device)).to(last) for layer in layers[:-1]] + [last[place]]
+        states = [self._translated(layer[place], number) for number, layer in enumerate(layers[:-1])]
+        latent = [norm(state.to(device)).to(last) for state in states] + [last[place]]
         found = _in_chunks(self._logits, torch.cat(latent), ids[place + 1].repeat(len(layers)))
         return found.reshape(2, len(layers), -1).mean(2).cpu().numpy()
+
+    def _translated(self, states: torch.Tensor, layer: int) -> torch.Tensor:
+        if not self._tuned:
+            return states
+        # a stream may keep float32 where the weights are shorter
+        return states + functional.linear(states, *(part.to(states) for part in self._tuned[layer]))
 
     def _lens_positions(self, n_tokens: int, n_layers: int) -> torch.Tensor:
         head = self.model.get_output_embeddings().weight.numel()

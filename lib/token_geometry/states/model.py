@@ -8,6 +8,7 @@ import torch
 
 from token_geometry.base import InputError
 from token_geometry.models import blocks, loading
+from token_geometry.models import tuned_lens as lenses
 from token_geometry.models.devices import choose_device
 from token_geometry.models.source import ModelSource
 from token_geometry.states import short_texts
@@ -50,7 +51,8 @@ class LanguageModel:
     device or `auto`; `devices`, of `devices.assign`, are those that the model is spread over, in its place.
     `n_layers` is the index of the last hidden state that is wanted: so many blocks are built and read, and no
     more of the files than they need. Such a model has no head, and so no loss. None, or the number of its
-    blocks: the whole model. `loaded` are a whole model and its tokenizer that are in memory already.
+    blocks: the whole model. `tuned_lens` is directory or hub id of a tuned lens for the latent predictions
+    (empty: the logit lens), `loaded` a whole model and its tokenizer that are in memory already.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LanguageModel:
         device: str = "auto",
         n_layers: int | None = None,
         devices: Sequence[str] = (),
+        tuned_lens: str = "",
         loaded: tuple | None = None,
     ):
         self.devices = [choose_device(devices[0] if devices else device), *devices[1:]]
@@ -78,7 +81,8 @@ class LanguageModel:
         self.model, self.tokenizer = model, tokenizer
         self.stream = Stream(model, name=source.name, n_layers=n_layers)
         self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
-        self.head = Head(model, self.stream) if self.is_whole else None
+        tuned = lenses.read(tuned_lens, source, model.config) if tuned_lens else ()
+        self.head = Head(model, self.stream, tuned) if self.is_whole else None
         trial = {"model": model, "tokenizer": tokenizer} if self.is_whole else {}
         self.prepend_bos = loading.needs_bos(source, model.config.model_type, **trial)
         self._shares_prefixes: bool | None = None

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from scipy import special
 
-from token_geometry.base.errors import one_of
+from token_geometry.base import one_of
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, N_RESAMPLES, resample_weights
 
 METHODS = ("pearson", "spearman")
@@ -44,16 +44,13 @@ def correlate(
 
     `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that
     lack one of the values do not take part. `method` is `pearson`, or `spearman` for ranks, which each resample
-    takes anew; an `InputError` refuses another. `given` is a third quantity, held fixed: the result is the partial
-    correlation. Values of the dimension `pool` count as further observations of the same prompt, as the shuffle
-    level; they are not independent: prompts are resampled whole, and there is no p-value.
+    takes anew; an `InputError` refuses another. `given` is a third quantity, held fixed: the result is the
+    partial correlation. Values of the dimension `pool` count as further observations of the same prompt, as the
+    shuffle level; they are not independent: prompts are resampled whole, and there is no p-value.
 
-    Returns
-    -------
-    xarray.Dataset
-        Over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa interval
-        at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
-        `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
+    Returns, over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa
+    interval at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
+    `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
     """
     if method not in METHODS:
         raise one_of("method", method, METHODS)

@@ -21,12 +21,9 @@ N_RESAMPLES = 1000
 def mean_interval(values: xr.DataArray) -> xr.Dataset:
     """Mean over prompts, with Student's interval, of values that are NaN where a prompt has none.
 
-    Returns
-    -------
-    xarray.Dataset
-        `mean`; `low` and `high`, its interval at `CONFIDENCE`, which needs `FEWEST_PROMPTS`; `p_value` of a mean
-        of zero, two-sided, which needs two; `n_prompts`; `n_same_sign`, how many prompts have the sign of the
-        mean. NaN for no prompt.
+    Returns `mean`; `low` and `high`, its interval at `CONFIDENCE`, which needs `FEWEST_PROMPTS`; `p_value` of a
+    mean of zero, two-sided, which needs two; `n_prompts`; `n_same_sign`, how many prompts have the sign of the
+    mean. NaN for no prompt.
     """
     n = values.count("prompt")
     mean = values.mean("prompt")

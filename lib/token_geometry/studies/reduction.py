@@ -95,18 +95,10 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     template = next(iter(pieces.values()))
     # models differ in their layers and in their width
     lengths = {dim: max(piece.sizes[dim] for piece in pieces.values()) for dim in template.dims}
-    variables = {
-        name: xr.Variable(
-            (*outer, *variable.dims),
-            np.full(
-                sizes + tuple(lengths[dim] for dim in variable.dims),
-                np.nan,
-                np.promote_types(variable.dtype, np.float32),
-            ),
-            variable.attrs,
-        )
-        for name, variable in template.data_vars.items()
-    }
+    variables = {}
+    for name, variable in template.data_vars.items():
+        shape, dtype = sizes + tuple(lengths[dim] for dim in variable.dims), np.promote_types(variable.dtype, "f4")
+        variables[name] = xr.Variable((*outer, *variable.dims), np.full(shape, np.nan, dtype), variable.attrs)
     for key, piece in pieces.items():
         place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
         for observable, variable in piece.data_vars.items():
@@ -165,5 +157,6 @@ def _check_compatible(plans: Sequence[dict]) -> None:
                     f"{plan['request'].get(name)!r}): give extractions of one recipe"
                 )
         model = plan["request"]["model"]
-        if seen.setdefault(model, plan["recipe"]["model"]) != plan["recipe"]["model"]:
-            raise InputError(f"the extractions hold two different models by the name {model!r}")
+        decisive = plan["recipe"]["model"], plan["recipe"].get("tuned_lens")
+        if seen.setdefault(model, decisive) != decisive:
+            raise InputError(f"the extractions hold two different models or tuned lenses by the name {model!r}")

@@ -52,6 +52,29 @@ def shuffling_effect(
     return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts"]].round(4)
 
 
+def severities(results: RunResults, model: str) -> xr.Dataset:
+    """`bleu` by prompt and level above the lowest, and `change` of the mean ID of the middle layers from that."""
+    low, one = results.extremes[0], results.observables.sel(model=model, layer=results.middle_layers(model))
+    dimension = one["intrinsic_dimension"].mean("layer")
+    change = dimension - dimension.sel(shuffle_level=low, drop=True)
+    found = xr.Dataset({"change": change, "bleu": one["bleu"].where(change.notnull())})
+    return found.isel(shuffle_level=found["shuffle_level"].values > low)
+
+
+def severity(results: RunResults) -> pd.DataFrame:
+    """`severities` of each model, scale, level and prompt, and means over prompts, which all rows of a level have.
+
+    Columns `model_title`, `scale`, `shuffle_level`, `prompt`, `bleu`, `change`, `mean_bleu`, and `mean`, `low`,
+    `high`, `n_prompts` of `intervals.mean_interval` of the change.
+    """
+    parts = []
+    for found in (severities(results, model) for model, _ in results.models):
+        means = intervals.mean_interval(found["change"])[["mean", "low", "high", "n_prompts"]]
+        means["mean_bleu"] = found["bleu"].mean("prompt")
+        parts.append(found.assign(means).to_dataframe().reset_index())
+    return pd.concat(parts).dropna(subset="bleu").drop(columns="model").round(4)
+
+
 def angles(results: RunResults) -> pd.DataFrame:
     """Distribution of the neighbor angle, mean over prompts.
 

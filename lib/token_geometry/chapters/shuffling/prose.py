@@ -5,12 +5,14 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
+from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
+from token_geometry.chapters.shuffling import frames
 from token_geometry.observables import labelled
-from token_geometry.stats import intervals
+from token_geometry.stats import correlation, intervals
 
 _N_LISTED = 20
 """How many prompts a sentence still lists by their ids."""
@@ -26,10 +28,7 @@ def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -
     layers = results.middle_layers(model)
     first, last = (peak(dimension.sel(shuffle_level=level), layers=layers) for level in (low, high))
     if not results.is_shuffled:
-        return (
-            f"{title}: ID peaks at {first.mean:.1f} in layer {first.layer}; "
-            "the run has one shuffle level only, so there is nothing to compare it with."
-        )
+        return f"{title}: ID peaks at {first.mean:.1f} in layer {first.layer}, with nothing to compare it with."
     return (
         f"{title}: between layers {layers.start} and {layers.stop}, the mean ID at scale {scale} peaks at "
         f"{first.mean:.1f} (layer {first.layer}) for $S = {low}$ and at {last.mean:.1f} "
@@ -80,8 +79,8 @@ def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
 
 
 def _one_prompt(results: RunResults) -> str:
-    alone = results.shuffled.sizes["prompt"] < 2
-    return "The run has one prompt at every shuffle level, so prompts cannot be compared." if alone else ""
+    text = "The run has one prompt at every shuffle level, so prompts cannot be compared."
+    return text * (results.shuffled.sizes["prompt"] < 2)
 
 
 def _of_spread(results: RunResults) -> str:
@@ -162,6 +161,18 @@ def losses(results: RunResults, model: str, title: str) -> str:
         changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
         parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
     return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
+
+
+@markup.unless(one_level)
+@markup.per_model()
+def severity(results: RunResults, model: str, title: str) -> str:
+    """Whether the ID changes the more, the less of the order of a prompt is left."""
+    found, scales = frames.severities(results, model), dict.fromkeys((2, results.reference_scale))
+    r = correlation.correlate(found["bleu"], found["change"], method="spearman", pool="shuffle_level")
+    if not bool(r["correlation"].sel(scale=[*scales]).notnull().all()):
+        return f"{title}: too few prompts for a correlation."
+    each = " and ".join(f"{spell(r.sel(scale=n))} at scale {n}" for n in scales)
+    return f"{title}, rank correlation of BLEU with the change of the ID over prompts and levels: {each}."
 
 
 @markup.per_model()
