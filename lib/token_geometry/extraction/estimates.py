@@ -69,9 +69,10 @@ def _probed(
         dtype = getattr(torch, dtype_name)
         product = _seconds_of_multiply_add(rows, inner, dtype, device)
         product_float64 = _seconds_of_multiply_add(rows, min(inner, 512), torch.float64, device)
-        some = min(n_tokens, heads.CHUNK if on_gpu else 8)
-        logits, targets = torch.zeros(some, vocabulary, device=device), torch.zeros(some, device=device).long()
-        predictions = _seconds(lambda: heads.loss_and_entropy(logits, targets), device) / some
+        some, columns = min(n_tokens, heads.CHUNK), vocabulary if on_gpu else heads.IN_CACHE
+        logits, targets = torch.zeros(some, columns, device=device), torch.zeros(some, device=device).long()
+        predictions = _seconds(lambda: heads.loss_and_entropy([logits], targets), device) / some
+        predictions *= vocabulary / columns
         cloud = torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0)).to(device)
         layer = _seconds(lambda: neighbors.neighbor_table(cloud), device)
     finally:
