@@ -38,7 +38,7 @@ class Claim:
 
 
 def _shuffling(observable: str, *, peak_of: int | None = None, **at: int) -> Callable[[Evidence], Estimate]:
-    # with `peak_of`: in the layer where the ID of structured text at that scale has its peak
+    # with `peak_of`: in the layer where the ID of structured text at that scale is largest
     def compute(evidence: Evidence) -> Estimate:
         layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
         return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
@@ -80,13 +80,13 @@ def _largest_correlation(scale: int) -> Callable[[Evidence], Estimate | None]:
 FIRST, ARRAYS = "version 1", "arrays of version 1"
 
 CLAIMS = (
-    Claim("Shuffling raises the peak of the ID at scale 2",
+    Claim("Shuffling raises the maximum over layers of the ID at scale 2",
           "ID", 1, FIRST, True, 2, _peak_height),
-    Claim("Shuffling moves that peak to an earlier layer",
+    Claim("Shuffling moves that maximum to an earlier layer",
           "share of the depth", -1, ARRAYS, True, 2, lambda evidence: evidence.depth_change(2)),
-    Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
+    Claim("At scale 64, shuffling lowers the ID where that of structured text is largest",
           "ID", -1, ARRAYS, True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
-    Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
+    Claim("Shuffling lowers the NO (k = 2) where the ID of structured text is largest",
           "NO", -1, FIRST, True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
     Claim("Shuffling raises the mean cosine similarity of the last layer",
           "cosine", 1, FIRST, True, None, _cosine_at_the_end),
