@@ -49,7 +49,7 @@ def test_the_effect_of_shuffling_in_smollm2_is_lower_at_scale_64_than_at_2(resul
     between = change.sel(scale=64, drop=True) - change.sel(scale=2, drop=True)
     assert float(paired_difference(between, first=0, second=5)["high"]) < 0
     said = findings.text(results).data.splitlines()
-    assert len(said) == 7 and "open in SmolLM2" in said[0] and all("95% interval" in line for line in said)
+    assert len(said) == 9 and "open in SmolLM2" in said[2] and all(" to " in line for line in said[2:])
 
 
 def test_both_models_agree_that_shuffling_raises_the_loss_and_that_the_id_follows_the_loss(results):

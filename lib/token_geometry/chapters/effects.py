@@ -17,11 +17,11 @@ from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 
 PARTS = {
-    "layers of the first half": (0, 1 / 2),
-    "layers of the second half": (1 / 2, 1),
-    "all layers from 1": (0, 1),
-    "layers from 1/4 to 3/4": (1 / 4, 3 / 4),
-    "layers from 1/3 to 3/4": (1 / 3, 3 / 4),
+    "first half": (0, 1 / 2),
+    "second half": (1 / 2, 1),
+    "all layers": (0, 1),
+    "1/4 to 3/4": (1 / 4, 3 / 4),
+    "1/3 to 3/4": (1 / 3, 3 / 4),
 }
 """Other parts of the depth than the declared one."""
 
@@ -88,10 +88,11 @@ def frame(results: RunResults, measure: str) -> pd.DataFrame:
 def curves(frame: pd.DataFrame, *, y_title: str, nothing: int) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against scale, with a dashed line at {nothing}."""
     base = alt.Chart(frame).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title", legend=None))
-    y = alt.Y("low:Q", title=y_title, scale=charts.whole(frame, "low", "mean", "high"))
+    ends = charts.whole(frame.assign(nothing=nothing), "low", "mean", "high", "nothing", zero=False)
+    y = alt.Y("low:Q", title=y_title, scale=ends)
     fields = ("model_title:N", "scale:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
     panel = alt.layer(charts.zero_rule(at=nothing), *charts.banded(base, y, "mean:Q", *fields), data=frame)
-    return charts.panels(panel, frame, width=165, height=150, columns=3, independent=())
+    return charts.panels(panel, frame, width=165, height=150, columns=3)
 
 
 def range_of(frame: pd.DataFrame) -> Markdown:
@@ -153,13 +154,13 @@ def _alternatives(one: xr.DataArray, estimators: dict[str, xr.DataArray], single
     """Effect by other summaries than the declared one; `single` says whether single prompts are known."""
     curves = one.sel(layer=window(one["relative_depth"], (0, 1)))
     found = {name: changes(one, part=part) for name, part in PARTS.items()}
-    found |= {f"{name} in place of the difference": changes(one, measure=name) for name in ("ratio", "log ratio")}
-    found |= {f"{name.upper()} in place of GRIDE": changes(values) for name, values in estimators.items()}
-    found["median over layers"] = changes(one, over="median")
-    found["peaks of mean curves"] = change(_peaks(curves.mean("prompt", keepdims=True)))
+    found |= {name: changes(one, measure=name) for name in ("ratio", "log ratio")}
+    found |= {name.upper(): changes(values) for name, values in estimators.items()}
+    found["median of layers"] = changes(one, over="median")
+    found["peaks of means"] = change(_peaks(curves.mean("prompt", keepdims=True)))
     if single:
-        found["peaks of single prompts"] = change(_peaks(curves))
-        found["median over prompts"] = changes(one).median("prompt", keepdims=True)
+        found["peaks of prompts"] = change(_peaks(curves))
+        found["median of prompts"] = changes(one).median("prompt", keepdims=True)
     return found
 
 
@@ -176,6 +177,6 @@ def holds(every: pd.DataFrame, by: str) -> Markdown:
         row = {by.removesuffix("_title"): markup.escaped(name)}
         for scale, at in part.groupby("scale"):
             sign = f"{'−+'[int(at['declared'].iloc[0] > 0)]} " * (by == "model_title")
-            row[f"scale {scale}"] = f"{sign}{at['holds'].sum()} of {len(at)}"
+            row[str(scale)] = f"{sign}{at['holds'].sum()}/{len(at)}"
         rows.append(row)
     return markup.table(pd.DataFrame(rows).fillna("–"))

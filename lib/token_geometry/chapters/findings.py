@@ -43,7 +43,10 @@ def text(results: RunResults) -> Markdown:
     structured = "This run holds structured prompts only; what shuffling does is not part of it."
     short = "The prompts of this run are too short for another scale than 2."
     lacking = structured * (not results.is_shuffled), short * (results.reference_scale == 2)
-    return markup.bullets([*(finding.linked() for finding in of_run(results)), *lacking])
+    found = of_run(results)
+    known = any(np.isfinite(value) for one in found for name, value in one.values.items() if "low" in name)
+    intervals = "with 95% intervals" if known else f"with no intervals below {FEWEST_PROMPTS} prompts"
+    return markup.bullets([*map(Finding.linked, found), *lacking], start=f"What the run finds, {intervals}:")
 
 
 def of_run(results: RunResults) -> list[Finding]:
@@ -59,30 +62,26 @@ def _titles(results: RunResults) -> dict[str, str]:
 
 
 def _told(results: RunResults, each: xr.Dataset, spec: str = "+.2f", total: xr.Dataset | None = None):
-    """Text and values of an estimate of each model, or of its mean over models, `total`, where that is known.
-
-    `each` has `mean`, `low`, `high` and `n_prompts` over `model`.
-    """
+    """Text and values of an estimate with its interval of each model, or of their mean, where that is known."""
     parts = {f" {model}": each.sel(model=model) for model in _titles(results)}
     parts |= {} if total is None else {"": total}
     values = {f"{name}{of}": float(part[name]) for of, part in parts.items() for name in _NAMES}
 
     def spelled(of: str) -> str:
         mean, low, high, _ = (values[f"{name}{of}"] for name in _NAMES)
-        ends = f" (95% interval {numbers.interval(low, high, spec)})" if np.isfinite(low) else ""
+        ends = f" ({numbers.interval(low, high, spec)})" if np.isfinite(low) else ""
         return f"{Number(mean):{spec}}{ends}"
 
     named = zip(parts, _titles(results).values(), strict=False)
     known = [f"{spelled(of)} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
-    text = f"{spelled('')} on average" if np.isfinite(values.get("mean", np.nan)) else " and ".join(known)
+    text = f"{spelled('')} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
     n = f"{numbers.count(each.sizes['model'], 'model')}, {numbers.count(int(each['n_prompts'].max()), 'prompt')}"
     return f"{text} ({n})" * bool(known), values
 
 
 def _effect(results: RunResults, change: xr.DataArray, above="above zero", below="below zero", spec="+.2f"):
     """Text, signs and values of an effect over `model` and `prompt`, of the prompts that every model has."""
-    change = change.dropna("prompt")
-    each = mean_interval(change)
+    each = mean_interval(change := change.dropna("prompt"))
     sides = {above: each["low"] > 0, below: each["high"] < 0}
     sides |= {"open": ~(sides[above] | sides[below])}
     named = {word: [t for m, t in _titles(results).items() if side.sel(model=m)] for word, side in sides.items()}
@@ -115,11 +114,15 @@ def _estimators(results: RunResults) -> Iterator[Finding]:
     told = {name: _effect(results, change.sel(estimator=name)) for name in names[1:]}
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}
     values["n_agree"] = int((signs == signs[0]).all("estimator").sum())
-    each = " and ".join(f"{text} by {name}" for name, (text, *_) in told.items())
-    what = f"Full shuffling changes the dimension of the same layers by other estimators, too: {each}; their signs"
-    n = f"{values['n_agree']} of {numbers.count(len(results.models), 'model')}"
+    each = "; ".join(f"{text.rpartition(' (')[0]} by {name}" for name, (text, *_) in told.items())
+    what = (
+        f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of GRIDE"
+    )
+    n = told["TLE"][0].rpartition(" (")[2]
     if all(text for text, *_ in told.values()):
-        yield Finding(f"{what} are those of GRIDE at scale 16 in {n}", values, "fig-estimators-effect")
+        yield Finding(
+            f"{what} at scale 16 in {values['n_agree']} of the models ({n}", values, "fig-estimators-effect"
+        )
 
 
 def _peaks(results: RunResults) -> Iterator[Finding]:

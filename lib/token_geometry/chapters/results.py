@@ -71,9 +71,8 @@ class RunResults:
 
     def middle(self, values: xr.DataArray) -> xr.DataArray:
         """The declared summary of a quantity over `model` and `layer`: its mean over the middle layers."""
-        models = self.observables["model"]
-        each = [values.sel(model=model, layer=self.middle_layers(model)) for model in models.values.tolist()]
-        return xr.concat([one.mean("layer").reset_coords(drop=True) for one in each], models)
+        each = (values.sel(model=model, layer=self.middle_layers(model)) for model, _ in self.models)
+        return xr.concat([one.mean("layer").reset_coords(drop=True) for one in each], self.observables["model"])
 
     @property
     def halfway(self) -> int:
