@@ -80,6 +80,8 @@ def frame(results: RunResults, measure: str) -> pd.DataFrame:
         part = found(one, measure)[[*columns, "n_prompts"]].reset_coords(drop=True)
         parts.append(part.to_dataframe().reset_index().assign(model_title=one["model_title"].item()))
     every = pd.concat(parts).dropna(subset="mean")[["model_title", "scale", *columns, "n_prompts"]]
+    order = charts.unique([*results.titles, *every["model_title"]])  # so that models keep their colors
+    every["model_title"] = pd.Categorical(every["model_title"], order)
     every[columns] = every[columns] if measure == "difference" else np.exp(every[columns])
     return every.round(4).reset_index(drop=True)
 
@@ -98,7 +100,7 @@ def curves(frame: pd.DataFrame, *, y_title: str, nothing: int) -> alt.FacetChart
 def range_of(frame: pd.DataFrame) -> Markdown:
     """Smallest and largest effect of each model."""
     lines = []
-    for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False):
+    for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False, observed=True):
         ends = (part.loc[part["mean"].agg(end)] for end in ("idxmin", "idxmax"))
         spelled = (f"{Number(row['mean']):.2f} at scale {row['scale']:.0f}" for row in ends)
         lines.append(f"{title}: from {' to '.join(spelled)}.")

@@ -87,8 +87,7 @@ def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset
     if n_models >= FEWEST_MODELS:
         mean = means.mean()
         if n_prompts >= FEWEST_PROMPTS:
-            covariance = np.atleast_2d(np.cov(known))
-            common = (covariance.sum() - np.trace(covariance)) / max(n_own * (n_own - 1), 1)
+            common = (known.sum(0).var(ddof=1) - known.var(1, ddof=1).sum()) / max(n_own * (n_own - 1), 1)
             of_models = means.var(ddof=1) / n_models
             of_prompts = max(common, 0.0) / n_prompts * (n_own / n_models) ** 2
             variance = of_models + of_prompts

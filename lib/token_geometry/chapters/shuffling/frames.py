@@ -51,10 +51,9 @@ def shuffling_effect(
     low, high = results.extremes
     values = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE) if values is None else values
     found = intervals.paired_difference(values, first=low, second=high)
-    found["discovered"] = false_discovery(found["p_value"], over=["layer", by]) <= RATE
+    found["discovered"] = xr.where(false_discovery(found["p_value"], over=["layer", by]) <= RATE, "yes", "no")
     frame = found.to_dataframe().reset_index()
     frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
-    frame["discovered"] = frame["discovered"].map({True: "yes", False: "no"})
     return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts", "discovered"]].round(4)
 
 
