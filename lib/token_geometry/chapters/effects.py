@@ -120,7 +120,7 @@ def signs(results: RunResults) -> Markdown:
     for title, others in beside.items():
         further = ([changes(one).sel(scale=s).item() for one in others] for s in at)
         pool = [intervals.pooled(own.sel(scale=s), further=means) for s, means in zip(at, further, strict=True)]
-        known.append((f"mean over {int(pool[0]['n_models'])} models {title}", pool))
+        known.append((f"mean over {numbers.count(int(pool[0]['n_models']), 'model')} {title}", pool))
     rows = [[markup.escaped(t), int(p[0]["n_prompts"]), *itertools.chain(*map(_told, p))] for t, p in known]
     columns = [name for scale in at for name in (f"scale {scale}", "sign")]
     return markup.table(pd.DataFrame(rows, columns=["model", "prompts", *columns]))

@@ -102,7 +102,7 @@ def _order(results: RunResults) -> Iterator[Finding]:
         yield from [Finding(f"{what}; {beside}", values, "fig-effects-difference")] * bool(told)
     if len(scales) > 1 and told:
         told, signs, values = _effect(results, change.sel(scale=scales[1]) - change.sel(scale=scales[0]))
-        what = f"The effect of order depends on the scale: that at {scales[1]} minus that at {scales[0]} is {told}"
+        what = f"The effect of full shuffling at scale {scales[1]} minus that at {scales[0]} is {told}"
         yield Finding(f"{what}: {signs}", values, "fig-effects-ratio")
 
 
