@@ -197,9 +197,9 @@ def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked: alt.Par
     return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]
 
 
-def zero_rule(axis: str = "y", **options) -> alt.Chart:
-    """A dashed line at zero, for a layer of a chart that has data."""
-    return alt.Chart(**options).mark_rule(color="#888888", strokeDash=[3, 3]).encode(**{axis: alt.datum(0)})
+def zero_rule(axis: str = "y", at: float = 0, **options) -> alt.Chart:
+    """A dashed line at zero or elsewhere, for a layer of a chart that has data."""
+    return alt.Chart(**options).mark_rule(color="#888888", strokeDash=[3, 3]).encode(**{axis: alt.datum(at)})
 
 
 def panels(

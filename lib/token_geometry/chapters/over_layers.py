@@ -72,8 +72,8 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     layers = results.middle_layers(model)
     before, after = level_means(results, model, name, **entry.at(at))
     return (
-        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
-        f"layers {layers.start} to {layers.stop}. {change_by_prompt(values, results.extremes, layers)}"
+        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers. "
+        f"{change_by_prompt(values, results.extremes, layers)}"
     )
 
 
@@ -99,8 +99,8 @@ def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slic
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
     found = intervals.paired_difference(values.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1])
     return (
-        f"Averaged over these layers, shuffling changes it by {effect(found)}, with this sign in "
-        f"{int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
+        f"Averaged over layers {layers.start} to {layers.stop}, shuffling changes it by {effect(found)}, "
+        f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
     )
 
 

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import xarray as xr
 
+from token_geometry.chapters.frames import window
 from token_geometry.chapters.markup import escaped
 from token_geometry.runs import declaration
 from token_geometry.runs import results as made
@@ -65,10 +66,13 @@ class RunResults:
         return int(scales[scales <= 64].max())
 
     def middle_layers(self, model: str) -> slice:
-        """Layers from a third to three quarters of a model's depth."""
-        depth = self.observables["relative_depth"].sel(model=model)
-        inside = self.observables["layer"].values[((depth >= 1 / 3) & (depth <= 3 / 4)).values]
-        return slice(int(inside.min()), int(inside.max()))
+        """Layers of the middle third of a model's depth."""
+        return window(self.observables["relative_depth"].sel(model=model))
+
+    def middle(self, values: xr.DataArray) -> xr.DataArray:
+        """The declared summary of a quantity over `model` and `layer`: its mean over the middle layers."""
+        each = (values.sel(model=model, layer=self.middle_layers(model)) for model, _ in self.models)
+        return xr.concat([one.mean("layer").reset_coords(drop=True) for one in each], self.observables["model"])
 
     @property
     def halfway(self) -> int:

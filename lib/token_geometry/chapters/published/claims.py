@@ -35,7 +35,7 @@ class Claim:
 
 
 def shuffling(evidence: Evidence, *, observable: str, peak_of: int | None = None, **at: int) -> Estimate:
-    """Change by full shuffling; `peak_of`: in the layer where the ID of structured text peaks at this scale."""
+    """Change by full shuffling; `peak_of`: in the layer where the ID of structured text is largest there."""
     layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
     return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
 

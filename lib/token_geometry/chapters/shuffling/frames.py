@@ -5,8 +5,10 @@ import xarray as xr
 
 from token_geometry.chapters.charts import unique
 from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long
+from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
+from token_geometry.stats.correlation import false_discovery
 
 N_SINGLE = 6
 """Prompts that a figure of single prompts shows."""
@@ -43,13 +45,16 @@ def shuffling_effect(
 ) -> pd.DataFrame:
     """Change of the ID, or of other values of `results.ends`, by full shuffling: mean with its interval.
 
-    Columns `model_title`, `layer`, that of `by`, `mean`, `low`, `high`, `n_prompts`; no rows without two levels.
+    Columns `model_title`, `layer`, that of `by`, `mean`, `low`, `high`, `n_prompts`, `discovered` (all rows of a
+    model are one family of tests); no rows without two levels.
     """
     low, high = results.extremes
     values = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE) if values is None else values
-    frame = intervals.paired_difference(values, first=low, second=high).to_dataframe().reset_index()
+    found = intervals.paired_difference(values, first=low, second=high)
+    found["discovered"] = xr.where(false_discovery(found["p_value"], over=["layer", by]) <= RATE, "yes", "no")
+    frame = found.to_dataframe().reset_index()
     frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
-    return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts"]].round(4)
+    return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts", "discovered"]].round(4)
 
 
 def severities(results: RunResults, model: str) -> xr.Dataset:
