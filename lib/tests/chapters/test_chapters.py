@@ -177,7 +177,7 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
-        ("confounds", "three prompts"): ["length of the text, year", "a run names more under the key `genres`"],
+        ("confounds", "three prompts"): ["length of the text, year", "a run names more under `genres`"],
         ("confounds", "one short prompt of one model, no control"): ["No correlation can be taken"],
         ("estimators", "one shuffle level"): ["so there is nothing to compare"],
         ("estimators", "one short prompt of one model, no control"): ["too few or too short"],

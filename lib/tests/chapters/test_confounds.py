@@ -43,7 +43,8 @@ def made(monkeypatch, *, own=0.0, corpus="sotu", genres=(), shift=0.0, **changes
 @pytest.mark.parametrize(("own", "survives"), [(0.0, False), (1.0, True)])
 def test_a_correlation_that_the_different_tokens_make_is_gone_where_they_are_fixed(monkeypatch, own, survives):
     cells = confounds.correlations(confounds.samples(made(monkeypatch, own=own)), confounds.partial)
-    as_it_is, fixed = (cells.sel(measure=name) for name in (confounds.AS_IT_IS, confounds.TOKENS))
+    as_it_is, fixed = (cells[cells["measure"] == name] for name in (confounds.AS_IT_IS, confounds.TOKENS))
+    assert len(as_it_is) == len(fixed) == 2 * 8 and set(cells["n_prompts"]) == {N_PROMPTS}
     assert (as_it_is["q_value"] <= 0.01).all() and (as_it_is["low"] > 0.3).all()
     assert ((fixed["q_value"] <= 0.05) == survives).all() and ((fixed["low"] > 0) == survives).all()
     said = confounds.survival(cells, confounds.AS_IT_IS, confounds.TOKENS).data
@@ -66,16 +67,16 @@ def test_what_genres_differ_in_makes_no_correlation_within_them(monkeypatch):
     samples = confounds.samples(results)
     assert [*samples] == ["sotu", "python-docs", "python-source", confounds.WITHIN]
     assert samples[confounds.WITHIN].sizes["prompt"] == 3 * N_PROMPTS
-    cells = confounds.correlations(samples, confounds.partial).sel(texts=confounds.WITHIN)
-    r = cells["correlation"].sel(measure=confounds.AS_IT_IS)
-    assert ((0.4 < r) & (r < 0.85)).all()  # that of the prompts, and not that of the means
-    assert abs(cells["correlation"].sel(measure=confounds.TOKENS)).max() < 0.4
-    # the loss as a sum, by hand
+    cells = confounds.correlations(samples, confounds.partial).query("texts == @confounds.WITHIN")
+    cells = cells.set_index(["measure", "model_title", "scale"])["correlation"]
+    r = cells.loc[confounds.AS_IT_IS]
+    assert r.between(0.4, 0.85).all()  # that of the prompts, and not that of the means
+    assert abs(cells.loc[confounds.TOKENS]).max() < 0.4
     parts = [samples[name].sel(model="one", scale=2) for name in [*samples][:3]]
     x, y = (np.concatenate([part[n] - part[n].mean() for part in parts]) for n in ("dimension", "loss"))
-    assert float(r.sel(model="one", scale=2)) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert r.loc["Model one", 2] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-4)
     said = confounds.between(results, samples).data
-    assert "6 orders" in said and "below 0.17" in said and "1.00 at scale 2" in said
+    assert "6 orders, and no p-value below 0.17" in said and "1.00 at scale 2" in said
 
 
 def test_a_confound_that_is_not_known_or_the_same_in_all_is_left_out_and_said(monkeypatch):
@@ -86,7 +87,27 @@ def test_a_confound_that_is_not_known_or_the_same_in_all_is_left_out_and_said(mo
     said = confounds.about(results, samples).data
     assert "Not known, or the same in all: rarity of tokens, length of the text, year." in said
     cells = confounds.correlations(samples, confounds.partial)
-    assert np.isfinite(cells["correlation"]).all()
+    assert set(cells["measure"]) == {
+        confounds.AS_IT_IS,
+        confounds.TOKENS,
+        "at fixed cosine of the embeddings",
+        confounds.ALL,
+    }
+    assert len(cells) == 4 * 2 * 8
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_prompts", [1, 2, 3])
+def test_from_few_prompts_there_is_what_can_be_taken_and_it_is_said(monkeypatch, n_prompts):
+    results = made(monkeypatch, genres=("python-docs", "python-source"))
+    few = dataclasses.replace(results, observables=results.observables.isel(prompt=slice(n_prompts)))
+    samples = confounds.samples(few)
+    own = {"sotu": samples["sotu"]}
+    cells = confounds.correlations(own, confounds.partial)
+    assert cells.empty == (n_prompts < 3)
+    said = [f(cells).data for f in (confounds.table, confounds.survival)]
+    assert all((text == confounds.NONE) == (n_prompts < 3) for text in said)
+    assert f"sotu: {n_prompts} prompt" in confounds.about(few, samples).data
 
 
 def test_length_and_year_are_those_of_the_texts(monkeypatch):
@@ -105,4 +126,4 @@ def test_a_run_may_name_the_confounds(monkeypatch):
     samples = confounds.samples(results)
     assert [*confounds.names(samples["sotu"])] == ["cosine_0", "distinct_tokens"]
     table = confounds.table(confounds.correlations(samples, confounds.with_confounds, quantity="loss")).data
-    assert len(table.splitlines()) == 4 and "| sotu | different tokens | **0." in table
+    assert len(table.splitlines()) == 4 and "| sotu: different tokens | **0." in table

@@ -1,6 +1,5 @@
 """The chapter on what else goes with the loss: confounds of the correlation of ID and loss, held fixed."""
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -12,7 +11,6 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.loss.frames import RATE
-from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
 from token_geometry.requests.reduction import genre
@@ -21,17 +19,11 @@ from token_geometry.stats import correlation
 from token_geometry.texts import corpora
 
 AS_IT_IS, TOKENS, ALL = "as it is", "at fixed different tokens", "at fixed all of them"
-"""What is held fixed of the correlation of ID and loss."""
-
-WITHIN = "all texts, within genres"
-"""Name of the prompts of all genres together, the means of the genres removed."""
-
-ENDS = (2, 64)
-"""Scales of the tables."""
-
+WITHIN = "all texts, within genres"  # prompts of all genres together, the means of the genres removed
+ENDS = (2, 64)  # scales of the tables
 NONE = "No correlation can be taken: there are too few prompts, or nothing varies."
 
-Pairs = dict[str, tuple[xr.DataArray, xr.DataArray, list[xr.DataArray]]]
+Pairs = dict[str, tuple[xr.DataArray, xr.DataArray, list[xr.DataArray]]]  # by name x, y, and what is held fixed
 
 
 def middle_layers(depth: xr.DataArray) -> xr.DataArray:
@@ -55,10 +47,9 @@ def samples(results: RunResults) -> dict[str, xr.Dataset]:
     found = {name: _sample(run, name, dataset.isel(shuffle_level=0, drop=True)) for name, dataset in given.items()}
     if len(found) > 1:
         common = [name for name in found[run.corpus] if all(name in one for one in found.values())]
-        parts = [one[common].drop_vars("prompt") for one in found.values()]
-        strata = [part["loss"].isel(model=0, drop=True) * 0 + n for n, part in enumerate(parts)]
-        parts = [part.assign(stratum=stratum) for part, stratum in zip(parts, strata, strict=True)]
-        found[WITHIN] = xr.concat(parts, "prompt")
+        every = [one[common].drop_vars("prompt") for one in found.values()]
+        strata = [one["loss"].isel(model=0, drop=True) * 0 + n for n, one in enumerate(every)]
+        found[WITHIN] = xr.concat(every, "prompt").assign(stratum=xr.concat(strata, "prompt"))
     return found
 
 
@@ -69,13 +60,12 @@ def _sample(run: Run, corpus: str, dataset: xr.Dataset) -> xr.Dataset:
     if corpora.is_at_hand(corpus):
         texts = known.some([key for key in ids if key in known.texts])
         columns["length"] = ("prompt", [float(len(texts[key])) if key in texts else math.nan for key in ids])
-    columns |= {name: dataset[name] for name in ("distinct_tokens", "token_rarity")}
+    columns |= dataset[["distinct_tokens", "token_rarity"]].data_vars
     columns["cosine_0"] = dataset["cosine_similarity"].sel(layer=0, drop=True)
-    chosen = [name for name in wanted(run) if name in columns]
-    found = dataset[["loss"]].assign({name: columns[name] for name in chosen})
-    varies = found.std("prompt", skipna=False) > 1e-9 * abs(found).max("prompt")
+    found = dataset[["loss"]].assign({name: columns[name] for name in wanted(run) if name in columns})
+    varies = (found.std("prompt", skipna=False) > 1e-9 * abs(found).max("prompt")).all()
     dimension = dataset["intrinsic_dimension"].where(middle_layers(dataset["relative_depth"])).mean("layer")
-    return found[["loss", *(name for name in chosen if varies[name].all())]].assign(dimension=dimension)
+    return found.drop_vars([n for n in found if n != "loss" and not varies[n]]).assign(dimension=dimension)
 
 
 def names(sample: xr.Dataset) -> dict[str, str]:
@@ -98,22 +88,24 @@ def partial(sample: xr.Dataset) -> Pairs:
     return {title: (*pair, [sample[name] for name in held]) for title, held in fixed.items()}
 
 
-def correlations(found: dict[str, xr.Dataset], pairs: Callable[..., Pairs], **options) -> xr.Dataset:
-    """Correlations of `partial` or `with_confounds` over `texts`, `measure`, `model` and `scale`.
+def correlations(found: dict[str, xr.Dataset], pairs: Callable[..., Pairs], **options) -> pd.DataFrame:
+    """Correlations of `partial` or `with_confounds` as a frame for `loss.charts.correlation_curves`, with `texts`.
 
-    As of `correlation.correlate`, with `p_value` by permutation of the second quantity over prompts, and with
-    `q_value`, for which all texts, models and scales of a measure are a family.
+    P-values are by permutation of the second quantity over prompts; all texts, models and scales of a measure are
+    the family of `q_value`. What could not be taken has no row.
     """
-    cells = {t: {m: _test(sample, *p) for m, p in pairs(sample, **options).items()} for t, sample in found.items()}
-    order = sorted(dict.fromkeys(m for parts in cells.values() for m in parts), key=ALL.__eq__)
-    if not order:
-        return xr.Dataset()
-    every = _along("texts", {t: _along("measure", m).reindex(measure=order) for t, m in cells.items() if m})
-    return every.assign(q_value=correlation.false_discovery(every["p_value"], over=["texts", "model", "scale"]))
-
-
-def _along(dim: str, parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    return xr.concat(parts.values(), xr.IndexVariable(dim, [*parts]))
+    parts = [
+        _test(sample, *pair).to_dataframe().reset_index().assign(texts=texts, measure=measure)
+        for texts, sample in found.items()
+        for measure, pair in pairs(sample, **options).items()
+    ]
+    frame = pd.concat(parts).dropna(subset="correlation") if parts else pd.DataFrame()
+    if frame.empty:
+        return frame
+    frame["q_value"] = frame.groupby("measure")["p_value"].transform(correlation.adjusted)
+    frame["discovered"] = np.where(frame["q_value"] <= RATE, "yes", "no")
+    columns = ["texts", "measure", "scale", "model_title", "correlation", "low", "high", "q_value", "discovered"]
+    return frame[[*columns, "n_prompts"]].round(4)
 
 
 def _test(sample: xr.Dataset, x: xr.DataArray, y: xr.DataArray, held: list[xr.DataArray]) -> xr.Dataset:
@@ -137,61 +129,46 @@ def about(results: RunResults, found: dict[str, xr.Dataset]) -> Markdown:
     return markup.bullets(lines)
 
 
-def table(cells: xr.Dataset, *measures: str) -> Markdown:
+def table(frame: pd.DataFrame, *measures: str) -> Markdown:
     """Table of correlations, by default of all measures, at the scales `ENDS`; bold where `q_value` is small."""
-    rows, dims = [], ("texts", "scale", "measure")
-    for at in itertools.product(*(cells[dim].values.tolist() for dim in dims)) if cells else ():
-        one = cells.sel(dict(zip(dims, at, strict=True)))
-        if at[1] in (0, *ENDS) and at[2] in (measures or at) and bool(one["correlation"].notnull().any()):
-            each = [one.isel(model=n) for n in range(one.sizes["model"])]
-            rows.append(
-                (
-                    *map(markup.escaped, at),
-                    *(f"**{spell(m, '')}**" if m["q_value"] <= RATE else spell(m, "") for m in each),
-                )
-            )
-    if not rows:
+    if frame.empty:
         return Markdown(NONE)
-    frame = pd.DataFrame(rows, columns=["texts", "scale", "", *map(markup.escaped, cells["model_title"].values)])
-    return markup.table(frame if cells.sizes["scale"] > 1 else frame.drop(columns="scale"))
+    kept = frame[frame["scale"].isin((0, *ENDS)) & frame["measure"].isin(measures or frame["measure"])]
+    spelled = [numbers.estimate(*row, digits=2) for row in kept[["correlation", "low", "high"]].values]
+    bold = np.where(kept["discovered"] == "yes", "**", "")
+    kept = kept.assign(text=[f"{b}{t}{b}" for b, t in zip(bold, spelled, strict=True)])
+    at = np.where(kept["scale"] > 0, ", scale " + kept["scale"].astype(str), "")
+    kept[""] = kept["texts"].map(markup.escaped) + at + ": " + kept["measure"].map(markup.escaped)
+    wide = kept.pivot_table("text", "", "model_title", aggfunc="first", sort=False, fill_value="–")
+    return markup.table(wide.rename(columns=markup.escaped).reset_index())
 
 
-def survival(cells: xr.Dataset, *measures: str) -> Markdown:
+def survival(frame: pd.DataFrame, *measures: str) -> Markdown:
     """In how many models and scales a correlation is a discovery, and behind the first measure in which."""
+    kept = frame[frame["measure"].isin(measures or frame["measure"])] if len(frame) else frame
     lines = []
-    for texts in cells["texts"].values if cells else ():
-        said = []
-        for measure in [name for name in cells["measure"].values if name in (measures or name)]:
-            here = cells.sel(texts=texts, measure=measure)
-            found = here["correlation"].where(here["q_value"] <= RATE)
-            rows = zip(found["model_title"].values, map(signed_scales, found), strict=True)
-            where = "; ".join(f"{markup.escaped(name)} {scales}" for name, scales in rows if scales)
-            count = f"{int(found.count())} of {int(here['q_value'].count())}"
-            said.append(f"{count} {measure}{f' ({where})' * (bool(where) and bool(said))}")
+    for texts, part in kept.groupby("texts", sort=False) if len(kept) else ():
+        said: list[str] = []
+        for measure, own in part.groupby("measure", sort=False):
+            found = own[own["discovered"] == "yes"]
+            scales = (np.sign(found["correlation"]) * found["scale"]).groupby(found["model_title"], sort=False)
+            where = [f"{markup.escaped(t)} {', '.join(f'{Number(n):+.0f}' for n in each)}" for t, each in scales]
+            count = f"{len(found)} of {len(own)} {measure}"
+            said.append(f"{count} ({'; '.join(where)})" if where and said else count)
         lines.append(f"{markup.escaped(texts)}: {', '.join(said)}.")
     start = f"Models and scales at which the adjusted p-value is at most {RATE}, with the sign of $r$:"
     return markup.bullets(lines, start=start) if lines else Markdown(NONE)
-
-
-def signed_scales(row: xr.DataArray) -> str:
-    """Scales of what there is, each with its sign: `+2, −64`."""
-    kept = row.dropna("scale")
-    return ", ".join(f"{Number(scale):+.0f}" for scale in (np.sign(kept) * kept["scale"]).values)
 
 
 def between(results: RunResults, found: dict[str, xr.Dataset]) -> Markdown:
     """Correlation of ID and loss over the means of the genres."""
     genres = [one[["dimension", "loss"]].mean("prompt") for name, one in found.items() if name != WITHIN]
     if (n := len(genres)) < 3:
-        return Markdown(
-            "A correlation between genres takes three of them; a run names more under the key `genres`."
-        )
+        return Markdown("It takes three genres for a correlation between them; a run names more under `genres`.")
     means, lines = xr.concat(genres, "prompt"), []
     every = correlation.correlate(means["dimension"], means["loss"], n_resamples=1)["correlation"]
     for model, title in results.models:
         said = [f"{Number(every.sel(model=model, scale=scale)):.2f} at scale {scale}" for scale in ENDS]
         lines.append(f"{title}: $r$ = {' and '.join(said)}.")
-    least = (
-        f"{n} means have {math.factorial(n)} orders, so that no p-value can be below {1 / math.factorial(n):.2g}"
-    )
-    return markup.bullets(lines, start=f"ID and loss of the means of the genres, of which {least}:")
+    least = f"{n} means have {math.factorial(n)} orders, and no p-value below {1 / math.factorial(n):.2g}"
+    return markup.bullets(lines, start=f"ID and loss of the means of the genres; {least}:")

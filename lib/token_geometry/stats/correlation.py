@@ -48,16 +48,13 @@ def correlate(
 
     `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that
     lack one of the values do not take part. `method` is `pearson`, or `spearman` for ranks, which each resample
-    takes anew; an `InputError` refuses another. `given` is a third quantity, or several, held fixed: the result
-    is the partial correlation. Values of the dimension `pool` count as further observations of the same prompt, as
-    the shuffle level; they are not independent: prompts are resampled whole, and there is no p-value.
+    takes anew; an `InputError` refuses another. `given` is a third quantity, or several, held fixed: the
+    result is the partial correlation. Values of the dimension `pool` count as further observations of the same
+    prompt, as the shuffle level; they are not independent: prompts are resampled whole, and there is no p-value.
 
-    Returns
-    -------
-    xarray.Dataset
-        Over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa interval
-        at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
-        `n_prompts`. NaN for less than three prompts, and one more for each of `given`, and where one is constant.
+    Returns, over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa
+    interval at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
+    `n_prompts`. NaN for less than three prompts, and one more for each of `given`, and where one is constant.
     """
     if method not in METHODS:
         raise one_of("method", method, METHODS)
@@ -150,18 +147,20 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
     family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
     After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
     """
+    dims = [list(over)]
+    found = xr.apply_ufunc(adjusted, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
+    return found.transpose(*p_values.dims)
+
+
+def adjusted(p_values: np.ndarray) -> np.ndarray:
+    """Adjusted p-values of one family of tests, as of `false_discovery`."""
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
-    def family(p):
-        adjusted = np.full(p.shape, np.nan)
-        tested = np.isfinite(p)
-        if tested.any():
-            adjusted[tested] = stats.false_discovery_control(p[tested])
-        return adjusted
-
-    dims = [list(over)]
-    adjusted = xr.apply_ufunc(family, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
-    return adjusted.transpose(*p_values.dims)
+    found = np.full(np.shape(p_values), np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        found[tested] = stats.false_discovery_control(p_values[tested])
+    return found
 
 
 def _correlation_with_interval(values, prompt, method: str, n_resamples: int, seed: int) -> np.ndarray:

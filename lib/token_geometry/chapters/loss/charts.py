@@ -31,7 +31,7 @@ def correlation_curves(
     axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
     base = alt.Chart(frame).encode(x=axis, color=colors)
     y = alt.Y("low:Q", title=y_title, scale=_FULL)
-    marks = charts.banded(base, y, "correlation:Q", picked=picked)
+    marks = charts.banded(base, y, "correlation:Q", picked=picked, band=0.15 if n_names < 6 else 0.07)
     fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",

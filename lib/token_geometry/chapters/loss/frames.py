@@ -61,17 +61,12 @@ def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset
 
 
 def _curve(x: xr.DataArray, y: xr.DataArray, **options) -> pd.DataFrame:
-    return as_curves(correlate(x, y, **options))
-
-
-def as_curves(found: xr.Dataset) -> pd.DataFrame:
-    """Correlations as a frame for the charts, without those that could not be taken."""
-    frame = found.to_dataframe().reset_index().dropna(subset=["correlation"])
+    frame = correlate(x, y, **options).to_dataframe().reset_index().dropna(subset=["correlation"])
     numbers = ["correlation", "low", "high", "q_value"]
     frame[numbers] = frame[numbers].round(4)
     # NaN, where nothing was tested, is no discovery
     frame["discovered"] = np.where(frame["q_value"] <= RATE, "yes", "no")
-    kept = ["texts", "measure", "model_title", "layer", "scale", *numbers, "discovered", "n_prompts"]
+    kept = ["model_title", "layer", "scale", *numbers, "discovered", "n_prompts"]
     return frame[[name for name in kept if name in frame]]
 
 
