@@ -26,8 +26,8 @@ from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
 CHAPTERS = (
-    "index", "introduction", "shuffling", "model-comparison", "effects", "loss", "estimators", "profile-probe",
-    "published",
+    "index", "introduction", "shuffling", "model-comparison", "effects", "loss", "confounds", "estimators",
+    "profile-probe", "published",
 )  # fmt: skip
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
@@ -176,6 +176,8 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
+        ("confounds", "three prompts"): ["length of the text, year", "a run names more under `genres`"],
+        ("confounds", "one short prompt of one model, no control"): ["No correlation can be taken"],
         ("estimators", "one shuffle level"): ["so there is nothing to compare"],
         ("estimators", "one short prompt of one model, no control"): ["too few or too short"],
         ("loss", "three prompts"): ["(no interval from 3 prompts)", "with this sign in"],

@@ -506,3 +506,12 @@ def test_device_and_number_of_processes_leave_results_fresh(declared):
     pretend(declared())
     assert is_fresh(declared(device="cpu"))
     assert not is_fresh(declared(seed=1))
+
+
+def test_a_run_names_confounds_that_its_corpus_has(declared, refused):
+    assert declared(confounds=["length", "year"]).confounds == ["length", "year"]
+    assert declared().confounds == []
+    with refused("small.yml", "confound of corpus 'python-docs'", "'year'", "distinct_tokens", "length"):
+        declared(confounds=["length", "year"], corpus="python-docs")
+    with refused("confounds", "a list"):
+        declared(confounds="year")

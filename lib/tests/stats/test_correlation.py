@@ -87,6 +87,55 @@ def test_a_partial_correlation_is_that_of_the_residuals(pair, method):
         assert float(found["p_value"][layer]) == pytest.approx(2 * stats.t.sf(abs(t), N_PROMPTS - 3))
 
 
+@pytest.mark.parametrize("method", correlation.METHODS)
+def test_at_several_fixed_quantities_it_is_that_of_the_residuals_with_its_interval(method):
+    random = np.random.default_rng(8)
+    held = random.normal(size=(3, 30))
+    x, y = held.sum(0) + random.normal(size=(2, 30))
+    arrays = [xr.DataArray(values, dims="prompt") for values in (x, y, *held)]
+    found = correlation.correlate(arrays[0], arrays[1], given=arrays[2:], method=method)
+    rank = stats.rankdata if method == "spearman" else np.asarray
+    design = np.column_stack([np.ones(30), *map(rank, held)])
+    rest = [r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in map(rank, (x, y))]
+    expected = stats.pearsonr(*rest).statistic
+    assert float(found["correlation"]) == pytest.approx(expected, abs=1e-12)
+    assert float(found["low"]) < expected < float(found["high"])
+    t = expected * np.sqrt((30 - 5) / (1 - expected**2))
+    assert float(found["p_value"]) == pytest.approx(2 * stats.t.sf(abs(t), 30 - 5))
+    # one of them alone is as it was, and the sum of two that are held adds nothing that could be held
+    one = [correlation.correlate(*arrays[:2], given=given, method=method) for given in (arrays[2], [arrays[2]])]
+    xr.testing.assert_identical(*one)
+    assert np.isnan(correlation.correlate(*arrays[:2], given=[*arrays[2:4], arrays[2] * 2])["correlation"])
+
+
+def test_the_p_value_by_permutation_is_scipys_and_is_uniform_where_nothing_correlates():
+    random = np.random.default_rng(2)
+    y = random.normal(size=12)
+    x = np.array([0.8 * y + random.normal(size=12), random.normal(size=12)])
+    for row, value in zip(x, correlation.permutation_p(x, y), strict=True):
+        expected = stats.permutation_test(
+            (row,), lambda a: abs(stats.pearsonr(a, y).statistic), permutation_type="pairings",
+            alternative="greater", n_resamples=4999, rng=random,
+        ).pvalue  # fmt: skip
+        assert value == pytest.approx(expected, abs=0.02)
+    # both follow a third quantity, which is held fixed
+    cause = random.normal(size=(300, 12))
+    pairs = cause[:, None] + 0.5 * random.normal(size=(300, 2, 12))
+    p = np.array([correlation.permutation_p(a[None], b, c)[0] for (a, b), c in zip(pairs, cause, strict=True)])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert correlation.permutation_p(pairs[0, :1], pairs[0, 1])[0] < 0.05
+
+
+def test_where_nothing_can_be_permuted_there_is_no_p_value():
+    random = np.random.default_rng(1)
+    x, y, one = random.normal(size=(2, 9)), random.normal(size=9), np.ones(9)
+    assert np.isnan(correlation.permutation_p(x, one)).all()
+    assert np.isnan(correlation.permutation_p(x, y, one * 3)).all()
+    assert np.isnan(correlation.permutation_p(x[:, :3], y[:3], x[0, :3])).all()
+    x[0, 4] = np.nan
+    assert np.isnan(correlation.permutation_p(x, y)).tolist() == [True, False]
+
+
 def test_a_correlation_that_a_third_quantity_explains_vanishes_when_it_is_held_fixed():
     random = np.random.default_rng(0)
     cause = xr.DataArray(random.normal(size=500), dims="prompt")

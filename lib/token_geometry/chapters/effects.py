@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from scipy import special
 
 from token_geometry.chapters import charts, markup, numbers
-from token_geometry.chapters.frames import MIDDLE, window
+from token_geometry.chapters.frames import MIDDLE, middle, window
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
@@ -114,7 +114,7 @@ def scales(results: RunResults) -> list[int]:
 
 def signs(results: RunResults) -> Markdown:
     """Table: change of the ID by full shuffling at two scales and its sign, per model and over all."""
-    at, own = scales(results), change(results.middle(results.ends["intrinsic_dimension"]))
+    at, own = scales(results), change(middle(results.ends["intrinsic_dimension"]))
     known = [(one["model_title"].item(), [found(one).sel(scale=s) for s in at]) for one in of_all(results)]
     beside = {"of the run": [], "with those published": published()} if results.is_shuffled else {}
     for title, others in beside.items():

@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from token_geometry.base import project
 from token_geometry.chapters import effects, markup, numbers
 from token_geometry.chapters.estimators import dimensions
-from token_geometry.chapters.frames import peak
+from token_geometry.chapters.frames import middle, peak
 from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -92,7 +92,7 @@ def _effect(results: RunResults, change: xr.DataArray, above="above zero", below
 
 def _order(results: RunResults) -> Iterator[Finding]:
     """What full shuffling does to the ID at a small and at a large scale, and how the two effects differ."""
-    change, scales = effects.change(results.middle(results.ends["intrinsic_dimension"])), effects.scales(results)
+    change, scales = effects.change(middle(results.ends["intrinsic_dimension"])), effects.scales(results)
     for scale in scales:
         told, signs, values = _effect(results, change.sel(scale=scale), "raised", "lowered")
         others = [effects.changes(one).sel(scale=scale).item() for one in effects.published()]
@@ -109,7 +109,7 @@ def _order(results: RunResults) -> Iterator[Finding]:
 def _estimators(results: RunResults) -> Iterator[Finding]:
     """Whether ESS and TLE agree with GRIDE on the direction of full shuffling."""
     names = ["GRIDE at scale 16", "ESS", "TLE"]
-    change = effects.change(results.middle(dimensions(results.ends))).sel(estimator=names)
+    change = effects.change(middle(dimensions(results.ends))).sel(estimator=names)
     signs = np.sign(change.mean("prompt"))
     told = {name: _effect(results, change.sel(estimator=name)) for name in names[1:]}
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}
@@ -145,7 +145,7 @@ def _peaks(results: RunResults) -> Iterator[Finding]:
 def _with_loss(results: RunResults) -> Iterator[Finding]:
     """How the ID of structured text goes with its loss."""
     scale, structured = loss_frames.scale(results), loss_frames.structured(results)
-    dimension = results.middle(structured["intrinsic_dimension"].sel(scale=scale))
+    dimension = middle(structured["intrinsic_dimension"].sel(scale=scale))
     told, values = _told(results, correlate(dimension, structured["loss"]).rename(correlation="mean"), ".2f")
     what = f"The mean ID of the middle layers at scale {scale} goes with the loss of structured text, $r$ = {told}"
     yield from [Finding(what, values, "fig-loss-id")] * bool(told)
@@ -157,7 +157,7 @@ def _half(results: RunResults) -> Iterator[Finding]:
     half = int(one.attrs["n_tokens"]) // 2
     if half in one.get("n_subset", ()):
         some = one["subset_dimension"].sel(subset="random", n_subset=half, scale=scale)
-        ratio = results.middle(some) / results.middle(one["intrinsic_dimension"].sel(scale=scale))
+        ratio = middle(some) / middle(one["intrinsic_dimension"].sel(scale=scale))
         told, signs, values = _effect(results, ratio - 1, spec="+.0%")
         what = f"Half of the tokens, drawn at random, change the mean ID of the middle layers at scale {scale} by"
         yield from [Finding(f"{what} {told}: {signs}", values, "fig-estimators-number")] * bool(told)

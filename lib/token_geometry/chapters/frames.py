@@ -26,6 +26,13 @@ def window(depth: xr.DataArray, part: tuple[float, float] = MIDDLE) -> slice:
     return slice(int(inside.min()), int(inside.max()))
 
 
+def middle(values: xr.DataArray) -> xr.DataArray:
+    """The declared summary of a quantity over `model` and `layer`: its mean over each model's middle layers."""
+    each = (values.sel(model=model) for model in values["model"].values)
+    means = [one.sel(layer=window(one["relative_depth"])).mean("layer").reset_coords(drop=True) for one in each]
+    return xr.concat(means, values["model"])
+
+
 def summary(variable: xr.DataArray) -> pd.DataFrame:
     """Mean and standard deviation over the dimension `prompt` as a tidy frame.
 

@@ -69,11 +69,6 @@ class RunResults:
         """Layers of the middle third of a model's depth."""
         return window(self.observables["relative_depth"].sel(model=model))
 
-    def middle(self, values: xr.DataArray) -> xr.DataArray:
-        """The declared summary of a quantity over `model` and `layer`: its mean over the middle layers."""
-        each = (values.sel(model=model, layer=self.middle_layers(model)) for model, _ in self.models)
-        return xr.concat([one.mean("layer").reset_coords(drop=True) for one in each], self.observables["model"])
-
     @property
     def halfway(self) -> int:
         """Layer in the middle of the shallowest model."""

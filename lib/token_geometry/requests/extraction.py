@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import InputError, project, store, wheels
+from token_geometry.base import InputError, store, wheels
 from token_geometry.models import devices, loading, sources, tuned_lens
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
@@ -182,14 +182,5 @@ class Job:
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
-    if n_prompts is not None and _is_at_hand(corpus) and (n := len(found.texts)) < n_prompts:
+    if n_prompts is not None and corpora.is_at_hand(corpus) and (n := len(found.texts)) < n_prompts:
         raise InputError(f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n} texts; accepted: 1 to {n}")
-
-
-def _is_at_hand(corpus: str) -> bool:
-    """Whether a corpus is on this machine: a dry run downloads nothing."""
-    entry = corpora.aliases().get(corpus)
-    if entry is None:  # a pattern of paths leads to files of this machine, as a path does
-        return "*" in corpus or Path(corpus).exists()
-    package = entry.get("archive", {}).get("package", "").replace("-", "_")
-    return "module" in entry or bool(package) and any((project.cache() / "archives").glob(f"{package}-*.whl"))

@@ -2,6 +2,14 @@
 
 from dataclasses import dataclass, field, fields
 
+CONFOUNDS = {
+    "distinct_tokens": "different tokens",
+    "token_rarity": "rarity of tokens",
+    "cosine_0": "cosine of the embeddings",
+    "length": "length of the text",
+}
+"""What may go with the loss of any prompt, beside the numbers of its corpus, and the names that a reader sees."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OfPrompts:
@@ -34,6 +42,8 @@ class Run(Shared):
     title: str  # name that a reader sees
     models: list[str]  # in the order of the charts
     description: str = ""  # one paragraph about the run
+    # what the chapter on it holds fixed (see `CONFOUNDS`); empty: all that there is
+    confounds: list[str] = field(default_factory=list)
     # what each kind of request is to do, under its keys (see the classes in `requests`)
     sections: dict[str, dict] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what is to be said of the file: keys by their old names

@@ -5,7 +5,8 @@ from dataclasses import fields
 
 from token_geometry.base import InputError, one_of, parameters, project
 from token_geometry.requests.protocol import Request, kinds
-from token_geometry.requests.run import Run
+from token_geometry.requests.run import CONFOUNDS, Run
+from token_geometry.texts import corpora
 
 DEFAULT = "demo"  # run of the default profile
 
@@ -35,6 +36,12 @@ def load(name: str = "") -> Run:
         raise InputError(f"{path.name}: {error}") from None
     if not run.models:
         raise InputError(f"{path.name}: models is empty; accepted: at least one model")
+    if run.confounds:
+        numbers = corpora.find_corpus(run.corpus, column=run.column).patterns
+        for name in run.confounds:
+            if name not in (*CONFOUNDS, *numbers):
+                has = one_of(f"confound of corpus {run.corpus!r}", name, [*CONFOUNDS, *numbers])
+                raise InputError(f"{path.name}: confounds: {has}")
     outputs: dict[str, Request] = {}
     try:
         for step in [step for kind in kinds() for step in kind.declared(run)]:  # refuses ill-typed values

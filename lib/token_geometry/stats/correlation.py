@@ -7,6 +7,7 @@ Intervals are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (
 `scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -26,6 +27,9 @@ _CONSTANT = 1e-12
 # entries of the largest array that is held at a time
 _AT_ONCE = 1 << 23
 
+N_PERMUTATIONS = 4999
+"""Permutations of a test by them."""
+
 # groups of prompts that the jackknife leaves out in turn: each prompt alone, unless there are more
 _N_GROUPS = 200
 
@@ -35,7 +39,7 @@ def correlate(
     y: xr.DataArray,
     *,
     method: str = "pearson",
-    given: xr.DataArray | None = None,
+    given: xr.DataArray | Sequence[xr.DataArray] | None = None,
     pool: str | None = None,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
@@ -44,18 +48,19 @@ def correlate(
 
     `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that
     lack one of the values do not take part. `method` is `pearson`, or `spearman` for ranks, which each resample
-    takes anew; an `InputError` refuses another. `given` is a third quantity, held fixed: the result is the
-    partial correlation. Values of the dimension `pool` count as further observations of the same prompt, as the
-    shuffle level; they are not independent: prompts are resampled whole, and there is no p-value.
+    takes anew; an `InputError` refuses another. `given` is a third quantity, or several, held fixed: the
+    result is the partial correlation. Values of the dimension `pool` count as further observations of the same
+    prompt, as the shuffle level; they are not independent: prompts are resampled whole, and there is no p-value.
 
     Returns, over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa
     interval at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
-    `n_prompts`. NaN for less than three prompts (four with `given`) and where x or y is constant.
+    `n_prompts`. NaN for less than three prompts, and one more for each of `given`, and where one is constant.
     """
     if method not in METHODS:
         raise one_of("method", method, METHODS)
     sample = [pool, "prompt"] if pool else ["prompt"]
-    variables = xr.broadcast(*(v for v in (x, y, given) if v is not None))
+    held = [given] if isinstance(given, xr.DataArray) else given or ()
+    variables = xr.broadcast(x, y, *held)
     variables = [v.transpose(*(d for d in v.dims if d not in sample), *sample) for v in variables]
     shape, n_prompts = variables[0].shape[: -len(sample)], variables[0].sizes["prompt"]
     n_values = n_prompts * (variables[0].sizes[pool] if pool else 1)
@@ -68,7 +73,7 @@ def correlate(
         cells = np.flatnonzero(which.ravel() == number)
         n_kept = len(np.unique(prompt[kept]))
         found[4, cells] = n_kept
-        freedom = n_kept - len(values)  # n - 2, and n - 3 of a partial correlation
+        freedom = n_kept - len(values)  # n - 2, and one less for each quantity held fixed
         if freedom < 1:
             continue
         size = max(1, _AT_ONCE // (max(n_resamples, _N_GROUPS) * int(kept.sum())))
@@ -109,6 +114,32 @@ def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     return found
 
 
+def permutation_p(x: np.ndarray, y: np.ndarray, *given: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Two-sided p-values of the correlations of rows of x with y at fixed further quantities, shape (m,).
+
+    `x` has shape (m, n), `y` and each of `given` (n,); NaN for less than three observations and one more for each
+    of `given`, and where a value is NaN or all are the same. What `given` leaves of y is permuted `N_PERMUTATIONS`
+    times, and `given` is taken away again, after Freedman & Lane, J. Bus. Econ. Stat. 1, 292 (1983).
+    """
+    n, fixed = len(y), np.array([np.ones(len(y)), *given])
+    spread = fixed[1:].std(1, keepdims=True)
+    if n < len(fixed) + 2 or not (spread > 0).all():
+        return np.full(len(x), np.nan)
+    fixed[1:] = (fixed[1:] - fixed[1:].mean(1, keepdims=True)) / spread
+    basis = np.linalg.qr(fixed.T)[0]
+
+    def rest(rows):
+        left = rows - rows @ basis @ basis.T
+        size = np.linalg.norm(left, axis=-1, keepdims=True)
+        return left / np.where(size > _CONSTANT * np.linalg.norm(rows, axis=-1, keepdims=True), size, np.nan)
+
+    x, y = rest(x), rest(y)
+    orders = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
+    found = x @ y
+    as_large = (abs(rest(y[orders]) @ x.T) >= abs(found) - _CONSTANT).sum(0)
+    return np.where(np.isfinite(found), (1 + as_large) / (1 + N_PERMUTATIONS), np.nan)
+
+
 def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataArray:
     """Benjamini and Hochberg's adjusted p-values: below q, a share of q at most is expected to be false.
 
@@ -116,22 +147,24 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
     family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
     After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
     """
+    dims = [list(over)]
+    found = xr.apply_ufunc(adjusted, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
+    return found.transpose(*p_values.dims)
+
+
+def adjusted(p_values: np.ndarray) -> np.ndarray:
+    """Adjusted p-values of one family of tests, as of `false_discovery`."""
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
-    def family(p):
-        adjusted = np.full(p.shape, np.nan)
-        tested = np.isfinite(p)
-        if tested.any():
-            adjusted[tested] = stats.false_discovery_control(p[tested])
-        return adjusted
-
-    dims = [list(over)]
-    adjusted = xr.apply_ufunc(family, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
-    return adjusted.transpose(*p_values.dims)
+    found = np.full(np.shape(p_values), np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        found[tested] = stats.false_discovery_control(p_values[tested])
+    return found
 
 
 def _correlation_with_interval(values, prompt, method: str, n_resamples: int, seed: int) -> np.ndarray:
-    """Correlation and the ends of its interval, shape (3, cell), of values of shape (2 or 3, cell, n)."""
+    """Correlation and the ends of its interval, shape (3, cell), of values of shape (2 or more, cell, n)."""
     center = values.mean(-1, keepdims=True)
     spread = values.std(-1, keepdims=True)
     varies = spread > _CONSTANT * np.abs(values).max(-1, keepdims=True)
@@ -148,7 +181,7 @@ def _correlation_with_interval(values, prompt, method: str, n_resamples: int, se
 
 
 def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.ndarray:
-    """Weighted correlation, partial where there are three variables, shape (cell, resample)."""
+    """Weighted correlation of the first two variables at fixed others, shape (cell, resample)."""
     if method == "spearman":
         values = np.stack([_ranks(variable, weights) for variable in values])
     total = weights.sum(1)
@@ -167,11 +200,15 @@ def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.nd
         covariance = mean(values[i] * values[j]) - means[i] * means[j]
         return np.clip(covariance / (deviations[i] * deviations[j]), -1, 1)
 
-    if len(values) == 2:
-        return pair(0, 1)
-    with_x, with_y = pair(0, 2), pair(1, 2)
-    rest = (1 - with_x**2) * (1 - with_y**2)
-    return np.clip((pair(0, 1) - with_x * with_y) / np.sqrt(np.where(rest > _CONSTANT, rest, np.nan)), -1, 1)
+    n = len(values)
+    matrix = np.ones((n, n, *means[0].shape))
+    for i, j in itertools.combinations(range(n), 2):
+        matrix[i, j] = matrix[j, i] = pair(i, j)
+    for k in range(n - 1, 1, -1):  # what is held fixed is taken out, one after another
+        pivot = np.where(matrix[k, k] > _CONSTANT, matrix[k, k], np.nan)
+        matrix = matrix - matrix[:, None, k] * matrix[None, k] / pivot
+    rest = matrix[0, 0] * matrix[1, 1]
+    return np.clip(matrix[0, 1] / np.sqrt(np.where(rest > _CONSTANT, rest, np.nan)), -1, 1)
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

