@@ -17,6 +17,7 @@ from token_geometry.base import project, store
 from token_geometry.base.errors import InputError
 from token_geometry.chapters import estimators
 from token_geometry.chapters.results import open_results as open_chapter
+from token_geometry.chapters import provenance
 from token_geometry.chapters.results import read as read_observables
 from token_geometry.extraction import extraction
 from token_geometry.models import kinds, sources
@@ -419,6 +420,11 @@ def test_published_results_stand_in_for_those_of_this_machine_until_the_declarat
     assert step.found() == step.shipped and step.shipped.stat().st_size < values["a"].nbytes
     found = results.read(run, "observables")
     assert found["a"].dtype == np.float32 and (found["a"] == values["a"].astype("float32")).all()
+    (row,) = provenance.frame("small").to_dict("records")
+    assert row["came"] == "with the project" and row["digest"] == found.attrs["recipe_digest"]
+    assert row["computed on"] == resources.processor() and f"numpy {np.__version__}" in row["with"]
+    assert "1 of 1 results" in provenance.where("small").data
+    assert row["digest"] in provenance.table("small").data
     assert results.publish(run) == []  # what came with the project is not published again as of this machine
     computed = []
     monkeypatch.setattr(execution, "execute_notebook", lambda title, *_: computed.append(title))
