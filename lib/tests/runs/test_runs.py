@@ -13,11 +13,10 @@ import xarray as xr
 import yaml
 
 from token_geometry.__main__ import main
-from token_geometry.base import project, store
+from token_geometry.base import project, resources, store
 from token_geometry.base.errors import InputError
-from token_geometry.chapters import estimators
+from token_geometry.chapters import estimators, provenance
 from token_geometry.chapters.results import open_results as open_chapter
-from token_geometry.chapters import provenance
 from token_geometry.chapters.results import read as read_observables
 from token_geometry.extraction import extraction
 from token_geometry.models import kinds, sources
