@@ -485,8 +485,9 @@ def test_a_configuration_that_makes_no_network_is_refused_by_its_entry(
 
 
 @pytest.mark.parametrize("control", ["", "@random"])
-def test_a_configuration_that_asks_for_tuples_decides_no_number(control, llama):
+@pytest.mark.parametrize("value", [True, False, None, 0.5, "x"])
+def test_what_a_configuration_says_of_the_form_of_outputs_decides_no_number(value, control, llama):
     expected = load(f"{llama}{control}").forward(TOKENS)
-    rewritten(llama, {"return_dict": False, "output_hidden_states": True})
+    rewritten(llama, dict.fromkeys(("return_dict", "output_hidden_states", "output_attentions"), value))
     found = load(f"{llama}{control}").forward(TOKENS)
     assert torch.equal(found.hidden, expected.hidden) and found.loss == expected.loss

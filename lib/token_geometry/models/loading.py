@@ -37,7 +37,8 @@ def load_config(source: ModelSource):
     if not 1 <= (found := blocks.depth(config)) < 10_000:  # each is laid out
         raise InputError(f"model {source.name!r}: its configuration counts {found} blocks; accepted: 1 to 9999")
     families.refuse_uneven_heads(config, source.name)
-    config.return_dict = True  # else transformers' networks stumble over the tuples of their own parts
+    # whatever a file says: networks stumble over tuples of their own parts, and states are read at the blocks
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     return config
 
 
