@@ -589,7 +589,7 @@ def test_a_key_of_a_configuration(key, tiny, expected, judge, tmp_path):
     for value in VALUES:
         (tmp_path / "model" / "config.json").write_text(json.dumps(expected | {key: value}))
         for control in ("", "@random"):
-            if control and key.endswith(("size", "heads")) and value not in (None, True, 0, -1, "x"):
+            if control and key.endswith("size") and value in (10**6, 2**63):
                 continue  # weights of that size would be drawn
             folder = f"{tmp_path / 'model'}{control}"
             judge(f"{key} = {value!r} {control}", lambda folder=folder: _load_whole(folder), thing=tmp_path)

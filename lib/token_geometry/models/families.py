@@ -26,6 +26,19 @@ def refuse_other_kinds(config, name: str) -> None:
     )
 
 
+def refuse_uneven_heads(config, name: str) -> None:
+    """Refuse a model whose heads cannot share keys: transformers lays it out, and fails in the first pass."""
+    text = config.get_text_config(decoder=True)
+    heads, keys = (text.to_dict().get(f"num_{of}_heads") for of in ("attention", "key_value"))
+    # of a family that has no such number, the entry is nobody's
+    are_numbers = isinstance(heads, int) and isinstance(keys, int) and hasattr(type(text), "num_key_value_heads")
+    if are_numbers and (keys < 1 or heads % keys):
+        raise InputError(
+            f"model {name!r}: num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}: "
+            "check its configuration"
+        )
+
+
 def needs_bos(model_type: str) -> bool | None:
     """Whether BOS is fed before every prompt of a family; None, where that is not settled.
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
@@ -109,8 +110,8 @@ class ModelSource:
         return "check that the files are whole"
 
     @contextlib.contextmanager
-    def readable_errors(self) -> Iterator[None]:
-        """Turn what transformers and the hub raise at loading into one line."""
+    def readable_errors(self, way_out: str = "") -> Iterator[None]:
+        """Turn what transformers and the hub raise at loading into one line, which ends with the way out."""
         try:
             yield
         except InputError:
@@ -123,10 +124,16 @@ class ModelSource:
                 ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, TypeError | AttributeError | LookupError | UnicodeError | ArithmeticError):
-                reason = "a file of it is not of the form that its format has"
+                reason = (
+                    f"a file is not of the form that its format has{f': {error}' * isinstance(error, KeyError)}"
+                )
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
-            way_out = self.way_out()
+            way_out = way_out or self.way_out()
+            if type(error).__name__.startswith("StrictDataclass"):  # further lines say the entry and its value
+                said = " ".join(str(error).split())
+                reason = re.sub(r"\w+Error: | doesn't match .*| expected \w+(, got \w+)?", "", said)
+                way_out = "check its configuration"
             if isinstance(error, ImportError) or "quantiz" in reason:
                 way_out = "provide what is missing, or give weights that are not quantized"
             raise InputError(f"model {self.name!r} could not be loaded ({reason}): {way_out}") from None
