@@ -39,7 +39,8 @@ def frame(run: str = "") -> pd.DataFrame:
 def table(run: str = "") -> Markdown:
     """`frame` as a table."""
     made = frame(run)
-    return markup.table(made.map(escaped)) if len(made) else Markdown("This run has no results yet.")
+    text = markup.table(made.map(escaped)).data.replace("--:", ":--")  # words, no numbers
+    return Markdown(text if len(made) else "This run has no results yet.")
 
 
 def colophon() -> Markdown:
