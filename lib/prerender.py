@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import appendices
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.chapters import families
 from token_geometry.chapters.charts import BUNDLE
 from token_geometry.observables import catalog
+from token_geometry.runs import declaration
 
 
 def write_bundle() -> None:
@@ -27,8 +29,10 @@ def write_bundle() -> None:
 
 
 def write_tables() -> None:
-    """Write what chapters include: the table of observables, and what is known of the families of models."""
-    for name, text in (("observables", catalog.as_table()), ("families", families.as_page())):
+    """Write what chapters include, each as a file."""
+    tables = {"observables": catalog.as_table(), "families": families.as_page(), "trust": appendices.trust()}
+    tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
+    for name, text in tables.items():
         (project.root() / "book" / f"_{name}.md").write_text(text, encoding="utf-8")
 
 
@@ -43,5 +47,6 @@ if __name__ == "__main__":
     if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ:  # the other renderer leaves the notebooks as they are
         clean_after(os.getppid())
     write_bundle()
-    write_tables()
-    sys.exit(main(["run"]))
+    if not (code := main(["run"])):  # which says in one line what is wrong with the run
+        write_tables()
+    sys.exit(code)

@@ -107,9 +107,7 @@ def _two_models(device, shape, n_prompts, n_tokens):
             n_vocabulary = here.model.config.vocab_size
             return here, there, gpu.random_prompts(n_prompts, n_tokens, n_vocabulary=n_vocabulary), "SmolLM2-135M"
         except (InputError, OSError, ImportError) as error:
-            print(
-                f"the weights of SmolLM2 cannot be had here, so random ones of its configuration are taken: {error}"
-            )
+            print(f"the weights of SmolLM2 cannot be had here, random ones of its shape are taken: {error}")
     here, there = (gpu.make_model(shape, dtype="float32", device=one) for one in (device, "cpu"))
     here.model.load_state_dict(there.model.state_dict())
     n_vocabulary = gpu.SHAPES[shape]["vocab_size"]

@@ -1,6 +1,7 @@
 """Bad inputs of every kind, thousands: each is accepted and right, or refused in one line; none hangs.
 
 What is right stands beside the inputs: of parameters a rule for each (`RIGHT`), of files a list of what they hold.
+One in five is tried, and all of them, some 7,700 in three minutes, where the variable ALL_INPUTS is set.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import shutil
 import signal
 import struct
 import time
+import zlib
 from pathlib import Path
 
 import gguf_files
@@ -40,6 +42,9 @@ from token_geometry.studies import calibration, truth
 from token_geometry.texts import corpora, statements
 
 pytestmark = pytest.mark.slow
+
+EVERY = 1 if os.environ.get("ALL_INPUTS") else 5
+"""One input in so many is tried, chosen by its name."""
 
 SECONDS = 20
 MEMORY = 3 << 30  # bytes that all inputs together may add to the peak
@@ -79,6 +84,8 @@ class Judge:
         `own_words` it may give the reason of a library in the library's words.
         """
         self.n += 1
+        if zlib.crc32(str(what).encode("utf-8", "surrogateescape")) % EVERY and self.n > 1:
+            return
         started = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
@@ -218,6 +225,7 @@ RIGHT = {
         "keep_neighbors": BOOL,
         "final_norm": BOOL,
         "filter_models": NAMES,
+        "tuned_lens": None,  # which ids the hub has a lens for is not asked in a check
         "prompt_ids": None,  # which ids there are is found out with the tokenizer
     },
     Truth: {
@@ -581,7 +589,7 @@ def test_a_key_of_a_configuration(key, tiny, expected, judge, tmp_path):
     for value in VALUES:
         (tmp_path / "model" / "config.json").write_text(json.dumps(expected | {key: value}))
         for control in ("", "@random"):
-            if control and key.endswith(("size", "heads")) and value not in (None, True, 0, -1, "x"):
+            if control and key.endswith("size") and value in (10**6, 2**63):
                 continue  # weights of that size would be drawn
             folder = f"{tmp_path / 'model'}{control}"
             judge(f"{key} = {value!r} {control}", lambda folder=folder: _load_whole(folder), thing=tmp_path)

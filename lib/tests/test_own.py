@@ -21,6 +21,18 @@ DOCUMENTS = ("README.md", "book/own.qmd")
 
 LEFT_OUT = (".git", ".venv", "_book", ".quarto", "results", "cache", "tests", "__pycache__", "*.egg-info")
 
+MARK = "=== next ===\n"
+
+# one process, since starting one takes longer than most blocks; a block may use the names of those before
+FOLLOW = f"""
+import json, sys
+from token_geometry.__main__ import main
+names = {{}}
+for step in json.loads(sys.argv[1]):
+    print({MARK!r}, end="", flush=True)
+    exec(step, names) if isinstance(step, str) else main(step) and sys.exit(f"failed: {{step}}")
+"""
+
 
 def blocks(document):
     """Language and text of each block that is to be run."""
@@ -41,27 +53,25 @@ def followed(request, tmp_path_factory):
         "VIRTUAL_ENV": sys.prefix,
         "QUARTO_PROFILE": "",
     }
-    printed, python = [], ""
-
-    def run(words):
-        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
-
+    steps = []
     for language, text in blocks(request.param):
-        if language == "python":  # a block may use the names of those before
-            mark = f"print('{len(printed)}' * 9)\n"
-            printed.append(
-                run([sys.executable, "-c", python + mark + text]).split(str(len(printed)) * 9 + "\n")[1]
-            )
-            python += text
+        if language == "python":
+            steps.append(text)
         for line in text.splitlines() if language == "bash" else ():
             words = shlex.split(line)
             # the book is rendered for one of the documents: it is the same line in both
             if words[0] == "token-geometry" and (request.param == "README.md" or words[1] != "book"):
                 if words[1:3] != ["run", "paper"]:  # which test_project runs
-                    printed.append(run([sys.executable, "-m", "token_geometry", *words[1:]]))
-    return request.param, folder, printed
+                    steps.append(words[1:])
+    done = subprocess.run(
+        [sys.executable, "-c", FOLLOW, json.dumps(steps)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return request.param, folder, done.stdout.split(MARK)[1:]
 
 
 @pytest.mark.slow

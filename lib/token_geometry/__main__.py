@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from token_geometry import __version__
-from token_geometry.base import parameters, processes, project, resources
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, processes, project, resources
 from token_geometry.models import devices
 from token_geometry.renderer import book
 from token_geometry.requests.extraction import Extraction
@@ -72,13 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     dry = ("--dry-run", {"action": "store_true", "default": False, "help": text})
     declared = ("name", {"nargs": "?", "default": "", "help": "name of a file of data/runs (default: demo)"})
     renderer = ("--renderer", {"choices": ("auto", "quarto", "pandoc"), "default": "auto"})
+    text = "compute on this machine what came with the project"
+    anew = ("--recompute", {"action": "store_true", "default": False, "help": text})
     new = ("name", {"help": "its name: letters, digits, hyphens"})
     chosen = {"--model": "smollm2-135m", "--corpus": "sotu"}
     of_new = [(name, {"default": value, "help": f"(default: {value})"}) for name, value in chosen.items()]
     for name, (kind, _, text) in STUDIES.items():
         command(name, _study, text, *parameters.options(kind), dry)
-    command("run", _declared, "make what is missing or stale of a declared run", declared, dry)
-    command("book", _declared, "the same, and render its book to _book/NAME", declared, renderer)
+    command("run", _declared, "make what is missing or stale of a declared run", declared, dry, anew)
+    command("book", _declared, "the same, and render its book to _book/NAME", declared, renderer, anew)
+    command("publish", _publish, "copy the results of a run, compressed, to data/published/NAME", declared)
     command("new-run", _new_run, "write a commented data/runs/NAME.yml, to be changed by hand", new, *of_new)
     command("check", _check, "say what this machine has, and what of each run is made")
     return parser
@@ -107,12 +109,21 @@ def _say(text: str, n_problems: int) -> int:
 def _declared(options) -> int:
     run = declaration.load(options.name)
     print(*run.notes, sep="\n", end="\n" if run.notes else "")
+    if options.recompute or options.command == "run" and not options.dry_run:
+        is_new = execution.execute(run, recompute=options.recompute)
     if options.command == "book":
         return render(run, renderer=options.renderer)
     if options.dry_run:
         return _say(*forecast.describe(run))
-    if not execution.execute(run):
+    if not is_new:
         print(f"run {run.name}: all results are there and fresh, nothing to compute")
+    return 0
+
+
+def _publish(options) -> int:
+    written = results.publish(declaration.load(options.name))
+    print(*written, sep="\n")
+    print(f"{len(written)} results of this machine, {spelled(sum(path.stat().st_size for path in written))}")
     return 0
 
 
@@ -138,7 +149,8 @@ def _check(options) -> int:
     print(f"cache: {project.cache()}, {spelled(free)} free on its disk")
     print(f"books are rendered by {'Quarto' if find_quarto()[0] else 'pandoc'}")
     for name in declaration.names() if project.find() else ():
-        made = [step.path.is_file() for step in results.results(declaration.load(name)).values()]
+        steps = results.results(declaration.load(name)).values()
+        made = [step.path.is_file() or step.shipped.is_file() for step in steps]
         print(f"run {name}: {sum(made)} of {len(made)} results are there")
     return 0
 

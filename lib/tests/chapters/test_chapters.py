@@ -26,8 +26,8 @@ from token_geometry.observables import catalog, labelled
 from token_geometry.runs import declaration
 
 CHAPTERS = (
-    "index", "introduction", "shuffling", "model-comparison", "loss", "confounds", "estimators", "profile-probe",
-    "published",
+    "index", "introduction", "shuffling", "model-comparison", "effects", "loss", "confounds", "estimators",
+    "profile-probe", "published",
 )  # fmt: skip
 
 # What a figure of arXiv:2501.10573 shows → labels of the figures of the book that show it.
@@ -170,10 +170,9 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
         ("introduction", "one short prompt of one model, no control"): ["key `controls`", "a second model"],
         ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
-        ("shuffling", "one short prompt of one model, no control"): [
-            "prompts cannot be compared",
-            "one scale only",
-        ],
+        ("shuffling", "one short prompt of one model, no control"): ["prompts cannot be compared"],
+        ("effects", "three prompts"): ["not given below 3 models", "open ("],
+        ("effects", "one shuffle level"): ["so there is nothing to compare"],
         ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],

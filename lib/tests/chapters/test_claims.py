@@ -58,19 +58,19 @@ def made():
 
 
 EXPECTED = {
-    "Shuffling raises the peak of the ID at scale 2": 12 - 9,
-    "Shuffling moves that peak to an earlier layer": (3 - 5) / 8,
-    "At scale 64, shuffling lowers the ID where structured text has its peak": 5 - 11,
-    "Shuffling lowers the NO (k = 2) where the ID of structured text peaks": OVERLAP[5][5] - OVERLAP[0][5],
+    "Shuffling raises the maximum over layers of the ID at scale 2": 12 - 9,
+    "Shuffling moves that maximum to an earlier layer": (3 - 5) / 8,
+    "At scale 64, shuffling lowers the ID where that of structured text is largest": 5 - 11,
+    "Shuffling lowers the NO (k = 2) where the ID of structured text is largest": OVERLAP[5][5] - OVERLAP[0][5],
     "Shuffling raises the mean cosine similarity of the last layer": 0.7 - 0.1,
     "Shuffling raises the loss": 4.5,
     "The NO (k = 1) of structured text grows after the first layer": OVERLAP[0][6] - OVERLAP[0][1],
     "The correlation at scale 2 is largest before the ID is": (2 - 5) / 8,
 }
 SIGNS = dict.fromkeys(EXPECTED, 1) | {
-    "Shuffling moves that peak to an earlier layer": -1,
-    "At scale 64, shuffling lowers the ID where structured text has its peak": -1,
-    "Shuffling lowers the NO (k = 2) where the ID of structured text peaks": -1,
+    "Shuffling moves that maximum to an earlier layer": -1,
+    "At scale 64, shuffling lowers the ID where that of structured text is largest": -1,
+    "Shuffling lowers the NO (k = 2) where the ID of structured text is largest": -1,
     "The correlation at scale 2 is largest before the ID is": -1,
 }
 
@@ -135,11 +135,12 @@ def test_the_number_of_every_claim_on_published_arrays_is_the_one_by_hand(side):
     strongest = published.correlation().sel(model=tokens["model"], scale=2)["correlation"]
     strongest = int(strongest["layer"][int(np.nanargmax(strongest.where(strongest["layer"] >= 1).values))])
     expected = {
-        "Shuffling raises the peak of the ID at scale 2": ids[2][1][peak[1, 2]] - ids[2][0][peak[0, 2]],
-        "Shuffling moves that peak to an earlier layer": (peak[1, 2] - peak[0, 2]) / side.n_blocks,
-        "At scale 64, shuffling lowers the ID where structured text has its peak": ids[64][1][peak[0, 64]]
+        "Shuffling raises the maximum over layers of the ID at scale 2": ids[2][1][peak[1, 2]]
+        - ids[2][0][peak[0, 2]],
+        "Shuffling moves that maximum to an earlier layer": (peak[1, 2] - peak[0, 2]) / side.n_blocks,
+        "At scale 64, shuffling lowers the ID where that of structured text is largest": ids[64][1][peak[0, 64]]
         - ids[64][0][peak[0, 64]],
-        "Shuffling lowers the NO (k = 2) where the ID of structured text peaks": overlap[2][peak[0, 2]]
+        "Shuffling lowers the NO (k = 2) where the ID of structured text is largest": overlap[2][peak[0, 2]]
         - overlap[1][peak[0, 2]],
         "Shuffling raises the mean cosine similarity of the last layer": cosine[1][last] - cosine[0][last],
         "The NO (k = 1) of structured text grows after the first layer": np.nanmax(overlap[0][1:]) - overlap[0][1],

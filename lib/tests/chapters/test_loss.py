@@ -67,6 +67,8 @@ def test_a_correlation_through_the_cosine_similarity_vanishes_when_it_is_held_fi
     assert (held["low"] < held["correlation"]).all() and held["correlation"].abs().max() < 0.8
     assert (held["discovered"] == "yes").mean() < 0.2
     assert "above zero in 6 of 6 layers without" in loss_prose.partial(results).data
+    dataset.coords["model_title"] = ("model", ["One-1 (Q4_1)", *dataset["model_title"].values[1:]])
+    assert "above zero in 6 of 6 layers without" in loss_prose.partial(results).data.splitlines()[0]
 
 
 def test_the_scatter_is_at_the_layer_of_the_strongest_correlation():

@@ -67,6 +67,7 @@ RUNS = {
     "shuffling": results_of,
     # three models: no panel leaves a hole; one with a long name
     "model-comparison": lambda: results_of({"one": 32, "two": 12, "a" * 40: 6}, n_prompts=3),
+    "effects": lambda: results_of({"one": 12, "two": 8, "three": 6}, n_prompts=12, n_shuffled=10),
     "loss": lambda: results_of(n_prompts=12, n_shuffled=8),
     "estimators": lambda: results_of({"alone": 6}, n_prompts=10),
     "published": lambda: results_of(n_prompts=10, n_shuffled=6),

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,14 +17,15 @@ import accelerate
 import numpy as np
 import pytest
 import readme
+import safetensors.torch
 import torch
 import transformers
 import xarray as xr
 
 from token_geometry import worker
-from token_geometry.base import progress, store
+from token_geometry.base import processes, progress, store
 from token_geometry.base.errors import InputError
-from token_geometry.extraction import batching, extraction, launcher, locks, plan
+from token_geometry.extraction import batching, extraction, locks, plan
 from token_geometry.models import devices, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.reduction import Reduction
@@ -104,10 +107,10 @@ def times(directory):
 def test_three_processes_make_what_one_makes(request_for, alone, capfd):
     request = request_for(num_processes=3)
     assert_identical(extraction.extract(request), alone)
-    printed = capfd.readouterr().out
-    assert "3 processes" in printed and "12/12 passes" in printed
+    printed, progressed = capfd.readouterr()
+    assert "3 processes" in printed and "12/12 passes" in progressed
     assert "12 forward passes: about" in printed and "of memory in each process" in printed
-    assert len(printed.splitlines()) < 10, "the launcher's own lines are kept back"
+    assert len(printed.splitlines()) < 10, "libraries say nothing"
     extraction.extract(dataclasses.replace(request, num_processes=1))
     assert "12 of 12 shards are there already" in capfd.readouterr().out
 
@@ -132,7 +135,7 @@ def test_two_launches_as_of_two_machines_by_the_command_of_the_readme_make_what_
         for launch in launches:
             launch.kill()
     assert [launch.returncode for launch in launches] == [0, 0], printed
-    assert printed.count(f"{launcher.MARK}2 processes") == 1
+    assert printed.count("2 processes") == 1
     assert_identical(request.output, alone)
 
 
@@ -146,34 +149,29 @@ def test_another_number_of_processes_than_was_asked_for_is_noticed(request_for, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        (
-            "print('noise'); print('token_geometry: error: prompt 3 is odd'); exit(1)",
-            ["prompt 3 is odd"],
-        ),
-        ("print('  exitcode  : -9 (pid: 7)'); exit(1)", ["num_processes is 2", "killed", "memory", "fewer"]),
-        ("print('[rank1]: KeyError: 4'); exit(1)", ["num_processes is 2", "KeyError: 4"]),
-        ("exit(3)", ["num_processes is 2", "could not be started"]),
-    ],
-)
-def test_the_error_of_a_worker_becomes_one_line(program, words, refused, capsys):
-    with refused(*words):
-        launcher._follow([sys.executable, "-c", program], 2)
-    assert capsys.readouterr().out == ""
+def test_the_error_of_a_process_ends_all_and_is_one_line(request_for, folder, tmp_path, refused):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    weights = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan  # which is found when it is loaded
+    safetensors.torch.save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with refused("model.layers.1.mlp.up_proj.weight holds a number that is not finite"):
+        extraction.extract(request_for(model=str(tmp_path / "model"), num_processes=2))
 
 
 @pytest.mark.slow
-def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
-    program = (
-        "import os, sys, time; from pathlib import Path; from token_geometry import worker;"
-        "worker.processes.end_with(os.getppid(), worker._input_is_over);"
-        "Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(1000)"
-    )
+def test_a_process_that_is_killed_becomes_one_line(request_for, refused, monkeypatch):
+    monkeypatch.setattr(extraction, "take_part", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with refused("a process that makes shards was killed", "num_processes = 2", "smaller model", "is kept"):
+        extraction.extract(request_for(num_processes=2))
+
+
+@pytest.mark.slow
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
     starter = (
-        "import sys; from token_geometry.extraction import launcher;"
-        f"launcher._follow([sys.executable, '-c', {program!r}, sys.argv[1]], 1)"
+        "import os, sys, time; from pathlib import Path; from token_geometry.base import processes\n"
+        "with processes.pool(1, what='sleeps') as pool:\n"
+        "    Path(sys.argv[1]).write_text(str(pool.submit(os.getpid).result()))\n"
+        "    processes.all_of(pool, time.sleep, [(1000,)])"
     )
     note = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-c", starter, str(note)])
@@ -342,7 +340,7 @@ def test_a_model_in_parts_has_the_states_of_the_whole(folder):
     ],
 )
 def test_what_cannot_be_shared_out_is_refused_at_once(request_for, change, words, refused, monkeypatch):
-    monkeypatch.setattr(launcher, "run", lambda request: pytest.fail("processes were started"))
+    monkeypatch.setattr(processes, "pool", lambda *_, **__: pytest.fail("processes were started"))
     with refused(*words):
         extraction.extract(request_for(**change))
 
@@ -350,7 +348,7 @@ def test_what_cannot_be_shared_out_is_refused_at_once(request_for, change, words
 def test_a_directory_of_another_recipe_is_refused_before_processes_start(request_for, refused, monkeypatch):
     request = request_for(n_prompts=2)
     extraction.extract(request)
-    monkeypatch.setattr(launcher, "run", lambda request: pytest.fail("processes were started"))
+    monkeypatch.setattr(processes, "pool", lambda *_, **__: pytest.fail("processes were started"))
     with refused("another seed", "set overwrite"):
         extraction.extract(dataclasses.replace(request, seed=1, num_processes=2))
 

@@ -445,3 +445,49 @@ def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
     starts = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
     blocks = [int(name.split(".")[2]) for name in sorted(starts, key=starts.get) if ".layers." in name]
     assert blocks == sorted(blocks) and set(blocks) == set(range(30))
+
+
+# Configurations of which no network can be made
+
+GPT2 = transformers.GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+UNFIT = [
+    ("llama", {"num_attention_heads": 7}, ["hidden size (32)", "attention heads (7)"]),
+    ("llama", {"num_key_value_heads": 3}, ["num_key_value_heads is 3", "num_attention_heads, 4"]),
+    ("qwen2", {"num_attention_heads": 7}, ["num_key_value_heads is 2", "num_attention_heads, 7"]),
+    ("mistral", {"num_key_value_heads": 0}, ["num_key_value_heads is 0"]),
+    ("gpt2", {"n_head": 7}, ["`embed_dim`: 32", "`num_heads`: 7"]),
+    ("opt", {"num_attention_heads": 5}, ["`embed_dim`: 32", "`num_heads`: 5"]),
+    ("llama", {"head_dim": 7}, ["`head_dim`=7"]),
+    ("llama", {"num_attention_heads": "x"}, ["Field 'num_attention_heads' (", "'x'"]),
+    ("llama", {"num_key_value_heads": "x"}, ["Field 'num_key_value_heads' with value 'x'"]),
+    ("llama", {"initializer_range": -1.0}, ["'initializer_range'", "got -1.0"]),
+    ("llama", {"vocab_size": None}, ["'vocab_size' (value: None)"]),
+    ("llama", {"hidden_act": "x"}, ["'x'"]),
+    ("llama", {"intermediate_size": -2}, ["-2"]),
+]
+
+
+@pytest.mark.parametrize("control", ["", "@random"])
+@pytest.mark.parametrize(("kind", "entry", "words"), UNFIT)
+def test_a_configuration_that_makes_no_network_is_refused_by_its_entry(
+    kind, entry, words, control, save_tiny, tmp_path, refused
+):
+    folder = Path(save_tiny(GPT2 if kind == "gpt2" else FAMILIES[kind], tmp_path))
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    for n_layers in (None, 1):
+        with refused(f"model '{folder}{control}'", *words, "check its configuration"):
+            load(f"{folder}{control}", n_layers)
+    given = {"corpus": "sotu", "output": str(tmp_path / "out"), "n_tokens": 16, "device": "cpu"}
+    request = Extraction(model=f"{folder}{control}", **given)
+    with refused(f"model '{folder}{control}'", *words, "check its configuration"):
+        request.check(), request.estimate()
+
+
+@pytest.mark.parametrize("control", ["", "@random"])
+@pytest.mark.parametrize("value", [True, False, None, 0.5, "x"])
+def test_what_a_configuration_says_of_the_form_of_outputs_decides_no_number(value, control, llama):
+    expected = load(f"{llama}{control}").forward(TOKENS)
+    rewritten(llama, dict.fromkeys(("return_dict", "output_hidden_states", "output_attentions"), value))
+    found = load(f"{llama}{control}").forward(TOKENS)
+    assert torch.equal(found.hidden, expected.hidden) and found.loss == expected.loss

@@ -1,5 +1,6 @@
 """Declared runs: what they hold, when they are stale, what a dry run says."""
 
+import json
 import multiprocessing
 import socket
 
@@ -7,16 +8,21 @@ import gguf
 import nbformat
 import numpy as np
 import pytest
+import transformers
 import xarray as xr
 import yaml
 
 from token_geometry.__main__ import main
-from token_geometry.base import project, store
+from token_geometry.base import project, resources, store
 from token_geometry.base.errors import InputError
+from token_geometry.chapters import estimators, provenance
+from token_geometry.chapters.results import open_results as open_chapter
 from token_geometry.chapters.results import read as read_observables
+from token_geometry.extraction import extraction
 from token_geometry.models import kinds, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
+from token_geometry.studies import reduction
 
 CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels": [0]}
 
@@ -71,7 +77,7 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         n_calibrations = 1 if "calibration" in run.sections else 0
         n_controls = len(run.sections["controls"]["models"]) + 1 if "controls" in run.sections else 0
         n_truths = len(run.sections.get("truth", {"models": ()})["models"])
-        n_genres = len(run.sections.get("genres", ()))
+        n_genres = len(run.sections.get("genres", ())) + ("longer" in run.sections)
         n_extractions = len(run.models) * (len(run.sections["extractions"]) + n_genres)
         assert len(results.steps(run)) == n_extractions + 1 + n_genres + n_controls + n_calibrations + n_truths
 
@@ -93,6 +99,35 @@ def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert printed.count("notebooks/truth-pca.ipynb") == 2
     assert 'model: "pythia-6.9b"' in printed and "n_prompts: 2244" in printed
     assert printed.count("of memory") == 16 and "in all about" in printed
+
+
+@pytest.mark.slow
+def test_a_run_of_longer_prompts_has_a_result_that_the_chapter_takes_apart(declared, tmp_path, save_tiny):
+    config = transformers.LlamaConfig(
+        vocab_size=2000, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2
+    )
+    model = save_tiny(config, tmp_path / "tiny")
+    random = np.random.default_rng(0)
+    words = [" ".join(f"w{n}" for n in 2 + random.permutation(1998)[:700]) for _ in range(8)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in words))
+    given = {"models": [model], "corpus": str(tmp_path / "texts.jsonl"), "device": "cpu"}
+    run = declared(**given, longer={"n_prompts": 8, "n_tokens": 600})
+    assert [one.n_tokens for one in results.requests(run, Extraction)] == [64, 600]
+    for step in results.steps(run):
+        make = extraction.extract if isinstance(step.request, Extraction) else reduction.reduce
+        make(step.request)
+    found = results.read(run, "longer")
+    assert found.attrs["n_tokens"] == 600 and found["n_subset"].values.tolist() == [128, 256, 512]
+    assert found["prompt"].size == 8 and found["shuffle_level"].values.tolist() == [0]
+    with_longer = open_chapter("small")
+    frame = estimators.by_number(with_longer)
+    assert set(frame["n_points"]) == {128, 256, 512, 600}
+    whole = found["intrinsic_dimension"].sel(scale=2, layer=with_longer.middle_layers(model)).mean()
+    shown = frame[(frame["n_points"] == 600) & (frame["at"] == "scale 2")]["mean"]
+    assert shown.values == pytest.approx([float(whole)] * 2, abs=1e-3)
+    assert "the first 512 " in estimators.number(with_longer).data
+    assert results.read(declared(**given), "longer") is None
+    assert set(estimators.by_number(open_chapter("small"))["n_points"]) == {64}
 
 
 @pytest.mark.slow
@@ -170,6 +205,17 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"controls": CONTROLS | {"models": [3]}}, "key 'model' is 3"),
         ({"genres": {"python-docs": "all"}}, "key 'n_prompts' is 'all'"),
         ({"genres": ["python-docs"]}, "key 'genres' is"),
+        ({"longer": {"n_prompts": 2}}, "longer holds \\['n_prompts'\\]; accepted: just n_prompts and n_tokens"),
+        ({"longer": {"n_prompts": 2, "n_tokens": 99, "seed": 1}}, "longer holds"),
+        ({"longer": {}}, "longer holds"),
+        ({"longer": {"n_prompts": 2, "n_tokens": "all"}}, "key 'n_tokens' is 'all'"),
+        (
+            {
+                "extractions": {"longer": {"n_prompts": 1, "shuffle_levels": [0]}},
+                "longer": {"n_prompts": 1, "n_tokens": 99},
+            },
+            "would go into one place, .*-longer",
+        ),
         ({"title": 2026}, "key 'title' is 2026, .* quotation marks"),
         ({"controls": {"models": ["smollm2-135m@random"]}}, "controls must hold just models, shuffle_levels"),
         ({"controls": CONTROLS | {"models": "smollm2-135m@random"}}, "controls: models is 'smollm2-135m@random'"),
@@ -357,6 +403,54 @@ def test_several_permutations_of_a_prompt_have_a_dimension_and_further_corpora_r
     genre = results.read(run, "genre-python-docs")
     assert genre.attrs["corpus"] == "python-docs" and genre.sizes["prompt"] == 1
     assert genre["model"].values.tolist() == run.models
+
+
+def test_published_results_stand_in_for_those_of_this_machine_until_the_declaration_changes(declared, monkeypatch):
+    run = declared()
+    refused_by_execution = pytest.raises(InputError, match="--recompute")
+    with pytest.raises(InputError, match="is missing"):
+        results.publish(run)
+    (step,) = results.results(run).values()
+    values = xr.Dataset({"a": ("x", np.arange(3000) / 7)}, attrs=store.make_attrs("", step.recipe()))
+    store.write(values, step.path)
+    assert results.publish(run) == [step.shipped] and results.publish(run) == [step.shipped]
+    assert step.found() == step.path
+    step.path.unlink()
+    assert step.found() == step.shipped and step.shipped.stat().st_size < values["a"].nbytes
+    found = results.read(run, "observables")
+    assert found["a"].dtype == np.float32 and (found["a"] == values["a"].astype("float32")).all()
+    (row,) = provenance.frame("small").to_dict("records")
+    assert row["came"] == "with the project" and row["digest"] == found.attrs["recipe_digest"]
+    assert row["computed on"] == resources.processor() and f"numpy {np.__version__}" in row["with"]
+    assert "1 of 1 results" in provenance.where("small").data
+    assert row["digest"] in provenance.table("small").data
+    assert results.publish(run) == []  # what came with the project is not published again as of this machine
+    computed = []
+    monkeypatch.setattr(execution, "execute_notebook", lambda title, *_: computed.append(title))
+    monkeypatch.setattr(execution, "_for_each", lambda work, tasks, **_: [work(*task) for task in tasks])
+    assert not execution.execute(run) and not computed
+    other = declared(seed=5)
+    (stale,) = results.results(other).values()
+    assert stale.found() is None
+    with refused_by_execution:
+        execution.execute(other)
+    step.shipped.write_bytes(step.shipped.read_bytes()[:-100])
+    with refused_by_execution:
+        execution.execute(declared())
+    assert not computed and execution.execute(declared(), recompute=True) and len(computed) == 2
+
+
+def test_published_results_of_a_corpus_of_python_itself_serve_every_python(declared, monkeypatch):
+    run = declared(genres={"python-docs": 2})
+    step = results.results(run)["genre-python-docs"]
+    recipes = [one.request.recipe() for one in step.reads]
+    attrs = store.make_attrs("", step.recipe(), extractions=json.dumps(recipes))
+    store.write(xr.Dataset(attrs=attrs), step.shipped)
+    assert step.found() == step.shipped
+    import pydoc_data.topics
+
+    monkeypatch.setattr(pydoc_data.topics, "topics", {"another": "text of another Python"})
+    assert store.digest(step.recipe()) != attrs["recipe_digest"] and step.found() == step.shipped
 
 
 @pytest.mark.slow

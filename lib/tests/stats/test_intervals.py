@@ -1,4 +1,4 @@
-"""Means, paired differences and resamples agree with scipy, and say nothing where they cannot."""
+"""Means, paired differences and resamples agree with scipy, and say nothing where they cannot; pooling covers."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,16 @@ def test_one_prompt_has_a_mean_and_no_interval(values):
     assert found["mean"].notnull().all() and found["low"].isnull().all() and found["p_value"].isnull().all()
 
 
-def test_seven_prompts_have_a_sign_test_and_no_interval_and_eight_have_both(values):
+def test_seven_prompts_have_a_sign_flip_test_and_no_interval_and_eight_have_both(values):
     few = values.isel(prompt=slice(7)).copy()
-    few[0], few[1] = [-1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7]
+    few[0], few[1], few[2, 4] = [-1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7], np.nan
     found = intervals.mean_interval(few)
     assert found["low"].isnull().all() and found["high"].isnull().all()
-    expected = [stats.binomtest(k, 7).pvalue for k in (6, 7)]
-    assert found["p_value"].values[:2].tolist() == pytest.approx(expected)
+    for row, p_value in zip(few.values[:3], found["p_value"].values[:3], strict=True):
+        known = row[np.isfinite(row)]
+        expected = stats.permutation_test((known,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert p_value == pytest.approx(expected.pvalue)
+    assert found["p_value"].values[1] == 2 / 2**7
     assert intervals.mean_interval(values.isel(prompt=slice(8)))["low"].notnull().all()
 
 
@@ -59,3 +62,55 @@ def test_resampled_means_give_an_interval_of_where_a_curve_peaks():
         (curves.isel(layer=0).values,), np.mean, n_resamples=500, rng=np.random.default_rng(0)
     )
     assert float(means.isel(layer=0).std("resample", ddof=1)) == pytest.approx(expected.standard_error)
+
+
+MEAN = 1.5
+
+
+def drawn(random, n_models, n_prompts, *, models=1.0, prompts=1.0, rest=1.0):
+    """Effects of models and prompts, each with a part of the model, of the prompt, and of its own."""
+    parts = (models, (n_models, 1)), (prompts, (1, n_prompts)), (rest, (n_models, n_prompts))
+    values = MEAN + sum(random.normal(0, deviation, shape) for deviation, shape in parts)
+    return xr.DataArray(values, dims=("model", "prompt"))
+
+
+def test_the_error_is_that_of_resampled_models_and_prompts():
+    random = np.random.default_rng(0)
+    values = drawn(random, 40, 60, rest=0.3)
+    means = []
+    for _ in range(3000):
+        rows, columns = random.integers(0, 40, 40), random.integers(0, 60, 60)
+        means.append(values.values[rows][:, columns].mean())
+    found = intervals.pooled(values)
+    assert float(found["mean"]) == pytest.approx(values.values.mean())
+    ends = np.quantile(means, [0.025, 0.975])
+    assert [float(found["low"]), float(found["high"])] == pytest.approx(ends, abs=0.08 * np.ptp(ends))
+
+
+@pytest.mark.parametrize(("n_models", "prompts"), [(3, 0.0), (4, 0.0), (4, 1.0), (4, 3.0), (12, 2.0)])
+def test_intervals_cover_the_mean_of_all_models_and_prompts(n_models, prompts):
+    random = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        found = intervals.pooled(drawn(random, n_models, 12, prompts=prompts))
+        inside += float(found["low"]) < MEAN < float(found["high"])
+    assert 0.925 < inside / 2000 < 0.985
+
+
+def test_without_common_prompts_it_is_the_t_interval_of_the_means_of_the_models():
+    values = drawn(np.random.default_rng(2), 4, 12, prompts=0.0)
+    values = values - values.mean("model") + values.mean()  # so no two models vary together
+    found, means = intervals.pooled(values, further=[2.0, 0.5]), [*values.mean("prompt").values, 2.0, 0.5]
+    expected = stats.t.interval(0.95, 5, np.mean(means), stats.sem(means))
+    assert (float(found["low"]), float(found["high"])) == pytest.approx(expected)
+    assert (int(found["n_models"]), int(found["n_prompts"])) == (6, 12)
+
+
+def test_two_models_are_not_pooled_and_seven_prompts_have_no_interval():
+    values = drawn(np.random.default_rng(3), 4, 12)
+    two, seven = intervals.pooled(values[:2]), intervals.pooled(values[:, :7])
+    assert bool(two["mean"].isnull()) and bool(two["low"].isnull()) and int(two["n_models"]) == 2
+    assert float(seven["mean"]) == pytest.approx(values.values[:, :7].mean()) and bool(seven["low"].isnull())
+    values[1, 3] = np.nan
+    assert int(intervals.pooled(values)["n_prompts"]) == 11
+    assert int(intervals.pooled(values.where(False))["n_prompts"]) == 0

@@ -427,6 +427,17 @@ def test_a_request_that_cannot_work_is_refused_before_anything_is_loaded(refused
         truth.measure(Truth(**given | changes))
 
 
+def test_a_tokenizer_that_makes_nothing_of_a_text_is_refused(save_tiny, tmp_path, refused):
+    config = transformers.Qwen2Config(
+        vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    folder = save_tiny(config, tmp_path)  # of whose tokenizer the family's class leaves no token of most texts
+    request = Truth(model=folder, layer=1, datasets=["cities"], n_statements=8, output="x.nc", device="cpu")
+    with refused(folder, "makes no token of a text"):
+        truth.measure(request)
+
+
 def test_device_is_not_part_of_what_decides_the_numbers():
     first = Truth(model="smollm2-135m", layer=2, datasets=["cities"], output="a.nc", device="cpu")
     same = dataclasses.replace(first, device="auto", output="b.nc", last_layer=2)

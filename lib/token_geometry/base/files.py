@@ -5,8 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
@@ -61,3 +60,9 @@ def decode(path: Path, what: str) -> str:
 def read_yaml(path: Path, what: str) -> dict:
     """The mapping of a YAML file in UTF-8 without a key twice; `InputError` if it is none."""
     return parameters.read_yaml(decode(path, what), what)
+
+
+def table(module: str) -> dict:
+    """What the YAML file of a module's name holds, which lies beside the module; `module` is its `__file__`."""
+    path = Path(module).with_suffix(".yml")
+    return read_yaml(path, path.name)

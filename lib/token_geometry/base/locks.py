@@ -7,10 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
-SECONDS_TO_LINE, LONGEST_WAIT = 10.0, 3600.0
-"""Seconds after which a process that waits says so, and after which it gives up."""
+SECONDS_TO_LINE, LONGEST_WAIT = 10.0, 3600.0  # seconds after which a process that waits says so, and gives up
 
 # NFS without its lock daemon, Lustre without its option, and file systems that say it plainly
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -21,8 +20,7 @@ def acquire(path: Path, *, seconds: float) -> contextlib.AbstractContextManager 
 
     filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
     killed process left behind. Without locks work may be done twice, but files are renamed when they are whole.
-    A `filelock.Timeout` says if another process holds it for longer than `seconds`, an `OSError` if the file
-    cannot be written.
+    A `Timeout` says if another process holds it for longer than `seconds`, an `OSError` if it cannot be written.
     """
     try:
         return FileLock(path, timeout=seconds, fallback_to_soft=False).acquire()

@@ -3,34 +3,29 @@
 papermill hands over any name with a mere warning, so a notebook checks its parameters itself.
 """
 
-import ast
 import contextlib
 import dataclasses
 import inspect
-import itertools
 import json
-import textwrap
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 
 import yaml
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of
 
 Kind = typing.TypeVar("Kind")
 
 # What IPython puts into a fresh namespace besides names with an underscore.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
-# A type → one value of it, and several.
+# a type → one value of it, and several
 _SPELLED = {
-    int: ("a whole number", "whole numbers"),
-    str: ("a string", "strings"),
-    bool: ("true or false", "true or false"),
-    type(None): ("None", "None"),
-    dict: ("a mapping", "mappings"),
-}
+    int: ("a whole number", "whole numbers"), str: ("a string", "strings"), dict: ("a mapping", "mappings"),
+    bool: ("true or false", "true or false"), type(None): ("None", "None"),
+}  # fmt: skip
 
 
 class _Unique(yaml.SafeLoader):
@@ -63,13 +58,11 @@ def read_yaml(text: str, where: str) -> dict:
 
 
 def options(kind: type) -> Iterable[tuple[str, dict]]:
-    """Option and keywords of `argparse` for each field of a request; the help is the field's docstring."""
+    """Option and keywords of `argparse` for each field of a request; the help is the comment behind the field."""
     hints, texts = typing.get_type_hints(kind), {}
     for one in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-        for field, below in itertools.pairwise(tree.body):  # type: ignore[attr-defined]
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
+        found = re.findall(r"^    (\w+): .*?  # (.+(?:\n    # .+)*)", inspect.getsource(one), re.MULTILINE)
+        texts |= {name: text.replace("\n    # ", " ") for name, text in found}
     for name, default in ((field.name, field.default) for field in dataclasses.fields(kind)):
         note = "needed" if default is dataclasses.MISSING else f"default: {default!r}"
         takes = {"metavar": name.upper(), "help": f"{texts.get(name, '')} ({note})".strip().replace("%", "%%")}
@@ -124,15 +117,13 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     values = {name: _read(value, hints[name]) for name, value in given.items()}
     for name, value in values.items():
         if not _fits(value, hints[name]):
-            way_out = ""
+            hint = ""
             if hints[name] is str and isinstance(value, int | float):  # made of what looks like one, 1 of 001
                 quoted = "YAML makes a number of it: put it in quotation marks"
                 raw = f"papermill's -p makes a number of it: write -r {name} …, which keeps a string"
-                way_out = f" ({raw if noun == 'parameter' else quoted})"
-            kind_of_value = "" if value is None else f", of type {type(value).__name__}"
-            raise InputError(
-                f"{noun} {name!r} is {value!r}{kind_of_value}; accepted: {_spell(hints[name], value)}{way_out}"
-            )
+                hint = f" ({raw if noun == 'parameter' else quoted})"
+            typed = "" if value is None else f", of type {type(value).__name__}"
+            raise InputError(f"{noun} {name!r} is {value!r}{typed}; accepted: {_spell(hints[name], value)}{hint}")
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     for name in needed:
         if name not in values:
@@ -154,9 +145,7 @@ def _renamed(kind: type, given: dict, fields: dict[str, dataclasses.Field], noun
         if old in given:
             value, default = given[old], fields[new].default
             if given.get(new, default) != default:
-                raise InputError(
-                    f"{noun} {old!r} is the old name of {new!r}, and both are given: leave {old!r} out"
-                )
+                raise InputError(f"{noun} {old!r} is the old name of {new!r}, and both are given: drop {old!r}")
             print(f"{noun} {old!r} is an old name, and is taken for {new!r}: write {new} = {value!r}")
             given = {name: given[name] for name in given if name != old} | {new: value}
     return given

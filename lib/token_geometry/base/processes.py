@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import joblib
 import psutil
 from joblib.externals.loky import ProcessPoolExecutor
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 
 def cores() -> int:
@@ -74,18 +74,29 @@ def pool(
         ) from None
 
 
+def all_of(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple]) -> None:
+    """Do tasks in the processes of a pool; the first that fails ends them all, and what it raised is raised."""
+    try:
+        for done in as_completed([pool.submit(function, *task) for task in tasks]):
+            done.result()
+    except BaseException:
+        # what goes on beside the one that failed would keep the reader of its line waiting
+        pool.shutdown(kill_workers=True)
+        raise
+
+
 def _begin(parent: int) -> None:
     # an interrupt comes to the whole group of processes, and only the first is to act on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
 
 
-def end_with(parent: int, is_over: Callable[[], object] = lambda: time.sleep(1)) -> None:
-    """End this process with the one that started it, or when `is_over`, which takes a second, is true."""
+def end_with(parent: int) -> None:
+    """End this process with the one that started it."""
 
     def watch():
-        while os.getppid() == parent and not is_over():
-            pass
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)  # files are written under another name until they are whole
 
     threading.Thread(target=watch, daemon=True).start()

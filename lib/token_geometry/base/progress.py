@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
-FIRST, GROWTH, LONGEST = 10.0, 1.5, 600.0
-"""Seconds until the first line of a log, the factor from one to the next, and the longest."""
+FIRST, GROWTH, LONGEST = 10.0, 1.5, 600.0  # seconds to the first line of a log, factor to the next, longest
 
 _BAR = "{desc}: {n_fmt}/{total_fmt}{unit} |{bar}| {elapsed} gone, {remaining} left"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from token_geometry.base import files, locks
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, locks
 
 
 def find() -> Path | None:
@@ -38,8 +37,7 @@ def entries(name: str) -> dict:
 def cache() -> Path:
     """Folder of downloads and dequantized weights.
 
-    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's
-    cache directory.
+    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's.
     """
     if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()
@@ -49,8 +47,7 @@ def cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror}): "
-            "set TOKEN_GEOMETRY_CACHE to a folder that can"
+            f"the cache {folder} cannot be written ({error.strerror}): set TOKEN_GEOMETRY_CACHE to one that can"
         ) from None
     _say_who_writes(folder)
     return folder

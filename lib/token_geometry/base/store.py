@@ -17,14 +17,13 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import processes
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, resources
 from token_geometry.base.files import door
 
-FORMAT = 4
-"""Version of what the files hold; a new one makes all results stale."""
+FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
 _CHECKSUM = "checksum"
+_MOST_UNPACKED = 1 << 30  # bytes of a compressed file's variables
 
 # the libraries below are not made for threads, and xarray's own lock leaves a part of the work out
 _NETCDF = threading.Lock()
@@ -43,7 +42,7 @@ def digest(recipe: dict) -> str:
 
 
 def make_attrs(title: str, recipe: dict, **more) -> dict:
-    """Global attributes of a result file: recipe, its digest, versions, time, and `more`."""
+    """Global attributes of a result file: recipe, its digest, versions, device, time, and `more`."""
     return {
         "Conventions": "CF-1.11",
         "title": title,
@@ -51,6 +50,7 @@ def make_attrs(title: str, recipe: dict, **more) -> dict:
         "recipe_digest": digest(recipe),
         "versions": json.dumps(_versions(), sort_keys=True),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "computed_on": resources.processor(),
         **more,
     }
 
@@ -76,25 +76,24 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
-def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset so that the file is either whole or not there.
+def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
+    """Write a dataset so that the file is either whole or not there, perhaps compressed.
 
     It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
     noticed on reading. An `InputError` says if the folder cannot be written or the disk is full.
     """
     partial = _partial(path)
     whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
+    packed = {name: {"zlib": True} for name, v in dataset.data_vars.items() if compressed and v.ndim}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _NETCDF:
-            whole.to_netcdf(partial, engine="netcdf4")
+            whole.to_netcdf(partial, engine="netcdf4", encoding=packed)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path} could not be written ({error}): check the disk's space and the folder's permissions"
-        ) from None
+        raise InputError(f"{path} could not be written ({error}): check disk space and permissions") from None
     finally:
         with contextlib.suppress(OSError):  # it is not there, or nothing can be
             partial.unlink()
@@ -120,8 +119,10 @@ def _opened(path: Path) -> xr.Dataset:
     import netCDF4
 
     with netCDF4.Dataset(path) as raw:  # xarray would read coordinates, were they larger than the memory
-        claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in raw.variables.values())
-    if claimed > path.stat().st_size:
+        variables = raw.variables.values()
+        claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in variables)
+        is_packed = any((part.filters() or {}).get("zlib") for part in variables)
+    if claimed > (_MOST_UNPACKED if is_packed else path.stat().st_size):
         raise ValueError(f"it has {path.stat().st_size} bytes and claims {claimed}")
     return xr.open_dataset(path, engine="netcdf4")
 

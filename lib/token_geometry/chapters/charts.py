@@ -17,7 +17,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from token_geometry.base import files
 from token_geometry.chapters import markup
+
+_TABLE = files.table(__file__)
 
 MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6d31", "#7b61c9")
 """Colors of models (Okabe and Ito's, readable with every kind of color vision, and two more)."""
@@ -25,23 +28,12 @@ MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
 """Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
 
-BUNDLE = "book/assets/vega-embed.js"
-"""Site resource that draws the charts; it defines the global `vegaEmbed`."""
+BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
 
 
 @alt.theme.register("token_geometry", enable=True)
 def _theme() -> alt.theme.ThemeConfig:
-    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
-    symbols = {"symbolOpacity": 1, "symbolType": "circle"}
-    return {
-        "config": {
-            "view": {"stroke": None, "continuousWidth": 280, "continuousHeight": 220},
-            "axis": text | {"gridColor": "#e8e8e8", "domainColor": "#888", "tickColor": "#888"},
-            "legend": text | symbols | {"orient": "top", "labelLimit": 260},
-            "header": {"labelFontSize": 12, "labelFontWeight": 600, "title": None},
-            "title": {"fontSize": 12, "fontWeight": 600, "anchor": "start"},
-        }
-    }
+    return {"config": _TABLE["theme"]}
 
 
 def _render(spec: dict, **_) -> dict[str, str]:
@@ -101,26 +93,8 @@ alt.data_transformers.disable_max_rows()
 alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "token_geometry_alone")
 
 
-TITLES = {
-    "model_title": "model",
-    "shuffle_level": "shuffle level S",
-    "std": "standard deviation",
-    "low": "95% interval from",
-    "high": "to",
-    "n_prompts": "prompts",
-    "n_samples": "samples",
-    "q_value": "adjusted p-value",
-    "loss": "loss (nats)",
-    "entropy": "entropy (nats)",
-    "dataset": "data set",
-    "train": "learned from",
-    "test": "tested on",
-    "dimension": "true dimension",
-}
-"""Names that a reader sees, of columns that bear another."""
-
-_CONTROLS = {"shuffle_level": "S =", "k": "k ="}
-"""Names beside a control, of columns that have a symbol."""
+TITLES: dict[str, str] = _TABLE["titles"]  # names that a reader sees, of columns that bear another
+_CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
 """Axis of the scales of the intrinsic dimension."""
@@ -223,9 +197,9 @@ def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked=None, ba
     return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]
 
 
-def zero_rule(axis: str = "y", **options) -> alt.Chart:
-    """A dashed line at zero, for a layer of a chart that has data."""
-    return alt.Chart(**options).mark_rule(color="#888888", strokeDash=[3, 3]).encode(**{axis: alt.datum(0)})
+def zero_rule(axis: str = "y", at: float = 0, **options) -> alt.Chart:
+    """A dashed line at zero or elsewhere, for a layer of a chart that has data."""
+    return alt.Chart(**options).mark_rule(color="#888888", strokeDash=[3, 3]).encode(**{axis: alt.datum(at)})
 
 
 def panels(

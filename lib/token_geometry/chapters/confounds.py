@@ -10,6 +10,7 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters import results as results_module
+from token_geometry.chapters.frames import middle
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -24,11 +25,6 @@ ENDS = (2, 64)  # scales of the tables
 NONE = "No correlation can be taken: there are too few prompts, or nothing varies."
 
 Pairs = dict[str, tuple[xr.DataArray, xr.DataArray, list[xr.DataArray]]]  # by name x, y, and what is held fixed
-
-
-def middle_layers(depth: xr.DataArray) -> xr.DataArray:
-    """Whether a layer is in the middle third of the depth, over which the ID is averaged."""
-    return (depth >= 1 / 3) & (depth <= 2 / 3)
 
 
 def wanted(run: Run) -> list[str]:
@@ -64,7 +60,7 @@ def _sample(run: Run, corpus: str, dataset: xr.Dataset) -> xr.Dataset:
     columns["cosine_0"] = dataset["cosine_similarity"].sel(layer=0, drop=True)
     found = dataset[["loss"]].assign({name: columns[name] for name in wanted(run) if name in columns})
     varies = (found.std("prompt", skipna=False) > 1e-9 * abs(found).max("prompt")).all()
-    dimension = dataset["intrinsic_dimension"].where(middle_layers(dataset["relative_depth"])).mean("layer")
+    dimension = middle(dataset["intrinsic_dimension"])
     return found.drop_vars([n for n in found if n != "loss" and not varies[n]]).assign(dimension=dimension)
 
 

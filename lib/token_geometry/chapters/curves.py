@@ -8,11 +8,7 @@ from token_geometry.chapters import charts
 
 @charts.figure("curves over layers")
 def layer_curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str,
-    facet: str = "model_title",
-    choose: str | None = None,
+    frame: pd.DataFrame, *, y_title: str, facet: str = "model_title", choose: str | None = None
 ) -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
@@ -66,9 +62,7 @@ def curves(
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
     band = base.transform_filter(alt.FieldOneOfPredicate(color, outer)).mark_area()
     band = band.encode(
-        y=alt.Y("low:Q", title=y_title, scale=scale),
-        y2="high:Q",
-        opacity=charts.shown(picked, 0.18, 0.02),
+        y=alt.Y("low:Q", title=y_title, scale=scale), y2="high:Q", opacity=charts.shown(picked, 0.18, 0.02)
     )
     line = base.mark_line(strokeWidth=2).encode(y="mean:Q", opacity=charts.shown(picked))
     points = base.mark_circle(size=28).encode(

@@ -1,6 +1,5 @@
 """The chapter on three estimators of the intrinsic dimension: which they are, and what it says."""
 
-import itertools
 from collections.abc import Callable
 
 import altair as alt
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from token_geometry.chapters import charts, markup
+from token_geometry.chapters import charts, markup, numbers
 from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.loss.prose import spell
@@ -24,6 +23,8 @@ CHOSEN |= {"ESS": ("ess", {}), "TLE": ("tle", {})}
 # parts of a cloud, as a reader knows them, and a neighborhood that does not shrink as points are added
 KINDS = {"first": "the first tokens", "random": "tokens drawn at random"}
 RADIUS = "the radius of the largest scale shown"
+ENOUGH = 512
+"""Size of a part that is nearest to the 500 tokens which the second version of arXiv:2501.10573 asks for."""
 
 
 def dimensions(dataset: xr.Dataset) -> xr.DataArray:
@@ -33,32 +34,32 @@ def dimensions(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def by_number(results: RunResults) -> pd.DataFrame:
-    """ID of the middle layers of structured prompts against the number of points that it is taken from.
+    """ID of the middle layers of structured prompts, of the longer ones of a run, by the number of points taken.
 
     Columns `model_title`, `part`, `n_points`, `at` (a scale, or `RADIUS`), and `mean`, `low`, `high`, `n_prompts`
     of `intervals.mean_interval`; the mean is over prompts, the same ones throughout.
     """
-    return pd.concat([_by_number(results, model) for model, _ in results.models], ignore_index=True)
+    found = [intervals.mean_interval(_by_number(results, model)).to_dataframe() for model, _ in results.models]
+    columns = ["part", "n_points", "at", "mean", "low", "high", "n_prompts", "model_title"]
+    return pd.concat(found).reset_index().dropna(subset="mean")[columns].round(3)
 
 
-def _by_number(results: RunResults, model: str) -> pd.DataFrame:
-    one = results.structured.isel(shuffle_level=0, drop=True).sel(model=model, layer=results.middle_layers(model))
-    rows, whole, n_tokens = [], one[["intrinsic_dimension", "neighbor_distance"]], int(one.attrs["n_tokens"])
-    radius = whole["neighbor_distance"].sel(scale=results.reference_scale)
-    sizes = one["n_subset"].values.tolist() if "n_subset" in one.coords else []
+def _by_number(results: RunResults, model: str) -> xr.DataArray:
+    """ID by `part`, `n_points` up to all, `at` and `prompt`; NaN where not all prompts have one."""
+    one = (results.observables if results.longer is None else results.longer).sel(shuffle_level=0, drop=True)
+    one = one.sel(model=model, layer=results.middle_layers(model))
     names = {"subset_dimension": "intrinsic_dimension", "subset_distance": "neighbor_distance"}
-    for (kind, part), n_points in itertools.product(KINDS.items(), (*sizes, n_tokens)):
-        of_part = {"subset": kind, "n_subset": n_points}
-        found = whole if n_points == n_tokens else one[[*names]].sel(of_part).rename(names)
-        scales = {f"scale {n}": {"scale": n} for n in (2, 16, results.reference_scale)}
-        chosen = {name: found["intrinsic_dimension"].sel(at) for name, at in scales.items()}
-        for at, values in (chosen | {RADIUS: _at_distance(found, radius)}).items():
-            means = intervals.mean_interval(values.mean("layer", skipna=False))
-            numbers = {key: round(float(means[key]), 3) for key in ("mean", "low", "high", "n_prompts")}
-            rows.append({"part": part, "n_points": n_points, "at": at} | numbers)
-    found = pd.DataFrame(rows)  # of which the same prompts throughout
-    found = found[found["mean"].notnull() & found["n_prompts"].eq(found["n_prompts"].max())]
-    return found.assign(model_title=str(one["model_title"].values))
+    whole = one[[*names.values()]]
+    found = whole.expand_dims(subset=[*KINDS], n_subset=[one.attrs["n_tokens"]])
+    if "n_subset" in one.coords:
+        found = xr.concat([one[[*names]].rename(names).sel(subset=[*KINDS]), found], "n_subset")
+    chosen = {f"scale {n}": found["intrinsic_dimension"].sel(scale=n) for n in (2, 16, results.reference_scale)}
+    chosen[RADIUS] = _at_distance(found, whole["neighbor_distance"].sel(scale=results.reference_scale))
+    parts = [values.drop_vars("scale", errors="ignore").mean("layer", skipna=False) for values in chosen.values()]
+    values = xr.concat(parts, pd.Index([*chosen], name="at")).rename(subset="part", n_subset="n_points")
+    values = values.assign_coords(part=[*KINDS.values()]).transpose("part", "n_points", "at", "prompt")
+    n_prompts = values.count("prompt")
+    return values.where(n_prompts == n_prompts.max())
 
 
 def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
@@ -77,9 +78,9 @@ def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
 @charts.figure("intrinsic dimension against the number of points", choose="at")
 def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: intrinsic dimension against number of points by kind of part."""
-    sizes = charts.unique(frame["n_points"])
+    sizes, scale = charts.unique(frame["n_points"]), alt.Scale(type="log", nice=False)  # else to a power of ten
     base = alt.Chart(frame).encode(
-        x=alt.X("n_points:Q", title="number of points", scale=alt.Scale(type="log"), axis=alt.Axis(values=sizes)),
+        x=alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes)),
         color=charts.color(frame, "part", "points"),
     )
     y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "mean", "high"))
@@ -89,22 +90,33 @@ def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
 
 @markup.per_model()
 def number(results: RunResults, model: str, title: str) -> str:
-    """How much lower the ID is when it is taken from fewer points."""
-    own = _by_number(results, model)
-    parts, largest, smallest = [], own["n_points"].max(), own["n_points"].min()
-    for at in charts.unique(own["at"]):
-        table = own[own["at"] == at].pivot(index="n_points", columns="part", values="mean").dropna()
+    """How much lower the ID is when it is taken from fewer points, and whether 500 of a long prompt are enough."""
+    values, parts = _by_number(results, model), []
+    sizes = values.dropna("n_points", how="all")["n_points"].values.tolist()
+    for at in values["at"].values.tolist():
+        means = values.sel(at=at).mean("prompt").dropna("n_points")
         shares = [
-            f"{' and '.join(f'{Number(s):.2f}' for s in table.loc[n] / table.loc[largest])} of it from {n} points"
-            for n in dict.fromkeys((smallest, 512))
-            if n in table.index and n < largest in table.index
+            f"{' and '.join(f'{Number(s):.2f}' for s in means.loc[:, n] / means[:, -1])} of it from {n} points"
+            for n in dict.fromkeys((*sizes[:1], ENOUGH))
+            if n in means["n_points"] and n < sizes[-1] in means["n_points"]
         ]
+        enough = _enough(values.sel(at=at)) if results.longer is not None and ENOUGH in means["n_points"] else ""
         if shares:
-            parts.append(f"at {at} {Number(table.loc[largest].iloc[0]):.1f} from {largest}, {', '.join(shares)}")
+            parts.append(f"at {at} {Number(means[0, -1]):.1f} from {sizes[-1]}, {', '.join(shares)}{enough}")
     if not parts:
         return f"{title}: the prompts are too short to be taken apart."
-    first, second = sorted(KINDS.values())
+    first, second = KINDS.values()
     return f"{title}, mean ID of the middle layers ({first} and {second}): {'; '.join(parts)}."
+
+
+def _enough(values: xr.DataArray) -> str:
+    """Whether the first `ENOUGH` tokens give the ID of all of them to a tenth."""
+    first = values.sel(part=KINDS["first"])
+    found = intervals.mean_interval(first.sel(n_points=ENOUGH) / first[-1])
+    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    word = "are" if 0.9 <= low and high <= 1.1 else "are not" if high < 0.9 or low > 1.1 else "may or may not be"
+    of_first = f"the first {ENOUGH} give {numbers.estimate(mean, low, high, digits=2)}"
+    return f", and 500 tokens {word} enough to come within a tenth of it: {of_first}"
 
 
 @markup.unless(one_level)

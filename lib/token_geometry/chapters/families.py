@@ -2,8 +2,10 @@
 
 import json
 import re
+import string
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 from token_geometry.base import project
 from token_geometry.chapters import markup
@@ -14,20 +16,14 @@ def as_page() -> str:
     found = json.loads((project.root() / "data" / "families.json").read_text(encoding="utf-8"))
     rows, counts = found["families"], {"failed": 0} | found["counts"]
     equal = [row for row in rows if row["outcome"] == "equal"]
-    text = (
-        f"transformers {found['transformers']} registers {found['n_model_types']} families, of "
-        f"{found['n_classes']} classes. With {sum(bool(row['setting']) for row in rows)} encoders among them that "
-        f"were examined as decoders, too, these are {len(rows)} models: {counts['equal']} were equal to "
-        f"transformers (@tbl-families-equal), {counts['refused']} refused (@tbl-families-refused), "
-        f"{counts['failed']} failed. Of the classes, {len({row['class'] for row in equal})} have a model that was "
-        "equal.\n"
+    text = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).substitute(
+        found | counts,
+        n_encoders=sum(bool(row["setting"]) for row in rows),
+        n_models=len(rows),
+        n_equal=len({row["class"] for row in equal}),
+        read_with=_rows((row["statements"], _name(row)) for row in equal),
+        said=_rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal"),
     )
-    text += _table("statements are read with", _grouped((row["statements"], _name(row)) for row in equal))
-    text += ": Families whose models were equal to transformers'. {#tbl-families-equal}\n"
-    others = _grouped((_line(row), _name(row)) for row in rows if row["outcome"] != "equal")
-    text += _table("what is said", others)
-    text += ": Families that were refused, by the line that says why, without names and shapes. "
-    text += "{#tbl-families-refused}\n"
     exceptions = _grouped(
         (f"{_name(row)}: {line}".replace("model 'tiny'", "…"), f"{what} in {dtype}")
         for row in equal
@@ -56,6 +52,6 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(key, ", ".join(found[key])) for key in sorted(found, key=lambda key: -len(found[key]))]
 
 
-def _table(title: str, rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {markup.escaped(key)} | {markup.escaped(names)} |" for key, names in rows]
-    return "\n".join(["", f"| {title} | families |", "|:----|:------|", *lines, "", ""])
+def _rows(pairs: Iterable[tuple[str, str]]) -> str:
+    """Rows of a table, one per key."""
+    return "\n".join(f"| {markup.escaped(key)} | {markup.escaped(names)} |" for key, names in _grouped(pairs))

@@ -12,8 +12,25 @@ from token_geometry.observables import catalog
 BESIDE = catalog.selections(("intrinsic_dimension", 2), ("neighborhood_overlap", 2), ("cosine_similarity", None))
 """The three observables that are drawn beside one another, as in the paper: title → variable, selection."""
 
-FROM_ONE = slice(1, None)
-"""Layers without the embeddings, where equal tokens coincide."""
+FROM_ONE = slice(1, None)  # layers without the embeddings, where equal tokens coincide
+
+MIDDLE = (1 / 3, 2 / 3)
+"""Part of the depth over which an observable is averaged: the declared summary (`sec-methods-summary`)."""
+
+
+def window(depth: xr.DataArray, part: tuple[float, float] = MIDDLE) -> slice:
+    """Layers from 1 on at a part of the relative depth, of dimension `layer`; the nearest where none is inside."""
+    depth = depth.sel(layer=FROM_ONE).dropna("layer")
+    outside = abs(depth - sum(part) / 2) - (part[1] - part[0]) / 2
+    inside = depth["layer"].values[(outside <= max(float(outside.min()), 1e-6)).values]  # float32 rounds a third
+    return slice(int(inside.min()), int(inside.max()))
+
+
+def middle(values: xr.DataArray) -> xr.DataArray:
+    """The declared summary of a quantity over `model` and `layer`: its mean over each model's middle layers."""
+    each = (values.sel(model=model) for model in values["model"].values)
+    means = [one.sel(layer=window(one["relative_depth"])).mean("layer").reset_coords(drop=True) for one in each]
+    return xr.concat(means, values["model"])
 
 
 def summary(variable: xr.DataArray) -> pd.DataFrame:
@@ -37,11 +54,16 @@ def tidy(parts: xr.Dataset) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Peak:
-    """Where the mean over prompts of an observable is largest."""
+    """Where the mean over prompts of an observable is largest, and whether layers on both sides are lower."""
 
     layer: int
     mean: Number
     std: Number
+    inside: bool
+
+    def __str__(self) -> str:
+        end = "" if self.inside else ", where the layers end, so there is no peak"
+        return f"{'peaks' if self.inside else 'is largest'} at {self.mean:.1f} in layer {self.layer}{end}"
 
 
 def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
@@ -50,11 +72,11 @@ def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
     `layers` is the range to look at; by default 1 … L, since the embeddings repeat tokens.
     """
     within = variable.sel(layer=layers or FROM_ONE)
-    mean = within.mean("prompt")
-    layer = int(mean.idxmax("layer"))
+    mean = within.mean("prompt").dropna("layer")
+    layer, ends = int(mean.idxmax("layer")), mean["layer"].values[[0, -1]]
     values = within.sel(layer=layer)
     std = values.std("prompt", ddof=1) if values.sizes["prompt"] > 1 else 0
-    return Peak(layer=layer, mean=Number(mean.max()), std=Number(std))
+    return Peak(layer=layer, mean=Number(mean.max()), std=Number(std), inside=layer not in ends)
 
 
 def long(values: xr.DataArray, name: str, *, decimals: int = 4) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import altair as alt
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.base.errors import one_of
+from token_geometry.base import one_of
 from token_geometry.chapters import curves, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
@@ -15,21 +15,18 @@ from token_geometry.chapters.results import RunResults
 from token_geometry.observables.catalog import CATALOG, UNITS
 from token_geometry.stats import intervals
 
+Values = slice | list | None  # values of a further dimension; None: all
+
 
 @dataclass(frozen=True)
 class Figure:
     """An observable over layers."""
 
-    chart: alt.TopLevelMixin
-    """The chart, with its alt text."""
-
-    sentence: Markdown
-    """The finding of each model."""
+    chart: alt.TopLevelMixin  # the chart, with its alt text
+    sentence: Markdown  # the finding of each model
 
 
-def by_level(
-    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
-) -> Figure:
+def by_level(results: RunResults, name: str, *, at: int | None = None, shown: Values = None) -> Figure:
     """An observable over layers by shuffle level, of the prompts that were run at every level.
 
     `at` is the value of its further dimension (scale, k) that the control starts with and that the sentence is
@@ -39,9 +36,7 @@ def by_level(
     return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 
 
-def by_model(
-    results: RunResults, name: str, *, at: int | None = None, shown: slice | list | None = None
-) -> Figure:
+def by_model(results: RunResults, name: str, *, at: int | None = None, shown: Values = None) -> Figure:
     """An observable of structured prompts over layers and relative depth by model; parameters as of `by_level`."""
     return _figure(results, name, at, shown, results.structured, largest, curves.by_depth)
 
@@ -77,14 +72,13 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     layers = results.middle_layers(model)
     before, after = level_means(results, model, name, **entry.at(at))
     return (
-        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ on average over "
-        f"layers {layers.start} to {layers.stop}. {change_by_prompt(values, results.extremes, layers)}"
+        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers. "
+        f"{change_by_prompt(values, results.extremes, layers)}"
     )
 
 
 def _one_model(results: RunResults) -> str:
-    alone = len(results.models) == 1
-    return "The run has one model only, so there is nothing to compare it with." if alone else ""
+    return "The run has one model only, so there is nothing to compare it with." * (len(results.models) == 1)
 
 
 @markup.per_model(start=_one_model)
@@ -101,14 +95,12 @@ def largest(results: RunResults, model: str, title: str, *, name: str, at: int |
     )
 
 
-def change_by_prompt(variable: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
+def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
-    found = intervals.paired_difference(
-        variable.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1]
-    )
+    found = intervals.paired_difference(values.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1])
     return (
-        f"Averaged over these layers, shuffling changes it by {effect(found)}, with this sign in "
-        f"{int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
+        f"Averaged over layers {layers.start} to {layers.stop}, shuffling changes it by {effect(found)}, "
+        f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.chapters import charts, markup
 from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.numbers import Number, count, estimate

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import xarray as xr
 
+from token_geometry.chapters.frames import window
 from token_geometry.chapters.markup import escaped
 from token_geometry.runs import declaration
 from token_geometry.runs import results as made
@@ -14,17 +15,17 @@ from token_geometry.runs import results as made
 class RunParameters:
     """Parameters of a chapter on one run."""
 
-    run: str = ""
-    """Name of a run; empty for that of the active Quarto profile."""
+    run: str = ""  # name of a run; empty for that of the active Quarto profile
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run as it was declared, its observables, and those of its control models; None where it has none."""
+    """A run as it was declared, its observables, and those of its control models and longer prompts, if any."""
 
     run: declaration.Run
     observables: xr.Dataset
     control: xr.Dataset | None = None
+    longer: xr.Dataset | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -65,10 +66,8 @@ class RunResults:
         return int(scales[scales <= 64].max())
 
     def middle_layers(self, model: str) -> slice:
-        """Layers from a third to three quarters of a model's depth."""
-        depth = self.observables["relative_depth"].sel(model=model)
-        inside = self.observables["layer"].values[((depth >= 1 / 3) & (depth <= 3 / 4)).values]
-        return slice(int(inside.min()), int(inside.max()))
+        """Layers of the middle third of a model's depth."""
+        return window(self.observables["relative_depth"].sel(model=model))
 
     @property
     def halfway(self) -> int:
@@ -93,7 +92,7 @@ def open_results(run: str = "") -> RunResults:
     An `InputError` says if there is no such run, or its results are missing or stale.
     """
     declared = declaration.load(run)
-    return RunResults(declared, *(read(declared, name) for name in ("observables", "control")))
+    return RunResults(declared, *(read(declared, name) for name in ("observables", "control", "longer")))
 
 
 def read(run: declaration.Run, name: str) -> xr.Dataset:

@@ -6,15 +6,11 @@ import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from token_geometry.base.errors import InputError
-from token_geometry.base.resources import is_gpu
+from token_geometry.base import InputError, resources
 from token_geometry.requests.sizes import bytes_of_geometry, bytes_of_prompt
 
-LARGEST = 8
-"""Largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer."""
-
-SHARE = 0.8
-"""Share of the free memory that a batch may take: what the kernels need besides is not counted."""
+LARGEST = 8  # largest batch that is chosen: prompts of a thousand tokens keep a GPU busy with fewer
+SHARE = 0.8  # share of the free memory that a batch may take: what the kernels need besides is not counted
 
 
 def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int = 1) -> tuple[int, int]:
@@ -29,7 +25,7 @@ def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int =
     item = next(model.model.parameters()).element_size()
     prompt = bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
     geometry = bytes_of_geometry(n_tokens)
-    gpus = [device for device in model.devices if is_gpu(device)]
+    gpus = [device for device in model.devices if resources.is_gpu(device)]
     if gpus:
         free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
         return size or as_many_as_fit(LARGEST, prompt, free=free, fixed=geometry), 0

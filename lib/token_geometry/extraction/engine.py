@@ -23,17 +23,16 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
     `n_processes`, which share `work.missing` evenly; the first shows the progress of all. Raises `InputError`
     if the model cannot be loaded, a prompt does not fit into memory, or a shard cannot be written.
 
-    On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has threads,
-    or fewer where the memory has no room for them. A team of threads inside a matrix product would be no
-    faster, and shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64 to 100
-    tokens, one and two threads differ in the states by up to 1e-5 of their norm. So no number depends on cores,
-    processes or parts. Behind a GPU other processes reduce and write, while it works on the prompts that
-    follow.
+    On a CPU every prompt is computed on one core from beginning to end, as many at a time as torch has threads, or
+    fewer where the memory has no room for them. A team of threads inside a matrix product would be no faster, and
+    shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64 to 100 tokens, one and
+    two threads differ in the states by up to 1e-5 of their norm. So no number depends on cores, processes or
+    parts. Behind a GPU other processes reduce and write, while it works on the prompts that follow.
     """
     request, source, keys = job.request, work.source, work.missing[place::n_processes]
     if not keys:
         return
-    model = LanguageModel(source, dtype=request.dtype, devices=job.devices)
+    model = LanguageModel(source, dtype=request.dtype, devices=job.devices, tuned_lens=request.tuned_lens)
     size, n_threads = batching.fitting(model, request.n_tokens, size=request.batch_size, n_processes=n_processes)
     chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     halving = batching.Halving(size, what=f"one prompt of {request.n_tokens} tokens through {source.name!r}")

@@ -28,9 +28,8 @@ def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> 
     each = "" if n_processes == 1 else " in each process"
     took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}"
     return (
-        f"{n_prompts} prompts, {n_passes} forward passes: {took}, "
-        f"{sizes.spelled(found.disk)} of disk ({sizes.spelled(free)} free), "
-        f"{sizes.spelled(found.memory)} of memory{each}"
+        f"{n_prompts} prompts, {n_passes} forward passes: {took}, {sizes.spelled(found.disk)} of disk "
+        f"({sizes.spelled(free)} free), {sizes.spelled(found.memory)} of memory{each}"
     )
 
 
@@ -70,9 +69,10 @@ def _probed(
         dtype = getattr(torch, dtype_name)
         product = _seconds_of_multiply_add(rows, inner, dtype, device)
         product_float64 = _seconds_of_multiply_add(rows, min(inner, 512), torch.float64, device)
-        some = min(n_tokens, heads.CHUNK if on_gpu else 8)
-        logits, targets = torch.zeros(some, vocabulary, device=device), torch.zeros(some, device=device).long()
-        predictions = _seconds(lambda: heads.loss_and_entropy(logits, targets), device) / some
+        some, columns = min(n_tokens, heads.CHUNK), vocabulary if on_gpu else heads.IN_CACHE
+        logits, targets = torch.zeros(some, columns, device=device), torch.zeros(some, device=device).long()
+        predictions = _seconds(lambda: heads.loss_and_entropy([logits], targets), device) / some
+        predictions *= vocabulary / columns
         cloud = torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0)).to(device)
         layer = _seconds(lambda: neighbors.neighbor_table(cloud), device)
     finally:

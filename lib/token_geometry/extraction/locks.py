@@ -13,11 +13,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from token_geometry.base import locks
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, locks
 
-FOLDER = ".locks"
-"""Folder of the locks inside an extraction's directory."""
+FOLDER = ".locks"  # folder of the locks inside an extraction's directory
 
 
 @contextlib.contextmanager
@@ -30,9 +28,7 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
     try:
         own = _lock(directory, f"{part}-of-{n_parts}", plan_digest)
     except Timeout as error:
-        raise InputError(
-            f"output {str(directory)!r}: {error.lock_file} is held by another process: try again later"
-        ) from None
+        raise InputError(f"output {directory}: {error.lock_file} is held by another process: try later") from None
     except OSError as error:
         raise InputError(f"output {directory} cannot be written ({error.strerror}): choose another one") from None
     with own or contextlib.nullcontext():

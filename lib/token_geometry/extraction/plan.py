@@ -9,17 +9,14 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError
-from token_geometry.base.files import decode, door
+from token_geometry.base import InputError, files, store
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog
 from token_geometry.requests.extraction import Job
 from token_geometry.requests.reduction import OBSERVABLES
 from token_geometry.texts import prompts
 
-PLAN = "extraction.json"
-"""File of an extraction's directory that says what it is to hold."""
+PLAN = "extraction.json"  # file of an extraction's directory that says what it is to hold
 
 
 @dataclass(frozen=True)
@@ -100,12 +97,10 @@ def read_plan(directory: Path) -> dict:
     """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
     path = directory / PLAN
     if not path.exists():
-        raise InputError(
-            f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb with this output"
-        )
+        raise InputError(f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb first")
     way_out = "delete it and run notebooks/extraction.ipynb again, which keeps the shards that are whole"
-    with door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
-        plan = json.loads(decode(path, str(path)))
+    with files.door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
+        plan = json.loads(files.decode(path, str(path)))
         if plan.pop("checksum") != store.digest(plan):
             raise ValueError("its checksum differs")
         return plan

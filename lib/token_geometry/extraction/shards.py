@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import resources, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, resources, store
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import neighbors
 from token_geometry.observables import tables, transfer
@@ -53,28 +52,18 @@ def _measure(key: ShardKey, states: States) -> dict:
         raise InputError(f"prompt {key.prompt.id!r}: {error}") from None
     return of_states | {
         "mean_state": states.hidden[len(states.hidden) // 2].mean(0),
-        "loss": states.loss,
-        "token_loss": states.token_loss,
-        "entropy": states.entropy,
-        "lens_loss": states.lens[0],  # type: ignore[index]
-        "lens_entropy": states.lens[1],  # type: ignore[index]
-        "token_entropy": states.token_entropy,
-        "logit_neighbor_distance": of_logits["distance"][0],
-    }
+        "loss": states.loss, "token_loss": states.token_loss, "entropy": states.entropy,
+        "lens_loss": states.lens[0], "lens_entropy": states.lens[1],  # type: ignore[index]
+        "token_entropy": states.token_entropy, "logit_neighbor_distance": of_logits["distance"][0],
+    }  # fmt: skip
 
 
 def _attrs(model: LanguageModel, key: ShardKey, recipe: dict) -> dict:
     return store.make_attrs(
-        f"Neighbor tables of one prompt, {model.source.title}",
-        recipe,
-        prompt=key.prompt.id,
-        text_sha256=key.prompt.text_sha256,
-        shuffle_level=key.shuffle_level,
-        permutation=key.permutation,
-        bos_prepended=int(model.prepend_bos),
-        device=model.device,
-        device_name=resources.device_name(model.device),
+        f"Neighbor tables of one prompt, {model.source.title}", recipe,
+        prompt=key.prompt.id, text_sha256=key.prompt.text_sha256, shuffle_level=key.shuffle_level,
+        permutation=key.permutation, bos_prepended=int(model.prepend_bos),
+        device=model.device, device_name=resources.device_name(model.device),
         n_gpus=len(model.devices) if resources.is_gpu(model.device) else 0,
-        peak_memory_bytes=resources.peak_memory(),
-        peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
-    )
+        peak_memory_bytes=resources.peak_memory(), peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
+    )  # fmt: skip

@@ -28,7 +28,7 @@ def similarity(points: torch.Tensor) -> tuple[float, float]:
 
 
 def of_clouds(points, centered, center, gram) -> torch.Tensor:
-    """Mean and standard deviation of several clouds, float64, shape (2, cloud), from the Gram matrices as below."""
+    """Mean and standard deviation of several clouds, float64, shape (2, cloud), from Gram matrices as below."""
     lengths = torch.linalg.vector_norm(points, dim=2)
     mean = (points / lengths[:, :, None]).mean(1).square().sum(1)
     shift = (centered @ center.mT)[..., 0] + center.square().sum(2) / 2

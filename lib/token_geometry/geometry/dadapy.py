@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from token_geometry.base import project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, project
 
 
 def estimate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,8 +74,7 @@ def _read(process: subprocess.Popen) -> dict:
     answer = json.loads(line) if line else {"error": f"it ended with exit status {process.wait()}"}
     if "error" in answer:
         raise InputError(
-            f"DADApy has no answer ({answer['error']}); if it is broken, delete {_environment()}, which is made "
-            "anew then"
+            f"DADApy has no answer ({answer['error']}); if it is broken, delete {_environment()}: it is made anew"
         )
     return answer
 

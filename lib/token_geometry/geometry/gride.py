@@ -33,24 +33,12 @@ def ratios(distance: np.ndarray) -> np.ndarray:
 
 
 def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dimension and its error for many samples of mu.
+    """Dimension and its error for many samples of mu, of shape (...); NaN where fewer than two ratios are left.
 
-    Parameters
-    ----------
-    mu
-        Ratios r_{2 n1} / r_{n1}, shape (..., n_points); NaN marks points that do not take part.
-    n1
-        Rank of the nearer neighbor, broadcast against the leading dimensions.
-
-    Returns
-    -------
-    dimension, error
-        Shape (...); NaN where fewer than two ratios are left.
-
-    Notes
-    -----
-    Ratios of at least q50 + 20 (q95 - q50) do not enter the likelihood (points that nearly coincide), but do enter
-    the Fisher information; the score counts N - 1 points, not N. Both as in DADApy 0.3.
+    `mu` are ratios r_{2 n1} / r_{n1}, shape (..., n_points), NaN for points that do not take part, and `n1` the
+    rank of the nearer neighbor, broadcast against the leading dimensions. Ratios of at least q50 + 20 (q95 -
+    q50) do not enter the likelihood (points that nearly coincide), but do enter the Fisher information; the
+    score counts N - 1 points, not N. Both as in DADApy 0.3.
     """
     shape = mu.shape[:-1]
     mu = mu.reshape(-1, mu.shape[-1])
@@ -102,8 +90,8 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
 def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
 
-    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, zero for a ratio that
-    takes no part.
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, zero for a ratio
+    that takes no part.
     """
     power = np.exp(-d[:, None] * weight)
     gap = 1 - power

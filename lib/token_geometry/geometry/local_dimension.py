@@ -30,8 +30,9 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
     """Both estimates for the points whose neighbors are given, float64, shape (2, n).
 
     `squared` are the squared distances of all pairs of points, shape (n, n), contiguous; the diagonal plays no
-    part. Of several clouds at once it has shape (cloud, n, n), and their points follow one another. `nearest` are the indices of the neighbors of each point, nearest first, without the point itself and
-    without coincident points, shape (n, k). First comes `simplex_skewness` of the first `N_SIMPLEX` neighbors,
+    part; of several clouds at once it has shape (cloud, n, n), and their points follow one another. `nearest` are
+    the indices of the neighbors of each point, nearest first, without the point itself and without coincident
+    points, shape (n, k). First comes `simplex_skewness` of the first `N_SIMPLEX` neighbors,
     then `tight_local` of the first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes.
     """
     n_points, nearest = squared.shape[-1], nearest[:, :N_TIGHT]

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-N_COORDINATES = 64
-"""Coordinates that every sample lives in."""
-
-HIGHEST_DIMENSION = N_COORDINATES // 2
-"""Largest dimension that is offered: a torus takes two coordinates per dimension."""
-
-NOISE = 0.02
-"""Standard deviation of the noise in each coordinate, in units of the radius of the noisy torus."""
+N_COORDINATES = 64  # coordinates that every sample lives in
+HIGHEST_DIMENSION = N_COORDINATES // 2  # largest that is offered: a torus takes two coordinates per dimension
+NOISE = 0.02  # standard deviation of the noise in each coordinate, in units of the radius of the noisy torus
 
 # One and a half turns of the spiral r = t, and the width of scikit-learn's Swiss roll.
 _ROLL_START, _ROLL_STOP, _ROLL_WIDTH = 1.5 * np.pi, 4.5 * np.pi, 21.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.geometry import cosine, local_dimension, selection, subsets
 from token_geometry.geometry.parallel import map_layers
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
@@ -92,10 +92,7 @@ class NeighborTable:
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
     """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
 
-    Raises
-    ------
-    InputError
-        If a state is NaN or infinite.
+    An `InputError` says if a state is NaN or infinite.
     """
     return NeighborTable(**{name: part.cpu().numpy() for name, part in neighbor_tensors(hidden).items()})
 

@@ -10,10 +10,9 @@ import numpy as np
 def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
     """Neighborhood overlap chi_k of each layer with the next, shape (layer, n_neighbors).
 
-    chi_k = (1/N) sum_i |N_k^l(i) intersect N_k^(l+1)(i)| / k, self excluded (Viswanathan et al.,
-    arXiv:2501.10573; Doimo et al., NeurIPS 2020). `index` are the indices of neighbors, nearest first, shape
-    (layer, n_points, n_neighbors); -1 marks a missing one. NaN at the last layer, and beyond the neighbors
-    there are.
+    chi_k = (1/N) sum_i |N_k^l(i) intersect N_k^(l+1)(i)| / k, self excluded (Viswanathan et al., arXiv:2501.10573;
+    Doimo et al., NeurIPS 2020). `index` are the indices of neighbors, nearest first, shape (layer, n_points,
+    n_neighbors); -1 marks a missing one. NaN at the last layer, and beyond the neighbors there are.
     """
     overlap = np.full((index.shape[0], index.shape[2]), np.nan)
     for layer in range(len(index) - 1):

@@ -12,8 +12,7 @@ from token_geometry.geometry.table_format import RANKS
 KINDS = ("first", "random")
 """Which points of a cloud make a part: the first ones, or some that a seed draws, smaller parts inside larger."""
 
-SIZES = (128, 256, 512, 1024)
-"""Numbers of points of the parts."""
+SIZES = (128, 256, 512, 1024)  # numbers of points of the parts
 
 
 def sizes(n_points: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch, transformers
 
 _CONTEXTS = (

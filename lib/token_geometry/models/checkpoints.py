@@ -9,38 +9,17 @@ import re
 import zipfile
 from pathlib import Path
 
-from token_geometry.base.errors import InputError, one_of
-from token_geometry.base.files import decode, door
+from token_geometry.base import InputError, files, one_of
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models.gguf import tokenizers
 
-_SIZES = {"dim", "n_layers", "n_heads"}
-_KNOWN = _SIZES | {
-    "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "vocab_size", "use_scaled_rope",
-    # limits of Meta's own program, which decide no number
-    "max_batch_size", "max_seq_len",
-}  # fmt: skip
-
-# Name of a tensor → its name in transformers, and the dimension along which the files split it;
-# None: every file holds all of it.
-_ENDS = {"norm": ("model.norm", None), "output": ("lm_head", 0)}
-_BLOCK = {
-    "attention_norm": ("input_layernorm", None),
-    "attention.wq": ("self_attn.q_proj", 0),
-    "attention.wk": ("self_attn.k_proj", 0),
-    "attention.wv": ("self_attn.v_proj", 0),
-    "attention.wo": ("self_attn.o_proj", 1),
-    "ffn_norm": ("post_attention_layernorm", None),
-    "feed_forward.w1": ("mlp.gate_proj", 0),
-    "feed_forward.w2": ("mlp.down_proj", 1),
-    "feed_forward.w3": ("mlp.up_proj", 0),
-}
+_TABLE = files.table(__file__)
+_SIZES = {*_TABLE["sizes"]}
+_KNOWN = _SIZES | {*_TABLE["others"]}
 _EMBEDDINGS = "tok_embeddings.weight"
 _QUERIES = "layers.0.attention.wq.weight"
 
-# The 256 special tokens of Llama 3, in the order of their ids; `tokenizer.model` has no room for them.
-_LLAMA_3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
-_LLAMA_3_SPECIAL = 256
+_LLAMA_3_NAMED, _LLAMA_3_SPECIAL = _TABLE["llama_3_named"], 256
 
 
 class Joined:
@@ -69,9 +48,7 @@ def check_files(name: str, folder: Path) -> None:
     """Refuse the directory of model `name`, if it lacks one of Meta's files, which it names; none is opened."""
     numbers = [int(path.suffixes[-2][1:]) for path in _paths(folder)]
     if not numbers:
-        raise InputError(
-            f"model {name!r}: {folder} holds no consolidated.*.pth: put the files that Meta released there"
-        )
+        raise InputError(f"model {name!r}: {folder} holds no consolidated.*.pth: put Meta's files there")
     missing = [f"consolidated.{n:02d}.pth" for n in range(len(numbers)) if n not in numbers]
     missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
     if missing:
@@ -123,12 +100,12 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
     shards = open_shards(folder)
     _check_width(folder, shards, config)
     heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
-    named = {f"{meta}.weight": (name, split, None) for meta, (name, split) in _ENDS.items()}
+    named = {f"{meta}.weight": (name, split, None) for meta, (name, split) in _TABLE["ends"].items()}
     # up to LLaMA 2 each file has some columns of the embeddings, from Llama 3 on some rows
     rows = shards[0][_EMBEDDINGS].shape[1] == config.hidden_size
     named[_EMBEDDINGS] = ("model.embed_tokens", 0 if rows else 1, None)
     for layer in range(config.num_hidden_layers):
-        for meta, (name, split) in _BLOCK.items():
+        for meta, (name, split) in _TABLE["block"].items():
             named[f"layers.{layer}.{meta}.weight"] = (f"model.layers.{layer}.{name}", split, heads.get(meta))
     return {
         f"{name}.weight": Joined([shard[meta] for shard in shards], split, n_heads)
@@ -167,8 +144,8 @@ def _open(path: Path) -> dict:
 
 def _read_params(folder: Path) -> dict:
     path = folder / "params.json"
-    with door(str(path), ": take the file that Meta released"):
-        params = json.loads(decode(path, str(path)))
+    with files.door(str(path), ": take the file that Meta released"):
+        params = json.loads(files.decode(path, str(path)))
     if not isinstance(params, dict) or not _SIZES <= params.keys():
         raise InputError(f"{path} must hold {', '.join(sorted(_SIZES))}: take the file that Meta released")
     for name, value in params.items():
@@ -176,9 +153,7 @@ def _read_params(folder: Path) -> dict:
         if type(value) not in kinds or name in _SIZES and value < 1:
             raise InputError(f"{path}: {name} is {value!r}; accepted: a number, and as a size 1 or more")
     if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
-        raise InputError(
-            f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or give it in transformers' format"
-        )
+        raise InputError(f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or take transformers' format")
     if params.get("use_scaled_rope"):
         raise InputError(
             f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: "
@@ -214,9 +189,7 @@ def _llama_tokenizer(path: Path):
     try:
         SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError):
-        raise InputError(
-            f"{path} is neither a SentencePiece model nor a list of ranks: take the file that Meta released"
-        ) from None
+        raise InputError(f"{path} is neither a SentencePiece model nor a list of ranks: take Meta's") from None
     tokenizer = transformers.LlamaTokenizer.from_pretrained(path.parent)
     tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
     tokenizer.backend_tokenizer.pre_tokenizer = None
@@ -232,7 +205,5 @@ def _llama_3_tokenizer(path: Path):
         for n in range(_LLAMA_3_SPECIAL)
     ]
     # the converter's pattern of words is that of Llama 3
-    converted = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=converted, bos_token=special[0], eos_token=special[1]
-    )
+    made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=special[0], eos_token=special[1])

@@ -3,12 +3,11 @@
 import hashlib
 import re
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch
 from token_geometry.models import blocks
 
-WORDS = {"random": "untrained", "permuted": "weights permuted"}
-"""What the title of a control says of it."""
+WORDS = {"random": "untrained", "permuted": "weights permuted"}  # what the title of a control says of it
 
 _CONTROL = re.compile(r"(?P<original>.+)@(?P<control>random|permuted)(-(?P<seed>\d+))?")
 
@@ -29,9 +28,8 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     weights that transformers' initialization leaves out, the whole network is laid out and drawn by its
     constructors, and cut afterwards.
 
-    `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the
-    whole network without memory for its weights. Raises `InputError` if the family leaves weights as the memory
-    was.
+    `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the whole
+    network without memory for its weights. Raises `InputError` if the family leaves weights as the memory was.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN
@@ -47,8 +45,7 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     for tensor, values in [*model.named_parameters(), *model.named_buffers()]:
         if values.is_floating_point() and bool(values.isnan().any()):
             raise InputError(
-                f"model {name!r} has no untrained control: its family gives {tensor} no values before training; "
-                "take @permuted"
+                f"model {name!r} has no untrained control: {tensor} gets no values before training; take @permuted"
             )
     return model
 
@@ -94,8 +91,7 @@ def permute(model, seed: int) -> None:
     trunk = blocks.trunk(model)
     prefix = next(name for name, part in model.named_modules() if part is trunk)
     for name, weights in model.named_parameters():
-        # by name, without the part that only a model with head has: so it is the same for the first
-        # few blocks alone
+        # by name, without the part that only a model with head has: so it is the same for fewer blocks
         stem = name.removeprefix(f"{prefix}.")
         digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import accelerate, torch
 
 
@@ -16,10 +16,8 @@ def choose_device(device: str) -> str:
         if found.type == "meta" or found.type == "cpu" and found.index:  # which torch takes
             raise ValueError
     except Exception:  # each kind of device has its own
-        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise InputError(
-            f"device {device!r} does not exist here; accepted: auto, {', '.join(available)}"
-        ) from None
+        available = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise InputError(f"device {device!r} does not exist here; accepted: {available}") from None
     return device
 
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.lazy import torch, transformers
 
 
@@ -24,6 +24,19 @@ def refuse_other_kinds(config, name: str) -> None:
         f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
         "right; take a causal language model"
     )
+
+
+def refuse_uneven_heads(config, name: str) -> None:
+    """Refuse a model whose heads cannot share keys: transformers lays it out, and fails in the first pass."""
+    text = config.get_text_config(decoder=True)
+    heads, keys = (text.to_dict().get(f"num_{of}_heads") for of in ("attention", "key_value"))
+    # of a family that has no such number, the entry is nobody's
+    are_numbers = isinstance(heads, int) and isinstance(keys, int) and hasattr(type(text), "num_key_value_heads")
+    if are_numbers and (keys < 1 or heads % keys):
+        raise InputError(
+            f"model {name!r}: num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}: "
+            "check its configuration"
+        )
 
 
 def needs_bos(model_type: str) -> bool | None:

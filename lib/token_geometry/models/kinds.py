@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from token_geometry.base import parameters, project, wheels
-from token_geometry.base.errors import InputError
-from token_geometry.base.files import check_file
+from token_geometry.base import InputError, files, parameters, project, wheels
 from token_geometry.models import checkpoints
 from token_geometry.models.gguf import dequantized, header, tokenizers
 from token_geometry.models.source import ModelSource
@@ -94,14 +92,9 @@ class Gguf(ModelSource):
 class Wheels(Gguf):
     """A GGUF file inside wheels of the Python package index."""
 
-    gguf_sha256: str = field(kw_only=True)
-    """Checksum of the GGUF file that the wheels hold."""
-
-    archives: tuple[wheels.Archive, ...] = field(kw_only=True)
-    """Wheels that hold the file, in order."""
-
-    tokenizer_pre: str = field(default="", kw_only=True)
-    """What `splitting` of the file is, which has to be known before there is the file."""
+    gguf_sha256: str = field(kw_only=True)  # checksum of the GGUF file that the wheels hold
+    archives: tuple[wheels.Archive, ...] = field(kw_only=True)  # wheels that hold the file, in order
+    tokenizer_pre: str = field(default="", kw_only=True)  # what `splitting` will be, known before the file is
 
     kind = "archives"
     entry = "archives"
@@ -258,8 +251,7 @@ class Hub(ModelSource):
         )
 
 
-KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)
-"""In the order in which they are asked whether a name is theirs."""
+KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)  # asked in this order
 
 
 def _snapshot(name: str, folder: Path) -> Path:
@@ -267,9 +259,7 @@ def _snapshot(name: str, folder: Path) -> Path:
     repository = folder.parent if folder.name == "snapshots" else folder
     found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
     if not found:
-        raise InputError(
-            f"model {name!r}: the directory holds no config.json and no consolidated.*.pth: give another"
-        )
+        raise InputError(f"model {name!r}: it holds no config.json and no consolidated.*.pth: give another")
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
@@ -284,7 +274,7 @@ def _check_regular(folder: Path) -> None:
     """Refuse a directory that holds something that is no file: a pipe would be waited for."""
     for path in folder.iterdir():
         if not path.is_dir():
-            check_file(path, f"the file {path}")
+            files.check_file(path, f"the file {path}")
 
 
 def _check_weights(folder: Path) -> None:
@@ -295,12 +285,8 @@ def _check_weights(folder: Path) -> None:
     quantized = "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
 
     def check_type(name: str, kind: str, n_dimensions: int) -> None:
-        if (
-            name.endswith(".weight")
-            and n_dimensions > 1
-            and not quantized
-            and re.search("(?i)int|complex|^[IUBC][0-9O]", kind)
-        ):
+        is_table = name.endswith(".weight") and n_dimensions > 1 and not quantized
+        if is_table and re.search("(?i)int|complex|^[IUBC][0-9O]", kind):
             raise ValueError(f"{name} holds numbers of type {kind}, which are no weights")
 
     files = set(folder.glob("*.safetensors"))

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of
 from token_geometry.base.lazy import accelerate, torch, transformers
 from token_geometry.models import blocks, controls, families
 from token_geometry.models import devices as placement
@@ -36,6 +36,9 @@ def load_config(source: ModelSource):
     families.refuse_other_kinds(config, source.name)
     if not 1 <= (found := blocks.depth(config)) < 10_000:  # each is laid out
         raise InputError(f"model {source.name!r}: its configuration counts {found} blocks; accepted: 1 to 9999")
+    families.refuse_uneven_heads(config, source.name)
+    # whatever a file says: networks stumble over tuples of their own parts, and states are read at the blocks
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     return config
 
 
@@ -84,7 +87,8 @@ def load_model(
     with source.readable_errors(), contextlib.ExitStack() as stack:
         source.check_files()
         n_blocks = None if whole else n_layers or 1
-        kind, config, sketch = blocks.network(config, n_blocks)
+        with source.readable_errors("check its configuration"):
+            kind, config, sketch = blocks.network(config, n_blocks)
         if not whole or source.control == "random":
             # what transformers would report as left out was meant to be
             stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())

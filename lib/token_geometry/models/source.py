@@ -3,12 +3,12 @@
 import contextlib
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Self
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 from token_geometry.base.lazy import transformers
 
 
@@ -16,13 +16,12 @@ from token_geometry.base.lazy import transformers
 class ModelSource:
     """Where a model is and what decides its numbers; nothing of it is loaded yet.
 
-    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees,
-    `location` the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says
-    whether BOS is fed first; None: decided by the model's family. `license` is a short note on the licence;
-    `shape` holds `layers`, `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are
-    downloaded, where they are known. `control` is `random` (untrained, weights drawn as before training),
-    `permuted` (the weights of each tensor in random order), or empty: the model itself; `control_seed` is its
-    seed.
+    `name` is what the run calls it by: alias, hub id or path; `title` is the name that a reader sees, `location`
+    the hub id or path, where there is one, and `revision` that of the hub. `prepend_bos` says whether BOS is fed
+    first; None: decided by the model's family. `license` is a short note on the licence; `shape` holds `layers`,
+    `width`, `vocabulary`, `parameters`, and `download` the bytes of the files that are downloaded, where they are
+    known. `control` is `random` (untrained, weights drawn as before training), `permuted` (the weights of each
+    tensor in random order), or empty: the model itself; `control_seed` is its seed.
 
     Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
     the place by, where it can be of this kind.
@@ -111,8 +110,8 @@ class ModelSource:
         return "check that the files are whole"
 
     @contextlib.contextmanager
-    def readable_errors(self) -> Iterator[None]:
-        """Turn what transformers and the hub raise at loading into one line."""
+    def readable_errors(self, way_out: str = "") -> Iterator[None]:
+        """Turn what transformers and the hub raise at loading into one line, which ends with the way out."""
         try:
             yield
         except InputError:
@@ -125,10 +124,16 @@ class ModelSource:
                 ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, TypeError | AttributeError | LookupError | UnicodeError | ArithmeticError):
-                reason = "a file of it is not of the form that its format has"
+                reason = (
+                    f"a file is not of the form that its format has{f': {error}' * isinstance(error, KeyError)}"
+                )
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
-            way_out = self.way_out()
+            way_out = way_out or self.way_out()
+            if type(error).__name__.startswith("StrictDataclass"):  # further lines say the entry and its value
+                said = " ".join(str(error).split())
+                reason = re.sub(r"\w+Error: | doesn't match .*| expected \w+(, got \w+)?", "", said)
+                way_out = "check its configuration"
             if isinstance(error, ImportError) or "quantiz" in reason:
                 way_out = "provide what is missing, or give weights that are not quantized"
             raise InputError(f"model {self.name!r} could not be loaded ({reason}): {way_out}") from None

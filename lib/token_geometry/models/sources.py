@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from token_geometry.base import files, parameters, project
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, files, one_of, parameters, project
 from token_geometry.models import controls
 from token_geometry.models.kinds import KINDS
 from token_geometry.models.source import ModelSource
@@ -42,12 +41,10 @@ def resolve(model: str) -> ModelSource:
     stem, _, word = model.rpartition("@")
     if stem in known or stem and Path(stem).expanduser().exists():
         raise InputError(f"model {model!r}: {one_of('control', word, controls.WORDS)}; with a seed: @random-1")
-    accepted = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
+    places = "a hub id owner/name, a directory, a .gguf file; or one of these with @random or @permuted"
     if model.startswith(("/", "~", ".")) or model.count("/") > 1:
-        raise InputError(
-            f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {accepted}"
-        )
-    raise InputError(f"{one_of('model', model, known)}; or {accepted}")
+        raise InputError(f"model {model!r}: there is no {Path(model).expanduser()}; accepted: an alias, {places}")
+    raise InputError(f"{one_of('model', model, known)}; or {places}")
 
 
 def _at(place: str) -> ModelSource | None:

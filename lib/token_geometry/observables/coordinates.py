@@ -2,16 +2,9 @@
 
 import xarray as xr
 
-COORDINATES = {
-    "layer": "layer",
-    "scale": "scale: rank of the farther of two neighbors",
-    "k": "number of neighbors",
-    "layer_other": "the other layer",
-    "model": "model, as the extraction names it",
-    "shuffle_level": "shuffle level S: 4^S blocks in random order; 0: as the text is",
-    "prompt": "id of the text in its corpus; without one its row, from 0",
-}
-"""What the coordinates of a data set of observables are."""
+from token_geometry.base import files
+
+COORDINATES: dict[str, str] = files.table(__file__)
 
 
 def with_titles(dataset: xr.Dataset) -> xr.Dataset:

@@ -11,20 +11,11 @@ from token_geometry.geometry.table_format import RANKS
 from token_geometry.stats import correlation
 from token_geometry.texts import shuffling
 
-SCALES = np.array(RANKS[1:])
-"""Scales n2 of GRIDE."""
-
-ESTIMATORS = ("gride", "dadapy")
-"""Estimators of the intrinsic dimension; both give the same digits."""
-
-LOCAL = ("ess", "tle")
-"""Local dimensions, which a shard holds for each token."""
-
-K = np.arange(1, 32)
-"""Neighborhood sizes."""
-
-ANGLE_STEP = 5
-"""Width in degrees of the bins of the neighbor angle, which go from 0 to 180."""
+SCALES = np.array(RANKS[1:])  # scales n2 of GRIDE
+ESTIMATORS = ("gride", "dadapy")  # estimators of the intrinsic dimension; both give the same digits
+LOCAL = ("ess", "tle")  # local dimensions, which a shard holds for each token
+K = np.arange(1, 32)  # neighborhood sizes
+ANGLE_STEP = 5  # width in degrees of the bins of the neighbor angle, which go from 0 to 180
 
 _EDGES = np.arange(0, 180 + ANGLE_STEP, ANGLE_STEP)
 _ANGLE = xr.Variable("angle", _EDGES[:-1] + ANGLE_STEP / 2, {"long_name": "center of the bin", "units": "degree"})

@@ -2,16 +2,10 @@
 
 import json
 
-COLUMNS = ("hidden_states", "content", "output of block", "resid_pre of block", "Marks & Tegmark", "call_upto")
-"""Ways of counting: transformers, blocks from zero, TransformerLens, Marks & Tegmark, and 0xekez's LLaMA."""
+from token_geometry.base import files
 
-ROWS = (
-    ("0", "embeddings", "none", "0", "none", "0"),
-    ("l, with 1 ≤ l < L", "residual stream after l blocks", "l − 1", "l", "l − 1", "l"),
-    ("none", "residual stream after L blocks, before the norm", "L − 1", "none", "L − 1", "none"),
-    ("L", "the same, after the final norm", "none", "none", "none", "none"),
-)
-"""The same state by each of them, in a model of L blocks; "none": it has no index there."""
+_TABLE = files.table(__file__)
+COLUMNS, ROWS = _TABLE["columns"], _TABLE["rows"]
 
 
 def as_json(*, final_norm: bool = True) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.geometry import neighbors
 from token_geometry.observables import catalog, coordinates, transfer
 
@@ -48,8 +48,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     -------
     xarray.Dataset
         Every variable has `long_name` and `units`; distances are in the unit of the points, angles in degrees, all
-        else are pure numbers. For points of shape (token, width) there is no dimension "layer", and nothing that
-        compares layers.
+        else are pure numbers. For points of shape (token, width) there is no "layer", and nothing between layers.
 
         - over layer and scale, that is the rank of the farther neighbor, 2 … 256: `intrinsic_dimension` by GRIDE,
           `intrinsic_dimension_error`, `neighbor_distance`
@@ -82,7 +81,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     clouds = _as_tensor(points)
     if clouds.ndim not in (2, 3):
         raise InputError(
-            f"points have shape {tuple(clouds.shape)}; accepted: (layer, token, width), or (token, width)"
+            f"points have shape {(*clouds.shape,)}; accepted: (layer, token, width) or (token, width)"
         )
     single = clouds.ndim == 2
     clouds = clouds[None] if single else clouds
@@ -103,9 +102,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
 def _as_tensor(points) -> torch.Tensor:
     if isinstance(points, torch.Tensor):
         if points.layout != torch.strided:
-            raise InputError(
-                f"points are a tensor of layout {points.layout}; accepted: dense ones: points.to_dense()"
-            )
+            raise InputError(f"points are of layout {points.layout}; accepted: dense ones: points.to_dense()")
         is_floating, hint = points.dtype.is_floating_point, "points.float()"
     else:
         try:

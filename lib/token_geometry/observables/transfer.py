@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from token_geometry.base import files
 from token_geometry.geometry import subsets
 from token_geometry.geometry.table_format import N_NEIGHBORS, RANKS
 from token_geometry.observables.catalog import CATALOG
@@ -16,38 +17,15 @@ if TYPE_CHECKING:  # processes that reduce and write do without torch
     import torch
 
 
-def _observed(name: str) -> tuple:
-    """A variable that is an observable as it is."""
-    entry = CATALOG[name]
-    return entry.dims, entry.title, entry.unit, None
+def _variable(name: str, said: dict) -> tuple:
+    entry = CATALOG.get(name)
+    dims, title, unit = (entry.dims, entry.title, entry.unit) if entry else ((), "", "1")
+    if "dims" in said:
+        dims, title, unit = tuple(said["dims"]), said["title"], said.get("unit", "1")
+    return dims, title, unit, said.get("type")
 
 
-VARIABLES = {
-    "neighbor_distance": (
-        ("layer", "token", "rank"), "distance to the neighbor of this rank, distinct points", "1", "float32"),
-    "neighbor_index": (("layer", "token", "neighbor"), "index of the nearest points, nearest first", "1", None),
-    "distinct": (("layer", "token"), "1 where a point is the first of its value", "1", "int8"),
-    "n_float64": ("layer", "number of points whose neighbors float32 could not decide", "1", "int32"),
-    "neighbor_angle": (("layer", "token"), "angle between first and second neighbor", "degree", "float32"),
-    "ess": (("layer", "token"), "dimension at a point by the expected simplex skewness", "1", "float32"),
-    "tle": (("layer", "token"), "dimension at a point by the tight local estimator", "1", "float32"),
-    "part_distance": (("layer", "kind", "point", "rank"), "distances within parts of the cloud", "1", "float32"),
-    "subset_dimension": _observed("subset_dimension"),
-    "subset_distance": _observed("subset_distance"),
-    "mean_state": (*_observed("mean_state")[:3], "float32"),
-    "lens_entropy": _observed("lens_entropy"),
-    "lens_loss": _observed("lens_loss"),
-    "cosine_similarity": _observed("cosine_similarity"),
-    "cosine_similarity_std": _observed("cosine_similarity_std"),
-    "loss": _observed("loss"),
-    "token_loss": ("token", "cross-entropy of this token given those before", "nat", "float32"),
-    "entropy": _observed("entropy"),
-    "token_entropy": ("token", "entropy of the prediction of this token", "nat", "float32"),
-    "logit_neighbor_distance": (
-        ("token", "rank"), "distance to the neighbor of this rank in the cloud of the logits", "1", "float32"),
-    "token_id": ("token", "token id", "1", None),
-    "block_permutation": ("block", "order of the blocks of the shuffle", "1", None),
-}  # fmt: skip
+VARIABLES = {name: _variable(name, said) for name, said in files.table(__file__).items()}
 """Dimensions, long name, unit and type of every variable of a shard; None: the type goes with the array."""
 
 

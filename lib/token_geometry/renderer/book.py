@@ -26,17 +26,9 @@ from urllib.parse import quote, unquote
 import panflute as pf
 import pypandoc
 
-from token_geometry.base import processes
-from token_geometry.base.errors import InputError
-from token_geometry.renderer import cells, crossref
-from token_geometry.renderer.configuration import (
-    BookError,
-    Chapter,
-    as_list,
-    html_options,
-    list_chapters,
-    read_config,
-)
+from token_geometry.base import InputError, processes
+from token_geometry.renderer import cells, configuration, crossref
+from token_geometry.renderer.configuration import BookError, Chapter, as_list, html_options
 
 TEMPLATE, STYLE = "book/assets/page.html", "book/assets/page.css"
 # Addresses in the header of a page that begin at the root of the book.
@@ -204,11 +196,11 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     something that cannot be rendered.
     """
     root = Path(project).resolve()
-    config, profile = read_config(root, profile)
+    config, profile = configuration.read_config(root, profile)
     output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
     pre_render(config, root, environment)
-    chapters = list_chapters(config, root)
+    chapters = configuration.list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
     if root not in output.parents or any(output in (root / c.source).parents for c in chapters):
         raise BookError(f"_quarto.yml: project.output-dir: {output} must be a folder for output only")

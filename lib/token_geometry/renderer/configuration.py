@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.parameters import read_yaml
 
 

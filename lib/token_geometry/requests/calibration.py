@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.geometry import manifolds
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -13,8 +13,7 @@ from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.requests.run import OfPrompts
 from token_geometry.texts import corpora
 
-N_CLOUDS = 16
-"""Clouds over which the expected dimension of a manifold is taken; its error is then a quarter of a sample's."""
+N_CLOUDS = 16  # over which an expected dimension is taken; its error is then a quarter of a sample's
 
 PRECISIONS = {
     "float32": "float32",

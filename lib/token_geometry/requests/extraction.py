@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError
-from token_geometry.models import devices, loading, sources
+from token_geometry.base import InputError, store, wheels
+from token_geometry.models import devices, loading, sources, tuned_lens
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Estimate, Request
@@ -23,37 +22,18 @@ class Extraction(Shared, Request):
     old_names = {"shard": "part", "n_shards": "n_parts"}
     none = {"n_prompts": "all", "batch_size": "what fits"}
 
-    model: str
-    """Alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control."""
-
-    n_prompts: int | None = 16
-    """How many prompts to draw; None for all that are long enough."""
-
+    model: str  # alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control
+    n_prompts: int | None = 16  # how many prompts to draw; None for all that are long enough
     n_tokens: int = 1024
-
-    shuffle_levels: Sequence[int] = (0,)
-    """Levels S of the block shuffle; 0 leaves the text as it is."""
-
-    n_permutations: int = 1
-    """Permutations of each prompt at every shuffle level above 0."""
-
-    batch_size: int | None = None
-    """Prompts of one forward pass; None: one on a CPU, on a GPU as many as its memory holds."""
-
-    part: int = 0
-    """Which part of the prompts this job takes, from 0; its `output` is that of the other parts."""
-
-    n_parts: int = 1
-    """How many parts independent jobs share the prompts in."""
-
-    overwrite: bool = False
-    """Replace shards of another recipe that the directory holds."""
-
-    filter_models: Sequence[str] = ()
-    """Further models under whose tokenizers a prompt must be long enough."""
-
-    prompt_ids: Sequence[str | int] = ()
-    """Ids of the texts to read, in this order, whatever `n_prompts` and the seed are; empty: texts are drawn."""
+    shuffle_levels: Sequence[int] = (0,)  # levels S of the block shuffle; 0 leaves the text as it is
+    n_permutations: int = 1  # permutations of each prompt at every shuffle level above 0
+    batch_size: int | None = None  # prompts of one forward pass; None: one on a CPU, what fits on a GPU
+    part: int = 0  # which part of the prompts this job takes, from 0; its `output` is that of the other parts
+    n_parts: int = 1  # how many parts independent jobs share the prompts in
+    overwrite: bool = False  # replace shards of another recipe that the directory holds
+    filter_models: Sequence[str] = ()  # further models under whose tokenizers a prompt must be long enough
+    prompt_ids: Sequence[str | int] = ()  # ids of the texts to read, in this order; empty: texts are drawn
+    tuned_lens: str = ""  # directory or hub id of a tuned lens for latent predictions; empty: the logit lens
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -90,7 +70,10 @@ class Extraction(Shared, Request):
             source.check_files()
             source.check_tokenizer()
             if not dry or (source.kind != "hub" and source.is_made()):
-                loading.check_length(source, loading.load_config(source), self.n_tokens)
+                config = loading.load_config(source)
+                loading.check_length(source, config, self.n_tokens)
+                if self.tuned_lens and source is found[0] and not (dry and tuned_lens.is_of_hub(self.tuned_lens)):
+                    tuned_lens.read(self.tuned_lens, source, config)
         return Job(self, found[0], tuple(found[1:]), tuple(chosen))
 
     def check(self) -> None:
@@ -109,9 +92,8 @@ class Extraction(Shared, Request):
         n_passes = self.n_passes
         if n_passes is None:
             n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
-        return self.estimate_of(
-            sizes.shape_of(sources.resolve(self.model)), n_passes, n_at_once=self.batch_size or 1
-        )
+        shape = sizes.shape_of(sources.resolve(self.model))
+        return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
@@ -119,8 +101,9 @@ class Extraction(Shared, Request):
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
+        of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0
         return Estimate(
-            memory=sizes.PROCESS_BYTES + shape["parameters"] * item + n_at_once * prompt,
+            memory=sizes.PROCESS_BYTES + (shape["parameters"] + of_lens) * item + n_at_once * prompt,
             disk=n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors),
             passes=n_passes,
             work=shape["parameters"] * n_passes * n_tokens,
@@ -128,16 +111,13 @@ class Extraction(Shared, Request):
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
         """Refuse more processes or parts than there are prompts to share."""
-        n_here = len(range(self.part, n_passes, self.n_parts))
+        n_here = n = len(range(self.part, n_passes, self.n_parts))
         if num_processes > n_here:
-            parts = f" in part {self.part} of {self.n_parts}" if self.n_parts > 1 else ""
-            raise InputError(
-                f"num_processes is {num_processes} and there are {n_here} prompts (shuffle levels counted) "
-                f"to share{parts}; accepted: 1 to {n_here}"
-                if n_here
-                else f"n_parts is {self.n_parts} and there are {n_passes} prompts (shuffle levels counted) to "
-                f"share; accepted: 1 to {n_passes}"
-            )
+            given, parts = f"num_processes is {num_processes}", f" in part {self.part} of {self.n_parts}"
+            if not n_here:
+                given, n = f"n_parts is {self.n_parts}", n_passes
+            what = f"{n} prompts (shuffle levels counted) to share{parts * (n_here > 0 and self.n_parts > 1)}"
+            raise InputError(f"{given} and there are {what}; accepted: 1 to {n}")
 
     def _check_values(self) -> None:
         if not self.output:
@@ -148,9 +128,7 @@ class Extraction(Shared, Request):
             n_permutations=1,
         )  # fmt: skip
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
-            raise InputError(
-                f"shuffle_levels is {list(self.shuffle_levels)}; accepted: different levels, at least one"
-            )
+            raise InputError(f"shuffle_levels is {[*self.shuffle_levels]}; accepted: one or more different levels")
         shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in loading.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(loading.DTYPES)}")
@@ -186,6 +164,8 @@ class Job:
         """What decides the numbers of every shard."""
         recipe = {"model": self.source.identity(), "corpus": self.corpus.identity()}
         recipe |= {name: getattr(self.request, name) for name in ("n_tokens", "seed", "dtype")}
+        if self.request.tuned_lens:
+            recipe |= {"tuned_lens": wheels.sha256_of_file(tuned_lens.find(self.request.tuned_lens)[1])}
         return recipe if self.request.final_norm else recipe | {"final_norm": False}
 
     @cached_property
@@ -202,7 +182,5 @@ class Job:
 def check_corpus(corpus: str, n_prompts: int | None, *, column: str = "text") -> None:
     """Refuse a corpus that there is not, or that has fewer texts than are asked for, without a download."""
     found = corpora.find_corpus(corpus, column=column)
-    if n_prompts is not None and corpora.is_at_hand(corpus) and (n_texts := len(found.texts)) < n_prompts:
-        raise InputError(
-            f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n_texts} texts; accepted: 1 to {n_texts}"
-        )
+    if n_prompts is not None and corpora.is_at_hand(corpus) and (n := len(found.texts)) < n_prompts:
+        raise InputError(f"n_prompts is {n_prompts}, and corpus {corpus!r} has {n} texts; accepted: 1 to {n}")

@@ -1,5 +1,6 @@
 """The protocol of requests: what a run and a notebook ask of every kind of them."""
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,8 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from token_geometry.base import parameters, project, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters, project, store
 from token_geometry.requests.run import Run
 
 
@@ -38,8 +38,7 @@ class Request:
     old_names: ClassVar[Mapping[str, str]] = {}  # names that parameters had before → their names now
     none: ClassVar[Mapping[str, str]] = {}  # what None stands for, by names of parameters
 
-    output: str
-    """File or directory that the notebook makes."""
+    output: str  # file or directory that the notebook makes
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -68,6 +67,10 @@ class Request:
     def recipe(self, reads: Sequence["Request"] = ()) -> dict:
         """What decides the numbers; `reads` are the requests that make what this one reads."""
         raise NotImplementedError
+
+    def recipe_of_file(self, reads: Sequence["Request"], attrs: Mapping) -> dict:
+        """`recipe`, with what follows the running Python as it was when a file with these attributes was made."""
+        return self.recipe(reads)
 
     def estimate(self) -> Estimate:
         """What it will take."""
@@ -117,9 +120,24 @@ class Step:
         """What decides its numbers; this may read a corpus."""
         return self.request.recipe([step.request for step in self.reads])
 
+    @property
+    def shipped(self) -> Path:
+        """The same as it may have come with the project, in float32."""
+        return project.root() / "data" / "published" / self.path.parent.name / self.path.name
+
+    def found(self) -> Path | None:
+        """The file, made here or else shipped, that is whole and made from what the run declares now; or None."""
+        if store.is_fresh(self.path, store.digest(self.recipe())):
+            return self.path
+        with contextlib.suppress(InputError):
+            attrs = store.read(self.shipped).attrs
+            recipe = self.request.recipe_of_file([step.request for step in self.reads], attrs)
+            return self.shipped if attrs["recipe_digest"] == store.digest(recipe) else None
+        return None
+
     def is_fresh(self) -> bool:
-        """Whether the file is whole and made from what the run declares now."""
-        return store.is_fresh(self.path, store.digest(self.recipe()))
+        """Whether there is such a file."""
+        return self.found() is not None
 
 
 def kinds() -> list[type[Request]]:

@@ -1,16 +1,17 @@
 """The request of a reduction: extractions to one dataset of observables."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from token_geometry.base import parameters, store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, store
 from token_geometry.observables import catalog, labelled
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request, Step, file_name, output_of
 from token_geometry.requests.run import Run
+from token_geometry.texts import corpora
 
 OBSERVABLES = [observable.__name__ for observable in catalog.FUNCTIONS]  # names of all
 _BLOCKS = ({"n_prompts", "shuffle_levels"}, {"prompt_ids", "shuffle_levels"})
@@ -30,11 +31,8 @@ class Reduction(Request):
     notebook = "observables"
     keys = ("extractions", "controls", "genres", "longer")
 
-    extraction: str | Sequence[str]
-    """Directory of an extraction, or a list of them."""
-
-    estimator: str = "gride"
-    """Estimator of the intrinsic dimension: `gride`, or `dadapy` for the library itself."""
+    extraction: str | Sequence[str]  # directory of an extraction, or a list of them
+    estimator: str = "gride"  # of the intrinsic dimension: `gride`, or `dadapy` for the library itself
 
     @property
     def directories(self) -> list[Path]:
@@ -51,6 +49,16 @@ class Reduction(Request):
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return self.recipe_of([store.digest(one.plan_recipe()) for one in reads if isinstance(one, Extraction)])
+
+    def recipe_of_file(self, reads: Sequence[Request], attrs: Mapping) -> dict:
+        texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
+        same = len(texts) == 1 and {"corpus": json.loads(*texts)}
+        plans = [
+            one.plan_recipe() | (same if same and corpora.follows_python(one.corpus) else {})
+            for one in reads
+            if isinstance(one, Extraction)
+        ]
+        return self.recipe_of([store.digest(plan) for plan in plans])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
@@ -73,22 +81,20 @@ class Reduction(Request):
                 )
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
-            raise InputError(
-                f"{file}: no extraction has shuffle level 0, which every chapter compares with: add it"
-            )
+            raise InputError(f"{file}: no extraction has shuffle level 0, which all chapters compare with: add it")
         yield observables
         for corpus, n_prompts in run.sections.get("genres", {}).items():
             choice = {"corpus": corpus, "n_prompts": n_prompts, "shuffle_levels": [0]}
             yield cls._step(run, genre(corpus), run.models, {file_name(corpus): choice})
-        if longer := run.sections.get("longer"):
+        if (longer := run.sections.get("longer")) is not None:
+            if set(longer) != {"n_prompts", "n_tokens"}:
+                raise InputError(f"{file}: longer holds {sorted(longer)}; accepted: just n_prompts and n_tokens")
             yield cls._step(run, "longer", run.models, {"longer": {"shuffle_levels": [0]} | longer})
         controls = run.sections.get("controls")
         if controls is None:
             return
         if set(controls) - _MORE not in [block | {"models"} for block in _BLOCKS]:
-            raise InputError(
-                f"{file}: controls must hold just models, shuffle_levels, and n_prompts or prompt_ids"
-            )
+            raise InputError(f"{file}: controls must hold just models, shuffle_levels, n_prompts or prompt_ids")
         if not isinstance(controls["models"], list):
             raise InputError(f"{file}: controls: models is {controls['models']!r}; accepted: a list of models")
         block = {key: value for key, value in controls.items() if key != "models"}

@@ -15,41 +15,23 @@ CONFOUNDS = {
 class OfPrompts:
     """What everything is to be told that draws prompts of a corpus."""
 
-    corpus: str
-    """Alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files."""
-
-    column: str = "text"
-    """Column of the texts, where the corpus has columns."""
-
-    n_tokens: int
-    """Tokens of each prompt, special tokens not counted."""
-
-    seed: int = 0
-    """Seed of the draw of prompts, and of what else is drawn: shuffles, manifolds."""
-
-    device: str = "auto"
-    """Torch device."""
+    corpus: str  # alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files
+    column: str = "text"  # column of the texts, where the corpus has columns
+    n_tokens: int  # tokens of each prompt, special tokens not counted
+    seed: int = 0  # seed of the draw of prompts, and of what else is drawn: shuffles, manifolds
+    device: str = "auto"  # torch device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared(OfPrompts):
     """What every extraction is to be told, and a run tells all of its own."""
 
-    dtype: str = "float32"
-    """Type of the forward pass."""
-
-    num_processes: int = 1
-    """Processes that share the prompts: on GPUs each has its own, on a CPU its part of the cores."""
-
-    gpus_per_model: int = 1
-    """GPUs that the model of one process is spread over, where it is too large for one."""
-
-    keep_neighbors: bool = True
-    """Whether shards hold the neighbor tables, from which new observables can be had; else only the observables of
-    the prompt, a hundredth of them."""
-
-    final_norm: bool = True
-    """Whether the last layer is the state after the final norm, as transformers has it; else the one before."""
+    dtype: str = "float32"  # type of the forward pass
+    num_processes: int = 1  # processes that share the prompts: each has its own GPU, or its part of the cores
+    gpus_per_model: int = 1  # GPUs that the model of one process is spread over, where it is too large for one
+    keep_neighbors: bool = True  # whether shards hold the neighbor tables, from which new observables can be had;
+    # else only the observables of the prompt, a hundredth of them
+    final_norm: bool = True  # whether the last layer is the state after the final norm; else the one before
 
 
 @dataclass(frozen=True, kw_only=True)

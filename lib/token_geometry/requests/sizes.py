@@ -16,7 +16,7 @@ def shape_of(source: ModelSource) -> dict[str, int]:
     if known:
         return known
     config = loading.load_config(source)
-    with source.readable_errors(), torch.device("meta"):
+    with source.readable_errors("check its configuration"), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     return {

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import parameters
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, parameters
 from token_geometry.models import devices, sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
@@ -19,17 +18,10 @@ from token_geometry.texts.statements import Statements
 class OfStatements:
     """What is to be told of a reading, beside its model, layer and data sets."""
 
-    n_statements: int | None = 400
-    """Largest number of statements of each data set; None for all."""
-
-    seed: int = 0
-    """Seed of the draw of statements, of the folds, and of what probes draw."""
-
-    device: str = "auto"
-    """Torch device."""
-
-    last_layer: int | None = None
-    """Last layer of the curves over layers, which the same pass reaches; None: `layer`."""
+    n_statements: int | None = 400  # largest number of statements of each data set; None for all
+    seed: int = 0  # seed of the draw of statements, of the folds, and of what probes draw
+    device: str = "auto"  # torch device
+    last_layer: int | None = None  # last of the curves over layers, which the same pass reaches; None: `layer`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +35,9 @@ class Truth(OfStatements, Request):
     keys = ("truth",)
     none = {"n_statements": "all"}
 
-    model: str
-    """Alias, hub id, directory or GGUF file."""
-
-    layer: int
-    """Layer whose states are projected: their index in transformers' `hidden_states`."""
-
-    datasets: Sequence[str]
-    """Names of data sets, or paths of CSV files; the first gives the basis of the projection."""
+    model: str  # alias, hub id, directory or GGUF file
+    layer: int  # layer whose states are projected: their index in transformers' `hidden_states`
+    datasets: Sequence[str]  # names of data sets, or paths of CSV files; the first gives the basis
 
     @property
     def n_layers(self) -> int:
@@ -74,9 +61,7 @@ class Truth(OfStatements, Request):
         last = sizes.last_layer(source)
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
-                raise InputError(
-                    f"{name} is {value}, and the last of model {self.model!r} is {last}; accepted: 0 to {last}"
-                )
+                raise InputError(f"{name} is {value}; accepted: 0 to {last}, the last of model {self.model!r}")
         return source, self._draw()
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
@@ -111,9 +96,7 @@ class Truth(OfStatements, Request):
         parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)
         chosen = declared.get("models", {})
         if not (chosen and isinstance(chosen, dict)):
-            raise InputError(
-                f"{noun} 'models' is {chosen!r}; accepted: models by name, with the key layer of each"
-            )
+            raise InputError(f"{noun} 'models' is {chosen!r}; accepted: models by name, each with the key layer")
         same = {name: value for name, value in declared.items() if name != "models"}
         for model, layers in chosen.items():
             if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:

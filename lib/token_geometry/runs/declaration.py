@@ -3,8 +3,7 @@
 import os
 from dataclasses import fields
 
-from token_geometry.base import parameters, project
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, project
 from token_geometry.requests.protocol import Request, kinds
 from token_geometry.requests.run import CONFOUNDS, Run
 from token_geometry.texts import corpora

@@ -1,6 +1,5 @@
 """Execution of a run: its stale notebooks through papermill, two at a time where that saves time."""
 
-import concurrent.futures
 import itertools
 import os
 import sys
@@ -9,24 +8,32 @@ from pathlib import Path
 
 import psutil
 
-from token_geometry.base import processes, project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, project
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
 from token_geometry.runs import results
 from token_geometry.runs.declaration import Run
 
-AT_A_TIME = 2
-"""Notebooks that run at a time on a CPU: starting, loading and writing use one core, and leave the others idle."""
+AT_A_TIME = 2  # notebooks at a time on a CPU: starting, loading and writing use one core, and leave others idle
 
 
-def execute(run: Run) -> bool:
-    """Run the notebooks of a run whose results are missing or stale.
+def execute(run: Run, *, recompute: bool = False) -> bool:
+    """Run the notebooks of a run whose results are missing or stale; with `recompute` also of what was shipped.
 
     The executed notebooks stay beside the results as the record of the run. Returns whether anything had to be
-    run. An `InputError` says if a request cannot work, or a notebook fails, with the notebook's own line.
+    run. An `InputError` says if a request cannot work, a notebook fails, with the notebook's own line, or what was
+    shipped is of another recipe and `recompute` is not set.
     """
-    planned = results.in_order(result for result in results.results(run).values() if not result.is_fresh())
+    declared, lacking = results.results(run), []
+    for result in declared.values():
+        path = result.found()
+        if path is None and result.shipped.is_file() and not recompute:
+            raise InputError(
+                f"{result.shipped} is damaged, or of another recipe than {run.name}.yml declares now: compute it "
+                f"by token-geometry run {run.name} --recompute; with --dry-run that says how long it takes"
+            )
+        lacking += [result] * (path is None or recompute and path == result.shipped)
+    planned = results.in_order(lacking)
     if not planned:  # whoever only reads results needs neither models nor torch
         return False
     for step in planned:
@@ -59,17 +66,11 @@ def execute_notebook(title: str, request: Request, record: Path) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            project.root() / "notebooks" / notebook,
-            record,
-            parameters=request.parameters(),
-            cwd=str(project.root()),
-            kernel_name="python3",
-            progress_bar=False,
+            project.root() / "notebooks" / notebook, record, parameters=request.parameters(),
+            cwd=str(project.root()), kernel_name="python3", progress_bar=False,
             # kernels warn at every start that they listen on the loopback address without encryption
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
+            extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
+        )  # fmt: skip
     except nbclient.exceptions.DeadKernelError:
         raise InputError(
             f"{notebook}: its kernel died, most often for want of memory: run a smaller model, fewer "
@@ -88,14 +89,7 @@ def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
     n_threads = os.environ.get("OMP_NUM_THREADS", processes.cores() // at_a_time)
     way_out = "with a smaller model or fewer tokens"
     with processes.pool(at_a_time, what="runs notebooks", way_out=way_out, n_threads=n_threads) as pool:
-        try:
-            for done in concurrent.futures.as_completed([pool.submit(work, *task) for task in tasks]):
-                done.result()
-        except BaseException:
-            # what runs beside the step that failed would keep the reader of its line waiting;
-            # an extraction goes on where it was
-            pool.shutdown(kill_workers=True)
-            raise
+        processes.all_of(pool, work, tasks)  # an extraction that is ended goes on where it was
 
 
 def _at_a_time(run: Run, memories: list[int]) -> int:

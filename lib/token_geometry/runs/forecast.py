@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.models import sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Estimate, Request

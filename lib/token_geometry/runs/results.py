@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import xarray as xr
 
-from token_geometry.base import store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, store
 from token_geometry.requests.protocol import Request, Step, kinds
 from token_geometry.runs import declaration
 from token_geometry.runs.declaration import Run
@@ -43,12 +43,24 @@ def read(run: Run, name: str) -> xr.Dataset | None:
     result = results(run).get(name)
     if result is None:
         return None
-    if not result.is_fresh():
-        state = "stale or damaged" if result.path.is_file() else "missing"
-        raise InputError(
-            f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
-        )
-    return store.read(result.path)
+    if path := result.found():
+        return store.read(path)
+    state = "stale or damaged" if result.path.is_file() else "missing"
+    raise InputError(
+        f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
+    )
+
+
+def publish(run: Run) -> list[Path]:
+    """Write the results of a run, which have to be there, to `data/published`, in float32 and compressed."""
+    written = []
+    for name, step in results(run).items():
+        dataset = read(run, name)
+        if dataset is not None and step.found() == step.path:
+            halves = {key: v.astype(np.float32) for key, v in dataset.data_vars.items() if v.dtype == np.float64}
+            store.write(dataset.assign(halves), step.shipped, compressed=True)
+            written.append(step.shipped)
+    return written
 
 
 def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
@@ -59,7 +71,7 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
     run
         Name of a file of `data/runs`, or path of a `.nc` file; empty: the run of the Quarto profile, or the demo.
     name
-        `observables`, `control` (those of control models), `calibration`, or `truth-` and a model's name.
+        `observables`, `control` (of control models), `longer`, `calibration`, or `truth-` and a model's name.
 
     Raises
     ------

@@ -1,16 +1,17 @@
 """The head: what a whole model predicts of each token, and how far apart its logits are."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from token_geometry.base import InputError
 from token_geometry.states.stream import Stream
 
 CHUNK = 256
-"""Positions whose logits are held at a time; a vocabulary of 262k takes 1 MB per position."""
+"""Positions that the head is applied to at a time."""
 
 VOCABULARY_CHUNK = 8192
 """Entries of the vocabulary that a sum over all of them takes at a time."""
@@ -18,15 +19,16 @@ VOCABULARY_CHUNK = 8192
 LENS_SHARE = 0.1
 """Share of the products of a pass that the latent predictions of all layers may take."""
 
-# as many logits as stay in a core's cache: passes over more of them wait for memory
-_IN_CACHE = 1 << 18
+IN_CACHE = 1024
+"""Entries of the vocabulary whose logits, of `CHUNK` positions, stay in a core's cache."""
 
 
 class Head:
-    """The head of a whole transformers model, of which `stream` reads the blocks."""
+    """The head of a whole model of transformers, whose blocks `stream` reads; `tuned` is of `tuned_lens.read`."""
 
-    def __init__(self, model, stream: Stream):
+    def __init__(self, model, stream: Stream, tuned: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()):
         self.model, self._stream, self._trunk = model, stream, stream.trunk
+        self._tuned = [[part.to(model.device, model.dtype) for part in pair] for pair in tuned]
         self._linear = model.get_output_embeddings()
         self._cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self._is_known: bool | None = None
@@ -36,28 +38,48 @@ class Head:
 
         `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
         """
-        rows, to_logits = last, self._logits
-        if not self._is_all(ids):
-            rows, to_logits = self._logits_of_transformers(ids), torch.nn.Identity()
-        return _in_chunks(to_logits, rows[:-1], ids[1:]).cpu().numpy()
+        if self._is_all(ids):
+            return self._predicted(last[:-1], ids[1:])
+        return loss_and_entropy([self._logits_of_transformers(ids)[:-1]], ids[1:]).cpu().numpy()
 
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
         """Loss and entropy of what each layer predicts through final norm and head, nats, shape (2, layer).
 
-        The logit lens (nostalgebraist, 2020): means over positions that a seed draws, the same in prompts of one
-        length, as many as `LENS_SHARE` allows. `ids` has shape (n_tokens,), each of `layers` and `last`, which
-        the head is applied to, (n_tokens, width). NaN where the logits are not what the head makes of the last
-        states, or no module is the final norm.
+        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a
+        seed draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape
+        (n_tokens,), each of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the
+        logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
+        if a lens was given.
         """
         norm = self._stream.norm
         if norm is None or not self._is_all(ids):
+            if self._tuned:
+                reason = "whose logits are not what one final norm and the head make of its states: leave it out"
+                raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
             return np.full((2, len(layers)), np.nan)
         place = self._lens_positions(len(ids), len(layers))
         device = getattr(norm, "weight", last).device
         # the last layer may be there before the norm or after it
-        latent = [norm(layer[place].to(device)).to(last) for layer in layers[:-1]] + [last[place]]
-        found = _in_chunks(self._logits, torch.cat(latent), ids[place + 1].repeat(len(layers)))
-        return found.reshape(2, len(layers), -1).mean(2).cpu().numpy()
+        states = [self._translated(layer[place], number) for number, layer in enumerate(layers[:-1])]
+        latent = [norm(state.to(device)).to(last) for state in states] + [last[place]]
+        found = self._predicted(torch.cat(latent), ids[place + 1].repeat(len(layers)))
+        return found.reshape(2, len(layers), -1).mean(2)
+
+    def _predicted(self, rows: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        """Loss and entropy of what the head predicts from rows, shape (2, n)."""
+        # on a CPU a block of logits is done with before it has left the cache; a GPU waits for small operations
+        is_split = isinstance(self._linear, torch.nn.Linear) and rows.device.type == "cpu"
+        parts = []
+        for some, chosen in zip(rows.split(CHUNK), targets.split(CHUNK), strict=True):
+            logits = self._products(some, IN_CACHE) if is_split else [self._logits(some).float()]
+            parts.append(loss_and_entropy(logits, chosen))
+        return torch.cat(parts, 1).cpu().numpy()
+
+    def _translated(self, states: torch.Tensor, layer: int) -> torch.Tensor:
+        if not self._tuned:
+            return states
+        # a stream may keep float32 where the weights are shorter
+        return states + functional.linear(states, *(part.to(states) for part in self._tuned[layer]))
 
     def _lens_positions(self, n_tokens: int, n_layers: int) -> torch.Tensor:
         head = self.model.get_output_embeddings().weight.numel()
@@ -86,10 +108,14 @@ class Head:
         if not is_linear:
             yield from self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
             return
-        weights, bias = self._linear.weight.split(VOCABULARY_CHUNK), self._linear.bias
-        biases = [None] * len(weights) if bias is None else bias.split(VOCABULARY_CHUNK)
+        yield from self._products(last, VOCABULARY_CHUNK)
+
+    def _products(self, last: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """Logits of so many entries of the vocabulary at a time."""
+        weights, bias, rows = self._linear.weight.split(size), self._linear.bias, self._fit(last)
+        biases = [None] * len(weights) if bias is None else bias.split(size)
         for weight, part in zip(weights, biases, strict=True):
-            yield self._capped(functional.linear(self._fit(last), weight, part)).float()
+            yield self._capped(functional.linear(rows, weight, part)).float()
 
     def _logits(self, last: torch.Tensor) -> torch.Tensor:
         return self._capped(self._linear(self._fit(last)))
@@ -117,30 +143,30 @@ class Head:
         return bool(self._is_known)
 
 
-def _in_chunks(to_logits: Callable, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Loss and entropy of the logits of rows, `CHUNK` at a time, shape (2, n)."""
-    parts = []
-    for some, chosen in zip(rows.split(CHUNK), targets.split(CHUNK), strict=True):
-        logits = to_logits(some).float()
-        parts.append(loss_and_entropy(logits, chosen.to(logits.device)))
-    return torch.cat(parts, 1)
+def loss_and_entropy(columns: Iterable[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the targets and entropy, float64, shape (2, n), of logits that come columns at a time.
 
-
-def loss_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the targets and entropy, float64, shape (2, n); the logits are overwritten."""
-    on_cpu = logits.device.type == "cpu"
-    n_rows = max(1, _IN_CACHE // logits.shape[1]) if on_cpu else len(logits)
-    parts = []
-    for rows, chosen in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
-        # as transformers takes it: in float32, which at 262144 entries loses two units of the fifth digit
-        loss = functional.cross_entropy(rows, chosen, reduction="none").double()
-        rows -= rows.amax(1, keepdim=True)
-        weights = rows.exp()
-        total = weights.sum(1).double()
+    Each of `columns` has shape (n, m), m entries of the vocabulary behind those before, and is overwritten. Sums
+    are taken relative to the largest logit so far, and shrunk when a larger one comes.
+    """
+    start, top, total, weighted, chosen = 0, None, 0.0, 0.0, 0.0
+    for logits in (part.float() for part in columns):
+        n_columns, largest = logits.shape[1], logits.amax(1)
+        place = targets.to(logits.device).long() - start
+        own = logits.gather(1, place.clamp(0, n_columns - 1)[:, None])[:, 0].double()
+        chosen = torch.where((place >= 0) & (place < n_columns), own, chosen)
+        high = largest if top is None else torch.maximum(top, largest)
+        logits -= high[:, None]
+        weights = logits.exp()
+        if top is not None:
+            fall = (top - high).double()
+            total, weighted = fall.exp() * total, fall.exp() * (weighted + fall * total)
         # of probabilities p = w / total: -Σ p log p = log total - Σ w z / total
-        mean = torch.linalg.vecdot(weights, rows).double() / total
-        parts.append(torch.stack([loss, total.log() - mean]))
-    return torch.cat(parts, 1)
+        total = total + weights.sum(1).double()
+        weighted = weighted + torch.linalg.vecdot(weights, logits).double()
+        top, start = high, start + n_columns
+    logarithm = torch.log(total)
+    return torch.stack([logarithm + high.double() - chosen, logarithm - weighted / total])
 
 
 def _gram(parts: Iterable[torch.Tensor]) -> torch.Tensor:

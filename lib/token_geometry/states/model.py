@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.models import blocks, loading
+from token_geometry.models import tuned_lens as lenses
 from token_geometry.models.devices import choose_device
 from token_geometry.models.source import ModelSource
 from token_geometry.states import short_texts
@@ -17,55 +18,41 @@ from token_geometry.states.stream import Stream
 
 @dataclass(frozen=True)
 class States:
-    """What one forward pass leaves of one prompt."""
+    """What one forward pass leaves of one prompt, without BOS.
+
+    `hidden` are the hidden states by their index in transformers' `hidden_states`, float32, shape (n_layers +
+    1, n_tokens, width). 0: embeddings; l: the residual stream after l blocks, before any final norm; L, where
+    the model is whole: after the final norm, or before it if that was asked for. The book's chapter on methods
+    translates other ways of counting (tbl-index).
+
+    `token_loss` is the cross-entropy of each token given those before it, nats, shape (n_tokens,), NaN for a
+    first token that nothing precedes, and for all of them where the model was loaded in part. `token_entropy`
+    is the entropy of the distribution that predicted each token, likewise. `loss`, as transformers takes it,
+    and `entropy` are their means over the tokens that were predicted.
+
+    If the logits were asked for, `lens` holds loss and entropy of the latent prediction of each layer by
+    `Head.lens`, and `logits` are points that are as far from one another as the logits of the tokens, which are as
+    wide as the vocabulary, float32, shape (n_tokens, n); n is the width where the head is linear, else n_tokens.
+    """
 
     hidden: torch.Tensor
-    """Hidden states by their index in transformers' `hidden_states`, float32, without the BOS position, shape
-    (n_layers + 1, n_tokens, width). 0: embeddings; l: the residual stream after l blocks, before any final norm;
-    L, where the model is whole: after the final norm, or before it if that was asked for. The book's chapter on
-    methods translates other ways of counting (tbl-index)."""
-
     token_loss: np.ndarray
-    """Cross-entropy of each token given those before it, nats, shape (n_tokens,); NaN for a first token that
-    nothing precedes, and for all of them where the model was loaded in part."""
-
     loss: float
-    """Mean of `token_loss` over the tokens that were predicted, as transformers takes it."""
-
     token_entropy: np.ndarray
-    """Entropy of the distribution that predicted each token, nats; shape and NaN as of `token_loss`."""
-
     entropy: float
-    """Mean of `token_entropy` over the tokens that were predicted."""
-
     lens: np.ndarray | None = None
-    """If the logits were asked for: loss and entropy of the latent prediction of each layer by `Head.lens`."""
-
     logits: torch.Tensor | None = None
-    """If asked for: points that are as far from one another as the logits of the tokens, which are as wide as the
-    vocabulary, float32, shape (n_tokens, n), without BOS; n is the width where the head is linear, else
-    n_tokens."""
 
 
 class LanguageModel:
     """A loaded model, ready to turn token ids into hidden states.
 
-    Parameters
-    ----------
-    source
-        From `sources.resolve`.
-    dtype
-        Type of the weights and of the forward pass.
-    device
-        A torch device or `auto`.
-    n_layers
-        Index of the last hidden state that is wanted: so many blocks are built and read, and no more of the files
-        than they need. Such a model has no head, and so no loss. None, or the number of its blocks: the whole
-        model.
-    devices
-        Devices that the model is spread over, in place of `device`; see `devices.assign`.
-    loaded
-        A whole transformers model and its tokenizer that are in memory already.
+    `source` is of `sources.resolve`, `dtype` the type of the weights and of the forward pass, `device` a torch
+    device or `auto`; `devices`, of `devices.assign`, are those that the model is spread over, in its place.
+    `n_layers` is the index of the last hidden state that is wanted: so many blocks are built and read, and no
+    more of the files than they need. Such a model has no head, and so no loss. None, or the number of its
+    blocks: the whole model. `tuned_lens` is directory or hub id of a tuned lens for the latent predictions
+    (empty: the logit lens), `loaded` a whole model and its tokenizer that are in memory already.
     """
 
     def __init__(
@@ -76,6 +63,7 @@ class LanguageModel:
         device: str = "auto",
         n_layers: int | None = None,
         devices: Sequence[str] = (),
+        tuned_lens: str = "",
         loaded: tuple | None = None,
     ):
         self.devices = [choose_device(devices[0] if devices else device), *devices[1:]]
@@ -93,7 +81,8 @@ class LanguageModel:
         self.model, self.tokenizer = model, tokenizer
         self.stream = Stream(model, name=source.name, n_layers=n_layers)
         self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
-        self.head = Head(model, self.stream) if self.is_whole else None
+        tuned = lenses.read(tuned_lens, source, model.config) if tuned_lens else ()
+        self.head = Head(model, self.stream, tuned) if self.is_whole else None
         trial = {"model": model, "tokenizer": tokenizer} if self.is_whole else {}
         self.prepend_bos = loading.needs_bos(source, model.config.model_type, **trial)
         self._shares_prefixes: bool | None = None
@@ -114,22 +103,14 @@ class LanguageModel:
     ) -> list[States]:
         """Hidden states, loss and entropy of prompts of one length, in one pass.
 
-        Parameters
-        ----------
-        token_ids
-            Shape (n_prompts, n_tokens), without special tokens; BOS is prepended here where the model needs it,
-            and its position dropped from what is returned. The token after BOS counts in the loss.
-        final_norm
-            Whether the last state of a whole model, of index L, is the one after the final norm, as transformers
-            has it; else it is the residual stream that the norm is applied to, as are all states below L.
-        logits
-            Whether to return the cloud of the logits; a model loaded in part has none.
+        `token_ids` have shape (n_prompts, n_tokens), without special tokens; BOS is prepended here where the
+        model needs it, and its position dropped from what is returned. The token after BOS counts in the loss.
+        With `final_norm` the last state of a whole model, of index L, is the one after the final norm, as
+        transformers has it; else it is the residual stream that the norm is applied to, as are all states below
+        L. `logits` asks for the cloud of the logits; a model loaded in part has none.
 
-        Raises
-        ------
-        InputError
-            If a token lies outside the model's vocabulary, there are more than the model can read, or the
-            model is no causal language model with one residual stream.
+        Raises `InputError` if a token lies outside the model's vocabulary, there are more than the model can
+        read, or the model is no causal language model with one residual stream.
         """
         loading.check_length(self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos)
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
@@ -161,23 +142,14 @@ class LanguageModel:
         )
 
     def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
-        """Hidden states of many short texts at the last token of each.
+        """Hidden states of many short texts, of which there is at least one, at the last token of each.
 
-        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at their
-        beginning is read once, where the model can be made to do so and does it right.
+        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at
+        their beginning is read once, where the model can be made to do so and does it right. Token ids are
+        without special tokens; `bos` says whether BOS is fed before each text.
 
-        Parameters
-        ----------
-        token_ids
-            Token ids of each text, without special tokens; at least one text.
-        bos
-            Whether BOS is fed before each text.
-
-        Raises
-        ------
-        InputError
-            If a text has no tokens, or one is longer than the model can read, or the model is no causal
-            language model with one residual stream.
+        Raises `InputError` if a text has no tokens, or one is longer than the model can read, or the model is
+        no causal language model with one residual stream.
         """
         start = [self.tokenizer.bos_token_id] if bos else []
         rows = [[*start, *ids] for ids in token_ids]

@@ -10,14 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from token_geometry.states import prefix_trees
 from token_geometry.states.stream import Stream
 
-BATCH_TOKENS = 768
-"""Tokens of short texts that are read at a time; more are no faster on a CPU, whose caches they leave."""
-
-TREE_TOKENS = 192
-"""Tokens of texts that share their beginnings, which see one another: attention grows with the square."""
-
-TREES_AT_ONCE = 6
-"""How many such groups are read at a time."""
+BATCH_TOKENS = 768  # tokens that are read at a time; more are no faster on a CPU, whose caches they leave
+TREE_TOKENS = 192  # tokens of texts with shared beginnings, which see one another: attention grows with the square
+TREES_AT_ONCE = 6  # how many such groups are read at a time
 
 _padded = partial(pad_sequence, batch_first=True)
 

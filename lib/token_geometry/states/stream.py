@@ -12,14 +12,11 @@ import threading
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.models import blocks
 
-_N_CHECKED, _N_SHARED = 8, 2
-"""Tokens of the two texts by which a model's behavior is known, and those that both begin with."""
-
-_ROUND_OFF = 1e-3
-"""Largest relative difference of states in float32 that counts as none."""
+_N_CHECKED, _N_SHARED = 8, 2  # tokens of the two texts that show a model's behavior, and those both begin with
+_ROUND_OFF = 1e-3  # largest relative difference of states in float32 that counts as none
 
 # several threads pass prompts through one model at a time
 _thread = threading.local()

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy import special
 
-from token_geometry.base.errors import one_of
+from token_geometry.base import one_of
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, N_RESAMPLES, resample_weights
 
 METHODS = ("pearson", "spearman")

@@ -10,8 +10,7 @@ import xarray as xr
 from gguf import GGMLQuantizationType, quants
 from sklearn.metrics import euclidean_distances
 
-from token_geometry.base import progress, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, progress, store
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
 from token_geometry.geometry import dadapy, gride, manifolds, neighbors
@@ -28,29 +27,8 @@ from token_geometry.texts.prompts import Prompt
 K = (1, 2, 4, 8, 16, 31)  # neighborhood sizes at which the overlap is counted again by brute force
 _BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
-# observables that are compared between precisions
-OBSERVED = [
-    "intrinsic_dimension",
-    "intrinsic_dimension_error",
-    "neighborhood_overlap",
-    "cosine_similarity",
-    "loss",
-]
-
-TITLES = {
-    "dimension": "true dimension",
-    "manifold_id": "intrinsic dimension of a sample (GRIDE)",
-    "manifold_id_error": "standard error of the intrinsic dimension",
-    "manifold_ess": "mean local dimension of a sample by ESS",
-    "manifold_tle": "mean local dimension of a sample by TLE",
-    "manifold_id_expected": "dimension that the estimator of scale 2 has for so many points, by brute force",
-    "reference_intrinsic_dimension": "ID by DADApy",
-    "reference_intrinsic_dimension_error": "its error by DADApy",
-    "reference_neighborhood_overlap": "overlap, counted as sets",
-    "reference_cosine_similarity": "mean of all pairs",
-    "controlled_dimension": "ID with some tokens or directions left out",
-}
-"""What the variables besides `OBSERVED` are; all are without unit."""
+_TABLE = files.table(__file__)
+OBSERVED, TITLES = _TABLE["observed"], _TABLE["titles"]
 
 
 def calibrate(request: Calibration) -> xr.Dataset:

@@ -30,4 +30,4 @@ def reads_bos(model: LanguageModel) -> bool:
     tokenizer = model.tokenizer
     if model.prepend_bos or model.source.prepend_bos is not None or tokenizer.bos_token_id is None:
         return model.prepend_bos
-    return model.source.kind == "meta" or tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return model.source.kind == "meta" or tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]

@@ -8,18 +8,14 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from token_geometry.base import processes, store
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, processes, store
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
 from token_geometry.observables import catalog, coordinates, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
-SHARDS_PER_PROCESS = 8
-"""With fewer shards for each, starting processes takes longer than they save."""
-
-Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]
-"""Observables of a shard by model, shuffle level, prompt and permutation."""
+SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
+Pieces = Mapping[tuple[str, int, str, int], xr.Dataset]  # observables by model, level, prompt, permutation
 
 
 def reduce(request: Reduction) -> xr.Dataset:
@@ -99,18 +95,10 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     template = next(iter(pieces.values()))
     # models differ in their layers and in their width
     lengths = {dim: max(piece.sizes[dim] for piece in pieces.values()) for dim in template.dims}
-    variables = {
-        name: xr.Variable(
-            (*outer, *variable.dims),
-            np.full(
-                sizes + tuple(lengths[dim] for dim in variable.dims),
-                np.nan,
-                np.promote_types(variable.dtype, np.float32),
-            ),
-            variable.attrs,
-        )
-        for name, variable in template.data_vars.items()
-    }
+    variables = {}
+    for name, variable in template.data_vars.items():
+        shape, dtype = sizes + tuple(lengths[dim] for dim in variable.dims), np.promote_types(variable.dtype, "f4")
+        variables[name] = xr.Variable((*outer, *variable.dims), np.full(shape, np.nan, dtype), variable.attrs)
     for key, piece in pieces.items():
         place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
         for observable, variable in piece.data_vars.items():
@@ -129,6 +117,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
     request = plans[0]["request"]
+    machines = {name: {p.attrs["device_name"] for key, p in pieces.items() if key[0] == name} for name in names}
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
         recipe,
@@ -139,6 +128,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         prompt_filter=json.dumps([_prompt_filter(plan) for plan in plans], ensure_ascii=False),
         layer_index_map=layer_index.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
+        computed_on="; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items()),
     )
     return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 
@@ -167,5 +157,6 @@ def _check_compatible(plans: Sequence[dict]) -> None:
                     f"{plan['request'].get(name)!r}): give extractions of one recipe"
                 )
         model = plan["request"]["model"]
-        if seen.setdefault(model, plan["recipe"]["model"]) != plan["recipe"]["model"]:
-            raise InputError(f"the extractions hold two different models by the name {model!r}")
+        decisive = plan["recipe"]["model"], plan["recipe"].get("tuned_lens")
+        if seen.setdefault(model, decisive) != decisive:
+            raise InputError(f"the extractions hold two different models or tuned lenses by the name {model!r}")

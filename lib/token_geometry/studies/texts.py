@@ -7,7 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.extraction import extraction
 from token_geometry.models import loading, sources
 from token_geometry.requests.extraction import Extraction

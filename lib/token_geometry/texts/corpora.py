@@ -15,8 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from token_geometry.base import parameters, project, wheels
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, parameters, project, wheels
 from token_geometry.base.files import door, spelled
 from token_geometry.texts import reading
 
@@ -96,8 +95,7 @@ class Texts(UserDict[str, str]):
         for key, text in self._checked():
             if key in self.data:
                 raise InputError(
-                    f"corpus {name!r}: the id {key!r} occurs twice; ids must be unique (a text without "
-                    "one has its number)"
+                    f"corpus {name!r}: id {key!r} occurs twice; ids must differ (text without one has its number)"
                 )
             self.data[key] = sha256(text)
             self.n_characters += len(text)
@@ -141,8 +139,7 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: character {error.start} is half of a pair (a lone surrogate) and no text in UTF-8: "
-            f"{way_out}"
+            f"{where}: character {error.start} is half of a pair (lone surrogate) and no text in UTF-8: {way_out}"
         ) from None
 
 
@@ -151,21 +148,23 @@ def aliases() -> dict[str, dict]:
     return project.entries("corpora.yml")
 
 
+def follows_python(corpus: str) -> bool:
+    """Whether the texts of a corpus are those of the Python that runs."""
+    return "module" in aliases().get(corpus, {})
+
+
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     """What a name stands for; nothing is read yet.
 
-    A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of
-    such paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a
-    `column` of texts and optionally a column `id`, and `.txt` is one text; a directory of
-    `datasets.save_to_disk`; or owner and name of a data set of the hub. An `InputError` says if there is no
-    such corpus.
+    A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of such
+    paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a `column` of
+    texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or owner
+    and name of a data set of the hub. An `InputError` says if there is no such corpus.
     """
     known = aliases()
     if corpus in known:
         if column != "text":
-            raise InputError(
-                f"column is {column!r}, and corpus {corpus!r} is an alias: data/corpora.yml says what is its text"
-            )
+            raise InputError(f"column is {column!r}, and corpus {corpus!r} is an alias: leave the column out")
         noun = f"data/corpora.yml, corpus {corpus!r}: key"
         if not isinstance(known[corpus], dict):
             raise InputError(f"{noun}s are {known[corpus]!r}; accepted: a mapping")

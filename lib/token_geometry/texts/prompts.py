@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.texts import corpora, tokens
 from token_geometry.texts.corpora import Corpus
 

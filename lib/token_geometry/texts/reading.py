@@ -12,12 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 from token_geometry.base.files import check_file, decode, door, spelled
 from token_geometry.base.lazy import datasets
 
-Row = tuple[str | None, str]
-"""Id of a text, None where it has none, and the text."""
+Row = tuple[str | None, str]  # id of a text, None where it has none, and the text
 
 N_ROWS = 1000  # rows of a table that are in memory at a time
 LONGEST_NUMBER = 4000  # digits that Python makes a number of; a column that nobody asked for may hold more

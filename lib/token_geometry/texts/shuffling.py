@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 
 def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:

@@ -9,22 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from token_geometry.base import project, store
-from token_geometry.base.errors import InputError, one_of
+from token_geometry.base import InputError, one_of, project, store
 from token_geometry.texts import reading
 
 TRUTH = {
-    "true": ("false", "untrue", "not true"),
-    "correct": ("incorrect", "wrong"),
-    "right": ("wrong",),
-    "yes": ("no",),
-    "accurate": ("inaccurate",),
-    "truth": ("lie",),
-    "honest": ("lie", "dishonest"),
-    "truthful": ("untruthful",),
-    "t": ("f",),
-    "y": ("n",),
-}
+    "true": ("false", "untrue", "not true"), "correct": ("incorrect", "wrong"), "right": ("wrong",),
+    "accurate": ("inaccurate",), "truth": ("lie",), "honest": ("lie", "dishonest"), "truthful": ("untruthful",),
+    "yes": ("no",), "t": ("f",), "y": ("n",),
+}  # fmt: skip
 """Word for true → words for false; two words that are no such pair are names of classes."""
 
 # what stands in the place of a label that is not there
@@ -185,9 +177,7 @@ def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
             if any({*words} <= {true, false} for false in others):
                 return np.array([word == true for word in words], dtype=np.int64), spelled
     elif (outside := ~(np.abs(numbers) < LARGEST)).any():
-        raise InputError(
-            f"{what} has the label {spelled[outside.argmax()]!r}; accepted: words, and numbers below 2^53"
-        )
+        raise InputError(f"{what}: the label {spelled[outside.argmax()]!r}; accepted: words, numbers below 2^53")
     elif (numbers == numbers.round()).all():
         values = numbers.astype(np.int64)
         if {*values.tolist()} == {-1, 1}:

@@ -9,21 +9,14 @@ import xarray as xr
 from token_geometry.observables import catalog
 from token_geometry.runs import declaration, results
 
-LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}
-"""Largest relative difference to DADApy that this project allows itself."""
-
-N_ERRORS = 3
-"""Error bars within which an estimate counts as right."""
-
-SMALL = 5
-"""Dimensions up to which the estimate is expected to be right at scale 2."""
+LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}  # largest relative differences to DADApy that are allowed
+N_ERRORS = 3  # error bars within which an estimate counts as right
+SMALL = 5  # dimensions up to which the estimate is expected to be right at scale 2
 
 OBSERVABLES = catalog.selections(
-    ("intrinsic_dimension", 2),
-    ("intrinsic_dimension", 64),
-    ("neighborhood_overlap", 2),
+    ("intrinsic_dimension", 2), ("intrinsic_dimension", 64), ("neighborhood_overlap", 2),
     ("cosine_similarity", None),
-)
+)  # fmt: skip
 """The observables that are compared between precisions: title → variable, selection."""
 
 

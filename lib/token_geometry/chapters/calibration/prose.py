@@ -31,9 +31,8 @@ def basis(results: CalibrationResults) -> Markdown:
     return Markdown(
         f"Run {markup.escaped(results.run.name)}: {dataset.sizes['replicate']} samples of "
         f"{dataset.attrs['n_points']} points of each of {dataset.sizes['manifold']} kinds of manifolds in "
-        f"dimensions {dimensions.min()} to "
-        f"{dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of {dataset.attrs['n_tokens']} tokens of "
-        f"the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
+        f"dimensions {dimensions.min()} to {dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of "
+        f"{dataset.attrs['n_tokens']} tokens of the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
         f"{markup.escaped(dataset.attrs['model_title'])}."
     )
 
@@ -57,9 +56,7 @@ def local(results: CalibrationResults) -> Iterator[str]:
     found |= {"ESS": plain["manifold_ess"], "TLE": plain["manifold_tle"]}
     for side, kept in ((f"up to {SMALL}", plain.dimension <= SMALL), (f"above {SMALL}", plain.dimension > SMALL)):
         if kept.any():
-            shares = {
-                name: Number((values / plain.dimension).where(kept).mean()) for name, values in found.items()
-            }
+            shares = {name: Number((ids / plain.dimension).where(kept).mean()) for name, ids in found.items()}
             said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
             yield f"Samples of dimension {side} without noise: of the true dimension the estimators find {said}."
 

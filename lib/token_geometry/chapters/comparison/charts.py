@@ -24,14 +24,10 @@ def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
     layer.
     """
-    return _by_scale(
-        frame[["model_title", "layer", "scale", "mean"]],
-        y=alt.Y("mean:Q", title="intrinsic dimension"),
-        color=alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer"),
-        curve="layer",
-        quiet=0.1,
-        tooltip=charts.tooltip("layer:Q", "scale:Q", "mean:Q .2f"),
-    )
+    color = alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer")
+    own, y = frame[["model_title", "layer", "scale", "mean"]], alt.Y("mean:Q", title="intrinsic dimension")
+    tips = charts.tooltip("layer:Q", "scale:Q", "mean:Q .2f")
+    return _by_scale(own, curve="layer", quiet=0.1, y=y, color=color, tooltip=tips)
 
 
 @charts.figure("intrinsic dimension", choose="layer")
@@ -39,14 +35,10 @@ def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the layer
     that the slider chooses, one curve per prompt, colored by its loss.
     """
-    return _by_scale(
-        frame,
-        y=alt.Y("value:Q", title="intrinsic dimension", scale=charts.whole(frame, "value")),
-        color=alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)"),
-        curve="prompt",
-        quiet=0.08,
-        tooltip=charts.tooltip("prompt:N", "scale:Q", "value:Q .2f", "loss:Q .2f"),
-    )
+    color = alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)")
+    tips = charts.tooltip("prompt:N", "scale:Q", "value:Q .2f", "loss:Q .2f")
+    y = alt.Y("value:Q", title="intrinsic dimension", scale=charts.whole(frame, "value"))
+    return _by_scale(frame, curve="prompt", quiet=0.08, y=y, color=color, tooltip=tips)
 
 
 @charts.figure("overlap of layers", choose="shuffle_level")
@@ -83,14 +75,8 @@ def controls(frame: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*rows)
 
 
-def _by_scale(frame: pd.DataFrame, *, y, color, curve: str, quiet: float, tooltip: list) -> alt.FacetChart:
+def _by_scale(frame: pd.DataFrame, *, curve: str, quiet: float, **encoding) -> alt.FacetChart:
     hovered = alt.selection_point(fields=[curve], on="pointerover", nearest=True, empty=True)
-    base = alt.Chart(frame).encode(
-        x=charts.SCALE_AXIS,
-        y=y,
-        color=color,
-        detail=f"{curve}:N",
-        opacity=charts.shown(hovered, 0.9, quiet),
-        tooltip=tooltip,
-    )
+    opacity = charts.shown(hovered, 0.9, quiet)
+    base = alt.Chart(frame).encode(x=charts.SCALE_AXIS, detail=f"{curve}:N", opacity=opacity, **encoding)
     return charts.panels(charts.traced(base).add_params(hovered), frame, alone=400, independent=())

@@ -8,8 +8,7 @@ from token_geometry.chapters.charts import unique
 from token_geometry.chapters.frames import FROM_ONE, by_observable, long, summary
 from token_geometry.chapters.results import RunResults
 
-N_SCALES = 16
-"""Prompts whose ID is shown at every scale."""
+N_SCALES = 16  # prompts whose ID is shown at every scale
 
 
 def scales(results: RunResults) -> pd.DataFrame:

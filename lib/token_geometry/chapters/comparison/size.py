@@ -11,8 +11,8 @@ from IPython.display import Markdown
 
 from token_geometry.base import project
 from token_geometry.chapters import charts, markup
-from token_geometry.chapters.confounds import ENDS, middle_layers
-from token_geometry.chapters.frames import FROM_ONE
+from token_geometry.chapters.confounds import ENDS
+from token_geometry.chapters.frames import FROM_ONE, middle
 from token_geometry.chapters.loss.frames import RATE, structured
 from token_geometry.chapters.numbers import Number, short
 from token_geometry.chapters.published import arrays
@@ -39,15 +39,14 @@ def frame(results: RunResults) -> pd.DataFrame:
 
 
 def _quantities(of: xr.Dataset) -> pd.DataFrame:
-    depth, inside, found = of["relative_depth"], middle_layers(of["relative_depth"]), {}
+    depth, found = of["relative_depth"], {}
     for scale in ENDS:
         at = of.sel(scale=scale, layer=FROM_ONE, drop=True)
         curve = at["intrinsic_dimension_mean"]
         found[f"largest ID at scale {scale}"] = curve.max("layer")
         found[f"depth of the largest ID at scale {scale}"] = depth.where(curve == curve.max("layer")).max("layer")
-        found[f"correlation of ID and loss at scale {scale}"] = at["pearson_id_loss"].where(inside).mean("layer")
-    overlap = of["neighborhood_overlap_mean"].sel(k=2, drop=True)
-    found["neighborhood overlap at k = 2"] = overlap.where(inside).mean("layer")
+        found[f"correlation of ID and loss at scale {scale}"] = middle(at["pearson_id_loss"])
+    found["neighborhood overlap at k = 2"] = middle(of["neighborhood_overlap_mean"].sel(k=2, drop=True))
     return xr.Dataset(found).to_array("quantity", name="value").to_dataframe().reset_index()
 
 

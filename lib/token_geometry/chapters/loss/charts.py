@@ -6,7 +6,10 @@ import pandas as pd
 from token_geometry.chapters import charts
 
 _FULL = alt.Scale(domain=[-1, 1])
-_FIELDS = ("layer:Q", "scale:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g", "n_prompts:Q")
+_FIELDS = (
+    "layer:Q", "scale:Q", "correlation:Q .2f", "mean:Q +.2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g",
+    "n_prompts:Q",
+)  # fmt: skip
 
 
 @charts.figure("correlation with the loss")
@@ -48,8 +51,10 @@ def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
 
 
 @charts.figure("correlation with the loss")
-def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
-    """Heat map, one panel per model: correlation of ID and loss over layer and scale."""
+def correlation_map(
+    frame: pd.DataFrame, *, value: str = "correlation", title: str = "correlation with the loss", end: float = 1
+) -> alt.TopLevelMixin:
+    """Heat map, one panel per model: {title} over layer and scale."""
     base = alt.Chart(frame).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0)),
         y=alt.Y("scale:O", title="scale (rank n2)", sort="descending"),
@@ -57,10 +62,10 @@ def correlation_map(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
     cells = base.mark_rect().encode(
         color=alt.Color(
-            "correlation:Q",
-            title="correlation with the loss",
-            scale=alt.Scale(domain=[-1, 1], scheme="purpleorange", reverse=True),
-            legend=alt.Legend(gradientLength=240, values=[-1, -0.5, 0, 0.5, 1]),
+            f"{value}:Q",
+            title=title,
+            scale=alt.Scale(domain=[-end, end], scheme="purpleorange", reverse=True),
+            legend=alt.Legend(gradientLength=240, values=[-end, -end / 2, 0, end / 2, end]),
         )
     )
     dots = base.mark_circle(size=10, color="black").transform_filter("datum.discovered == 'yes'")

@@ -159,18 +159,18 @@ def tokens(results: RunResults, model: str, title: str) -> str:
 @markup.per_model()
 def partial(results: RunResults, model: str, title: str) -> str:
     """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
-    frame = frames.partial_frame(results).query("model_title == @title")
+    frame = markup.with_text_titles(frames.partial_frame(results)).query("model_title == @title")
     names = (frames.AS_IT_IS, frames.AT_FIXED)
     plain, fixed = (frame[frame["measure"] == name].set_index("layer") for name in names)
     if fixed.empty:
         return f"{title}: too few prompts for a partial correlation."
     layer = int(plain["correlation"].abs().idxmax())
-    n_plain, n_fixed = (int((part["low"] > 0).sum()) for part in (plain, fixed))
+    n_plain, n_fixed = (len(part.query("discovered == 'yes' and correlation > 0")) for part in (plain, fixed))
     rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
     return (
         f"{title}: in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to "
-        f"{spell(rows[1])} when the cosine similarity is held fixed. The interval is above zero in {n_plain} of "
-        f"{len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed."
+        f"{spell(rows[1])} when the cosine similarity is held fixed. With $q$ ≤ {frames.RATE} it is above zero "
+        f"in {n_plain} of {len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed."
     )
 
 

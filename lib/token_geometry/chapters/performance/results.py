@@ -6,34 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from token_geometry.base import project
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files, project
 
-COMMANDS = {  # file of `data/benchmarks`, without suffix → the command that makes it
-    "observables-cpu": "python lib/benchmarks/observables.py",
-    "observables-gpu": "python lib/benchmarks/gpu.py",
-    "observables-reduced": "python lib/benchmarks/gpu.py --device cpu",
-    "loading": "python lib/benchmarks/loading.py",
-    "pipeline": "python lib/benchmarks/pipeline.py",
-    "truth-cpu": "python lib/benchmarks/truth.py",
-}
+_TABLE = files.table(__file__)
+COMMANDS, NAMES = _TABLE["commands"], _TABLE["names"]
 FORWARD = ("forward", "head")  # stages of the forward pass
-NAMES = {  # what a reader sees of keys that do not speak for themselves
-    "library": "this library",
-    "reference": "reference procedure",
-    "forward": "forward pass: blocks",
-    "head": "forward pass: logits, loss",
-    "neighbors": "distances, neighbors, cosine",
-    "distances": "distance matrices to disk",
-    "dimension": "duplicates and GRIDE",
-    "overlap": "neighborhood overlap",
-    "local_dimensions": "local dimensions: ESS, TLE",
-    "part_distances": "parts of the cloud: distances",
-    "part_estimates": "parts of the cloud: GRIDE",
-    "parts": "parts of the cloud",
-    "lens": "latent predictions",
-    "writing": "shard: writing, reading",
-}
 
 
 def folder() -> Path:

@@ -3,60 +3,62 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from token_geometry.base import files
 from token_geometry.chapters.published.evidence import Estimate, Evidence, of_all
 from token_geometry.chapters.results import RunResults
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement, with the sign that its number has if it holds.
-
-    `quantity` is what the number counts, `source` the version of the paper that states it, or whose published
-    arrays show it, and `shuffled` says whether it compares shuffle levels. `scale` is that of the ID that it is
-    about, if any. `compute` gives the number for one model that has the scale.
-    """
+    """An entry of `claims.yml`, which says what each is; `number` is computed for a model that has the scale."""
 
     text: str
     quantity: str
     sign: int
     source: str
     shuffled: bool
-    scale: int | None
-    compute: Callable[[Evidence], Estimate | None]
+    scale: int | None = None
+    number: Callable[[Evidence], Estimate | None]
 
     def on(self, evidence: Evidence) -> Estimate | None:
         """The number for a model; None where the model's data do not allow it."""
         alike = evidence.levels[0] == evidence.levels[1]
         if (alike and self.shuffled) or self.scale not in (None, *evidence.scales):
             return None
-        estimate = self.compute(evidence)
+        estimate = self.number(evidence)
         return estimate if estimate is not None and np.isfinite(estimate.value) else None
 
 
-def _shuffling(observable: str, *, peak_of: int | None = None, **at: int) -> Callable[[Evidence], Estimate]:
-    # with `peak_of`: in the layer where the ID of structured text at that scale has its peak
-    def compute(evidence: Evidence) -> Estimate:
-        layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
-        return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
-
-    return compute
+def shuffling(evidence: Evidence, *, observable: str, peak_of: int | None = None, **at: int) -> Estimate:
+    """Change by full shuffling; `peak_of`: in the layer where the ID of structured text is largest there."""
+    layer = {"layer": evidence.peak_layer(evidence.levels[0], peak_of)} if peak_of else {}
+    return evidence.change(observable, [at | layer | {"shuffle_level": s} for s in evidence.levels])
 
 
-def _peak_height(evidence: Evidence) -> Estimate:
+def peak_height(evidence: Evidence) -> Estimate:
+    """Change of the largest ID at scale 2."""
     points = [{"shuffle_level": s, "scale": 2, "layer": evidence.peak_layer(s, 2)} for s in evidence.levels]
     return evidence.change("intrinsic_dimension", points)
 
 
-def _cosine_at_the_end(evidence: Evidence) -> Estimate:
+def depth_change(evidence: Evidence) -> Estimate:
+    """Change of the depth at which the ID at scale 2 is largest."""
+    return evidence.depth_change(2)
+
+
+def cosine_at_the_end(evidence: Evidence) -> Estimate:
+    """Change of the cosine similarity of the last layer."""
     last = int(evidence.mean("cosine_similarity", evidence.levels[0])["layer"].max())
-    return _shuffling("cosine_similarity", layer=last)(evidence)
+    return shuffling(evidence, observable="cosine_similarity", layer=last)
 
 
-def _overlap_gain(evidence: Evidence) -> Estimate | None:
+def overlap_gain(evidence: Evidence) -> Estimate | None:
+    """How much larger the largest overlap (k = 1) of structured text is than that of the first layer."""
     mean = evidence.mean("neighborhood_overlap", evidence.levels[0], k=1)
     if not mean.size:
         return None
@@ -65,46 +67,25 @@ def _overlap_gain(evidence: Evidence) -> Estimate | None:
     return evidence.change("neighborhood_overlap", [at | {"layer": layer} for layer in layers])
 
 
-def _correlation_lead(evidence: Evidence) -> Estimate | None:
-    found = evidence.strongest(2)
-    if found is None:
+def correlation_lead(evidence: Evidence) -> Estimate | None:
+    """How much deeper the correlation of ID and loss at scale 2 is largest than the ID."""
+    if (found := evidence.strongest(2)) is None:
         return None
-    peak = evidence.peak_layer(evidence.levels[0], 2)
-    return Estimate(found[0] / evidence.n_blocks - peak / evidence.n_blocks)
+    return Estimate(found[0] / evidence.n_blocks - evidence.peak_layer(evidence.levels[0], 2) / evidence.n_blocks)
 
 
-def _largest_correlation(scale: int) -> Callable[[Evidence], Estimate | None]:
-    return lambda evidence: (evidence.strongest(scale) or (None, None))[1]
+def largest_correlation(evidence: Evidence, *, scale: int) -> Estimate | None:
+    """The largest correlation of ID and loss."""
+    return (evidence.strongest(scale) or (None, None))[1]
 
 
-FIRST, ARRAYS = "version 1", "arrays of version 1"
+def _claim(entry: dict) -> Claim:
+    ((function, options),) = entry["number"].items()
+    return Claim(**entry | {"number": partial(globals()[function], **options)})
 
-CLAIMS = (
-    Claim("Shuffling raises the peak of the ID at scale 2",
-          "ID", 1, FIRST, True, 2, _peak_height),
-    Claim("Shuffling moves that peak to an earlier layer",
-          "share of the depth", -1, ARRAYS, True, 2, lambda evidence: evidence.depth_change(2)),
-    Claim("At scale 64, shuffling lowers the ID where structured text has its peak",
-          "ID", -1, ARRAYS, True, 64, _shuffling("intrinsic_dimension", peak_of=64, scale=64)),
-    Claim("Shuffling lowers the NO (k = 2) where the ID of structured text peaks",
-          "NO", -1, FIRST, True, 2, _shuffling("neighborhood_overlap", peak_of=2, k=2)),
-    Claim("Shuffling raises the mean cosine similarity of the last layer",
-          "cosine", 1, FIRST, True, None, _cosine_at_the_end),
-    Claim("Shuffling raises the loss",
-          "nats", 1, FIRST, True, None, _shuffling("loss")),
-    Claim("The NO (k = 1) of structured text grows after the first layer",
-          "NO", 1, ARRAYS, False, None, _overlap_gain),
-    Claim("Prompts with a higher loss have a higher ID at scale 2",
-          "Pearson’s r", 1, FIRST, False, 2, _largest_correlation(2)),
-    Claim("Prompts with a higher loss have a higher ID at scale 4",
-          "Pearson’s r", 1, "both versions", False, 4, _largest_correlation(4)),
-    Claim("The correlation at scale 2 is largest before the ID is",
-          "share of the depth", -1, ARRAYS, False, 2, _correlation_lead),
-)  # fmt: skip
-"""What is compared, in the order of the table."""
 
-VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}
-"""What a sign against the claimed one says."""
+CLAIMS = [_claim(entry) for entry in files.table(__file__)["claims"]]
+VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}  # what a sign against the claimed one says
 
 
 def compare(results: RunResults) -> pd.DataFrame:

@@ -37,8 +37,7 @@ def losses(results: RunResults) -> pd.DataFrame:
 def correlations(results: RunResults) -> pd.DataFrame:
     """Pearson correlation of ID and loss over structured prompts, published and of a run.
 
-    Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`,
-    `n_prompts`.
+    Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`, `n_prompts`.
     """
     structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])

@@ -85,23 +85,6 @@ def _small(claim: str) -> str:
     return claim[0].lower() + claim[1:]
 
 
-def published_by_scale() -> Markdown:
-    """How the published effect of full shuffling on the ID depends on the scale."""
-    parts = []
-    for model in evidence.published():
-        changes = []
-        for scale in (model.scales[0], 64):
-            first, last = (model.mean("intrinsic_dimension", level, scale=scale) for level in model.levels)
-            depth = first["layer"] / first["layer"].max()
-            change = (last - first).where((depth >= 1 / 3) & (depth <= 3 / 4)).mean()
-            changes.append(f"{Number(change):+.1f} at scale {scale}")
-        parts.append(f"{' and '.join(changes)} in {model.title}")
-    return Markdown(
-        "The published arrays hold all scales. Averaged over the layers from a third to three quarters of "
-        f"the depth, full shuffling changes the mean ID by {'; '.join(parts)}."
-    )
-
-
 def read_off(results: RunResults) -> Markdown:
     """Largest correlations: read off figures over all published prompts, of the arrays, and of the run."""
     given = arrays.read_off()
@@ -117,8 +100,8 @@ def read_off(results: RunResults) -> Markdown:
         for layer, best in filter(None, [model.strongest(scale)])
     )
     return Markdown(
-        f"At scale {scale}, the correlation peaks at {figures} over {n_prompts} prompts (read off the figures of "
-        f"the paper); over the prompts kept here it peaks at {peaks}."
+        f"At scale {scale}, the correlation is largest with {figures} over {n_prompts} prompts (read off the "
+        f"figures of the paper); over the prompts kept here it is largest with {peaks}."
     )
 
 

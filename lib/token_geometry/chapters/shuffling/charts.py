@@ -68,6 +68,24 @@ def effects(frame: pd.DataFrame, *, initial: int | None = None, by: str = "scale
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial) if one_curve else chart
 
 
+@charts.figure("severity of shuffling", choose="scale")
+def severity(frame: pd.DataFrame) -> alt.FacetChart:
+    """Scatter chart, one panel per model: change of the intrinsic dimension of the middle layers against BLEU,
+    faint points for prompts and a line through the means of shuffle levels, at the scale that the slider chooses.
+    """
+    base = alt.Chart(frame).encode(color=charts.level_color(sorted(frame["shuffle_level"].unique().tolist())))
+    x = alt.X("bleu:Q", title="likeness to the structured prompt (BLEU)", scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("change:Q", title="change of the ID", scale=charts.whole(frame, "change", "mean", "low", "high"))
+    of_prompt = charts.tooltip("prompt:N", "shuffle_level:N", "bleu:Q .2f", "change:Q +.2f", bleu="BLEU")
+    single = base.mark_circle(size=20, opacity=0.3).encode(x=x, y=y, tooltip=of_prompt)
+    fields = ("shuffle_level:N", "mean_bleu:Q .2f", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
+    means = base.encode(x="mean_bleu:Q", y="mean:Q", tooltip=charts.tooltip(*fields, mean_bleu="BLEU"))
+    line = means.mark_line(strokeWidth=1.5).encode(color=alt.value("#aaaaaa"))
+    rule = means.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
+    marks = charts.zero_rule(), single, line, rule, means.mark_circle(size=70, opacity=1)
+    return charts.panels(alt.layer(*marks, data=frame), frame, independent=())
+
+
 @charts.figure("neighbor angle", choose="layer")
 def angles(frame: pd.DataFrame) -> alt.FacetChart:
     """Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per shuffle

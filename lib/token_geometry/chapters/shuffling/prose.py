@@ -5,12 +5,15 @@ from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
+from token_geometry.chapters.loss.frames import RATE
+from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
+from token_geometry.chapters.shuffling import frames
 from token_geometry.observables import labelled
-from token_geometry.stats import intervals
+from token_geometry.stats import correlation, intervals
 
 _N_LISTED = 20
 """How many prompts a sentence still lists by their ids."""
@@ -19,69 +22,19 @@ _N_LISTED = 20
 @markup.per_model()
 def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -> str:
     """Where the ID at this scale peaks, structured and shuffled."""
-    low, high = results.extremes
-    dimension = results.shuffled["intrinsic_dimension"].sel(model=model, scale=scale)
+    dimension = results.ends["intrinsic_dimension"].sel(model=model, scale=scale)
     if not bool(dimension.notnull().any()):
         return f"{title}: the prompts of this run are too short for scale {scale}."
-    layers = results.middle_layers(model)
-    first, last = (peak(dimension.sel(shuffle_level=level), layers=layers) for level in (low, high))
+    tops = (f"{peak(dimension.sel(shuffle_level=s))} for $S = {s}$" for s in dict.fromkeys(results.extremes))
+    line = f"{title}: over all layers, the mean ID at scale {scale} {' and '.join(tops)}"
     if not results.is_shuffled:
-        return (
-            f"{title}: ID peaks at {first.mean:.1f} in layer {first.layer}; "
-            "the run has one shuffle level only, so there is nothing to compare it with."
-        )
-    return (
-        f"{title}: between layers {layers.start} and {layers.stop}, the mean ID at scale {scale} peaks at "
-        f"{first.mean:.1f} (layer {first.layer}) for $S = {low}$ and at {last.mean:.1f} "
-        f"(layer {last.layer}) for $S = {high}$. {change_by_prompt(dimension, results.extremes, layers)}"
-    )
-
-
-def _one_scale(results: RunResults) -> str:
-    text = "The run has one shuffle level or one scale only: no comparison of the effect by scale."
-    return "" if results.is_shuffled and results.reference_scale > 2 else text
-
-
-@markup.unless(_one_scale)
-@markup.per_model()
-def scale_reversal(results: RunResults, model: str, title: str) -> str:
-    """Whether the effect of full shuffling on the ID has one sign at the smallest and a larger scale."""
-    layers, small, large, between = effects_by_scale(results, model)
-    return (
-        f"{title}: shuffling changes the mean ID of layers {layers.start} to {layers.stop} by "
-        f"{effect(small)} at scale 2 and by {effect(large)} at scale {results.reference_scale}, with the sign of "
-        f"the mean in {int(small['n_same_sign'])} and {int(large['n_same_sign'])} of {int(small['n_prompts'])} "
-        f"prompts; the second minus the first is {effect(between)}. {reversal(small, large, between)}"
-    )
-
-
-def effects_by_scale(results: RunResults, model: str) -> tuple[slice, xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Middle layers; effect of full shuffling on their mean ID at scale 2, at the reference scale, and the
-    second minus the first."""
-    (low, high), layers = results.extremes, results.middle_layers(model)
-    dimension = results.ends["intrinsic_dimension"].sel(model=model, layer=layers).mean("layer")
-    small, large = (dimension.sel(scale=scale, drop=True) for scale in (2, results.reference_scale))
-    parts = (intervals.paired_difference(part, first=low, second=high) for part in (small, large, large - small))
-    return layers, *parts
-
-
-def reversal(small: xr.Dataset, large: xr.Dataset, between: xr.Dataset) -> str:
-    """Whether an effect changes its sign from the smallest to a larger scale, and how sure that is."""
-    opposite = float(small["mean"]) * float(large["mean"]) < 0
-    *each, differ = (float(part["low"]) * float(part["high"]) > 0 for part in (small, large, between))
-    what = "changes its sign" if opposite else "has the same sign"
-    verdict = f"The mean effect {what} from one scale to the other"
-    if bool(small["low"].isnull()):
-        return f"{verdict}; {intervals.FEWEST_PROMPTS} prompts or more would have intervals."
-    if not all(each):
-        verdict += ", but an interval that holds zero leaves the sign open"
-        verdict += "; that of the difference of the two effects does not hold zero" * differ
-    return f"{verdict}."
+        return f"{line}; the run has one shuffle level only, so there is nothing to compare it with."
+    return f"{line}. {change_by_prompt(dimension, results.extremes, results.middle_layers(model))}"
 
 
 def _one_prompt(results: RunResults) -> str:
-    alone = results.shuffled.sizes["prompt"] < 2
-    return "The run has one prompt at every shuffle level, so prompts cannot be compared." if alone else ""
+    text = "The run has one prompt at every shuffle level, so prompts cannot be compared."
+    return text * (results.shuffled.sizes["prompt"] < 2)
 
 
 def _of_spread(results: RunResults) -> str:
@@ -111,26 +64,24 @@ def _short(value: xr.DataArray, sign: str = "") -> str:
 
 def _of_effect(results: RunResults) -> str:
     return (
-        f"Layers in which the interval of the effect of full shuffling ($S = {results.extremes[1]}$) is on one "
-        f"side of zero (of {results.ends.sizes['prompt']} prompts, and layers are not independent):"
+        f"Layers in which full shuffling ($S = {results.extremes[1]}$) raises or lowers the ID, with $q$ ≤ "
+        f"{RATE} over all layers and scales of a model (of {results.ends.sizes['prompt']} prompts):"
     )
 
 
 @markup.unless(one_level)
 @markup.per_model(start=_of_effect)
 def effect_by_layer(results: RunResults, model: str, title: str) -> str:
-    """In which layers full shuffling surely raises or lowers the ID, at the smallest and a larger scale."""
-    low, high = results.extremes
-    dimension = results.ends["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
-    found = intervals.paired_difference(dimension, first=low, second=high)
+    """In which layers full shuffling raises or lowers the ID, under control of false discoveries."""
+    every = frames.shuffling_effect(
+        results, results.ends["intrinsic_dimension"].sel(model=[model], layer=FROM_ONE)
+    )
+    if every["low"].isnull().all():
+        return f"{title}: no intervals from less than {intervals.FEWEST_PROMPTS} prompts."
     parts = []
     for scale in dict.fromkeys((2, results.reference_scale)):
-        at = found.sel(scale=scale)
-        if bool(at["low"].isnull().all()):
-            return f"{title}: no intervals from less than {intervals.FEWEST_PROMPTS} prompts."
-        raised, lowered = (
-            numbers.layers(at["layer"].values[side.values]) for side in (at["low"] > 0, at["high"] < 0)
-        )
+        at = every[(every["scale"] == scale) & (every["discovered"] == "yes")]
+        raised, lowered = (numbers.layers(at["layer"].values[side]) for side in (at["mean"] > 0, at["mean"] < 0))
         parts.append(f"at scale {scale} it raises the ID in {raised} and lowers it in {lowered}")
     return f"{title}: {'; '.join(parts)}."
 
@@ -162,6 +113,18 @@ def losses(results: RunResults, model: str, title: str) -> str:
         changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
         parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
     return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
+
+
+@markup.unless(one_level)
+@markup.per_model()
+def severity(results: RunResults, model: str, title: str) -> str:
+    """Whether the ID changes the more, the less of the order of a prompt is left."""
+    found, scales = frames.severities(results, model), dict.fromkeys((2, results.reference_scale))
+    r = correlation.correlate(found["bleu"], found["change"], method="spearman", pool="shuffle_level")
+    if not bool(r["correlation"].sel(scale=[*scales]).notnull().all()):
+        return f"{title}: too few prompts for a correlation."
+    each = " and ".join(f"{spell(r.sel(scale=n))} at scale {n}" for n in scales)
+    return f"{title}, rank correlation of BLEU with the change of the ID over prompts and levels: {each}."
 
 
 @markup.per_model()

@@ -88,8 +88,8 @@ def open_results(chosen: TruthParameters) -> TruthResults:
     run = declaration.load(chosen.run)
     found, notes = [], []
     for step in results.steps(run):
-        if isinstance(step.request, Truth) and step.is_fresh():
-            found.append(store.read(step.path))
+        if isinstance(step.request, Truth) and (path := step.found()):
+            found.append(store.read(path))
         elif isinstance(step.request, Truth):
             state = "stale or damaged" if step.path.is_file() else "missing"
             way = f"`python -m token_geometry run {run.name}`"

@@ -10,29 +10,12 @@ import math
 from collections import UserDict
 from pathlib import Path
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf.header import Header
 
-_NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")
-"""Beginnings of keys that decide no number of the network."""
-
-_ATTRIBUTES = {
-    "attention.head_count_kv": ("num_kv_heads",),
-    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
-    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps"),
-    "attention.sliding_window": ("sliding_window",),
-    "attn_logit_softcapping": ("attn_logit_softcapping",),
-    "context_length": ("max_position_embeddings",),
-    "expert_feed_forward_length": ("moe_intermediate_size", "intermediate_size"),
-    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
-    "feed_forward_length": ("intermediate_size", "ffn_hidden_size", "n_inner"),
-    "final_logit_softcapping": ("final_logit_softcapping",),
-    "use_parallel_residual": ("use_parallel_residual",),
-    "vocab_size": ("vocab_size",),
-}
-"""Keys that some attribute of a configuration says as well; the first one that the configuration has."""
+_NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")  # beginnings of keys that decide no number
 
 _HARMLESS = {
     "attention.causal": lambda value, config: value is True,
@@ -48,14 +31,9 @@ _HARMLESS = {
 _CHECKED_HERE = {"attention.key_length", "rope.dimension_count", "rope.freq_base"}
 """Keys that transformers takes for what they are not in every family."""
 
-_SCALING = (
-    "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
-    "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-)  # fmt: skip
-"""Keys of the scaling of the rotary embedding; the first three say that there is none."""
-
-_FACTORS = ("rope_freqs.", "rope_factors_")
-"""Beginnings of tensors that scale the rotary embedding."""
+_TABLE = files.table(__file__)
+_ATTRIBUTES, _SCALING = _TABLE["attributes"], _TABLE["scaling"]
+_FACTORS = ("rope_freqs.", "rope_factors_")  # beginnings of tensors that scale the rotary embedding
 
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
 _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}

@@ -18,8 +18,7 @@ from token_geometry.base.lazy import torch, transformers
 from token_geometry.models import families
 from token_geometry.models.gguf import configuration, header, tokenizers
 
-CONVERSION = 4
-"""Version of the dequantized copies in the cache; a new one makes them anew."""
+CONVERSION = 4  # version of the dequantized copies in the cache; a new one makes them anew
 
 SUMS, WEIGHTS = "checksums.json", "model.safetensors"
 """Files of a copy: checksums of the GGUF file, of the copy's other files, and of each tensor; the weights."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from token_geometry.base.errors import InputError
+from token_geometry.base import InputError
 
 _SHORT = 1024  # entries of an array that is kept: one per block at most
 _STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
@@ -23,11 +23,8 @@ _STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
 class Header:
     """What a GGUF file says of its model."""
 
-    metadata: dict
-    """Metadata by key; of arrays the short ones of numbers, None for the others."""
-
-    tensors: dict[str, tuple[int, ...]]
-    """Tensors by name: their shapes as GGUF has them, fastest dimension first."""
+    metadata: dict  # metadata by key; of arrays the short ones of numbers, None for the others
+    tensors: dict[str, tuple[int, ...]]  # by name: their shapes as GGUF has them, fastest dimension first
 
     def shape(self) -> dict[str, int]:
         """`layers`, `width`, `vocabulary` and `parameters` of the model."""
@@ -78,9 +75,7 @@ def read(path: Path) -> Header:
 def _read(path: Path, size: int, changed: int) -> Header:
     with readable_errors(path):
         reader = Reader(path)
-        metadata: dict = {
-            key: _value(field) for key, field in reader.fields.items() if not key.startswith("GGUF.")
-        }
+        metadata = {key: _value(field) for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     n_parts, number = metadata.get("split.count", 1), metadata.get("split.no", 0) + 1
     if n_parts > 1:
         first = path.name.replace(f"{number:05d}-of", "00001-of")

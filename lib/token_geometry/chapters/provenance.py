@@ -1,0 +1,69 @@
+"""The appendix on provenance: which file each number of the book comes from, and what made it, where and when."""
+
+import datetime
+import json
+import shutil
+import subprocess
+
+import pandas as pd
+from IPython.display import Markdown
+
+from token_geometry.base import files, project, store
+from token_geometry.chapters import markup
+from token_geometry.chapters.markup import escaped
+from token_geometry.runs import declaration, results
+
+LIBRARIES = ("torch", "transformers", "numpy")
+
+
+def frame(run: str = "") -> pd.DataFrame:
+    """One row per result of a run that is there: its name, place, device, time, versions, and recipe's digest."""
+    declared, rows = declaration.load(run), []
+    for name, step in results.results(declared).items():
+        if path := step.found():
+            attrs = store.read_attrs(path)
+            versions = json.loads(attrs["versions"])
+            rows.append(
+                {
+                    "result": name,
+                    "came": "with the project" if path == step.shipped else "of this build",
+                    "computed on": attrs.get("computed_on", "not recorded"),
+                    "at (UTC)": attrs["created"][:16].replace("T", " "),
+                    "with": ", ".join(f"{key} {versions[key]}" for key in LIBRARIES if key in versions),
+                    "digest": attrs["recipe_digest"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def table(run: str = "") -> Markdown:
+    """`frame` as a table."""
+    made = frame(run)
+    return markup.table(made.map(escaped)) if len(made) else Markdown("This run has no results yet.")
+
+
+def colophon() -> Markdown:
+    """How to cite the report: authors, title, version, commit, licence, and address, as CITATION.cff has them."""
+    cited = files.read_yaml(project.root() / "CITATION.cff", "CITATION.cff")
+    authors = ", ".join(
+        one.get("name") or f"{one['given-names']} {one['family-names']}" for one in cited["authors"]
+    )
+    words = ["git", "-C", str(project.root()), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    state = f"version {cited['version']}" + f", commit {commit}" * bool(commit)
+    address = f", <{cited['repository-code']}>" if "repository-code" in cited else ""
+    year = datetime.date.today().year
+    return Markdown(
+        f"{escaped(authors)} ({year}): *{escaped(cited['title'])}*, {state}, {cited['license']}{address}."
+    )
+
+
+def where(run: str = "") -> Markdown:
+    """Where the results were computed that came with the project; empty where none did."""
+    made = frame(run)
+    shipped = made[made["came"] == "with the project"] if len(made) else made
+    if not len(shipped):
+        return Markdown("")
+    days = sorted({time[:10] for time in shipped["at (UTC)"]})
+    there = f"{len(shipped)} of {len(made)} results of this run came with the project, and were computed on "
+    return Markdown(f"{there}{' and '.join(days)} on the devices that @sec-provenance names.")
