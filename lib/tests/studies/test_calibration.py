@@ -305,6 +305,44 @@ def test_every_chart_draws_its_data_and_carries_its_description(results, chart, 
     assert not frame.empty and "mark_text" not in spec
 
 
+def test_controls_leave_out_a_token_two_coordinates_and_the_scores_of_some_tokens():
+    random = np.random.default_rng(0)
+    hidden = np.zeros((2, 256, 16), np.float32)
+    hidden[..., :5] = random.normal(size=(2, 256, 5))
+    hidden[..., 14:] = 50 * random.normal(size=(2, 256, 2))
+    hidden[:, 3] *= 100
+    ids = np.arange(256)
+    ids[100:164] = 7  # one token in four; of the others each is once
+    found = calibration.controlled(hidden, ids)
+
+    def estimate(points, scored=slice(None)):
+        distance = neighbors.neighbor_table(torch.from_numpy(points)).distance
+        mu = np.moveaxis(gride.ratios(distance), -1, -2)[..., scored]
+        return gride.estimate(mu, labelled.SCALES // 2)[0]
+
+    frequent = ids == 7
+    expected = [
+        estimate(hidden), estimate(np.delete(hidden, 3, 1)), estimate(hidden[..., :14]),
+        estimate(hidden, ~frequent), estimate(hidden, frequent),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.sel(control="without the two coordinates of largest variance").isel(
+        scale=0
+    ).values == pytest.approx(5, abs=1)
+    # where no token is frequent, there is nothing to say of these
+    assert np.isnan(calibration.controlled(hidden, np.arange(256))[-1]).all()
+
+
+def test_the_controls_stand_in_a_table_of_the_middle_third(results):
+    lines = prose.controls(results).data.splitlines()
+    of = results.dataset["controlled_dimension"].mean("prompt")
+    n_blocks = of.sizes["layer"] - 1
+    middle = [n for n in range(n_blocks + 1) if n_blocks / 3 <= n <= 2 * n_blocks / 3]
+    assert lines[2].startswith(f"| as it is | {float(of[0, middle, 0].mean()):.1f} |") and len(lines) == 2 + 5
+    as_observed = results.dataset["intrinsic_dimension"].sel(precision="float32")
+    np.testing.assert_allclose(of[0], as_observed.mean("prompt").transpose("layer", "scale"), rtol=1e-4)
+
+
 def test_the_bias_is_said_of_both_scales_with_the_clouds_that_differ_most(results):
     lines = prose.bias(results).data.splitlines()
     estimates = results.dataset["manifold_id"].mean("replicate").drop_sel(manifold="noisy_torus")
@@ -330,6 +368,7 @@ def test_a_run_without_a_calibration_says_so_in_every_place():
         prose.bias,
         prose.local,
         prose.scale_findings,
+        prose.controls,
         prose.agreement,
         prose.precision_findings,
     ):

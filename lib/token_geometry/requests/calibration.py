@@ -23,6 +23,14 @@ PRECISIONS = {
 }
 """Precisions of the same model, and the names that a reader sees; the first is the reference."""
 
+SHARE = 64  # a token that makes up one in so many of a prompt, or more, is frequent
+
+CONTROLS = (
+    "as it is", "without the token of largest norm", "without the two coordinates of largest variance",
+    "scored over rarer tokens", "scored over frequent tokens",
+)  # fmt: skip
+"""What is left out of a cloud, to see whether its dimension is that of a few tokens or directions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(OfPrompts, Request):
@@ -73,6 +81,7 @@ class Calibration(OfPrompts, Request):
             "noise": manifolds.NOISE,
             "n_clouds": N_CLOUDS,
             "precisions": list(PRECISIONS),
+            "controls": [*CONTROLS, SHARE],
         }
 
     def estimate(self) -> Estimate:

@@ -18,7 +18,7 @@ from token_geometry.geometry.table_format import RANKS
 from token_geometry.models import devices, loading
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog, labelled
-from token_geometry.requests.calibration import N_CLOUDS, PRECISIONS, Calibration
+from token_geometry.requests.calibration import CONTROLS, N_CLOUDS, PRECISIONS, SHARE, Calibration
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora, prompts
@@ -127,9 +127,32 @@ def compare_with_others(
     model = load(source, "float32", device=request.device)
     rows = []
     for prompt in progress.shown(selected, "DADApy and brute force", unit="prompts"):
-        hidden = model.forward(prompt.token_ids).hidden.cpu().numpy().astype(np.float64)
-        rows.append(reference(hidden, with_dadapy=with_dadapy))
+        hidden = model.forward(prompt.token_ids).hidden.cpu().numpy()
+        found = reference(hidden.astype(np.float64), with_dadapy=with_dadapy)
+        rows.append(found.assign(controlled_dimension=controlled(hidden, prompt.token_ids)))
     return xr.concat(rows, "prompt").assign_coords(prompt=[prompt.id for prompt in selected])
+
+
+def controlled(hidden: np.ndarray, token_ids: np.ndarray) -> xr.DataArray:
+    """ID of clouds of shape (layer, token, width) with some tokens or directions left out, over `CONTROLS`.
+
+    Of the rarer and the frequent tokens only scores are left out: the neighbors are those in the whole cloud.
+    """
+    _, which, counts = np.unique(token_ids, return_inverse=True, return_counts=True)
+    frequent = counts[which] >= max(len(token_ids) / SHARE, 2)
+    largest, widest = np.linalg.norm(hidden, axis=2).argmax(1), np.argsort(hidden.var(1))[:, -2:]
+
+    def ratios(left_out=None, axis: int = 0):
+        clouds = hidden
+        if left_out is not None:
+            clouds = np.stack([np.delete(cloud, some, axis) for cloud, some in zip(hidden, left_out, strict=True)])
+        return np.moveaxis(gride.ratios(neighbors.neighbor_table(torch.from_numpy(clouds)).distance), -1, -2)
+
+    every = ratios()
+    rarer, others = (np.where(some, every, np.nan) for some in (~frequent, frequent))
+    parts = every, ratios(largest), ratios(widest, 1), rarer, others
+    found = np.stack([gride.estimate(part, labelled.SCALES // 2)[0] for part in parts])
+    return xr.DataArray(found, {"control": list(CONTROLS)}, dims=("control", "layer", "scale"))
 
 
 def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:

@@ -146,6 +146,16 @@ def agreement(results: CalibrationResults) -> Iterator[str]:
 
 
 @markup.unless(missing)
+def controls(results: CalibrationResults) -> Markdown:
+    """Table: ID of the middle third of the layers over scales, and with some of the cloud left out."""
+    found = results.dataset["controlled_dimension"].mean("prompt")
+    third = (found.sizes["layer"] - 1) / 3
+    mean = found.sel(layer=slice(third, 2 * third)).mean("layer").dropna("scale", how="all")
+    spelled = mean.to_pandas().map(lambda value: f"{value:.1f}" if value > 0 else "–")
+    return markup.table(spelled.reset_index(names="scale"))
+
+
+@markup.unless(missing)
 def precision_findings(results: CalibrationResults) -> Iterator[str]:
     """How far the observables move in every precision, in units and in error bars."""
     dataset = results.dataset.isel(layer=slice(1, None))
