@@ -68,7 +68,7 @@ def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models
 
 
 def test_the_entropy_of_a_prompt_follows_its_loss(results):
-    both = results.structured[["entropy", "loss"]].squeeze("shuffle_level")
+    both = results.structured[["entropy", "loss"]]
     assert (correlate(both["entropy"], both["loss"])["low"] > 0.5).all()
     assert bool(results.structured["logit_intrinsic_dimension"].notnull().all())
 
@@ -80,7 +80,7 @@ def test_the_untrained_control_predicts_worse_on_the_same_prompts(results):
 
 
 def test_every_prompt_has_as_many_points_in_gemma_as_in_smollm2(results):
-    points = results.structured["n_points"].sel(layer=9).squeeze("shuffle_level")
+    points = results.structured["n_points"].sel(layer=9)
     assert (points == results.observables.attrs["n_tokens"]).all()
 
 

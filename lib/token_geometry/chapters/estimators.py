@@ -9,7 +9,6 @@ import xarray as xr
 
 from token_geometry.chapters import charts, markup, numbers
 from token_geometry.chapters.frames import FROM_ONE
-from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import effect, one_level
@@ -133,7 +132,7 @@ def shuffled(results: RunResults, model: str, title: str) -> str:
 @markup.per_model()
 def with_loss(results: RunResults, model: str, title: str) -> str:
     """Correlation of the ID of the middle layers with the loss, and whether the estimators agree on its sign."""
-    layers, dataset = results.middle_layers(model), loss_frames.structured(results).sel(model=model)
+    layers, dataset = results.middle_layers(model), results.structured.sel(model=model)
     found = correlation.correlate(dimensions(dataset).sel(layer=layers).mean("layer"), dataset["loss"])
     found = found.dropna("estimator", subset=["correlation"])
     what = f"{title}, correlation of the mean ID of layers {layers.start} to {layers.stop} with the loss"

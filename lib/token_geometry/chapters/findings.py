@@ -144,7 +144,7 @@ def _peaks(results: RunResults) -> Iterator[Finding]:
 
 def _with_loss(results: RunResults) -> Iterator[Finding]:
     """How the ID of structured text goes with its loss."""
-    scale, structured = loss_frames.scale(results), loss_frames.structured(results)
+    scale, structured = loss_frames.scale(results), results.structured
     dimension = middle(structured["intrinsic_dimension"].sel(scale=scale))
     told, values = _told(results, correlate(dimension, structured["loss"]).rename(correlation="mean"), ".2f")
     what = f"The mean ID of the middle layers at scale {scale} goes with the loss of structured text, $r$ = {told}"
@@ -153,7 +153,7 @@ def _with_loss(results: RunResults) -> Iterator[Finding]:
 
 def _half(results: RunResults) -> Iterator[Finding]:
     """By which share the ID is another from half of the tokens."""
-    one, scale = loss_frames.structured(results), results.reference_scale
+    one, scale = results.structured, results.reference_scale
     half = int(one.attrs["n_tokens"]) // 2
     if half in one.get("n_subset", ()):
         some = one["subset_dimension"].sel(subset="random", n_subset=half, scale=scale)

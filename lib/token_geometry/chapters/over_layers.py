@@ -85,7 +85,7 @@ def _one_model(results: RunResults) -> str:
 def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
     """Where the mean of an observable over structured prompts is largest."""
     entry = CATALOG[name]
-    top = peak(results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0))
+    top = peak(results.structured[name].sel(model=model, **entry.at(at)))
     depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
     what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
     spec = ".1f" if top.mean >= 2 else ".2f"

@@ -21,7 +21,7 @@ def scales_by_prompt(results: RunResults) -> pd.DataFrame:
 
     Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
     """
-    dataset = results.structured.isel(shuffle_level=0, prompt=slice(N_SCALES))
+    dataset = results.structured.isel(prompt=slice(N_SCALES))
     frame = long(dataset["intrinsic_dimension"].sel(layer=FROM_ONE), "value")
     loss = long(dataset["loss"], "loss")[["model_title", "prompt", "loss"]]
     columns = ["model_title", "prompt", "layer", "scale", "value", "loss"]

@@ -31,7 +31,7 @@ def models(results: RunResults) -> Markdown:
 def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     """At which scale the ID of the layers is largest."""
     mean = results.structured["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
-    mean = mean.isel(shuffle_level=0).mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
+    mean = mean.mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
     if not mean.size:
         return f"{title}: too few points for an estimate."
     best = mean.idxmax("scale")
@@ -48,7 +48,7 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
     values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
-    values = values.mean(["prompt", "shuffle_level"]).dropna("scale")
+    values = values.mean("prompt").dropna("scale")
     first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
     return f"{title}, layer {layer}: the ID goes from {first} to {last}."
 
@@ -67,7 +67,7 @@ def _of_order(results: RunResults) -> str:
 @markup.per_model(start=_of_order)
 def scale_order(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
-    dimension = results.structured["intrinsic_dimension"].sel(model=model).isel(shuffle_level=0)
+    dimension = results.structured["intrinsic_dimension"].sel(model=model)
     dimension = dimension.sel(layer=min(layer, results.last_layer(model))).dropna("scale", how="any")
     scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
     parts = []

@@ -32,14 +32,9 @@ def scale(results: RunResults) -> int:
     return min(SCALE, results.reference_scale)
 
 
-def structured(results: RunResults) -> xr.Dataset:
-    """Observables of the prompts in their own order."""
-    return results.structured.isel(shuffle_level=0, drop=True)
-
-
 def dimensions(results: RunResults) -> xr.DataArray:
-    """ID of these prompts from layer 1 on, at all scales."""
-    return structured(results)["intrinsic_dimension"].sel(layer=FROM_ONE)
+    """ID of structured prompts from layer 1 on, at all scales."""
+    return results.structured["intrinsic_dimension"].sel(layer=FROM_ONE)
 
 
 def quantities(results: RunResults) -> dict[str, xr.DataArray]:
@@ -47,7 +42,7 @@ def quantities(results: RunResults) -> dict[str, xr.DataArray]:
     chosen = catalog.selections(("intrinsic_dimension", scale(results))) | _OTHERS
     # dimension and overlap say nothing of the embeddings, where equal tokens coincide
     return {
-        title: structured(results)[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
+        title: results.structured[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
         for title, (name, at) in chosen.items()
     }
 
@@ -80,7 +75,7 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
     Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
     `n_prompts`; no rows for less than three prompts.
     """
-    dimension, loss = dimensions(results), structured(results)["loss"]
+    dimension, loss = dimensions(results), results.structured["loss"]
     curves = {"Pearson, ID": _curve(dimension, loss), "Pearson, log ID": _curve(np.log(dimension), loss)}
     return _by_measure(curves | {"Spearman": _curve(dimension, loss, method="spearman")})
 
@@ -90,7 +85,7 @@ def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = 
 
     Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
     """
-    loss, every = structured(results)["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
+    loss, every = results.structured["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
     parts = [
         _curve(every[name], loss, method=title.lower()).assign(quantity=name, method=title)
         for title in ("Pearson", "Spearman")
@@ -101,7 +96,7 @@ def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = 
 
 def partial_frame(results: RunResults) -> pd.DataFrame:
     """As of `dimension_frame` without `scale`, of the ID as it is and at fixed cosine similarity of the layer."""
-    dataset = structured(results)
+    dataset = results.structured
     dimension = dimensions(results).sel(scale=scale(results), drop=True)
     given = {AS_IT_IS: None, AT_FIXED: dataset["cosine_similarity"].sel(layer=dimension["layer"])}
     return _by_measure({name: _curve(dimension, dataset["loss"], given=held) for name, held in given.items()})
@@ -139,7 +134,7 @@ def scatter_frame(results: RunResults) -> pd.DataFrame:
 
     Columns `model_title`, `panel` (model and layer), `prompt`, `layer`, `intrinsic_dimension`, `loss`.
     """
-    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), structured(results)["loss"]
+    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), results.structured["loss"]
     columns = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"]
     rows = []
     for model, title, layer in strongest(correlation.correlate(dimension, loss, n_resamples=1)["correlation"]):
@@ -152,7 +147,7 @@ def scatter_frame(results: RunResults) -> pd.DataFrame:
 def logit_frame(results: RunResults) -> pd.DataFrame:
     """Columns `model_title`, `prompt` (structured), `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`."""
     names = ["logit_intrinsic_dimension", "entropy", "loss"]
-    frame = structured(results)[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
+    frame = results.structured[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
     return frame[["model_title", "prompt", "scale", *names]].round(4)
 
 
@@ -165,7 +160,7 @@ def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
 
 def latent_frame(results: RunResults) -> pd.DataFrame:
     """As of `dimension_frame`, of the ID with latent entropy, and with the loss, also at fixed latent entropy."""
-    dimension, loss = dimensions(results), structured(results)["loss"]
-    latent = structured(results)["lens_entropy"].sel(layer=FROM_ONE)
+    dimension, loss = dimensions(results), results.structured["loss"]
+    latent = results.structured["lens_entropy"].sel(layer=FROM_ONE)
     curves = {LATENT: _curve(dimension, latent), WITH_LOSS: _curve(dimension, loss)}
     return _by_measure(curves | {AT_FIXED_LATENT: _curve(dimension, loss, given=latent)})

@@ -16,7 +16,7 @@ from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_inte
 
 def basis(results: RunResults) -> Markdown:
     """What the correlations rest on, and what the run is too small for."""
-    n_structured = int(frames.structured(results)["loss"].notnull().any("model").sum())
+    n_structured = int(results.structured["loss"].notnull().any("model").sum())
     levels = results.observables["shuffle_level"].values
     n_all = results.shuffled.sizes["prompt"]
     text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
@@ -41,7 +41,7 @@ def middle(results: RunResults, model: str, title: str) -> str:
     layers = results.middle_layers(model)
     near, far = frames.scale(results), results.reference_scale
     dimension = frames.dimensions(results).sel(model=model, layer=layers)
-    loss = frames.structured(results)["loss"].sel(model=model)
+    loss = results.structured["loss"].sel(model=model)
     found = {s: correlate(dimension.sel(scale=s).mean("layer"), loss) for s in (near, far)}
     curve = correlate(dimension.sel(scale=near), loss, n_resamples=1)["correlation"]
     if bool(curve.isnull().all()):
@@ -76,7 +76,7 @@ def _verdict(found: xr.Dataset) -> str:
 
 def strongest_table(results: RunResults) -> Markdown:
     """Table: where each quantity correlates most with the loss, and in how many layers it does."""
-    loss = frames.structured(results)["loss"]
+    loss = results.structured["loss"]
     rows = []
     for name, values in frames.quantities(results).items():
         found = frames.correlate(values, loss)
@@ -120,7 +120,7 @@ def levels(results: RunResults, model: str, title: str) -> str:
 @markup.per_model()
 def latent(results: RunResults, model: str, title: str) -> str:
     """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
-    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
     one = frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results))
     dimension = one.mean("layer")
     entropy = dataset["lens_entropy"].sel(layer=layers).mean("layer")
@@ -142,7 +142,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
 @markup.per_model()
 def tokens(results: RunResults, model: str, title: str) -> str:
     """Whether within a prompt the local dimension of a token goes with its loss."""
-    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
     parts = []
     for name in ("ess", "tle"):
         found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
@@ -177,7 +177,7 @@ def partial(results: RunResults, model: str, title: str) -> str:
 @markup.per_model()
 def logits(results: RunResults, model: str, title: str) -> str:
     """ID of the logits against entropy, and entropy against loss."""
-    dataset = frames.structured(results).sel(model=model)
+    dataset = results.structured.sel(model=model)
     entropy = correlate(dataset["entropy"], dataset["loss"])
     if not np.isfinite(entropy["correlation"]):
         return f"{title}: too few prompts for a correlation."

@@ -132,7 +132,7 @@ class Measured(Evidence):
         self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
         present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
         self.scales = present["scale"].values[present.values].tolist()
-        self._structured = results.structured.sel(model=model).isel(shuffle_level=0)
+        self._structured = results.structured.sel(model=model)
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
         values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)

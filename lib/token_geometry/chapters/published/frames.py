@@ -39,7 +39,7 @@ def correlations(results: RunResults) -> pd.DataFrame:
 
     Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`, `n_prompts`.
     """
-    structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
+    structured = results.structured.sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])
     own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
