@@ -107,14 +107,9 @@ def range_of(frame: pd.DataFrame) -> Markdown:
     return markup.bullets(lines)
 
 
-def scales(results: RunResults) -> list[int]:
-    """The two scales that are compared: the smallest, and that of reference."""
-    return [*dict.fromkeys((2, results.reference_scale))]
-
-
 def signs(results: RunResults) -> Markdown:
     """Table: change of the ID by full shuffling at two scales and its sign, per model and over all."""
-    at, own = scales(results), change(middle(results.ends["intrinsic_dimension"]))
+    at, own = results.scales, change(middle(results.ends["intrinsic_dimension"]))
     known = [(one["model_title"].item(), [found(one).sel(scale=s) for s in at]) for one in of_all(results)]
     beside = {"of the run": [], "with those published": published()} if results.is_shuffled else {}
     for title, others in beside.items():
@@ -128,12 +123,11 @@ def signs(results: RunResults) -> Markdown:
 
 def _told(part: xr.Dataset) -> tuple[str, str]:
     """An effect with its interval, and its sign."""
-    mean, low, high = (float(part[name]) for name in ("mean", "low", "high"))
-    if np.isnan(mean):
+    if np.isnan(part["mean"]):
         return f"not given below {intervals.FEWEST_MODELS} models", "–"
-    unsure = f" ($p$ = {Number(part['p_value']):.2g})" if np.isnan(low) and "p_value" in part else ""
-    sign = "raised" if low > 0 else "lowered" if high < 0 else f"open{unsure}"
-    return numbers.estimate(mean, low, high, sign="+"), sign
+    unsure = f" ($p$ = {Number(part['p_value']):.2g})" if np.isnan(part["low"]) and "p_value" in part else ""
+    sign = "raised" if part["low"] > 0 else "lowered" if part["high"] < 0 else f"open{unsure}"
+    return numbers.told(part, sign="+", digits=None), sign
 
 
 def multiverse(results: RunResults) -> pd.DataFrame:

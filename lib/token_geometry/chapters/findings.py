@@ -92,7 +92,7 @@ def _effect(results: RunResults, change: xr.DataArray, above="above zero", below
 
 def _order(results: RunResults) -> Iterator[Finding]:
     """What full shuffling does to the ID at a small and at a large scale, and how the two effects differ."""
-    change, scales = effects.change(middle(results.ends["intrinsic_dimension"])), effects.scales(results)
+    change, scales = effects.change(middle(results.ends["intrinsic_dimension"])), results.scales
     for scale in scales:
         told, signs, values = _effect(results, change.sel(scale=scale), "raised", "lowered")
         others = [effects.changes(one).sel(scale=scale).item() for one in effects.published()]

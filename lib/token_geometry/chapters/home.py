@@ -20,7 +20,7 @@ FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against 
 
 def frame(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""
-    chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in (2, results.reference_scale)}
+    chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in results.scales}
     found = by_observable(results.ends, chosen)
     return found[found["model_title"] == results.titles[0]]
 

@@ -38,22 +38,18 @@ def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str
     return decorate
 
 
-def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str | None]], Callable[..., Markdown]]:
+def per_model(say: Callable[..., str | None]) -> Callable[..., Markdown]:
     """Decorator of functions that say something of one model: of all models of a run, it makes a list.
 
     The function takes the results, the model, its title, and perhaps options; where it returns nothing, there
-    is no line. `start` makes of the results a line before the list.
+    is no line.
     """
 
-    def decorate(say: Callable[..., str | None]) -> Callable[..., Markdown]:
-        @wraps(say)
-        def said(results, **options) -> Markdown:
-            lines = [say(results, model, title, **options) for model, title in results.models]
-            return bullets(lines, start=start(results) if start else "")
+    @wraps(say)
+    def said(results, **options) -> Markdown:
+        return bullets(say(results, model, title, **options) for model, title in results.models)
 
-        return said
-
-    return decorate
+    return said
 
 
 def table(frame: pd.DataFrame) -> Markdown:

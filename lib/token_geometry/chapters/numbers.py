@@ -1,6 +1,7 @@
 """How the chapters spell numbers: one minus sign, one percent sign, one form of an interval, one of a count."""
 
 import numpy as np
+import xarray as xr
 
 # Powers of ten are spelled without markup, since alt texts have none.
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -35,6 +36,11 @@ def estimate(
     spec = f"{sign}.{digits}f"
     text = f"{Number(value):{spec}}"
     return f"{text} ({name}{interval(low, high, spec)})" if np.isfinite(low) else text
+
+
+def told(found: xr.Dataset, value: str = "mean", *, sign: str = "", digits: int | None = 2, name: str = "") -> str:
+    """The variable `value` of a data set and the interval in `low` and `high`, as of `estimate`."""
+    return estimate(*(float(found[part]) for part in (value, "low", "high")), sign=sign, digits=digits, name=name)
 
 
 def count(number: int, noun: str) -> str:

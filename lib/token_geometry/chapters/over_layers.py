@@ -59,7 +59,7 @@ def one_level(results: RunResults) -> str:
 
 
 @markup.unless(one_level)
-@markup.per_model()
+@markup.per_model
 def change(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
     """How full shuffling changes an observable in the middle layers."""
     entry, (low, high) = CATALOG[name], results.extremes
@@ -77,22 +77,17 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     )
 
 
-def _one_model(results: RunResults) -> str:
-    return "The run has one model only, so there is nothing to compare it with." * (len(results.models) == 1)
-
-
-@markup.per_model(start=_one_model)
-def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdown:
     """Where the mean of an observable over structured prompts is largest."""
-    entry = CATALOG[name]
-    top = peak(results.structured[name].sel(model=model, **entry.at(at)))
-    depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
+    entry, lines = CATALOG[name], []
     what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
-    spec = ".1f" if top.mean >= 2 else ".2f"
-    return (
-        f"{title}: the mean {what} is largest in layer {top.layer}, at {depth:.0%} of the depth, with "
-        f"{top.mean:{spec}} ± {top.std:{spec}}."
-    )
+    for model, title in results.models:
+        top = peak(results.structured[name].sel(model=model, **entry.at(at)))
+        depth, spec = top.layer / results.last_layer(model), ".1f" if top.mean >= 2 else ".2f"
+        where = f"in layer {top.layer}, at {depth:.0%} of the depth"
+        lines.append(f"{title}: the mean {what} is largest {where}, with {top.mean:{spec}} ± {top.std:{spec}}.")
+    alone = "The run has one model only, so there is nothing to compare it with." * (len(lines) == 1)
+    return markup.bullets(lines, start=alone)
 
 
 def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
@@ -106,8 +101,7 @@ def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slic
 
 def effect(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `intervals.mean_interval`."""
-    values = (float(found[name]) for name in ("mean", "low", "high"))
-    text = numbers.estimate(*values, sign="+", name="95% interval ")
+    text = numbers.told(found, sign="+", digits=None, name="95% interval ")
     n_prompts = numbers.count(int(found["n_prompts"]), "prompt")
     return text if bool(found["low"].notnull()) else f"{text} ({n_prompts}, no interval)"
 

@@ -73,6 +73,11 @@ class RunResults:
         scales = present.scale[present.any([d for d in present.dims if d != "scale"]).values].values
         return int(scales[scales <= 64].max())
 
+    @property
+    def scales(self) -> list[int]:
+        """The two scales that are compared: the smallest, and that of reference."""
+        return [*dict.fromkeys((2, self.reference_scale))]
+
     def middle_layers(self, model: str) -> slice:
         """Layers of the middle third of a model's depth."""
         return window(self.observables["relative_depth"].sel(model=model))

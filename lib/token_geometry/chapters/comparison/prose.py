@@ -27,7 +27,7 @@ def models(results: RunResults) -> Markdown:
     return markup.table(pd.DataFrame(rows, columns=["model", "blocks", "prompts", "loss (nats)", "deviation"]))
 
 
-@markup.per_model()
+@markup.per_model
 def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     """At which scale the ID of the layers is largest."""
     mean = results.structured["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
@@ -44,7 +44,7 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
     values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
@@ -53,34 +53,25 @@ def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str
     return f"{title}, layer {layer}: the ID goes from {first} to {last}."
 
 
-def _few_prompts(results: RunResults) -> str:
-    n_prompts = results.structured.sizes["prompt"]
-    return f"With {n_prompts} prompts, nothing can be said about their order." if n_prompts < 3 else ""
-
-
-def _of_order(results: RunResults) -> str:
-    n_prompts = results.structured.sizes["prompt"]
-    return f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
-
-
-@markup.unless(_few_prompts)
-@markup.per_model(start=_of_order)
-def scale_order(results: RunResults, model: str, title: str, *, layer: int) -> str:
+def scale_order(results: RunResults, *, layer: int) -> Markdown:
     """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
-    dimension = results.structured["intrinsic_dimension"].sel(model=model)
-    dimension = dimension.sel(layer=min(layer, results.last_layer(model))).dropna("scale", how="any")
-    scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
-    parts = []
-    for first, second in itertools.pairwise(scales):
-        pair = (dimension.sel(scale=s).reset_coords(drop=True) for s in (first, second))
-        found = correlate(*pair, method="spearman")
-        values = (float(found[name]) for name in ("correlation", "low", "high"))
-        text = numbers.estimate(*values, digits=2, name="95% interval ")
-        parts.append(f"{text} between the scales {first} and {second}")
-    return f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}."
+    every, lines = results.structured["intrinsic_dimension"], []
+    if (n_prompts := every.sizes["prompt"]) < 3:
+        return Markdown(f"With {n_prompts} prompts, nothing can be said about their order.")
+    for model, title in results.models:
+        dimension = every.sel(model=model, layer=min(layer, results.last_layer(model))).dropna("scale")
+        scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
+        parts = []
+        for first, second in itertools.pairwise(scales):
+            found = correlate(*(dimension.sel(scale=s, drop=True) for s in (first, second)), method="spearman")
+            text = numbers.told(found, "correlation", name="95% interval ")
+            parts.append(f"{text} between the scales {first} and {second}")
+        lines.append(f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}.")
+    start = f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
+    return markup.bullets(lines, start=start)
 
 
-@markup.per_model()
+@markup.per_model
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
     last = results.last_layer(model)
@@ -111,7 +102,7 @@ def control_findings(results: RunResults) -> Markdown:
             lines.append(f"No prompt was read both by {title} and by {markup.escaped(name)}.")
             continue
         layers = results.middle_layers(str(trained["model"].item()))
-        for scale in dict.fromkeys((2, results.reference_scale)):
+        for scale in results.scales:
             parts = [_dimension_of(dataset, layers, scale) for dataset in (trained, control)]
             lines.append(f"At scale {scale}: {'; '.join(parts)}.")
     return markup.bullets(lines)

@@ -35,7 +35,7 @@ def _enough(n_prompts: int) -> str:
     return f"Intervals are at {CONFIDENCE:.0%} confidence."
 
 
-@markup.per_model()
+@markup.per_model
 def middle(results: RunResults, model: str, title: str) -> str:
     """How the mean ID of the middle layers correlates with the loss."""
     layers = results.middle_layers(model)
@@ -56,22 +56,18 @@ def middle(results: RunResults, model: str, title: str) -> str:
     return line
 
 
-def spell(found: xr.Dataset, symbol: str = "$r$") -> str:
+def spell(found: xr.Dataset, symbol: str = "$r$", *, value: str = "correlation") -> str:
     """A correlation and its interval."""
-    values = (float(found[name]) for name in ("correlation", "low", "high"))
-    text = f"{symbol}{' = ' if symbol else ''}{numbers.estimate(*values, digits=2)}"
-    if np.isfinite(found["low"]):
-        return text
-    return f"{text} (no interval from {numbers.count(int(found['n_prompts']), 'prompt')})"
+    text = f"{symbol}{' = ' if symbol else ''}{numbers.told(found, value)}"
+    lacking = f" (no interval from {numbers.count(int(found['n_prompts']), 'prompt')})"
+    return text + lacking * bool(np.isnan(found["low"]))
 
 
 def _verdict(found: xr.Dataset) -> str:
-    low, high = float(found["low"]), float(found["high"])
-    if np.isnan(low):
+    if np.isnan(found["low"]):
         return "which decides nothing"
-    if low > 0:
-        return "a positive correlation"
-    return "a negative correlation" if high < 0 else "an interval that includes zero"
+    side = "a positive" if found["low"] > 0 else "a negative" if found["high"] < 0 else ""
+    return f"{side} correlation" if side else "an interval that includes zero"
 
 
 def strongest_table(results: RunResults) -> Markdown:
@@ -97,7 +93,7 @@ def strongest_table(results: RunResults) -> Markdown:
 
 
 @markup.unless(one_level)
-@markup.per_model()
+@markup.per_model
 def levels(results: RunResults, model: str, title: str) -> str:
     """The correlation over all shuffle levels, of their means, and within them."""
     dimension, loss = (values.sel(model=model) for values in frames.by_level(results))
@@ -117,7 +113,7 @@ def levels(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def latent(results: RunResults, model: str, title: str) -> str:
     """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
     dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
@@ -139,7 +135,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def tokens(results: RunResults, model: str, title: str) -> str:
     """Whether within a prompt the local dimension of a token goes with its loss."""
     dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
@@ -156,7 +152,7 @@ def tokens(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def partial(results: RunResults, model: str, title: str) -> str:
     """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
     frame = markup.with_text_titles(frames.partial_frame(results)).query("model_title == @title")
@@ -174,7 +170,7 @@ def partial(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def logits(results: RunResults, model: str, title: str) -> str:
     """ID of the logits against entropy, and entropy against loss."""
     dataset = results.structured.sel(model=model)

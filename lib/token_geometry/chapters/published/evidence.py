@@ -36,7 +36,8 @@ class Evidence(ABC):
     """What is known of one model, published or of a run, which `side` says: `published` or `run`.
 
     `dataset` are its numbers at every shuffle level, `n_prompts` the prompts that were run at every level,
-    `n_blocks` the depth of the model, and `scales` those that have data.
+    `n_blocks` the depth of the model, `scales` those that have data, and `correlations` Pearson's of ID and loss
+    over structured prompts: `correlation`, `low`, `high` by layer and scale.
     """
 
     side: str
@@ -44,6 +45,7 @@ class Evidence(ABC):
     n_prompts: int
     n_blocks: int
     scales: list[int]
+    correlations: xr.Dataset
 
     @property
     def title(self) -> str:
@@ -62,8 +64,10 @@ class Evidence(ABC):
 
     def strongest(self, scale: int) -> tuple[int, Estimate] | None:
         """Layer and value of the largest correlation of ID and loss; None where there is none."""
-        found = self.correlation(scale) if scale in self.scales else None
-        if found is None or not found["layer"].size:
+        if scale not in self.scales:
+            return None
+        found = self.correlations.sel(scale=scale).dropna("layer", subset=["correlation"])
+        if not found["layer"].size:
             return None
         best = found.sel(layer=found["correlation"].idxmax("layer"))
         return int(best["layer"]), _estimate(best, "correlation")
@@ -85,10 +89,6 @@ class Evidence(ABC):
     def change(self, observable: str, points: list[dict]) -> Estimate:
         """The observable at the second point minus that at the first, mean over prompts."""
 
-    @abstractmethod
-    def correlation(self, scale: int) -> xr.Dataset:
-        """Pearson correlation of ID and loss over structured prompts: `correlation`, `low`, `high` by layer."""
-
 
 class Published(Evidence):
     """Published means and deviations of one model, by its name in the published data set."""
@@ -99,6 +99,7 @@ class Published(Evidence):
         self.dataset = arrays.tokens().sel(model=model)
         self.n_prompts, self.n_blocks = (int(self.dataset.attrs[name]) for name in ("n_prompts", "n_blocks"))
         self.scales = self.dataset["scale"].values.tolist()
+        self.correlations = arrays.correlation().sel(model=model)
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
         values = self.dataset[f"{observable}_mean"]
@@ -118,9 +119,6 @@ class Published(Evidence):
         value = second.value - first.value
         return Estimate(value, value - half, value + half)
 
-    def correlation(self, scale: int) -> xr.Dataset:
-        return arrays.correlation().sel(model=self.dataset["model"], scale=scale).dropna("layer")
-
 
 class Measured(Evidence):
     """One model of a run."""
@@ -132,7 +130,8 @@ class Measured(Evidence):
         self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
         present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
         self.scales = present["scale"].values[present.values].tolist()
-        self._structured = results.structured.sel(model=model)
+        one = results.structured.sel(model=model, layer=FROM_ONE)
+        self.correlations = correlation.correlate(one["intrinsic_dimension"], one["loss"])
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
         values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
@@ -144,10 +143,6 @@ class Measured(Evidence):
     def change(self, observable: str, points: list[dict]) -> Estimate:
         first, second = (self.dataset[observable].sel(point).reset_coords(drop=True) for point in points)
         return _estimate(intervals.mean_interval(second - first), "mean")
-
-    def correlation(self, scale: int) -> xr.Dataset:
-        dimension = self._structured["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
-        return correlation.correlate(dimension, self._structured["loss"]).dropna("layer", subset=["correlation"])
 
     def depth_change(self, scale: int) -> Estimate:
         found = super().depth_change(scale)
@@ -166,11 +161,7 @@ def _estimate(found: xr.Dataset, name: str) -> Estimate:
     return Estimate(*(float(found[part]) for part in (name, "low", "high")))
 
 
-def published() -> list[Published]:
-    """The published models."""
-    return [Published(model) for model in arrays.tokens()["model"].values.tolist()]
-
-
-def of_all(results: RunResults) -> list[Evidence]:
-    """The published models and those of a run."""
-    return [*published(), *(Measured(results, model) for model, _ in results.models)]
+def of_all(results: RunResults | None = None) -> list[Evidence]:
+    """The published models, and those of a run."""
+    published = [Published(model) for model in arrays.tokens()["model"].values.tolist()]
+    return [*published, *(Measured(results, model) for model, _ in results.models)] if results else [*published]
