@@ -122,7 +122,10 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
             options |= {name: own[name] for name in own if name in defaults}
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
-                return _no_data(options.get("y_title") or what, description)
+                text = [f"{options.get('y_title') or what}:", "no data for this figure in this run"]
+                none = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80)
+                none = none.mark_text(text=text, fontSize=13, color="#666666")
+                return none.properties(description=f"{description} No data.")
             chart = draw(frame, *others, **options)
             if choose:
                 title = _CONTROLS.get(choose, TITLES.get(choose, choose))
@@ -189,11 +192,23 @@ def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
     return alt.condition(picked, alt.value(yes), alt.value(no))
 
 
-def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked=None, band: float = 0.15) -> list:
-    """Bands from `y` to column `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
+def banded(
+    frame: pd.DataFrame,
+    x: alt.X,
+    color,
+    y_title: str,
+    *fields: str,
+    middle="mean",
+    scale=None,
+    picked=None,
+    band=0.15,
+) -> list[alt.Chart]:
+    """Bands from column `low` to `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
+    base = alt.Chart(frame).encode(x=x, color=color)
+    y = alt.Y("low:Q", title=y_title, scale=scale or whole(frame, "low", middle, "high"))
     faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, band, 0.0), shown(picked))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24))
-    line = line.encode(y=middle, opacity=full, tooltip=tooltip(*fields))
+    line = line.encode(y=f"{middle}:Q", opacity=full, tooltip=tooltip(*fields))
     return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]
 
 
@@ -247,8 +262,3 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     else:
         chart = chart.transform_filter(kept)
     return chart.properties(title=alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}")))
-
-
-def _no_data(what: str, description: str) -> alt.Chart:
-    chart = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80, description=f"{description} No data.")
-    return chart.mark_text(text=[f"{what}:", "no data for this figure in this run"], fontSize=13, color="#666666")

@@ -137,10 +137,9 @@ def table(frame: pd.DataFrame, *measures: str) -> Markdown:
 
 def survival(frame: pd.DataFrame, *measures: str) -> Markdown:
     """In how many models and scales a correlation is a discovery, and behind the first measure in which."""
-    kept = frame[frame["measure"].isin(measures or frame["measure"])] if len(frame) else frame
     lines = []
-    for texts, part in kept.groupby("texts", sort=False) if len(kept) else ():
-        said: list[str] = []
+    for texts, every in frame.groupby("texts", sort=False) if len(frame) else ():
+        part, said = every[every["measure"].isin(measures or every["measure"])], list[str]()
         for measure, own in part.groupby("measure", sort=False):
             found = own[own["discovered"] == "yes"]
             scales = (np.sign(found["correlation"]) * found["scale"]).groupby(found["model_title"], sort=False)

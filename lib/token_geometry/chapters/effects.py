@@ -89,11 +89,11 @@ def frame(results: RunResults, measure: str) -> pd.DataFrame:
 @charts.figure("effect of shuffling")
 def curves(frame: pd.DataFrame, *, y_title: str, nothing: int) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against scale, with a dashed line at {nothing}."""
-    base = alt.Chart(frame).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title", legend=None))
+    color = charts.color(frame, "model_title", legend=None)
     ends = charts.whole(frame.assign(nothing=nothing), "low", "mean", "high", "nothing", zero=False)
-    y = alt.Y("low:Q", title=y_title, scale=ends)
     fields = ("model_title:N", "scale:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    panel = alt.layer(charts.zero_rule(at=nothing), *charts.banded(base, y, "mean:Q", *fields), data=frame)
+    marks = charts.banded(frame, charts.SCALE_AXIS, color, y_title, *fields, scale=ends)
+    panel = alt.layer(charts.zero_rule(at=nothing), *marks, data=frame)
     return charts.panels(panel, frame, width=165, height=150, columns=3)
 
 

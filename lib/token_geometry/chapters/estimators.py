@@ -79,13 +79,10 @@ def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
 def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: intrinsic dimension against number of points by kind of part."""
     sizes, scale = charts.unique(frame["n_points"]), alt.Scale(type="log", nice=False)  # else to a power of ten
-    base = alt.Chart(frame).encode(
-        x=alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes)),
-        color=charts.color(frame, "part", "points"),
-    )
-    y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "mean", "high"))
+    x = alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes))
     fields = ("part:N", "n_points:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    return charts.panels(alt.layer(*charts.banded(base, y, "mean:Q", *fields)), frame)
+    marks = charts.banded(frame, x, charts.color(frame, "part", "points"), "intrinsic dimension", *fields)
+    return charts.panels(alt.layer(*marks), frame)
 
 
 @markup.per_model

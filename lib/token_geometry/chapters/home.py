@@ -14,9 +14,6 @@ ADDED = {
 }
 """Keys of a run that it can do without, and what they add."""
 
-FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
-"""Chart type and axes of the figure on the first page."""
-
 
 def frame(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""

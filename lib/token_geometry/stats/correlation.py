@@ -27,8 +27,7 @@ _CONSTANT = 1e-12
 # entries of the largest array that is held at a time
 _AT_ONCE = 1 << 23
 
-N_PERMUTATIONS = 4999
-"""Permutations of a test by them."""
+N_PERMUTATIONS = 4999  # permutations of a test by them
 
 # groups of prompts that the jackknife leaves out in turn: each prompt alone, unless there are more
 _N_GROUPS = 200

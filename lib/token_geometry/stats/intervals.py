@@ -11,17 +11,10 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-CONFIDENCE = 0.95
-"""Level of all intervals."""
-
-FEWEST_PROMPTS = 8
-"""Below this number of prompts nothing gets an interval."""
-
-FEWEST_MODELS = 3
-"""Below this number of models there is no mean over them."""
-
-N_RESAMPLES = 1000
-"""Resamples of a bootstrap."""
+CONFIDENCE = 0.95  # level of all intervals
+FEWEST_PROMPTS = 8  # below this number of prompts nothing gets an interval
+FEWEST_MODELS = 3  # below this number of models there is no mean over them
+N_RESAMPLES = 1000  # resamples of a bootstrap
 
 
 def mean_interval(values: xr.DataArray) -> xr.Dataset:

@@ -4,7 +4,7 @@ Arrays in, arrays out. Points have the shape (point, coordinate) and are float64
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
@@ -12,8 +12,7 @@ from scipy.special import ndtri
 
 from token_geometry.stats.intervals import CONFIDENCE
 
-N_FOLDS = 5
-"""Folds of the cross-validation, or fewer where a class has fewer points."""
+N_FOLDS = 5  # folds of the cross-validation, or fewer where a class has fewer points
 
 PENALTY = 100
 """Weight of the squared norm in logistic regression (1/C), on coordinates of variance 1 on average; with
@@ -27,18 +26,12 @@ CCS_RESTARTS, CCS_STEPS, CCS_RATE = 4, 100, 0.05
 """Random starts of CCS, of which that with the smallest loss is kept; steps of each; learning rate (Adam)."""
 
 
-@dataclass(frozen=True)
-class Components:
+class Components(NamedTuple):
     """Principal components of a cloud."""
 
-    axes: np.ndarray
-    """Unit vectors, largest variance first, shape (component, coordinate)."""
-
-    scores: np.ndarray
-    """The centred points along the axes, shape (point, component)."""
-
-    variance_ratio: np.ndarray
-    """Share of the variance along each axis, shape (component,)."""
+    axes: np.ndarray  # unit vectors, largest variance first, shape (component, coordinate)
+    scores: np.ndarray  # the centred points along the axes, shape (point, component)
+    variance_ratio: np.ndarray  # share of the variance along each axis, shape (component,)
 
 
 def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -> Components:
@@ -60,8 +53,7 @@ def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -
         sign = np.where(scores.T @ (labels - labels.mean()) < 0, -1.0, 1.0)
         scores, axes = scores * sign, axes * sign[:, None]
     variance = size**2
-    total = variance.sum()
-    return Components(axes, scores, variance / total if total else variance)
+    return Components(axes, scores, variance / (variance.sum() or 1.0))
 
 
 def _singular_values(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +142,7 @@ FITS: dict[str, Fit] = {
 }
 """Probes that learn from one data set."""
 
-PAIRED = ("ccs", "truth_direction")
-"""Probes that learn from a data set and its opposite together."""
+PAIRED = ("ccs", "truth_direction")  # probes that learn from a data set and its opposite together
 
 TITLES = {
     "logistic_regression": "logistic regression",

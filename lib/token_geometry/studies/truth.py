@@ -21,9 +21,7 @@ from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
 N_COMPONENTS = 3  # components that are kept at every layer
-
-TITLES = files.table(__file__)
-"""What the variables of the dataset are; all are without unit."""
+TITLES = files.table(__file__)  # what the variables of the dataset are; all are without unit
 
 Sets = Sequence[Statements]
 Arrays = Sequence[np.ndarray]

@@ -17,22 +17,14 @@ def scales(results: RunResults) -> pd.DataFrame:
 
 
 def scales_by_prompt(results: RunResults) -> pd.DataFrame:
-    """ID of the first structured prompts at every scale and layer, with their loss.
-
-    Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
-    """
-    dataset = results.structured.isel(prompt=slice(N_SCALES))
-    frame = long(dataset["intrinsic_dimension"].sel(layer=FROM_ONE), "value")
-    loss = long(dataset["loss"], "loss")[["model_title", "prompt", "loss"]]
-    columns = ["model_title", "prompt", "layer", "scale", "value", "loss"]
-    return frame.merge(loss, on=["model_title", "prompt"])[columns]
+    """ID (`value`) of the first structured prompts at every scale and layer, with their loss."""
+    dataset = results.structured[["intrinsic_dimension", "loss"]].isel(prompt=slice(N_SCALES))
+    frame = dataset.rename(intrinsic_dimension="value").sel(layer=FROM_ONE).to_dataframe().reset_index()
+    return frame.dropna()[["model_title", "prompt", "layer", "scale", "value", "loss"]].round(4)
 
 
 def layer_overlap(results: RunResults) -> pd.DataFrame:
-    """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts.
-
-    Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
-    """
+    """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts."""
     overlap = results.shuffled["layer_overlap"].sel(shuffle_level=unique(results.extremes)).mean("prompt")
     frame = long(overlap, "overlap", decimals=3)
     return frame[["model_title", "shuffle_level", "layer", "layer_other", "overlap"]]

@@ -4,24 +4,23 @@ import itertools
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.effects import change
 from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
-from token_geometry.stats import intervals
 from token_geometry.stats.correlation import correlate
+from token_geometry.stats.intervals import mean_interval
 
 
 def models(results: RunResults) -> Markdown:
     """Table of the models of a run with their loss on structured prompts."""
     rows = []
     for model, title in results.models:
-        values = results.structured["loss"].sel(model=model).values.ravel()
-        values = values[np.isfinite(values)]
+        values = results.structured["loss"].sel(model=model).dropna("prompt").values
         deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
         rows.append((title, results.last_layer(model), len(values), f"{values.mean():.2f}", deviation))
     return markup.table(pd.DataFrame(rows, columns=["model", "blocks", "prompts", "loss (nats)", "deviation"]))
@@ -89,31 +88,22 @@ def overlap_findings(results: RunResults, model: str, title: str) -> str:
 
 def control_findings(results: RunResults) -> Markdown:
     """What the ID is, and what full shuffling does to it, in a trained model and in its control."""
-    pairs = control_pairs(results)
-    if not pairs:
-        return Markdown(
-            f"Run {markup.escaped(results.run.name)} declares no controls of its models: "
-            "add the key `controls` to its file in data/runs."
-        )
-    lines = []
-    for name, trained, control in pairs:
-        if not trained.sizes["prompt"]:
-            title = markup.escaped(trained["model_title"].item())
-            lines.append(f"No prompt was read both by {title} and by {markup.escaped(name)}.")
+    run, lines = markup.escaped(results.run.name), []
+    for name, *pair in control_pairs(results):
+        titles = [markup.escaped(one["model_title"].item()) for one in pair]
+        if not pair[0].sizes["prompt"]:
+            lines.append(f"No prompt was read both by {titles[0]} and by {markup.escaped(name)}.")
             continue
-        layers = results.middle_layers(str(trained["model"].item()))
+        layers = results.middle_layers(str(pair[0]["model"].item()))
         for scale in results.scales:
-            parts = [_dimension_of(dataset, layers, scale) for dataset in (trained, control)]
+            parts = []
+            for title, one in zip(titles, pair, strict=True):
+                dimension = one["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
+                mean = float(dimension.isel(shuffle_level=0).mean())
+                text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+                if one.sizes["shuffle_level"] > 1:
+                    text += f" and full shuffling changes it by {effect(mean_interval(change(dimension)))}"
+                parts.append(text)
             lines.append(f"At scale {scale}: {'; '.join(parts)}.")
-    return markup.bullets(lines)
-
-
-def _dimension_of(dataset: xr.Dataset, layers: slice, scale: int) -> str:
-    dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
-    first, last = dimension["shuffle_level"].values[[0, -1]].tolist()
-    mean, title = float(dimension.sel(shuffle_level=first).mean()), markup.escaped(dataset["model_title"].item())
-    text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
-    if first == last:
-        return text
-    change = intervals.paired_difference(dimension, first=first, second=last)
-    return f"{text} and full shuffling changes it by {effect(change)}"
+    none = f"Run {run} declares no controls of its models: add the key `controls` to its file in data/runs."
+    return markup.bullets(lines or [none])

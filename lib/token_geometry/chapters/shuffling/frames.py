@@ -10,8 +10,7 @@ from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 from token_geometry.stats.correlation import false_discovery
 
-N_SINGLE = 6
-"""Prompts that a figure of single prompts shows."""
+N_SINGLE = 6  # prompts that a figure of single prompts shows
 
 
 def losses(results: RunResults) -> pd.DataFrame:
@@ -26,10 +25,7 @@ def extremes(results: RunResults, chosen: dict[str, tuple[str, dict]] = BESIDE) 
 
 
 def single_prompts(results: RunResults) -> pd.DataFrame:
-    """Observables of the first prompts, those that were shuffled before the others.
-
-    Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `frames.BESIDE`.
-    """
+    """Observables of the first prompts, those that were shuffled before the others; a column for each."""
     dataset = results.observables
     prompts = unique([*results.shuffled["prompt"].values, *dataset["prompt"].values])
     dataset = dataset.sel(prompt=prompts[:N_SINGLE])

@@ -15,8 +15,7 @@ from token_geometry.chapters.shuffling import frames
 from token_geometry.observables import labelled
 from token_geometry.stats import correlation, intervals
 
-_N_LISTED = 20
-"""How many prompts a sentence still lists by their ids."""
+_N_LISTED = 20  # how many prompts a sentence still lists by their ids
 
 
 @markup.per_model
