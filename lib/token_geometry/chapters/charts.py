@@ -192,17 +192,7 @@ def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
     return alt.condition(picked, alt.value(yes), alt.value(no))
 
 
-def banded(
-    frame: pd.DataFrame,
-    x: alt.X,
-    color,
-    y_title: str,
-    *fields: str,
-    middle="mean",
-    scale=None,
-    picked=None,
-    band=0.15,
-) -> list[alt.Chart]:
+def banded(frame, x, color, y_title: str, *fields: str, middle="mean", scale=None, picked=None, band=0.15) -> list:
     """Bands from column `low` to `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
     base = alt.Chart(frame).encode(x=x, color=color)
     y = alt.Y("low:Q", title=y_title, scale=scale or whole(frame, "low", middle, "high"))

@@ -8,7 +8,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import one_of
-from token_geometry.chapters import curves, markup, numbers
+from token_geometry.chapters import curves, effects, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -73,7 +73,7 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     before, after = level_means(results, model, name, **entry.at(at))
     return (
         f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers. "
-        f"{change_by_prompt(values, results.extremes, layers)}"
+        f"{change_by_prompt(values, layers)}"
     )
 
 
@@ -90,9 +90,9 @@ def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdow
     return markup.bullets(lines, start=alone)
 
 
-def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
+def change_by_prompt(values: xr.DataArray, layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
-    found = intervals.paired_difference(values.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1])
+    found = intervals.mean_interval(effects.change(values.sel(layer=layers).mean("layer")))
     return (
         f"Averaged over layers {layers.start} to {layers.stop}, shuffling changes it by {effect(found)}, "
         f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."

@@ -100,10 +100,7 @@ class RunResults:
 
 
 def open_results(run: str = "") -> RunResults:
-    """Open the results of a run, by default that of the active Quarto profile.
-
-    An `InputError` says if there is no such run, or its results are missing or stale.
-    """
+    """Results of a run, by default that of the active profile; `InputError` if there are none, or stale ones."""
     declared = declaration.load(run)
     return RunResults(declared, *(read(declared, name) for name in ("observables", "control", "longer")))
 

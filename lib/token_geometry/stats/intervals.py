@@ -47,16 +47,6 @@ def _sign_flips(values: np.ndarray) -> np.ndarray:
     return (sums >= sums[..., :1] - rounding).mean(-1)  # the first choice leaves all signs as they are
 
 
-def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
-    """How a quantity changes from one shuffle level to another, prompt by prompt.
-
-    As of `mean_interval`, of the second level minus the first, over the prompts that have both; the values have
-    the dimensions `prompt`, `shuffle_level` and any others.
-    """
-    before, after = (values.sel(shuffle_level=level, drop=True) for level in (first, second))
-    return mean_interval(after - before)
-
-
 def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset:
     """Mean of an effect over models and prompts, of dimensions `model` and `prompt`, with its interval.
 

@@ -90,10 +90,7 @@ def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
 
 
 def interval(n_right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a share of right answers, at `CONFIDENCE`.
-
-    Wilson, J. Am. Stat. Assoc. 22, 209 (1927). The answers count as independent.
-    """
+    """Wilson's score interval of a share of independent answers [J. Am. Stat. Assoc. 22, 209 (1927)]."""
     z2 = ndtri(0.5 + CONFIDENCE / 2) ** 2
     share = n_right / n
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -155,10 +152,7 @@ TITLES = {
 
 
 def cross_validate(fit: Fit, points: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
-    """Share of points whose label a probe finds that was fitted to the other folds.
-
-    The test points are centred by the mean of the training points.
-    """
+    """Share of points whose label a probe finds that was fitted to the other folds, and centred by their mean."""
     classes, right = np.unique(labels), 0
     for train, test in parts:
         if len(found := set(labels[train].tolist())) == 1:  # so few points that nothing else can be learned

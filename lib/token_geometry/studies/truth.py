@@ -30,10 +30,7 @@ _NEGATION = "neg_"
 
 
 def measure(request: Truth) -> xr.Dataset:
-    """Read the statements, take components and probes, and write the dataset, with the variables of `TITLES`.
-
-    An `InputError` says if the request cannot be carried out or the file cannot be written.
-    """
+    """Read statements, take components and probes, write the data set of `TITLES`; `InputError` if that fails."""
     (source, sets), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]

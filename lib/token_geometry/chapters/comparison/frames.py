@@ -31,11 +31,7 @@ def layer_overlap(results: RunResults) -> pd.DataFrame:
 
 
 def controls(results: RunResults) -> pd.DataFrame:
-    """Trained models and their controls on the same prompts and shuffle levels.
-
-    Columns of `frames.by_observable`, `model` (name of the control) and `kind` (title of the model or of its
-    control); no rows where the run declares no controls.
-    """
+    """Trained models and their controls (`kind`) on the same prompts and levels, as of `frames.by_observable`."""
     parts = [
         by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
         for model, trained, control in control_pairs(results)

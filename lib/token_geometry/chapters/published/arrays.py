@@ -1,7 +1,4 @@
-"""Published numbers of other works, in the shapes that the charts of a run's own results take.
-
-`data/published/README.md` names their sources.
-"""
+"""Published numbers of other works (`data/published/README.md`), in the shapes of a run's own results."""
 
 from functools import cache
 

@@ -1,7 +1,4 @@
-"""What is known of one model, published or of a run: the same questions are asked of both.
-
-So a claim cannot be one thing for the paper and another for the run.
-"""
+"""What is known of one model, published or of a run: the same is asked of both, so that a claim is one thing."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -
     line = f"{title}: over all layers, the mean ID at scale {scale} {' and '.join(tops)}"
     if not results.is_shuffled:
         return f"{line}; the run has one shuffle level only, so there is nothing to compare it with."
-    return f"{line}. {change_by_prompt(dimension, results.extremes, results.middle_layers(model))}"
+    return f"{line}. {change_by_prompt(dimension, results.middle_layers(model))}"
 
 
 def prompt_spread(results: RunResults) -> Markdown:
@@ -93,9 +93,9 @@ def losses(results: RunResults, model: str, title: str) -> str:
     """Loss, BLEU and change of the ID of the middle layers at each level, mean over prompts."""
     values, low, scale = results.shuffled.sel(model=model), results.extremes[0], results.reference_scale
     dimension = values["intrinsic_dimension"].sel(scale=scale, layer=results.middle_layers(model)).mean("layer")
-    parts = []
+    changes, parts = intervals.mean_interval(dimension - dimension.sel(shuffle_level=low, drop=True)), []
     for at in values[["loss", "bleu"]].mean("prompt").to_dataframe().reset_index().itertuples():
-        change = effect(intervals.paired_difference(dimension, first=low, second=at.shuffle_level))
+        change = effect(changes.sel(shuffle_level=at.shuffle_level))
         changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
         parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
     return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
@@ -105,7 +105,7 @@ def losses(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def severity(results: RunResults, model: str, title: str) -> str:
     """Whether the ID changes the more, the less of the order of a prompt is left."""
-    found, scales = frames.severities(results, model), results.scales
+    found, scales = frames.severities(results).sel(model=model), results.scales
     r = correlation.correlate(found["bleu"], found["change"], method="spearman", pool="shuffle_level")
     if not bool(r["correlation"].sel(scale=scales).notnull().all()):
         return f"{title}: too few prompts for a correlation."

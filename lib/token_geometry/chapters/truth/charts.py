@@ -61,10 +61,7 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 @charts.figure("accuracy")
 def over_layers(frame: pd.DataFrame, *, color: str, color_title: str, y_title: str) -> alt.FacetChart:
-    """Line chart with bands: {y_title} against layer, one curve per {color_title}.
-
-    The legend keeps one curve at a click.
-    """
+    """Line chart with bands: {y_title} against layer, one curve per {color_title}."""
     picked = charts.legend_choice(color)
     colors, lowest = _nominal(frame, color, color_title), min(0.3, float(frame["low"].min()))
     fields = (f"{color}:N", "layer:Q", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%")
