@@ -169,10 +169,7 @@ def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], name
 
 
 def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
-    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`.
-
-    Titles are those that are given by name of the field, else of `TITLES`.
-    """
+    """Tooltips like `tooltip("layer:Q", "mean:Q .2f")`, titled by name of the field, else as `TITLES` says."""
     made = []
     for entry in fields:
         field, _, form = entry.partition(" ")

@@ -22,10 +22,7 @@ _NAMES = ("mean", "low", "high", "n_prompts")
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence without its full stop, its numbers by name, and the label of the figure that shows them.
-
-    A number of one model has the model's name behind its own: `mean`, but `mean smollm2-135m`.
-    """
+    """A sentence without full stop, its numbers by name (of one model: `mean smollm2-135m`), and its figure."""
 
     sentence: str
     values: dict[str, float]
@@ -115,14 +112,10 @@ def _estimators(results: RunResults) -> Iterator[Finding]:
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}
     values["n_agree"] = int((signs == signs[0]).all("estimator").sum())
     each = "; ".join(f"{text.rpartition(' (')[0]} by {name}" for name, (text, *_) in told.items())
-    what = (
-        f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of GRIDE"
-    )
-    n = told["TLE"][0].rpartition(" (")[2]
+    agree = f"at scale 16 in {values['n_agree']} of the models ({told['TLE'][0].rpartition(' (')[2]}"
+    what = f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of"
     if all(text for text, *_ in told.values()):
-        yield Finding(
-            f"{what} at scale 16 in {values['n_agree']} of the models ({n}", values, "fig-estimators-effect"
-        )
+        yield Finding(f"{what} GRIDE {agree}", values, "fig-estimators-effect")
 
 
 def _peaks(results: RunResults) -> Iterator[Finding]:

@@ -31,10 +31,7 @@ class ProfileParameters(RunParameters):
 
 
 def tasks(results: RunResults, *, label: str = "") -> dict[str, list[xr.Dataset]]:
-    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them.
-
-    By what is to be told, the observables of the prompts of each class, over `model` and `prompt`.
-    """
+    """By what is to be told (shuffled, genre, label) observables of each class, over `model` and `prompt`."""
     found: dict[str, list[xr.Dataset]] = {}
     if results.is_shuffled:
         found["shuffled"] = [results.ends[_NAMES].isel(shuffle_level=end, drop=True) for end in (0, -1)]

@@ -35,11 +35,7 @@ class Components(NamedTuple):
 
 
 def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -> Components:
-    """All principal components that the points span, without scaling.
-
-    With labels, each axis points to where the larger labels are on average, so that it does not turn
-    round from layer to layer.
-    """
+    """All principal components, unscaled; with labels, axes point to the larger ones, alike at every layer."""
     centred = points - points.mean(axis=0)
     # of the two matrices of scalar products, the smaller one: several times faster than the points' SVD
     if len(points) <= points.shape[1]:
@@ -175,10 +171,7 @@ def separation(scores: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
 
 
 def variance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
-    """Variance between the class means over variance within the classes, mean over coordinates.
-
-    After Bürger et al., arXiv:2407.12831; a coordinate in which nothing varies is left out.
-    """
+    """Variance between class means over that within, mean over coordinates that vary [arXiv:2407.12831]."""
     classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.stack([points[labels == label].mean(axis=0) for label in classes])
     within = ((points - means[place]) ** 2).mean(axis=0)

@@ -81,10 +81,7 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
 
 
 def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = None) -> pd.DataFrame:
-    """Correlation of some quantities, by default all but the ID, with the loss over layers, by both methods.
-
-    Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
-    """
+    """As of `dimension_frame`, of each `quantity`, by default all but the ID, by each `method`, at no scale."""
     loss, every = results.structured["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
     pairs = {name: (values, loss) for name, values in every.items()}
     parts = [_curves(pairs, "quantity", method=m.lower()).assign(method=m) for m in ("Pearson", "Spearman")]

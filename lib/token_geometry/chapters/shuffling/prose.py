@@ -127,11 +127,15 @@ def basis(results: RunResults) -> Markdown:
     dataset, (low, high) = results.observables, results.extremes
     n_shuffled = results.shuffled.sizes["prompt"]
     n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
+    ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
+    tokenizer = "one of the tokenizers of the models" if len(results.models) > 1 else "the tokenizer of the model"
     lines = [
         f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
         f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
-        f"$S = {high}$. {_passed_over(dataset)}"
+        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens "
+        f"under {tokenizer}. Those taken are "
+        f"{', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     ]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
@@ -141,14 +145,3 @@ def basis(results: RunResults) -> Markdown:
             "occurs twice is one point."
         )
     return markup.bullets(lines)
-
-
-def _passed_over(dataset: xr.Dataset) -> str:
-    """What the filter by length left of the texts that were examined."""
-    ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
-    several = dataset.sizes["model"] > 1
-    return (
-        f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens under "
-        f"{'one of the tokenizers of the models' if several else 'the tokenizer of the model'}. Those "
-        f"taken are {', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
-    )
