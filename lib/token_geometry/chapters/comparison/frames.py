@@ -5,15 +5,10 @@ import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.charts import unique
-from token_geometry.chapters.frames import FROM_ONE, by_observable, long, summary
+from token_geometry.chapters.frames import FROM_ONE, by_observable, long
 from token_geometry.chapters.results import RunResults
 
 N_SCALES = 16  # prompts whose ID is shown at every scale
-
-
-def scales(results: RunResults) -> pd.DataFrame:
-    """ID of structured prompts at every scale and layer, as of `frames.summary`."""
-    return summary(results.structured["intrinsic_dimension"].sel(layer=FROM_ONE))
 
 
 def scales_by_prompt(results: RunResults) -> pd.DataFrame:

@@ -30,19 +30,14 @@ class Estimate:
 
 
 class Evidence(ABC):
-    """What is known of one model, published or of a run, which `side` says: `published` or `run`.
+    """What is known of one model, published or of a run."""
 
-    `dataset` are its numbers at every shuffle level, `n_prompts` the prompts that were run at every level,
-    `n_blocks` the depth of the model, `scales` those that have data, and `correlations` Pearson's of ID and loss
-    over structured prompts: `correlation`, `low`, `high` by layer and scale.
-    """
-
-    side: str
-    dataset: xr.Dataset
-    n_prompts: int
-    n_blocks: int
-    scales: list[int]
-    correlations: xr.Dataset
+    side: str  # `published` or `run`
+    dataset: xr.Dataset  # its numbers at every shuffle level: means, or those of each prompt
+    n_prompts: int  # prompts that were run at every level
+    n_blocks: int  # depth of the model
+    scales: list[int]  # those that have data
+    correlations: xr.Dataset  # Pearson's of ID and loss over structured prompts, by layer and scale
 
     @property
     def title(self) -> str:
@@ -74,9 +69,10 @@ class Evidence(ABC):
         first, last = (self.peak_layer(level, scale) / self.n_blocks for level in self.levels)
         return Estimate(last - first)
 
-    @abstractmethod
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
         """Mean over the prompts that were run at every level, over the layers from 1 that have data."""
+        values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
+        return (values.mean("prompt") if "prompt" in values.dims else values).dropna("layer")
 
     @abstractmethod
     def at(self, observable: str, point: dict) -> Estimate:
@@ -93,17 +89,14 @@ class Published(Evidence):
     side = "published"
 
     def __init__(self, model: str):
-        self.dataset = arrays.tokens().sel(model=model)
+        given = arrays.tokens().sel(model=model)
+        self.dataset = given.rename({name: name.removesuffix("_mean") for name in given})
         self.n_prompts, self.n_blocks = (int(self.dataset.attrs[name]) for name in ("n_prompts", "n_blocks"))
         self.scales = self.dataset["scale"].values.tolist()
         self.correlations = arrays.correlation().sel(model=model)
 
-    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[f"{observable}_mean"]
-        return values.sel(shuffle_level=level, layer=FROM_ONE, **at).dropna("layer")
-
     def at(self, observable: str, point: dict) -> Estimate:
-        mean, deviation = (float(self.dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
+        mean, deviation = (float(self.dataset[f"{observable}{part}"].sel(point)) for part in ("", "_std"))
         # the published deviation has the divisor n
         half = special.stdtrit(self.n_prompts - 1, _ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
         return Estimate(mean, mean - half, mean + half)
@@ -129,10 +122,6 @@ class Measured(Evidence):
         self.scales = present["scale"].values[present.values].tolist()
         one = results.structured.sel(model=model, layer=FROM_ONE)
         self.correlations = correlation.correlate(one["intrinsic_dimension"], one["loss"])
-
-    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
-        return values.mean("prompt").dropna("layer")
 
     def at(self, observable: str, point: dict) -> Estimate:
         return _estimate(intervals.mean_interval(self.dataset[observable].sel(point)), "mean")

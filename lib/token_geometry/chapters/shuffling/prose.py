@@ -133,8 +133,8 @@ def basis(results: RunResults) -> Markdown:
         f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
         f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
-        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens "
-        f"under {tokenizer}. Those taken are "
+        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer "
+        f"tokens under {tokenizer}. Those taken are "
         f"{', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     ]
     for model, title in results.models:
