@@ -22,11 +22,7 @@ from token_geometry.chapters import markup
 
 _TABLE = files.table(__file__)
 
-MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6d31", "#7b61c9")
-"""Colors of models (Okabe and Ito's, readable with every kind of color vision, and two more)."""
-
-LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
-"""Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
+MODEL_COLORS, LEVEL_COLORS = _TABLE["model_colors"], _TABLE["level_colors"]
 
 BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
 
@@ -96,9 +92,7 @@ alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "to
 TITLES: dict[str, str] = _TABLE["titles"]  # names that a reader sees, of columns that bear another
 _CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
-SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
-"""Axis of the scales of the intrinsic dimension."""
-
+SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")  # of the ID
 LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1))
 """Axis of layers, which ends with the last."""
 

@@ -16,14 +16,8 @@ from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 
-PARTS = {
-    "first half": (0, 1 / 2),
-    "second half": (1 / 2, 1),
-    "all layers": (0, 1),
-    "1/4 to 3/4": (1 / 4, 3 / 4),
-    "1/3 to 3/4": (1 / 3, 3 / 4),
-}
-"""Other parts of the depth than the declared one."""
+PARTS = {"first half": (0, 1 / 2), "second half": (1 / 2, 1), "all layers": (0, 1)}
+PARTS |= {"1/4 to 3/4": (1 / 4, 3 / 4), "1/3 to 3/4": (1 / 3, 3 / 4)}  # of the depth, beside the declared one
 
 
 def published() -> list[xr.DataArray]:

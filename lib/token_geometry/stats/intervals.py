@@ -54,12 +54,8 @@ def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset
     interval with equal weights [IntHout et al., BMC Med. Res. Methodol. 14:25 (2014)], to which what the models
     share by reading the same prompts is added, with Satterthwaite's degrees of freedom. `further` are means of
     models that read other prompts. Prompts that lack a model are left out.
-
-    Returns
-    -------
-    xarray.Dataset
-        `mean`, NaN below `FEWEST_MODELS`; `low` and `high`, its interval at `CONFIDENCE`, NaN below
-        `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`.
+    Returns `mean`, NaN below `FEWEST_MODELS`; `low` and `high`, its interval at `CONFIDENCE`, NaN below
+    `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`.
     """
     known = values.transpose("model", "prompt").dropna("prompt").values
     means = np.concatenate([known.mean(1), further]) if known.size else np.empty(0)

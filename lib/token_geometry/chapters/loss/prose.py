@@ -17,14 +17,11 @@ from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_inte
 def basis(results: RunResults) -> Markdown:
     """What the correlations rest on, and what the run is too small for."""
     n_structured = int(results.structured["loss"].notnull().any("model").sum())
-    levels = results.observables["shuffle_level"].values
-    n_all = results.shuffled.sizes["prompt"]
+    n_levels, n_all = results.observables.sizes["shuffle_level"], results.shuffled.sizes["prompt"]
     text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
-    if len(levels) > 1:
-        text += f"At all {len(levels)} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
-    else:
-        text += "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
-    return Markdown(text)
+    several = f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
+    single = "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
+    return Markdown(text + (several if n_levels > 1 else single))
 
 
 def _enough(n_prompts: int) -> str:
