@@ -12,7 +12,6 @@ from token_geometry.chapters import effects, markup, numbers
 from token_geometry.chapters.estimators import dimensions
 from token_geometry.chapters.frames import middle, peak
 from token_geometry.chapters.loss import frames as loss_frames
-from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import correlate
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_interval, pooled, resampled_means
@@ -63,15 +62,10 @@ def _told(results: RunResults, each: xr.Dataset, spec: str = "+.2f", total: xr.D
     parts = {f" {model}": each.sel(model=model) for model in _titles(results)}
     parts |= {} if total is None else {"": total}
     values = {f"{name}{of}": float(part[name]) for of, part in parts.items() for name in _NAMES}
-
-    def spelled(of: str) -> str:
-        mean, low, high, _ = (values[f"{name}{of}"] for name in _NAMES)
-        ends = f" ({numbers.interval(low, high, spec)})" if np.isfinite(low) else ""
-        return f"{Number(mean):{spec}}{ends}"
-
+    said = {of: numbers.estimate(*(values[f"{n}{of}"] for n in _NAMES[:3]), spec=spec) for of in parts}
     named = zip(parts, _titles(results).values(), strict=False)
-    known = [f"{spelled(of)} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
-    text = f"{spelled('')} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
+    known = [f"{said[of]} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
+    text = f"{said['']} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
     n = f"{numbers.count(each.sizes['model'], 'model')}, {numbers.count(int(each['n_prompts'].max()), 'prompt')}"
     return f"{text} ({n})" * bool(known), values
 

@@ -24,16 +24,16 @@ def interval(low: float, high: float, spec: str) -> str:
 
 
 def estimate(
-    value: float, low: float, high: float, *, sign: str = "", digits: int | None = None, name: str = ""
+    value: float, low: float, high: float, *, sign="", digits: int | None = None, name="", spec=""
 ) -> str:
     """A number and its interval in brackets, if it has one.
 
     `sign` is `+` for a difference, `digits` are those behind the point, by default two, and more where the
-    number is small, and `name` says what is in the brackets.
+    number is small, or `spec` says both; `name` says what is in the brackets.
     """
     if digits is None:
         digits = 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
-    spec = f"{sign}.{digits}f"
+    spec = spec or f"{sign}.{digits}f"
     text = f"{Number(value):{spec}}"
     return f"{text} ({name}{interval(low, high, spec)})" if np.isfinite(low) else text
 

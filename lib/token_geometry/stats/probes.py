@@ -67,11 +67,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
-    """Folds with the classes in proportion, points of one group in the same fold.
-
-    A word that one statement says something true of, and its neighbor something false, would lead a probe
-    astray if it learned from the one and was tested on the other.
-    """
+    """Folds with the classes in proportion; a group is in one, as statements that differ in one word must be."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     places, seed = np.zeros((len(labels), 1)), seed % 2**32  # scikit-learn takes no larger one
@@ -116,8 +112,7 @@ def mass_mean(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Difference of the class means, times the inverse of the covariance within the classes.
 
-    The covariance of few points is uncertain; it is shrunk after Ledoit & Wolf,
-    J. Multivar. Anal. 88, 365 (2004).
+    The covariance of few points is uncertain: shrunk after Ledoit & Wolf, J. Multivar. Anal. 88, 365 (2004).
     """
     from sklearn.covariance import ledoit_wolf
 

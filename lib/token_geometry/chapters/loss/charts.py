@@ -101,11 +101,7 @@ def _cloud(
     color: str = "model_title",
     legend=alt.Undefined,
 ) -> alt.LayerChart:
-    """Points of prompts with the line of least squares of each color.
-
-    `titles` are those of the two axes, by column. `names` are those of the selections of a prompt that the
-    chart shows, of which it makes the first.
-    """
+    """Prompts and lines of least squares; `titles` of both axes, `names` of selections of a prompt, own first."""
     (x, x_title), (y, y_title) = titles.items()
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
     base = alt.Chart(frame).encode(

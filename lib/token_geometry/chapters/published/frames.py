@@ -35,7 +35,6 @@ def correlations(results: RunResults) -> pd.DataFrame:
     """Pearson correlation of ID and loss over structured prompts, published and of a run."""
     structured = results.structured.sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])
-    own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
     sides = {"run": own, "published": given}

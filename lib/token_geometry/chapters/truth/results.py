@@ -16,11 +16,7 @@ from token_geometry.runs import declaration, results
 
 @dataclass(frozen=True, kw_only=True)
 class TruthParameters(RunParameters, OfStatements):
-    """Parameters of `notebooks/truth-pca.ipynb`.
-
-    With `run` alone the notebook is a chapter and reads what the run has; with any other it reads the
-    statements itself, and what is not given is as the run has it.
-    """
+    """Parameters of `notebooks/truth-pca.ipynb`: with `run` alone it reads what the run has, else it computes."""
 
     model: str = ""  # model to read the statements with; empty: the first that the run names
     layer: int | None = None  # layer of the projection; None: that of the run, else half of the depth
