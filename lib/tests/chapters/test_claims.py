@@ -111,7 +111,7 @@ def test_peaks_are_those_of_both_levels(made):
     assert frame["mean"].to_dict() == pytest.approx({0: 9, 5: 12}, abs=1e-6)
 
 
-@pytest.mark.parametrize("side", evidence.published(), ids=lambda side: side.title)
+@pytest.mark.parametrize("side", evidence.of_all(), ids=lambda side: side.title)
 def test_the_number_of_every_claim_on_published_arrays_is_the_one_by_hand(side):
     tokens = published.tokens().sel(model=str(side.dataset["model"].values))
     n_blocks = tokens.sizes["layer"] - 1

@@ -123,7 +123,7 @@ def test_the_list_of_layers_keeps_to_discoveries():
     nothing = effect_by_layer(made({"one": 12}, effects_of={}, noise=1.0)).data
     assert "at scale 64 it raises the ID in none and lowers it in none" in nothing
     change = made({"one": 12}, effects_of={}, noise=1.0).ends["intrinsic_dimension"].sel(model="one")
-    alone = intervals.paired_difference(change.sel(layer=slice(1, None)), first=0, second=2)["p_value"]
+    alone = intervals.mean_interval(effects.change(change.sel(layer=slice(1, None))))["p_value"]
     assert bool((alone < 0.05).any())  # each by itself, some would have been listed
 
 

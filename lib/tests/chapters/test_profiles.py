@@ -25,14 +25,15 @@ def labelled_run(tmp_path, labels):
 
 def test_a_label_that_the_dimension_follows_is_told_by_the_profile_and_not_by_the_loss(tmp_path):
     results = labelled_run(tmp_path, "abababababab")
-    frame = profiles.frame(results, label="kind").set_index("features")
+    found = profiles.frame(results, label="kind")
+    frame = found.set_index("features")
     assert set(frame["task"]) == {"label 'kind'"} and frame["n_prompts"].eq(12).all()
     profile, loss = frame.loc["profile of the ID"], frame.loc["loss"]
     assert profile["accuracy"] == 1 and profile["low"] > 0.7 and profile["p_value"] < 0.02
     assert frame.loc["profile at fixed loss and tokens", "accuracy"] > 0.8
     assert loss["accuracy"] < 0.9 and loss["p_value"] > 0.02
     assert frame["chance"].between(0.25, 0.6).all()  # folds have the true classes in proportion: below a half
-    said = profiles.sentence(results, label="kind").data
+    said = profiles.sentence(results, found).data
     assert "label 'kind', 12 prompts: profile of the ID 100 (" in said and "permuted labels" in said
 
 

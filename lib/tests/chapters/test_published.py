@@ -158,7 +158,7 @@ def test_all_published_models_and_claims_are_in_the_chart_of_claims():
 
 
 def test_every_published_model_agrees_that_shuffling_raises_the_peak_and_the_cosine_at_the_end():
-    for side in evidence.published():
+    for side in evidence.of_all():
         for claim in claims.CLAIMS:
             if claim.text.startswith(("Shuffling raises", "Prompts with a higher loss")):
                 assert claim.on(side).sign() == claim.sign

@@ -4,6 +4,7 @@ import pytest
 
 from token_geometry.chapters import findings
 from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.effects import change as by_shuffling
 from token_geometry.chapters.loss.frames import dimension_frame
 from token_geometry.chapters.loss.prose import middle
 from token_geometry.chapters.published import claims
@@ -11,7 +12,7 @@ from token_geometry.chapters.results import open_results
 from token_geometry.runs import declaration
 from token_geometry.runs import results as results_of_runs
 from token_geometry.stats.correlation import correlate
-from token_geometry.stats.intervals import paired_difference
+from token_geometry.stats.intervals import mean_interval
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 
@@ -43,11 +44,11 @@ def test_at_scale_2_the_shuffled_id_is_the_larger_one(results):
 def test_the_effect_of_shuffling_in_smollm2_is_lower_at_scale_64_than_at_2(results):
     layers = results.middle_layers("smollm2-135m")
     change = results.ends["intrinsic_dimension"].sel(model="smollm2-135m", layer=layers).mean("layer")
-    found = paired_difference(change, first=0, second=5)
+    found = mean_interval(by_shuffling(change))
     assert float(found["mean"].sel(scale=2)) > 0
     assert float(found["high"].sel(scale=64)) < 0
     between = change.sel(scale=64, drop=True) - change.sel(scale=2, drop=True)
-    assert float(paired_difference(between, first=0, second=5)["high"]) < 0
+    assert float(mean_interval(by_shuffling(between))["high"]) < 0
     said = findings.text(results).data.splitlines()
     assert len(said) == 9 and "open in SmolLM2" in said[2] and all(" to " in line for line in said[2:])
 
@@ -68,7 +69,7 @@ def test_the_id_at_scale_4_follows_the_loss_in_every_middle_layer_of_both_models
 
 
 def test_the_entropy_of_a_prompt_follows_its_loss(results):
-    both = results.structured[["entropy", "loss"]].squeeze("shuffle_level")
+    both = results.structured[["entropy", "loss"]]
     assert (correlate(both["entropy"], both["loss"])["low"] > 0.5).all()
     assert bool(results.structured["logit_intrinsic_dimension"].notnull().all())
 
@@ -80,7 +81,7 @@ def test_the_untrained_control_predicts_worse_on_the_same_prompts(results):
 
 
 def test_every_prompt_has_as_many_points_in_gemma_as_in_smollm2(results):
-    points = results.structured["n_points"].sel(layer=9).squeeze("shuffle_level")
+    points = results.structured["n_points"].sel(layer=9)
     assert (points == results.observables.attrs["n_tokens"]).all()
 
 

@@ -21,7 +21,7 @@ def test_paired_differences_and_intervals_are_those_of_scipys_paired_t_test(valu
     x = values.rename(layer="shuffle_level").assign_coords(shuffle_level=[0, 1, 2, 5])
     x = x.copy()
     x.loc[{"shuffle_level": 5}][3] = np.nan
-    found = intervals.paired_difference(x, first=0, second=5)
+    found = intervals.mean_interval(x.sel(shuffle_level=5, drop=True) - x.sel(shuffle_level=0, drop=True))
     kept = np.arange(N_PROMPTS) != 3
     expected = stats.ttest_rel(x.values[3, kept], x.values[0, kept])
     interval = expected.confidence_interval(intervals.CONFIDENCE)

@@ -22,11 +22,7 @@ from token_geometry.chapters import markup
 
 _TABLE = files.table(__file__)
 
-MODEL_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6d31", "#7b61c9")
-"""Colors of models (Okabe and Ito's, readable with every kind of color vision, and two more)."""
-
-LEVEL_COLORS = ("#1b2a49", "#3b528b", "#21908d", "#5dc863", "#e8a800", "#d1495b")
-"""Colors of shuffle levels 0 … 5, from structured to fully shuffled."""
+MODEL_COLORS, LEVEL_COLORS = _TABLE["model_colors"], _TABLE["level_colors"]
 
 BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
 
@@ -96,9 +92,7 @@ alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "to
 TITLES: dict[str, str] = _TABLE["titles"]  # names that a reader sees, of columns that bear another
 _CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
-SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")
-"""Axis of the scales of the intrinsic dimension."""
-
+SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")  # of the ID
 LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1))
 """Axis of layers, which ends with the last."""
 
@@ -122,7 +116,10 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
             options |= {name: own[name] for name in own if name in defaults}
             description = f"{form.format(**defaults | options)}. {markup.plain(finding)}"
             if frame.empty:
-                return _no_data(options.get("y_title") or what, description)
+                text = [f"{options.get('y_title') or what}:", "no data for this figure in this run"]
+                none = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80)
+                none = none.mark_text(text=text, fontSize=13, color="#666666")
+                return none.properties(description=f"{description} No data.")
             chart = draw(frame, *others, **options)
             if choose:
                 title = _CONTROLS.get(choose, TITLES.get(choose, choose))
@@ -166,10 +163,7 @@ def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], name
 
 
 def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
-    """Tooltips from field, type and perhaps format: `tooltip("layer:Q", "mean:Q .2f")`.
-
-    Titles are those that are given by name of the field, else of `TITLES`.
-    """
+    """Tooltips like `tooltip("layer:Q", "mean:Q .2f")`, titled by name of the field, else as `TITLES` says."""
     made = []
     for entry in fields:
         field, _, form = entry.partition(" ")
@@ -189,11 +183,13 @@ def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
     return alt.condition(picked, alt.value(yes), alt.value(no))
 
 
-def banded(base: alt.Chart, y: alt.Y, middle: str, *fields: str, picked=None, band: float = 0.15) -> list:
-    """Bands from `y` to column `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
+def banded(frame, x, color, y_title: str, *fields: str, middle="mean", scale=None, picked=None, band=0.15) -> list:
+    """Bands from column `low` to `high`, and lines of `middle` with tooltips of `fields`, faint unless picked."""
+    base = alt.Chart(frame).encode(x=x, color=color)
+    y = alt.Y("low:Q", title=y_title, scale=scale or whole(frame, "low", middle, "high"))
     faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, band, 0.0), shown(picked))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24))
-    line = line.encode(y=middle, opacity=full, tooltip=tooltip(*fields))
+    line = line.encode(y=f"{middle}:Q", opacity=full, tooltip=tooltip(*fields))
     return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]
 
 
@@ -247,8 +243,3 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     else:
         chart = chart.transform_filter(kept)
     return chart.properties(title=alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}")))
-
-
-def _no_data(what: str, description: str) -> alt.Chart:
-    chart = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80, description=f"{description} No data.")
-    return chart.mark_text(text=[f"{what}:", "no data for this figure in this run"], fontSize=13, color="#666666")

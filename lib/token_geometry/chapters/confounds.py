@@ -9,12 +9,10 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
-from token_geometry.chapters import results as results_module
 from token_geometry.chapters.frames import middle
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
-from token_geometry.requests.reduction import genre
 from token_geometry.requests.run import CONFOUNDS, Run
 from token_geometry.stats import correlation
 from token_geometry.texts import corpora
@@ -38,11 +36,9 @@ def samples(results: RunResults) -> dict[str, xr.Dataset]:
     Each has `dimension` (mean ID of the middle layers) over model, prompt and scale, `loss` over model and prompt,
     and the confounds that all prompts have and that are not the same in all; `WITHIN` has `stratum` besides.
     """
-    run, given = results.run, {results.run.corpus: results.structured}
-    given |= {name: results_module.read(run, genre(name)) for name in run.sections.get("genres", {})}
-    found = {name: _sample(run, name, dataset.isel(shuffle_level=0, drop=True)) for name, dataset in given.items()}
+    found = {name: _sample(results.run, name, dataset) for name, dataset in results.genres.items()}
     if len(found) > 1:
-        common = [name for name in found[run.corpus] if all(name in one for one in found.values())]
+        common = [name for name in found[results.run.corpus] if all(name in one for one in found.values())]
         every = [one[common].drop_vars("prompt") for one in found.values()]
         strata = [one["loss"].isel(model=0, drop=True) * 0 + n for n, one in enumerate(every)]
         found[WITHIN] = xr.concat(every, "prompt").assign(stratum=xr.concat(strata, "prompt"))
@@ -141,10 +137,9 @@ def table(frame: pd.DataFrame, *measures: str) -> Markdown:
 
 def survival(frame: pd.DataFrame, *measures: str) -> Markdown:
     """In how many models and scales a correlation is a discovery, and behind the first measure in which."""
-    kept = frame[frame["measure"].isin(measures or frame["measure"])] if len(frame) else frame
     lines = []
-    for texts, part in kept.groupby("texts", sort=False) if len(kept) else ():
-        said: list[str] = []
+    for texts, every in frame.groupby("texts", sort=False) if len(frame) else ():
+        part, said = every[every["measure"].isin(measures or every["measure"])], list[str]()
         for measure, own in part.groupby("measure", sort=False):
             found = own[own["discovered"] == "yes"]
             scales = (np.sign(found["correlation"]) * found["scale"]).groupby(found["model_title"], sort=False)

@@ -12,10 +12,7 @@ def layer_curves(
 ) -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
-    Only the lowest and the highest level have a band.
-
-    The frame has the columns of `frames.summary`, that of the panels, `facet`, and `choose`, of which a slider
-    under the chart shows one value at a time.
+    The frame has the columns of `frames.summary`, `facet` and `choose`; only the outer levels have a band.
     """
     return charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
 

@@ -16,14 +16,8 @@ from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 
-PARTS = {
-    "first half": (0, 1 / 2),
-    "second half": (1 / 2, 1),
-    "all layers": (0, 1),
-    "1/4 to 3/4": (1 / 4, 3 / 4),
-    "1/3 to 3/4": (1 / 3, 3 / 4),
-}
-"""Other parts of the depth than the declared one."""
+PARTS = {"first half": (0, 1 / 2), "second half": (1 / 2, 1), "all layers": (0, 1)}
+PARTS |= {"1/4 to 3/4": (1 / 4, 3 / 4), "1/3 to 3/4": (1 / 3, 3 / 4)}  # of the depth, beside the declared one
 
 
 def published() -> list[xr.DataArray]:
@@ -89,11 +83,11 @@ def frame(results: RunResults, measure: str) -> pd.DataFrame:
 @charts.figure("effect of shuffling")
 def curves(frame: pd.DataFrame, *, y_title: str, nothing: int) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against scale, with a dashed line at {nothing}."""
-    base = alt.Chart(frame).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title", legend=None))
+    color = charts.color(frame, "model_title", legend=None)
     ends = charts.whole(frame.assign(nothing=nothing), "low", "mean", "high", "nothing", zero=False)
-    y = alt.Y("low:Q", title=y_title, scale=ends)
     fields = ("model_title:N", "scale:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    panel = alt.layer(charts.zero_rule(at=nothing), *charts.banded(base, y, "mean:Q", *fields), data=frame)
+    marks = charts.banded(frame, charts.SCALE_AXIS, color, y_title, *fields, scale=ends)
+    panel = alt.layer(charts.zero_rule(at=nothing), *marks, data=frame)
     return charts.panels(panel, frame, width=165, height=150, columns=3)
 
 
@@ -107,14 +101,9 @@ def range_of(frame: pd.DataFrame) -> Markdown:
     return markup.bullets(lines)
 
 
-def scales(results: RunResults) -> list[int]:
-    """The two scales that are compared: the smallest, and that of reference."""
-    return [*dict.fromkeys((2, results.reference_scale))]
-
-
 def signs(results: RunResults) -> Markdown:
     """Table: change of the ID by full shuffling at two scales and its sign, per model and over all."""
-    at, own = scales(results), change(middle(results.ends["intrinsic_dimension"]))
+    at, own = results.scales, change(middle(results.ends["intrinsic_dimension"]))
     known = [(one["model_title"].item(), [found(one).sel(scale=s) for s in at]) for one in of_all(results)]
     beside = {"of the run": [], "with those published": published()} if results.is_shuffled else {}
     for title, others in beside.items():
@@ -128,12 +117,11 @@ def signs(results: RunResults) -> Markdown:
 
 def _told(part: xr.Dataset) -> tuple[str, str]:
     """An effect with its interval, and its sign."""
-    mean, low, high = (float(part[name]) for name in ("mean", "low", "high"))
-    if np.isnan(mean):
+    if np.isnan(part["mean"]):
         return f"not given below {intervals.FEWEST_MODELS} models", "–"
-    unsure = f" ($p$ = {Number(part['p_value']):.2g})" if np.isnan(low) and "p_value" in part else ""
-    sign = "raised" if low > 0 else "lowered" if high < 0 else f"open{unsure}"
-    return numbers.estimate(mean, low, high, sign="+"), sign
+    unsure = f" ($p$ = {Number(part['p_value']):.2g})" if np.isnan(part["low"]) and "p_value" in part else ""
+    sign = "raised" if part["low"] > 0 else "lowered" if part["high"] < 0 else f"open{unsure}"
+    return numbers.told(part, sign="+", digits=None), sign
 
 
 def multiverse(results: RunResults) -> pd.DataFrame:

@@ -1,15 +1,15 @@
 """The chapter on three estimators of the intrinsic dimension: which they are, and what it says."""
 
-from collections.abc import Callable
+from functools import partial
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from IPython.display import Markdown
 
-from token_geometry.chapters import charts, markup, numbers
-from token_geometry.chapters.frames import FROM_ONE
-from token_geometry.chapters.loss import frames as loss_frames
+from token_geometry.chapters import charts, effects, markup, numbers
+from token_geometry.chapters.frames import FROM_ONE, middle
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import effect, one_level
@@ -79,16 +79,13 @@ def _at_distance(found: xr.Dataset, radius: xr.DataArray) -> xr.DataArray:
 def number_curves(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: intrinsic dimension against number of points by kind of part."""
     sizes, scale = charts.unique(frame["n_points"]), alt.Scale(type="log", nice=False)  # else to a power of ten
-    base = alt.Chart(frame).encode(
-        x=alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes)),
-        color=charts.color(frame, "part", "points"),
-    )
-    y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "mean", "high"))
+    x = alt.X("n_points:Q", title="number of points", scale=scale, axis=alt.Axis(values=sizes))
     fields = ("part:N", "n_points:Q", "mean:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    return charts.panels(alt.layer(*charts.banded(base, y, "mean:Q", *fields)), frame)
+    marks = charts.banded(frame, x, charts.color(frame, "part", "points"), "intrinsic dimension", *fields)
+    return charts.panels(alt.layer(*marks), frame)
 
 
-@markup.per_model()
+@markup.per_model
 def number(results: RunResults, model: str, title: str) -> str:
     """How much lower the ID is when it is taken from fewer points, and whether 500 of a long prompt are enough."""
     values, parts = _by_number(results, model), []
@@ -113,36 +110,32 @@ def _enough(values: xr.DataArray) -> str:
     """Whether the first `ENOUGH` tokens give the ID of all of them to a tenth."""
     first = values.sel(part=KINDS["first"])
     found = intervals.mean_interval(first.sel(n_points=ENOUGH) / first[-1])
-    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
+    low, high = float(found["low"]), float(found["high"])
     word = "are" if 0.9 <= low and high <= 1.1 else "are not" if high < 0.9 or low > 1.1 else "may or may not be"
-    of_first = f"the first {ENOUGH} give {numbers.estimate(mean, low, high, digits=2)}"
-    return f", and 500 tokens {word} enough to come within a tenth of it: {of_first}"
+    said = f"the first {ENOUGH} give {numbers.told(found)}"
+    return f", and 500 tokens {word} enough to come within a tenth of it: {said}"
 
 
 @markup.unless(one_level)
-@markup.per_model()
-def shuffled(results: RunResults, model: str, title: str) -> str:
+def shuffled(results: RunResults) -> Markdown:
     """Effect of full shuffling on the ID of the middle layers, and whether the estimators agree on its sign."""
-    (low, high), layers = results.extremes, results.middle_layers(model)
-    mean = dimensions(results.ends).sel(model=model, layer=layers).mean("layer")
-    found = intervals.paired_difference(mean, first=low, second=high).dropna("estimator", subset=["mean"])
-    what = f"{title}, change of the mean ID of layers {layers.start} to {layers.stop} by full shuffling"
-    return _compared(what, found, effect)
+    found = intervals.mean_interval(effects.change(middle(dimensions(results.ends))))
+    return _compared(results, found=found, say=effect, words="change of the {} by full shuffling")
 
 
-@markup.per_model()
-def with_loss(results: RunResults, model: str, title: str) -> str:
+def with_loss(results: RunResults) -> Markdown:
     """Correlation of the ID of the middle layers with the loss, and whether the estimators agree on its sign."""
-    layers, dataset = results.middle_layers(model), loss_frames.structured(results).sel(model=model)
-    found = correlation.correlate(dimensions(dataset).sel(layer=layers).mean("layer"), dataset["loss"])
-    found = found.dropna("estimator", subset=["correlation"])
-    what = f"{title}, correlation of the mean ID of layers {layers.start} to {layers.stop} with the loss"
-    return _compared(what, found, spell)
+    found = correlation.correlate(middle(dimensions(results.structured)), results.structured["loss"])
+    found, say = found.rename(correlation="mean"), partial(spell, value="mean")
+    return _compared(results, found=found, say=say, words="correlation of the {} with the loss")
 
 
-def _compared(what: str, found: xr.Dataset, say: Callable[[xr.Dataset], str]) -> str:
+@markup.per_model
+def _compared(results: RunResults, model: str, title: str, *, found: xr.Dataset, say, words: str) -> str:
     """What each estimator finds, and which signs the intervals leave."""
+    layers, found = results.middle_layers(model), found.sel(model=model).dropna("estimator", subset=["mean"])
     names = found["estimator"].values
+    what = f"{title}, {words.format(f'mean ID of layers {layers.start} to {layers.stop}')}"
     if not names.size:
         return f"{what}: the prompts are too few or too short."
     above, below = found["low"].values > 0, found["high"].values < 0

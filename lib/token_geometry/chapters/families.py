@@ -3,9 +3,10 @@
 import json
 import re
 import string
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+
+import pandas as pd
 
 from token_geometry.base import project
 from token_geometry.chapters import markup
@@ -46,10 +47,8 @@ def _line(row: dict) -> str:
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Keys with their values as a list in words, those with most values first."""
-    found = defaultdict(list)
-    for key, value in pairs:
-        found[key].append(value)
-    return [(key, ", ".join(found[key])) for key in sorted(found, key=lambda key: -len(found[key]))]
+    found = pd.DataFrame(pairs, columns=["key", "value"]).groupby("key", sort=False)["value"].agg(list)
+    return [(key, ", ".join(found[key])) for key in sorted(found.index, key=lambda key: -len(found[key]))]
 
 
 def _rows(pairs: Iterable[tuple[str, str]]) -> str:

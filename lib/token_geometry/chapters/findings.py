@@ -12,7 +12,6 @@ from token_geometry.chapters import effects, markup, numbers
 from token_geometry.chapters.estimators import dimensions
 from token_geometry.chapters.frames import middle, peak
 from token_geometry.chapters.loss import frames as loss_frames
-from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import correlate
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_interval, pooled, resampled_means
@@ -22,10 +21,7 @@ _NAMES = ("mean", "low", "high", "n_prompts")
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence without its full stop, its numbers by name, and the label of the figure that shows them.
-
-    A number of one model has the model's name behind its own: `mean`, but `mean smollm2-135m`.
-    """
+    """A sentence without full stop, its numbers by name (of one model: `mean smollm2-135m`), and its figure."""
 
     sentence: str
     values: dict[str, float]
@@ -66,15 +62,10 @@ def _told(results: RunResults, each: xr.Dataset, spec: str = "+.2f", total: xr.D
     parts = {f" {model}": each.sel(model=model) for model in _titles(results)}
     parts |= {} if total is None else {"": total}
     values = {f"{name}{of}": float(part[name]) for of, part in parts.items() for name in _NAMES}
-
-    def spelled(of: str) -> str:
-        mean, low, high, _ = (values[f"{name}{of}"] for name in _NAMES)
-        ends = f" ({numbers.interval(low, high, spec)})" if np.isfinite(low) else ""
-        return f"{Number(mean):{spec}}{ends}"
-
+    said = {of: numbers.estimate(*(values[f"{n}{of}"] for n in _NAMES[:3]), spec=spec) for of in parts}
     named = zip(parts, _titles(results).values(), strict=False)
-    known = [f"{spelled(of)} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
-    text = f"{spelled('')} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
+    known = [f"{said[of]} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
+    text = f"{said['']} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
     n = f"{numbers.count(each.sizes['model'], 'model')}, {numbers.count(int(each['n_prompts'].max()), 'prompt')}"
     return f"{text} ({n})" * bool(known), values
 
@@ -92,7 +83,7 @@ def _effect(results: RunResults, change: xr.DataArray, above="above zero", below
 
 def _order(results: RunResults) -> Iterator[Finding]:
     """What full shuffling does to the ID at a small and at a large scale, and how the two effects differ."""
-    change, scales = effects.change(middle(results.ends["intrinsic_dimension"])), effects.scales(results)
+    change, scales = effects.change(middle(results.ends["intrinsic_dimension"])), results.scales
     for scale in scales:
         told, signs, values = _effect(results, change.sel(scale=scale), "raised", "lowered")
         others = [effects.changes(one).sel(scale=scale).item() for one in effects.published()]
@@ -115,14 +106,10 @@ def _estimators(results: RunResults) -> Iterator[Finding]:
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}
     values["n_agree"] = int((signs == signs[0]).all("estimator").sum())
     each = "; ".join(f"{text.rpartition(' (')[0]} by {name}" for name, (text, *_) in told.items())
-    what = (
-        f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of GRIDE"
-    )
-    n = told["TLE"][0].rpartition(" (")[2]
+    agree = f"at scale 16 in {values['n_agree']} of the models ({told['TLE'][0].rpartition(' (')[2]}"
+    what = f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of"
     if all(text for text, *_ in told.values()):
-        yield Finding(
-            f"{what} at scale 16 in {values['n_agree']} of the models ({n}", values, "fig-estimators-effect"
-        )
+        yield Finding(f"{what} GRIDE {agree}", values, "fig-estimators-effect")
 
 
 def _peaks(results: RunResults) -> Iterator[Finding]:
@@ -144,7 +131,7 @@ def _peaks(results: RunResults) -> Iterator[Finding]:
 
 def _with_loss(results: RunResults) -> Iterator[Finding]:
     """How the ID of structured text goes with its loss."""
-    scale, structured = loss_frames.scale(results), loss_frames.structured(results)
+    scale, structured = loss_frames.scale(results), results.structured
     dimension = middle(structured["intrinsic_dimension"].sel(scale=scale))
     told, values = _told(results, correlate(dimension, structured["loss"]).rename(correlation="mean"), ".2f")
     what = f"The mean ID of the middle layers at scale {scale} goes with the loss of structured text, $r$ = {told}"
@@ -153,7 +140,7 @@ def _with_loss(results: RunResults) -> Iterator[Finding]:
 
 def _half(results: RunResults) -> Iterator[Finding]:
     """By which share the ID is another from half of the tokens."""
-    one, scale = loss_frames.structured(results), results.reference_scale
+    one, scale = results.structured, results.reference_scale
     half = int(one.attrs["n_tokens"]) // 2
     if half in one.get("n_subset", ()):
         some = one["subset_dimension"].sel(subset="random", n_subset=half, scale=scale)

@@ -66,12 +66,9 @@ class Peak:
         return f"{'peaks' if self.inside else 'is largest'} at {self.mean:.1f} in layer {self.layer}{end}"
 
 
-def peak(variable: xr.DataArray, *, layers: slice | None = None) -> Peak:
-    """Layer at which the mean over prompts of a variable, of dimensions `prompt` and `layer`, is largest.
-
-    `layers` is the range to look at; by default 1 … L, since the embeddings repeat tokens.
-    """
-    within = variable.sel(layer=layers or FROM_ONE)
+def peak(variable: xr.DataArray) -> Peak:
+    """Layer from 1 on at which the mean over prompts of a variable, over `prompt` and `layer`, is largest."""
+    within = variable.sel(layer=FROM_ONE)
     mean = within.mean("prompt").dropna("layer")
     layer, ends = int(mean.idxmax("layer")), mean["layer"].values[[0, -1]]
     values = within.sel(layer=layer)

@@ -14,13 +14,10 @@ ADDED = {
 }
 """Keys of a run that it can do without, and what they add."""
 
-FORM = "Line chart with bands in two panels, one per {facet}: {y_title} against layer, structured against shuffled"
-"""Chart type and axes of the figure on the first page."""
-
 
 def frame(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""
-    chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in (2, results.reference_scale)}
+    chosen = {f"scale {n}": ("intrinsic_dimension", {"scale": n}) for n in results.scales}
     found = by_observable(results.ends, chosen)
     return found[found["model_title"] == results.titles[0]]
 

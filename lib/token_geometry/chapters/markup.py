@@ -10,10 +10,7 @@ from IPython.display import Markdown
 
 
 def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
-    """A Markdown list, behind a line that introduces it; a single line without one stands as a paragraph.
-
-    Empty lines, and None in their place, are passed over.
-    """
+    """A Markdown list behind a line, if given; empty lines are left out, a single one is a paragraph."""
     lines = list(filter(None, lines))
     if len(lines) == 1 and not start:
         return Markdown(lines[0])
@@ -21,10 +18,7 @@ def bullets(lines: Iterable[str], *, start: str = "") -> Markdown:
 
 
 def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str]]], Callable[..., Markdown]]:
-    """Decorator of functions that say something of results: if `instead` makes a text of them, that one stands.
-
-    What the function says is Markdown, or the lines of a list.
-    """
+    """Decorator of what makes Markdown, or lines, of results: what `instead` says of them, if anything, stands."""
 
     def decorate(say: Callable[..., Markdown | Iterable[str]]) -> Callable[..., Markdown]:
         @wraps(say)
@@ -38,22 +32,14 @@ def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str
     return decorate
 
 
-def per_model(*, start: Callable | None = None) -> Callable[[Callable[..., str | None]], Callable[..., Markdown]]:
-    """Decorator of functions that say something of one model: of all models of a run, it makes a list.
+def per_model(say: Callable[..., str | None]) -> Callable[..., Markdown]:
+    """Decorator: what a function says of the results, a model, its title and options, as a list of all models."""
 
-    The function takes the results, the model, its title, and perhaps options; where it returns nothing, there
-    is no line. `start` makes of the results a line before the list.
-    """
+    @wraps(say)
+    def said(results, **options) -> Markdown:
+        return bullets(say(results, model, title, **options) for model, title in results.models)
 
-    def decorate(say: Callable[..., str | None]) -> Callable[..., Markdown]:
-        @wraps(say)
-        def said(results, **options) -> Markdown:
-            lines = [say(results, model, title, **options) for model, title in results.models]
-            return bullets(lines, start=start(results) if start else "")
-
-        return said
-
-    return decorate
+    return said
 
 
 def table(frame: pd.DataFrame) -> Markdown:

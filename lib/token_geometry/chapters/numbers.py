@@ -1,6 +1,7 @@
 """How the chapters spell numbers: one minus sign, one percent sign, one form of an interval, one of a count."""
 
 import numpy as np
+import xarray as xr
 
 # Powers of ten are spelled without markup, since alt texts have none.
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -23,18 +24,23 @@ def interval(low: float, high: float, spec: str) -> str:
 
 
 def estimate(
-    value: float, low: float, high: float, *, sign: str = "", digits: int | None = None, name: str = ""
+    value: float, low: float, high: float, *, sign="", digits: int | None = None, name="", spec=""
 ) -> str:
     """A number and its interval in brackets, if it has one.
 
     `sign` is `+` for a difference, `digits` are those behind the point, by default two, and more where the
-    number is small, and `name` says what is in the brackets.
+    number is small, or `spec` says both; `name` says what is in the brackets.
     """
     if digits is None:
         digits = 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
-    spec = f"{sign}.{digits}f"
+    spec = spec or f"{sign}.{digits}f"
     text = f"{Number(value):{spec}}"
     return f"{text} ({name}{interval(low, high, spec)})" if np.isfinite(low) else text
+
+
+def told(found: xr.Dataset, value: str = "mean", *, sign: str = "", digits: int | None = 2, name: str = "") -> str:
+    """The variable `value` of a data set and the interval in `low` and `high`, as of `estimate`."""
+    return estimate(*(float(found[part]) for part in (value, "low", "high")), sign=sign, digits=digits, name=name)
 
 
 def count(number: int, noun: str) -> str:

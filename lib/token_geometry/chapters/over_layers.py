@@ -8,7 +8,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import one_of
-from token_geometry.chapters import curves, markup, numbers
+from token_geometry.chapters import curves, effects, markup, numbers
 from token_geometry.chapters.frames import peak, summary
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -29,9 +29,8 @@ class Figure:
 def by_level(results: RunResults, name: str, *, at: int | None = None, shown: Values = None) -> Figure:
     """An observable over layers by shuffle level, of the prompts that were run at every level.
 
-    `at` is the value of its further dimension (scale, k) that the control starts with and that the sentence is
-    about, `shown` are the values that the control offers, by default all. An `InputError` says if no observable
-    of this name has layers.
+    `at` is the value of its further dimension (scale, k) that the control starts with and the sentence is about,
+    `shown` those that it offers, by default all. An `InputError` says if no observable of this name has layers.
     """
     return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 
@@ -59,7 +58,7 @@ def one_level(results: RunResults) -> str:
 
 
 @markup.unless(one_level)
-@markup.per_model()
+@markup.per_model
 def change(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
     """How full shuffling changes an observable in the middle layers."""
     entry, (low, high) = CATALOG[name], results.extremes
@@ -73,31 +72,26 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     before, after = level_means(results, model, name, **entry.at(at))
     return (
         f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers. "
-        f"{change_by_prompt(values, results.extremes, layers)}"
+        f"{change_by_prompt(values, layers)}"
     )
 
 
-def _one_model(results: RunResults) -> str:
-    return "The run has one model only, so there is nothing to compare it with." * (len(results.models) == 1)
-
-
-@markup.per_model(start=_one_model)
-def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
+def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdown:
     """Where the mean of an observable over structured prompts is largest."""
-    entry = CATALOG[name]
-    top = peak(results.structured[name].sel(model=model, **entry.at(at)).isel(shuffle_level=0))
-    depth = float(results.observables["relative_depth"].sel(model=model, layer=top.layer))
+    entry, lines = CATALOG[name], []
     what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
-    spec = ".1f" if top.mean >= 2 else ".2f"
-    return (
-        f"{title}: the mean {what} is largest in layer {top.layer}, at {depth:.0%} of the depth, with "
-        f"{top.mean:{spec}} ± {top.std:{spec}}."
-    )
+    for model, title in results.models:
+        top = peak(results.structured[name].sel(model=model, **entry.at(at)))
+        depth, spec = top.layer / results.last_layer(model), ".1f" if top.mean >= 2 else ".2f"
+        where = f"in layer {top.layer}, at {depth:.0%} of the depth"
+        lines.append(f"{title}: the mean {what} is largest {where}, with {top.mean:{spec}} ± {top.std:{spec}}.")
+    alone = "The run has one model only, so there is nothing to compare it with." * (len(lines) == 1)
+    return markup.bullets(lines, start=alone)
 
 
-def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slice) -> str:
+def change_by_prompt(values: xr.DataArray, layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
-    found = intervals.paired_difference(values.sel(layer=layers).mean("layer"), first=levels[0], second=levels[1])
+    found = intervals.mean_interval(effects.change(values.sel(layer=layers).mean("layer")))
     return (
         f"Averaged over layers {layers.start} to {layers.stop}, shuffling changes it by {effect(found)}, "
         f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
@@ -106,8 +100,7 @@ def change_by_prompt(values: xr.DataArray, levels: tuple[int, int], layers: slic
 
 def effect(found: xr.Dataset) -> str:
     """A mean with its sign and its interval, from `intervals.mean_interval`."""
-    values = (float(found[name]) for name in ("mean", "low", "high"))
-    text = numbers.estimate(*values, sign="+", name="95% interval ")
+    text = numbers.told(found, sign="+", digits=None, name="95% interval ")
     n_prompts = numbers.count(int(found["n_prompts"]), "prompt")
     return text if bool(found["low"].notnull()) else f"{text} ({n_prompts}, no interval)"
 

@@ -1,5 +1,6 @@
 """The chapter on profiles: what the geometry of a prompt tells of its kind, beside its loss and its tokens."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,13 +8,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from IPython.display import Markdown
 
 from token_geometry.base import InputError
 from token_geometry.chapters import charts, markup
 from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.numbers import Number, count, estimate
-from token_geometry.chapters.results import RunParameters, RunResults, read
-from token_geometry.requests.reduction import genre
+from token_geometry.chapters.results import RunParameters, RunResults
 from token_geometry.stats import probes, ridge
 from token_geometry.stats.intervals import FEWEST_PROMPTS
 from token_geometry.texts import corpora
@@ -29,35 +30,21 @@ class ProfileParameters(RunParameters):
     label: str = ""  # column of the run's corpus that holds a label of each text; empty: none
 
 
-@dataclass(frozen=True)
-class Task:
-    """A question with one right answer per prompt."""
-
-    name: str  # what is to be told
-    classes: dict[str, xr.Dataset]  # observables of the prompts, over `model` and `prompt`, by their class
-
-
-def tasks(results: RunResults, *, label: str = "") -> list[Task]:
-    """Whether a prompt is shuffled, of which corpus it is, and its label, as far as the run has them."""
-    found, (low, high) = [], results.extremes
+def tasks(results: RunResults, *, label: str = "") -> dict[str, list[xr.Dataset]]:
+    """By what is to be told (shuffled, genre, label) observables of each class, over `model` and `prompt`."""
+    found: dict[str, list[xr.Dataset]] = {}
     if results.is_shuffled:
-        kept = results.ends[_NAMES]
-        levels = {"structured": low, "fully shuffled": high}
-        found.append(Task("shuffled", {k: kept.sel(shuffle_level=s, drop=True) for k, s in levels.items()}))
-    own = results.structured[_NAMES].isel(shuffle_level=0, drop=True)
-    genres = results.run.sections.get("genres", {})
-    if genres:
-        others = {name: read(results.run, genre(name)) for name in genres}
-        kept = {name: one[_NAMES].isel(shuffle_level=0, drop=True) for name, one in others.items() if one}
-        found.append(Task("genre", {results.run.corpus: own} | kept))
+        found["shuffled"] = [results.ends[_NAMES].isel(shuffle_level=end, drop=True) for end in (0, -1)]
+    if len(genres := results.genres) > 1:
+        found["genre"] = [one[_NAMES] for one in genres.values()]
     if label:
-        found.append(Task(f"label {label!r}", _by_label(results, own, label)))
+        found[f"label {label!r}"] = _by_label(results, label)
     return found
 
 
-def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr.Dataset]:
+def _by_label(results: RunResults, column: str) -> list[xr.Dataset]:
     """Prompts by label; an `InputError` says if the corpus has no such column, or it makes no classes."""
-    corpus = results.run.corpus
+    corpus, own = results.run.corpus, results.structured[_NAMES]
     texts = corpora.find_corpus(corpus, column=column).some(own["prompt"].values.tolist())
     labels = np.array([texts[key] for key in own["prompt"].values.tolist()])
     names, counts = np.unique(labels, return_counts=True)
@@ -69,18 +56,18 @@ def _by_label(results: RunResults, own: xr.Dataset, column: str) -> dict[str, xr
             f"{where} has {len(names)} different labels for {len(labels)} prompts, the rarest for {counts.min()}; "
             "accepted: two labels or more, each of two prompts or more"
         )
-    return {str(name): own.isel(prompt=labels == name) for name in names}
+    return [own.isel(prompt=labels == name) for name in names]
 
 
 def frame(results: RunResults, *, label: str = "") -> pd.DataFrame:
     """Accuracy of each set of features at each task: columns `task`, `model_title`, `features`, `accuracy`,
     `low` and `high` (NaN below `FEWEST_PROMPTS`), `chance` and `p_value` of the permutations, `n_prompts`."""
-    found, models = tasks(results, label=label), [model for model, _ in results.models]
-    return pd.DataFrame([row for task in found for model in models for row in _rows(task, model)])
+    every = itertools.product(tasks(results, label=label).items(), results.models)
+    return pd.DataFrame([row for (task, classes), (model, _) in every for row in _rows(task, classes, model)])
 
 
-def _rows(task: Task, model: str) -> Iterator[dict]:
-    parts = [one.sel(model=model).dropna("prompt", subset=["loss"]) for one in task.classes.values()]
+def _rows(task: str, classes: list[xr.Dataset], model: str) -> Iterator[dict]:
+    parts = [one.sel(model=model).dropna("prompt", subset=["loss"]) for one in classes]
     labels = np.repeat(np.arange(len(parts)), [one.sizes["prompt"] for one in parts])
     groups = np.concatenate([one["prompt"].values for one in parts])
     n_prompts = len(set(groups.tolist()))
@@ -112,7 +99,7 @@ def _rows(task: Task, model: str) -> Iterator[dict]:
         p_value = (1 + sum(one >= accuracy for one in null)) / (1 + len(null))
         found = {"accuracy": accuracy, "low": low, "high": high, "chance": np.mean(null), "p_value": p_value}
         title = str(parts[0]["model_title"].values)
-        yield {"task": task.name, "model_title": title, "features": name, **found, "n_prompts": n_prompts}
+        yield {"task": task, "model_title": title, "features": name, **found, "n_prompts": n_prompts}
 
 
 @charts.figure("accuracy", choose="task")
@@ -131,19 +118,16 @@ def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
     return charts.panels(alt.layer(bars, null, dots), frame, width=150, alone=360, height=150, independent=())
 
 
-@markup.per_model()
-def sentence(results: RunResults, model: str, title: str, *, label: str = "") -> str | None:
-    """How often each set of features tells the class of a prompt, and permuted labels."""
-    found = [pd.DataFrame(_rows(task, model)) for task in tasks(results, label=label)]
-    lines = []
-    for one in filter(len, found):
-        told = [
-            f"{row.features} {estimate(100 * row.accuracy, 100 * row.low, 100 * row.high, digits=0)}%"
-            for row in one.itertuples()
-        ]
+def sentence(results: RunResults, frame: pd.DataFrame) -> Markdown:
+    """How often each set of features tells the class of a prompt, and permuted labels, from `frame`."""
+    said: dict[str, list[str]] = {title: [] for title in results.titles}
+    for (title, task), one in frame.groupby(["model_title", "task"], sort=False) if len(frame) else ():
+        ends = (100 * one[["accuracy", "low", "high"]]).values
+        told = [f"{name} {estimate(*row, digits=0)}%" for name, row in zip(one["features"], ends, strict=True)]
         first = one.iloc[0]
-        lines.append(
-            f"{first.task}, {count(int(first.n_prompts), 'prompt')}: {', '.join(told)}; permuted labels "
+        said[title].append(
+            f"{task}, {count(int(first.n_prompts), 'prompt')}: {', '.join(told)}; permuted labels "
             f"{Number(first.chance):.0%} by the profile ($p$ = {Number(first.p_value):.2g})"
         )
-    return f"{title}: {'. '.join(lines)}." if lines else f"{title}: the run has nothing to be told apart."
+    texts = {title: ". ".join(parts) or "the run has nothing to be told apart" for title, parts in said.items()}
+    return markup.bullets(f"{markup.escaped(title)}: {text}." for title, text in texts.items())

@@ -7,6 +7,7 @@ import xarray as xr
 
 from token_geometry.chapters.frames import window
 from token_geometry.chapters.markup import escaped
+from token_geometry.requests.reduction import genre
 from token_geometry.runs import declaration
 from token_geometry.runs import results as made
 
@@ -43,8 +44,15 @@ class RunResults:
 
     @property
     def structured(self) -> xr.Dataset:
-        """All prompts in their own order (S = 0)."""
-        return self.observables.sel(shuffle_level=[0])
+        """All prompts in their own order (S = 0), without the dimension `shuffle_level`."""
+        return self.observables.sel(shuffle_level=0, drop=True)
+
+    @property
+    def genres(self) -> dict[str, xr.Dataset]:
+        """Structured prompts by their corpus, that of the run first, and those of its `genres`."""
+        others = {name: read(self.run, genre(name)) for name in self.run.sections.get("genres", {})}
+        kept = {name: one.isel(shuffle_level=0, drop=True) for name, one in others.items() if one}
+        return {self.run.corpus: self.structured} | kept
 
     @cached_property
     def shuffled(self) -> xr.Dataset:
@@ -64,6 +72,11 @@ class RunResults:
         present = self.observables["intrinsic_dimension"].notnull()
         scales = present.scale[present.any([d for d in present.dims if d != "scale"]).values].values
         return int(scales[scales <= 64].max())
+
+    @property
+    def scales(self) -> list[int]:
+        """The two scales that are compared: the smallest, and that of reference."""
+        return [*dict.fromkeys((2, self.reference_scale))]
 
     def middle_layers(self, model: str) -> slice:
         """Layers of the middle third of a model's depth."""
@@ -87,10 +100,7 @@ class RunResults:
 
 
 def open_results(run: str = "") -> RunResults:
-    """Open the results of a run, by default that of the active Quarto profile.
-
-    An `InputError` says if there is no such run, or its results are missing or stale.
-    """
+    """Results of a run, by default that of the active profile; `InputError` if there are none, or stale ones."""
     declared = declaration.load(run)
     return RunResults(declared, *(read(declared, name) for name in ("observables", "control", "longer")))
 

@@ -31,8 +31,7 @@ from token_geometry.renderer import cells, configuration, crossref
 from token_geometry.renderer.configuration import BookError, Chapter, as_list, html_options
 
 TEMPLATE, STYLE = "book/assets/page.html", "book/assets/page.css"
-# Addresses in the header of a page that begin at the root of the book.
-ROOTED = re.compile(r"""((?:src|href)=["']?)/(?!/)([^"'\s>]+)""")
+ROOTED = re.compile(r"""((?:src|href)=["']?)/(?!/)([^"'\s>]+)""")  # addresses from the root of the book
 
 
 def pandoc(source: str | pf.Doc, *options: str, where: str, root: Path, strict: bool = True) -> str:

@@ -20,18 +20,10 @@ from token_geometry.base import one_of
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, N_RESAMPLES, resample_weights
 
 METHODS = ("pearson", "spearman")
-
-# a spread of less than this share of the values is rounding
-_CONSTANT = 1e-12
-
-# entries of the largest array that is held at a time
-_AT_ONCE = 1 << 23
-
-N_PERMUTATIONS = 4999
-"""Permutations of a test by them."""
-
-# groups of prompts that the jackknife leaves out in turn: each prompt alone, unless there are more
-_N_GROUPS = 200
+N_PERMUTATIONS = 4999  # permutations of a test by them
+_CONSTANT = 1e-12  # a spread of less than this share of the values is rounding
+_AT_ONCE = 1 << 23  # entries of the largest array that is held at a time
+_N_GROUPS = 200  # groups of prompts that the jackknife leaves out in turn: each alone, unless there are more
 
 
 def correlate(

@@ -11,17 +11,10 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-CONFIDENCE = 0.95
-"""Level of all intervals."""
-
-FEWEST_PROMPTS = 8
-"""Below this number of prompts nothing gets an interval."""
-
-FEWEST_MODELS = 3
-"""Below this number of models there is no mean over them."""
-
-N_RESAMPLES = 1000
-"""Resamples of a bootstrap."""
+CONFIDENCE = 0.95  # level of all intervals
+FEWEST_PROMPTS = 8  # below this number of prompts nothing gets an interval
+FEWEST_MODELS = 3  # below this number of models there is no mean over them
+N_RESAMPLES = 1000  # resamples of a bootstrap
 
 
 def mean_interval(values: xr.DataArray) -> xr.Dataset:
@@ -54,16 +47,6 @@ def _sign_flips(values: np.ndarray) -> np.ndarray:
     return (sums >= sums[..., :1] - rounding).mean(-1)  # the first choice leaves all signs as they are
 
 
-def paired_difference(values: xr.DataArray, *, first: int, second: int) -> xr.Dataset:
-    """How a quantity changes from one shuffle level to another, prompt by prompt.
-
-    As of `mean_interval`, of the second level minus the first, over the prompts that have both; the values have
-    the dimensions `prompt`, `shuffle_level` and any others.
-    """
-    before, after = (values.sel(shuffle_level=level, drop=True) for level in (first, second))
-    return mean_interval(after - before)
-
-
 def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset:
     """Mean of an effect over models and prompts, of dimensions `model` and `prompt`, with its interval.
 
@@ -71,12 +54,8 @@ def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset
     interval with equal weights [IntHout et al., BMC Med. Res. Methodol. 14:25 (2014)], to which what the models
     share by reading the same prompts is added, with Satterthwaite's degrees of freedom. `further` are means of
     models that read other prompts. Prompts that lack a model are left out.
-
-    Returns
-    -------
-    xarray.Dataset
-        `mean`, NaN below `FEWEST_MODELS`; `low` and `high`, its interval at `CONFIDENCE`, NaN below
-        `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`.
+    Returns `mean`, NaN below `FEWEST_MODELS`; `low` and `high`, its interval at `CONFIDENCE`, NaN below
+    `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`.
     """
     known = values.transpose("model", "prompt").dropna("prompt").values
     means = np.concatenate([known.mean(1), further]) if known.size else np.empty(0)

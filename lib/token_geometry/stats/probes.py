@@ -4,7 +4,7 @@ Arrays in, arrays out. Points have the shape (point, coordinate) and are float64
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
@@ -12,8 +12,7 @@ from scipy.special import ndtri
 
 from token_geometry.stats.intervals import CONFIDENCE
 
-N_FOLDS = 5
-"""Folds of the cross-validation, or fewer where a class has fewer points."""
+N_FOLDS = 5  # folds of the cross-validation, or fewer where a class has fewer points
 
 PENALTY = 100
 """Weight of the squared norm in logistic regression (1/C), on coordinates of variance 1 on average; with
@@ -27,26 +26,16 @@ CCS_RESTARTS, CCS_STEPS, CCS_RATE = 4, 100, 0.05
 """Random starts of CCS, of which that with the smallest loss is kept; steps of each; learning rate (Adam)."""
 
 
-@dataclass(frozen=True)
-class Components:
+class Components(NamedTuple):
     """Principal components of a cloud."""
 
-    axes: np.ndarray
-    """Unit vectors, largest variance first, shape (component, coordinate)."""
-
-    scores: np.ndarray
-    """The centred points along the axes, shape (point, component)."""
-
-    variance_ratio: np.ndarray
-    """Share of the variance along each axis, shape (component,)."""
+    axes: np.ndarray  # unit vectors, largest variance first, shape (component, coordinate)
+    scores: np.ndarray  # the centred points along the axes, shape (point, component)
+    variance_ratio: np.ndarray  # share of the variance along each axis, shape (component,)
 
 
 def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -> Components:
-    """All principal components that the points span, without scaling.
-
-    With labels, each axis points to where the larger labels are on average, so that it does not turn
-    round from layer to layer.
-    """
+    """All principal components, unscaled; with labels, axes point to the larger ones, alike at every layer."""
     centred = points - points.mean(axis=0)
     # of the two matrices of scalar products, the smaller one: several times faster than the points' SVD
     if len(points) <= points.shape[1]:
@@ -60,8 +49,7 @@ def principal_components(points: np.ndarray, labels: np.ndarray | None = None) -
         sign = np.where(scores.T @ (labels - labels.mean()) < 0, -1.0, 1.0)
         scores, axes = scores * sign, axes * sign[:, None]
     variance = size**2
-    total = variance.sum()
-    return Components(axes, scores, variance / total if total else variance)
+    return Components(axes, scores, variance / (variance.sum() or 1.0))
 
 
 def _singular_values(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +67,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
-    """Folds with the classes in proportion, points of one group in the same fold.
-
-    A word that one statement says something true of, and its neighbor something false, would lead a probe
-    astray if it learned from the one and was tested on the other.
-    """
+    """Folds with the classes in proportion; a group is in one, as statements that differ in one word must be."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     places, seed = np.zeros((len(labels), 1)), seed % 2**32  # scikit-learn takes no larger one
@@ -98,10 +82,7 @@ def folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> Folds:
 
 
 def interval(n_right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a share of right answers, at `CONFIDENCE`.
-
-    Wilson, J. Am. Stat. Assoc. 22, 209 (1927). The answers count as independent.
-    """
+    """Wilson's score interval of a share of independent answers [J. Am. Stat. Assoc. 22, 209 (1927)]."""
     z2 = ndtri(0.5 + CONFIDENCE / 2) ** 2
     share = n_right / n
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -131,8 +112,7 @@ def mass_mean(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Difference of the class means, times the inverse of the covariance within the classes.
 
-    The covariance of few points is uncertain; it is shrunk after Ledoit & Wolf,
-    J. Multivar. Anal. 88, 365 (2004).
+    The covariance of few points is uncertain: shrunk after Ledoit & Wolf, J. Multivar. Anal. 88, 365 (2004).
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -150,8 +130,7 @@ FITS: dict[str, Fit] = {
 }
 """Probes that learn from one data set."""
 
-PAIRED = ("ccs", "truth_direction")
-"""Probes that learn from a data set and its opposite together."""
+PAIRED = ("ccs", "truth_direction")  # probes that learn from a data set and its opposite together
 
 TITLES = {
     "logistic_regression": "logistic regression",
@@ -164,10 +143,7 @@ TITLES = {
 
 
 def cross_validate(fit: Fit, points: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
-    """Share of points whose label a probe finds that was fitted to the other folds.
-
-    The test points are centred by the mean of the training points.
-    """
+    """Share of points whose label a probe finds that was fitted to the other folds, and centred by their mean."""
     classes, right = np.unique(labels), 0
     for train, test in parts:
         if len(found := set(labels[train].tolist())) == 1:  # so few points that nothing else can be learned
@@ -190,10 +166,7 @@ def separation(scores: np.ndarray, labels: np.ndarray, parts: Folds) -> float:
 
 
 def variance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
-    """Variance between the class means over variance within the classes, mean over coordinates.
-
-    After Bürger et al., arXiv:2407.12831; a coordinate in which nothing varies is left out.
-    """
+    """Variance between class means over that within, mean over coordinates that vary [arXiv:2407.12831]."""
     classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.stack([points[labels == label].mean(axis=0) for label in classes])
     within = ((points - means[place]) ** 2).mean(axis=0)

@@ -4,8 +4,7 @@ import numpy as np
 
 from token_geometry.stats.probes import Folds
 
-# weights of the squared norm that the inner cross-validation chooses from, in units of the mean variance
-PENALTIES = 10.0 ** np.arange(-3, 3)
+PENALTIES = 10.0 ** np.arange(-3, 3)  # weights of the squared norm to choose from, in units of the mean variance
 
 
 def nested_accuracy(

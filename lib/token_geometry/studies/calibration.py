@@ -32,10 +32,7 @@ OBSERVED, TITLES = _TABLE["observed"], _TABLE["titles"]
 
 
 def calibrate(request: Calibration) -> xr.Dataset:
-    """Compare, and write the dataset, with the variables of `OBSERVED` and `TITLES`, to a file.
-
-    An `InputError` says if the request cannot be carried out or the file cannot be written.
-    """
+    """Compare, and write `OBSERVED` and `TITLES` to a file; `InputError` if that cannot be done."""
     source, recipe = request.resolve(), request.recipe()
     loading.check_length(source, loading.load_config(source), request.n_tokens)
     corpus = corpora.load_corpus(request.corpus, column=request.column)

@@ -125,7 +125,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         models=json.dumps(identities, sort_keys=True),
         n_texts_examined=max(plan["n_examined"] for plan in plans),
         n_texts_too_short=max(plan["n_too_short"] for plan in plans),
-        prompt_filter=json.dumps([_prompt_filter(plan) for plan in plans], ensure_ascii=False),
+        prompt_filter=json.dumps([*map(_prompt_filter, plans)], ensure_ascii=False),
         layer_index_map=layer_index.as_json(final_norm=final_norm),
         extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
         computed_on="; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items()),
@@ -136,13 +136,10 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
 def _prompt_filter(plan: dict) -> dict:
     """What the prompts of an extraction had to pass, and the counts and ids of those that did."""
     request = plan["request"]
-    return {
-        "model": request["model"],
-        "shuffle_levels": request["shuffle_levels"],
+    return {name: request[name] for name in ("model", "shuffle_levels")} | {
         "n_tokens_at_least": request["n_tokens"],
         "tokenizers": list(dict.fromkeys([request["model"], *request["filter_models"]])),
-        "n_examined": plan["n_examined"],
-        "n_too_short": plan["n_too_short"],
+        **{name: plan[name] for name in ("n_examined", "n_too_short")},
         "prompts": list(dict.fromkeys(shard["prompt"] for shard in plan["shards"])),
     }
 

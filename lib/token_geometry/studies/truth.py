@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from token_geometry.base import store
+from token_geometry.base import files, store
 from token_geometry.geometry import parallel
 from token_geometry.models import sources
 from token_geometry.observables import layer_index
@@ -21,36 +21,7 @@ from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
 N_COMPONENTS = 3  # components that are kept at every layer
-
-TITLES = {
-    "dataset": "data set of the statement",
-    "dataset_name": "name of the data set",
-    "label": "label; 1: true, 0: false",
-    "label_name": "label as spelled",
-    "statement_text": "statement",
-    "row": "row of the file, from 0",
-    "token_read": "token whose state was read",
-    "n_repeated": "rows left out since an earlier one is the same",
-    "n_contradictory": "rows left out since their labels differ",
-    "n_classes": "number of classes",
-    "chance": "share of the largest class",
-    "projection": "statement, its data set centred, along a component of the first data set",
-    "explained_variance_ratio": "share of the variance of the first data set along a component",
-    "own_variance_ratio": "share of the variance of a data set along a component of its own",
-    "transfer_accuracy": "accuracy of a probe of one data set on another; on the same: cross-validated",
-    "truth_plane": "statement, its data set centred, along the directions of truth and of truth times polarity",
-    "layer_projection": "statement along a component that its data set has at this layer",
-    "separation": "5-fold accuracy of logistic regression on the first two components",
-    "separation_low": "lower end of its 95 % interval",
-    "separation_high": "upper end of its 95 % interval",
-    "variance_ratio": "variance between classes over variance within, mean over coordinates",
-    "probe_accuracy": "5-fold accuracy of a probe",
-    "probe_accuracy_low": "lower end of its 95 % interval",
-    "probe_accuracy_high": "upper end of its 95 % interval",
-    "shuffled_accuracy": "5-fold accuracy of logistic regression with the labels shuffled",
-    "untrained_accuracy": "5-fold accuracy of logistic regression on the states of the untrained model",
-}
-"""What the variables of the dataset are; all are without unit."""
+TITLES = files.table(__file__)  # what the variables of the dataset are; all are without unit
 
 Sets = Sequence[Statements]
 Arrays = Sequence[np.ndarray]
@@ -59,10 +30,7 @@ _NEGATION = "neg_"
 
 
 def measure(request: Truth) -> xr.Dataset:
-    """Read the statements, take components and probes, and write the dataset, with the variables of `TITLES`.
-
-    An `InputError` says if the request cannot be carried out or the file cannot be written.
-    """
+    """Read statements, take components and probes, write the data set of `TITLES`; `InputError` if that fails."""
     (source, sets), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]

@@ -29,10 +29,7 @@ class CalibrationResults:
 
 
 def open_results(run: str = "") -> CalibrationResults:
-    """Open the calibration of a run by its name; empty for that of the active Quarto profile.
-
-    An `InputError` says if there is no such run, or it declares a calibration that is missing or stale.
-    """
+    """Calibration of a run, by default of the active profile; `InputError` if there is no run, or it is stale."""
     declared = declaration.load(run)
     return CalibrationResults(declared, results.read(declared, "calibration"))
 
@@ -70,11 +67,7 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 
 
 def differences(results: CalibrationResults) -> xr.Dataset:
-    """Differences to DADApy and to brute force.
-
-    Variables `intrinsic dimension` and `error` (relative) over prompt, layer and scale, and
-    `neighborhood_overlap` and `cosine_similarity` (absolute).
-    """
+    """Differences to DADApy (relative) and to brute force (absolute), over prompt, layer, and scale or k."""
     ours = results.dataset.sel(precision="float32")
     found = {}
     for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
@@ -85,11 +78,7 @@ def differences(results: CalibrationResults) -> xr.Dataset:
 
 
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:
-    """Largest relative difference to DADApy over the prompts.
-
-    Columns `quantity`, `layer`, `scale`, `difference`, `limit`; a difference below the rounding of float64 is
-    put there, since a logarithmic axis has no zero.
-    """
+    """Largest relative difference to DADApy over prompts, and at least the rounding of float64."""
     if results.dataset is None:
         return pd.DataFrame()
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
@@ -100,11 +89,7 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
 
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
-    """Mean over prompts of some observables in every precision, and what changes with it.
-
-    Columns `observable`, `title`, `layer`, `value`, `change` (to the first precision) and `error` (of one
-    estimate of the ID in the first precision, else zero).
-    """
+    """Mean over prompts in every precision, its change from the first, and the error of an ID there."""
     if results.dataset is None:
         return pd.DataFrame()
     frames = []

@@ -93,10 +93,9 @@ def bias(results: CalibrationResults) -> Iterator[str]:
         at = mean.sel(scale=scale).dropna("dimension")
         if at.size:
             n_same = int((abs(np.sign(at - at.dimension).mean("manifold_title")) == 1).sum())
-            widest = at.isel(dimension=int(at.std("manifold_title").argmax("dimension"))).sortby(
-                lambda values: values
-            )[[0, -1]]
-            ends = " and ".join(f"{float(value):.1f} ({value.manifold_title.item()})" for value in widest)
+            widest = at.isel(dimension=int(at.std("manifold_title").argmax("dimension")))
+            both = widest[[int(widest.argmin()), int(widest.argmax())]]
+            ends = " and ".join(f"{float(value):.1f} ({value.manifold_title.item()})" for value in both)
             yield (
                 f"At scale {scale}, the bias of all kinds without noise has one sign in {n_same} of "
                 f"{at.dimension.size} dimensions. Clouds of dimension {int(widest.dimension)} differ most: {ends}."

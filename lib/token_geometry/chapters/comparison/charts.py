@@ -13,10 +13,9 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
     slider chooses, one curve per model.
     """
     columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
-    base = alt.Chart(frame[columns]).encode(x=charts.SCALE_AXIS, color=charts.color(frame, "model_title"))
-    y = alt.Y("low:Q", title="intrinsic dimension", scale=charts.whole(frame, "low", "high"))
-    fields = ("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
-    return alt.layer(*charts.banded(base, y, "mean:Q", *fields)).properties(width=520, height=230)
+    color, fields = charts.color(frame, "model_title"), ("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
+    marks = charts.banded(frame[columns], charts.SCALE_AXIS, color, "intrinsic dimension", *fields)
+    return alt.layer(*marks).properties(width=520, height=230)
 
 
 @charts.figure("intrinsic dimension")

@@ -5,45 +5,28 @@ import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.charts import unique
-from token_geometry.chapters.frames import FROM_ONE, by_observable, long, summary
+from token_geometry.chapters.frames import FROM_ONE, by_observable, long
 from token_geometry.chapters.results import RunResults
 
 N_SCALES = 16  # prompts whose ID is shown at every scale
 
 
-def scales(results: RunResults) -> pd.DataFrame:
-    """ID of structured prompts at every scale and layer, as of `frames.summary`."""
-    return summary(results.structured["intrinsic_dimension"].sel(layer=FROM_ONE))
-
-
 def scales_by_prompt(results: RunResults) -> pd.DataFrame:
-    """ID of the first structured prompts at every scale and layer, with their loss.
-
-    Columns `model_title`, `prompt`, `layer`, `scale`, `value`, `loss`.
-    """
-    dataset = results.structured.isel(shuffle_level=0, prompt=slice(N_SCALES))
-    frame = long(dataset["intrinsic_dimension"].sel(layer=FROM_ONE), "value")
-    loss = long(dataset["loss"], "loss")[["model_title", "prompt", "loss"]]
-    columns = ["model_title", "prompt", "layer", "scale", "value", "loss"]
-    return frame.merge(loss, on=["model_title", "prompt"])[columns]
+    """ID (`value`) of the first structured prompts at every scale and layer, with their loss."""
+    dataset = results.structured[["intrinsic_dimension", "loss"]].isel(prompt=slice(N_SCALES))
+    frame = dataset.rename(intrinsic_dimension="value").sel(layer=FROM_ONE).to_dataframe().reset_index()
+    return frame.dropna()[["model_title", "prompt", "layer", "scale", "value", "loss"]].round(4)
 
 
 def layer_overlap(results: RunResults) -> pd.DataFrame:
-    """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts.
-
-    Columns `model_title`, `shuffle_level`, `layer`, `layer_other`, `overlap`.
-    """
+    """Overlap of any two layers at the lowest and highest shuffle level, mean over prompts."""
     overlap = results.shuffled["layer_overlap"].sel(shuffle_level=unique(results.extremes)).mean("prompt")
     frame = long(overlap, "overlap", decimals=3)
     return frame[["model_title", "shuffle_level", "layer", "layer_other", "overlap"]]
 
 
 def controls(results: RunResults) -> pd.DataFrame:
-    """Trained models and their controls on the same prompts and shuffle levels.
-
-    Columns of `frames.by_observable`, `model` (name of the control) and `kind` (title of the model or of its
-    control); no rows where the run declares no controls.
-    """
+    """Trained models and their controls (`kind`) on the same prompts and levels, as of `frames.by_observable`."""
     parts = [
         by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
         for model, trained, control in control_pairs(results)

@@ -4,34 +4,33 @@ import itertools
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.effects import change
 from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
-from token_geometry.stats import intervals
 from token_geometry.stats.correlation import correlate
+from token_geometry.stats.intervals import mean_interval
 
 
 def models(results: RunResults) -> Markdown:
     """Table of the models of a run with their loss on structured prompts."""
     rows = []
     for model, title in results.models:
-        values = results.structured["loss"].sel(model=model).values.ravel()
-        values = values[np.isfinite(values)]
+        values = results.structured["loss"].sel(model=model).dropna("prompt").values
         deviation = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "–"
         rows.append((title, results.last_layer(model), len(values), f"{values.mean():.2f}", deviation))
     return markup.table(pd.DataFrame(rows, columns=["model", "blocks", "prompts", "loss (nats)", "deviation"]))
 
 
-@markup.per_model()
+@markup.per_model
 def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     """At which scale the ID of the layers is largest."""
     mean = results.structured["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
-    mean = mean.isel(shuffle_level=0).mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
+    mean = mean.mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
     if not mean.size:
         return f"{title}: too few points for an estimate."
     best = mean.idxmax("scale")
@@ -44,43 +43,34 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
     values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
-    values = values.mean(["prompt", "shuffle_level"]).dropna("scale")
+    values = values.mean("prompt").dropna("scale")
     first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
     return f"{title}, layer {layer}: the ID goes from {first} to {last}."
 
 
-def _few_prompts(results: RunResults) -> str:
-    n_prompts = results.structured.sizes["prompt"]
-    return f"With {n_prompts} prompts, nothing can be said about their order." if n_prompts < 3 else ""
-
-
-def _of_order(results: RunResults) -> str:
-    n_prompts = results.structured.sizes["prompt"]
-    return f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
-
-
-@markup.unless(_few_prompts)
-@markup.per_model(start=_of_order)
-def scale_order(results: RunResults, model: str, title: str, *, layer: int) -> str:
+def scale_order(results: RunResults, *, layer: int) -> Markdown:
     """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
-    dimension = results.structured["intrinsic_dimension"].sel(model=model).isel(shuffle_level=0)
-    dimension = dimension.sel(layer=min(layer, results.last_layer(model))).dropna("scale", how="any")
-    scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
-    parts = []
-    for first, second in itertools.pairwise(scales):
-        pair = (dimension.sel(scale=s).reset_coords(drop=True) for s in (first, second))
-        found = correlate(*pair, method="spearman")
-        values = (float(found[name]) for name in ("correlation", "low", "high"))
-        text = numbers.estimate(*values, digits=2, name="95% interval ")
-        parts.append(f"{text} between the scales {first} and {second}")
-    return f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}."
+    every, lines = results.structured["intrinsic_dimension"], []
+    if (n_prompts := every.sizes["prompt"]) < 3:
+        return Markdown(f"With {n_prompts} prompts, nothing can be said about their order.")
+    for model, title in results.models:
+        dimension = every.sel(model=model, layer=min(layer, results.last_layer(model))).dropna("scale")
+        scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
+        parts = []
+        for first, second in itertools.pairwise(scales):
+            found = correlate(*(dimension.sel(scale=s, drop=True) for s in (first, second)), method="spearman")
+            text = numbers.told(found, "correlation", name="95% interval ")
+            parts.append(f"{text} between the scales {first} and {second}")
+        lines.append(f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}.")
+    start = f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
+    return markup.bullets(lines, start=start)
 
 
-@markup.per_model()
+@markup.per_model
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
     last = results.last_layer(model)
@@ -98,31 +88,22 @@ def overlap_findings(results: RunResults, model: str, title: str) -> str:
 
 def control_findings(results: RunResults) -> Markdown:
     """What the ID is, and what full shuffling does to it, in a trained model and in its control."""
-    pairs = control_pairs(results)
-    if not pairs:
-        return Markdown(
-            f"Run {markup.escaped(results.run.name)} declares no controls of its models: "
-            "add the key `controls` to its file in data/runs."
-        )
-    lines = []
-    for name, trained, control in pairs:
-        if not trained.sizes["prompt"]:
-            title = markup.escaped(trained["model_title"].item())
-            lines.append(f"No prompt was read both by {title} and by {markup.escaped(name)}.")
+    run, lines = markup.escaped(results.run.name), []
+    for name, *pair in control_pairs(results):
+        titles = [markup.escaped(one["model_title"].item()) for one in pair]
+        if not pair[0].sizes["prompt"]:
+            lines.append(f"No prompt was read both by {titles[0]} and by {markup.escaped(name)}.")
             continue
-        layers = results.middle_layers(str(trained["model"].item()))
-        for scale in dict.fromkeys((2, results.reference_scale)):
-            parts = [_dimension_of(dataset, layers, scale) for dataset in (trained, control)]
+        layers = results.middle_layers(str(pair[0]["model"].item()))
+        for scale in results.scales:
+            parts = []
+            for title, one in zip(titles, pair, strict=True):
+                dimension = one["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
+                mean = float(dimension.isel(shuffle_level=0).mean())
+                text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+                if one.sizes["shuffle_level"] > 1:
+                    text += f" and full shuffling changes it by {effect(mean_interval(change(dimension)))}"
+                parts.append(text)
             lines.append(f"At scale {scale}: {'; '.join(parts)}.")
-    return markup.bullets(lines)
-
-
-def _dimension_of(dataset: xr.Dataset, layers: slice, scale: int) -> str:
-    dimension = dataset["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
-    first, last = dimension["shuffle_level"].values[[0, -1]].tolist()
-    mean, title = float(dimension.sel(shuffle_level=first).mean()), markup.escaped(dataset["model_title"].item())
-    text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
-    if first == last:
-        return text
-    change = intervals.paired_difference(dimension, first=first, second=last)
-    return f"{text} and full shuffling changes it by {effect(change)}"
+    none = f"Run {run} declares no controls of its models: add the key `controls` to its file in data/runs."
+    return markup.bullets(lines or [none])

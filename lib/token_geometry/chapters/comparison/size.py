@@ -13,7 +13,7 @@ from token_geometry.base import project
 from token_geometry.chapters import charts, markup
 from token_geometry.chapters.confounds import ENDS
 from token_geometry.chapters.frames import FROM_ONE, middle
-from token_geometry.chapters.loss.frames import RATE, structured
+from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number, short
 from token_geometry.chapters.published import arrays
 from token_geometry.chapters.results import RunResults
@@ -25,7 +25,7 @@ def frame(results: RunResults) -> pd.DataFrame:
 
     Of models whose `shape` is in `data/models.yml`; published are those that the run has not.
     """
-    one, given = structured(results), arrays.tokens().sel(shuffle_level=0)
+    one, given = results.structured, arrays.tokens().sel(shuffle_level=0)
     names = ("intrinsic_dimension", "neighborhood_overlap")
     own = xr.Dataset({f"{name}_mean": one[name].mean("prompt") for name in names})
     r = correlation.correlate(one["intrinsic_dimension"], one["loss"], n_resamples=1)["correlation"]

@@ -5,7 +5,6 @@ import pandas as pd
 
 from token_geometry.chapters import charts
 
-_FULL = alt.Scale(domain=[-1, 1])
 _FIELDS = (
     "layer:Q", "scale:Q", "correlation:Q .2f", "mean:Q +.2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g",
     "n_prompts:Q",
@@ -32,15 +31,19 @@ def correlation_curves(
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
     axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
-    base = alt.Chart(frame).encode(x=axis, color=colors)
-    y = alt.Y("low:Q", title=y_title, scale=_FULL)
-    marks = charts.banded(base, y, "correlation:Q", picked=picked, band=0.15 if n_names < 6 else 0.07)
+    options = {"scale": alt.Scale(domain=[-1, 1]), "picked": picked, "band": 0.15 if n_names < 6 else 0.07}
+    marks = charts.banded(frame, axis, colors, y_title, middle="correlation", **options)
     fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
-    points = base.mark_point(size=26, strokeWidth=1.3).encode(
-        y="correlation:Q",
-        fill=alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff")),
-        opacity=charts.shown(picked, 1.0, 0.0),
-        tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
+    points = (
+        alt.Chart(frame)
+        .encode(x=axis, color=colors)
+        .mark_point(size=26, strokeWidth=1.3)
+        .encode(
+            y="correlation:Q",
+            fill=alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff")),
+            opacity=charts.shown(picked, 1.0, 0.0),
+            tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
+        )
     )
     chart = alt.layer(charts.zero_rule(data=frame), *marks, points)
     return charts.panels(chart.add_params(picked), frame, width=255)
@@ -98,11 +101,7 @@ def _cloud(
     color: str = "model_title",
     legend=alt.Undefined,
 ) -> alt.LayerChart:
-    """Points of prompts with the line of least squares of each color.
-
-    `titles` are those of the two axes, by column. `names` are those of the selections of a prompt that the
-    chart shows, of which it makes the first.
-    """
+    """Prompts and lines of least squares; `titles` of both axes, `names` of selections of a prompt, own first."""
     (x, x_title), (y, y_title) = titles.items()
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
     base = alt.Chart(frame).encode(

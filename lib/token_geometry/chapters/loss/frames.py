@@ -32,14 +32,9 @@ def scale(results: RunResults) -> int:
     return min(SCALE, results.reference_scale)
 
 
-def structured(results: RunResults) -> xr.Dataset:
-    """Observables of the prompts in their own order."""
-    return results.structured.isel(shuffle_level=0, drop=True)
-
-
 def dimensions(results: RunResults) -> xr.DataArray:
-    """ID of these prompts from layer 1 on, at all scales."""
-    return structured(results)["intrinsic_dimension"].sel(layer=FROM_ONE)
+    """ID of structured prompts from layer 1 on, at all scales."""
+    return results.structured["intrinsic_dimension"].sel(layer=FROM_ONE)
 
 
 def quantities(results: RunResults) -> dict[str, xr.DataArray]:
@@ -47,7 +42,7 @@ def quantities(results: RunResults) -> dict[str, xr.DataArray]:
     chosen = catalog.selections(("intrinsic_dimension", scale(results))) | _OTHERS
     # dimension and overlap say nothing of the embeddings, where equal tokens coincide
     return {
-        title: structured(results)[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
+        title: results.structured[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
         for title, (name, at) in chosen.items()
     }
 
@@ -60,18 +55,18 @@ def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset
     return found
 
 
-def _curve(x: xr.DataArray, y: xr.DataArray, **options) -> pd.DataFrame:
-    frame = correlate(x, y, **options).to_dataframe().reset_index().dropna(subset=["correlation"])
-    numbers = ["correlation", "low", "high", "q_value"]
+def _curves(every: dict, column: str = "measure", **options) -> pd.DataFrame:
+    """Correlations of two quantities at a third, or none, held fixed, with their names in a column."""
+    parts = []
+    for name, (x, y, *given) in every.items():
+        found = correlate(x, y, given=given, **options).to_dataframe().reset_index()
+        parts.append(found.dropna(subset="correlation").assign(**{column: name}))
+    frame, numbers = pd.concat(parts, ignore_index=True), ["correlation", "low", "high", "q_value"]
     frame[numbers] = frame[numbers].round(4)
     # NaN, where nothing was tested, is no discovery
     frame["discovered"] = np.where(frame["q_value"] <= RATE, "yes", "no")
-    kept = ["model_title", "layer", "scale", *numbers, "discovered", "n_prompts"]
+    kept = ["model_title", "layer", "scale", *numbers, "discovered", "n_prompts", column]
     return frame[[name for name in kept if name in frame]]
-
-
-def _by_measure(curves: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([curve.assign(measure=name) for name, curve in curves.items()], ignore_index=True)
 
 
 def dimension_frame(results: RunResults) -> pd.DataFrame:
@@ -80,31 +75,24 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
     Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
     `n_prompts`; no rows for less than three prompts.
     """
-    dimension, loss = dimensions(results), structured(results)["loss"]
-    curves = {"Pearson, ID": _curve(dimension, loss), "Pearson, log ID": _curve(np.log(dimension), loss)}
-    return _by_measure(curves | {"Spearman": _curve(dimension, loss, method="spearman")})
+    dimension, loss = dimensions(results), results.structured["loss"]
+    pearson = _curves({"Pearson, ID": (dimension, loss), "Pearson, log ID": (np.log(dimension), loss)})
+    return pd.concat([pearson, _curves({"Spearman": (dimension, loss)}, method="spearman")], ignore_index=True)
 
 
 def quantity_frame(results: RunResults, every: dict[str, xr.DataArray] | None = None) -> pd.DataFrame:
-    """Correlation of some quantities, by default all but the ID, with the loss over layers, by both methods.
-
-    Columns as of `dimension_frame`, `quantity` and `method` in the place of `scale` and `measure`.
-    """
-    loss, every = structured(results)["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
-    parts = [
-        _curve(every[name], loss, method=title.lower()).assign(quantity=name, method=title)
-        for title in ("Pearson", "Spearman")
-        for name in every
-    ]
+    """As of `dimension_frame`, of each `quantity`, by default all but the ID, by each `method`, at no scale."""
+    loss, every = results.structured["loss"], every or {name: quantities(results)[name] for name in _OTHERS}
+    pairs = {name: (values, loss) for name, values in every.items()}
+    parts = [_curves(pairs, "quantity", method=m.lower()).assign(method=m) for m in ("Pearson", "Spearman")]
     return pd.concat(parts, ignore_index=True)
 
 
 def partial_frame(results: RunResults) -> pd.DataFrame:
     """As of `dimension_frame` without `scale`, of the ID as it is and at fixed cosine similarity of the layer."""
-    dataset = structured(results)
-    dimension = dimensions(results).sel(scale=scale(results), drop=True)
-    given = {AS_IT_IS: None, AT_FIXED: dataset["cosine_similarity"].sel(layer=dimension["layer"])}
-    return _by_measure({name: _curve(dimension, dataset["loss"], given=held) for name, held in given.items()})
+    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), results.structured["loss"]
+    cosine = results.structured["cosine_similarity"].sel(layer=FROM_ONE)
+    return _curves({AS_IT_IS: (dimension, loss), AT_FIXED: (dimension, loss, cosine)})
 
 
 def level_frame(results: RunResults) -> pd.DataFrame:
@@ -116,11 +104,10 @@ def level_frame(results: RunResults) -> pd.DataFrame:
     """
     pair = by_level(results)
     levels = pair[0]["shuffle_level"].values
-    curves = {f"S = {s}": _curve(*(values.sel(shuffle_level=s, drop=True) for values in pair)) for s in levels}
-    if len(levels) > 1:
-        curves[POOLED] = _curve(*pair, pool="shuffle_level")
-        curves[WITHIN] = _curve(*map(centered, pair), pool="shuffle_level")
-    return _by_measure(curves)
+    single = {f"S = {s}": [values.sel(shuffle_level=s, drop=True) for values in pair] for s in levels}
+    every = {POOLED: pair, WITHIN: [*map(centered, pair)]} if len(levels) > 1 else {}
+    parts = [_curves(single), *([_curves(every, pool="shuffle_level")] if every else [])]
+    return pd.concat(parts, ignore_index=True)
 
 
 def by_level(results: RunResults) -> tuple[xr.DataArray, xr.DataArray]:
@@ -135,11 +122,8 @@ def centered(values: xr.DataArray) -> xr.DataArray:
 
 
 def scatter_frame(results: RunResults) -> pd.DataFrame:
-    """ID and loss of every structured prompt, at the layer where they correlate most in each model.
-
-    Columns `model_title`, `panel` (model and layer), `prompt`, `layer`, `intrinsic_dimension`, `loss`.
-    """
-    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), structured(results)["loss"]
+    """ID and loss of every structured prompt, at the layer where they correlate most in each model (`panel`)."""
+    dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), results.structured["loss"]
     columns = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"]
     rows = []
     for model, title, layer in strongest(correlation.correlate(dimension, loss, n_resamples=1)["correlation"]):
@@ -152,7 +136,7 @@ def scatter_frame(results: RunResults) -> pd.DataFrame:
 def logit_frame(results: RunResults) -> pd.DataFrame:
     """Columns `model_title`, `prompt` (structured), `scale`, `logit_intrinsic_dimension`, `entropy`, `loss`."""
     names = ["logit_intrinsic_dimension", "entropy", "loss"]
-    frame = structured(results)[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
+    frame = results.structured[names].sel(scale=LOGIT_SCALES).to_dataframe().reset_index().dropna(subset=names)
     return frame[["model_title", "prompt", "scale", *names]].round(4)
 
 
@@ -165,7 +149,7 @@ def strongest(correlation: xr.DataArray) -> list[tuple[str, str, int]]:
 
 def latent_frame(results: RunResults) -> pd.DataFrame:
     """As of `dimension_frame`, of the ID with latent entropy, and with the loss, also at fixed latent entropy."""
-    dimension, loss = dimensions(results), structured(results)["loss"]
-    latent = structured(results)["lens_entropy"].sel(layer=FROM_ONE)
-    curves = {LATENT: _curve(dimension, latent), WITH_LOSS: _curve(dimension, loss)}
-    return _by_measure(curves | {AT_FIXED_LATENT: _curve(dimension, loss, given=latent)})
+    dimension, loss = dimensions(results), results.structured["loss"]
+    latent = results.structured["lens_entropy"].sel(layer=FROM_ONE)
+    every: dict = {LATENT: (dimension, latent), WITH_LOSS: (dimension, loss)}
+    return _curves(every | {AT_FIXED_LATENT: (dimension, loss, latent)})

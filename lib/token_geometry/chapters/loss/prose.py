@@ -16,15 +16,12 @@ from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_inte
 
 def basis(results: RunResults) -> Markdown:
     """What the correlations rest on, and what the run is too small for."""
-    n_structured = int(frames.structured(results)["loss"].notnull().any("model").sum())
-    levels = results.observables["shuffle_level"].values
-    n_all = results.shuffled.sizes["prompt"]
+    n_structured = int(results.structured["loss"].notnull().any("model").sum())
+    n_levels, n_all = results.observables.sizes["shuffle_level"], results.shuffled.sizes["prompt"]
     text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
-    if len(levels) > 1:
-        text += f"At all {len(levels)} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
-    else:
-        text += "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
-    return Markdown(text)
+    several = f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
+    single = "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
+    return Markdown(text + (several if n_levels > 1 else single))
 
 
 def _enough(n_prompts: int) -> str:
@@ -35,13 +32,13 @@ def _enough(n_prompts: int) -> str:
     return f"Intervals are at {CONFIDENCE:.0%} confidence."
 
 
-@markup.per_model()
+@markup.per_model
 def middle(results: RunResults, model: str, title: str) -> str:
     """How the mean ID of the middle layers correlates with the loss."""
     layers = results.middle_layers(model)
     near, far = frames.scale(results), results.reference_scale
     dimension = frames.dimensions(results).sel(model=model, layer=layers)
-    loss = frames.structured(results)["loss"].sel(model=model)
+    loss = results.structured["loss"].sel(model=model)
     found = {s: correlate(dimension.sel(scale=s).mean("layer"), loss) for s in (near, far)}
     curve = correlate(dimension.sel(scale=near), loss, n_resamples=1)["correlation"]
     if bool(curve.isnull().all()):
@@ -56,27 +53,23 @@ def middle(results: RunResults, model: str, title: str) -> str:
     return line
 
 
-def spell(found: xr.Dataset, symbol: str = "$r$") -> str:
+def spell(found: xr.Dataset, symbol: str = "$r$", *, value: str = "correlation") -> str:
     """A correlation and its interval."""
-    values = (float(found[name]) for name in ("correlation", "low", "high"))
-    text = f"{symbol}{' = ' if symbol else ''}{numbers.estimate(*values, digits=2)}"
-    if np.isfinite(found["low"]):
-        return text
-    return f"{text} (no interval from {numbers.count(int(found['n_prompts']), 'prompt')})"
+    text = f"{symbol}{' = ' if symbol else ''}{numbers.told(found, value)}"
+    lacking = f" (no interval from {numbers.count(int(found['n_prompts']), 'prompt')})"
+    return text + lacking * bool(np.isnan(found["low"]))
 
 
 def _verdict(found: xr.Dataset) -> str:
-    low, high = float(found["low"]), float(found["high"])
-    if np.isnan(low):
+    if np.isnan(found["low"]):
         return "which decides nothing"
-    if low > 0:
-        return "a positive correlation"
-    return "a negative correlation" if high < 0 else "an interval that includes zero"
+    side = "a positive" if found["low"] > 0 else "a negative" if found["high"] < 0 else ""
+    return f"{side} correlation" if side else "an interval that includes zero"
 
 
 def strongest_table(results: RunResults) -> Markdown:
     """Table: where each quantity correlates most with the loss, and in how many layers it does."""
-    loss = frames.structured(results)["loss"]
+    loss = results.structured["loss"]
     rows = []
     for name, values in frames.quantities(results).items():
         found = frames.correlate(values, loss)
@@ -97,7 +90,7 @@ def strongest_table(results: RunResults) -> Markdown:
 
 
 @markup.unless(one_level)
-@markup.per_model()
+@markup.per_model
 def levels(results: RunResults, model: str, title: str) -> str:
     """The correlation over all shuffle levels, of their means, and within them."""
     dimension, loss = (values.sel(model=model) for values in frames.by_level(results))
@@ -117,10 +110,10 @@ def levels(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def latent(results: RunResults, model: str, title: str) -> str:
     """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
-    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
     one = frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results))
     dimension = one.mean("layer")
     entropy = dataset["lens_entropy"].sel(layer=layers).mean("layer")
@@ -139,10 +132,10 @@ def latent(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def tokens(results: RunResults, model: str, title: str) -> str:
     """Whether within a prompt the local dimension of a token goes with its loss."""
-    dataset, layers = frames.structured(results).sel(model=model), results.middle_layers(model)
+    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
     parts = []
     for name in ("ess", "tle"):
         found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
@@ -156,7 +149,7 @@ def tokens(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def partial(results: RunResults, model: str, title: str) -> str:
     """The strongest correlation of the ID, and what is left of it at fixed cosine similarity."""
     frame = markup.with_text_titles(frames.partial_frame(results)).query("model_title == @title")
@@ -174,10 +167,10 @@ def partial(results: RunResults, model: str, title: str) -> str:
     )
 
 
-@markup.per_model()
+@markup.per_model
 def logits(results: RunResults, model: str, title: str) -> str:
     """ID of the logits against entropy, and entropy against loss."""
-    dataset = frames.structured(results).sel(model=model)
+    dataset = results.structured.sel(model=model)
     entropy = correlate(dataset["entropy"], dataset["loss"])
     if not np.isfinite(entropy["correlation"]):
         return f"{title}: too few prompts for a correlation."

@@ -13,16 +13,14 @@ _TITLES = {"median": "median (s)", "minimum": "minimum (s)"}
 def times(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Bar chart: median seconds per prompt of each stage, one panel per procedure."""
     # a scale that begins at zero, with room for the numbers behind the bars
-    scale = alt.Scale(domainMax=frame["median"].max() * 1.15)
-    return alt.vconcat(*(_panel(part, scale, name) for name, part in frame.groupby("procedure", sort=False)))
-
-
-def _panel(frame: pd.DataFrame, scale: alt.Scale, name: str) -> alt.LayerChart:
-    base = alt.Chart(frame).encode(
-        x=alt.X("median:Q", title="seconds per prompt", scale=scale),
-        y=alt.Y("stage:N", title=None, sort=charts.unique(frame["stage"]), axis=alt.Axis(labelLimit=220)),
-        tooltip=charts.tooltip("stage:N", "median:Q .4f", "minimum:Q .4f", "share:Q .1%", **_TITLES),
-    )
-    bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=_PARTS))
-    numbers = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("median:Q", format=".2f"))
-    return alt.layer(bars, numbers).properties(width=400, height=alt.Step(24), title=name)
+    scale, rows = alt.Scale(domainMax=frame["median"].max() * 1.15), []
+    for name, part in frame.groupby("procedure", sort=False):
+        base = alt.Chart(part).encode(
+            x=alt.X("median:Q", title="seconds per prompt", scale=scale),
+            y=alt.Y("stage:N", title=None, sort=charts.unique(part["stage"]), axis=alt.Axis(labelLimit=220)),
+            tooltip=charts.tooltip("stage:N", "median:Q .4f", "minimum:Q .4f", "share:Q .1%", **_TITLES),
+        )
+        bars = base.mark_bar().encode(color=alt.Color("part:N", title=None, scale=_PARTS))
+        text = base.mark_text(align="left", dx=4, fontSize=11).encode(text=alt.Text("median:Q", format=".2f"))
+        rows.append(alt.layer(bars, text).properties(width=400, height=alt.Step(24), title=name))
+    return alt.vconcat(*rows)

@@ -1,7 +1,4 @@
-"""Published numbers of other works, in the shapes that the charts of a run's own results take.
-
-`data/published/README.md` names their sources.
-"""
+"""Published numbers of other works (`data/published/README.md`), in the shapes of a run's own results."""
 
 from functools import cache
 
@@ -45,11 +42,7 @@ def summary(observable: str) -> pd.DataFrame:
 
 
 def correlation() -> xr.Dataset:
-    """Published Pearson correlation of ID and loss over structured prompts, with intervals.
-
-    `correlation`, `low`, `high` over `model`, `layer`, `scale`; the interval is Fisher's, by the number of
-    prompts, since the values of single prompts are not kept here.
-    """
+    """Published Pearson correlation of ID and loss by layer and scale, with Fisher's interval by the prompts."""
     coefficient, n_prompts = tokens()["pearson_id_loss"], tokens().attrs["n_prompts"]
     half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3)
     z = np.arctanh(coefficient)

@@ -66,10 +66,9 @@ def correlations(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts
     against relative depth, at the scale that the slider chooses.
     """
-    base = alt.Chart(frame).encode(x=_DEPTH, color=charts.color(frame, "model_title", legend=None))
-    y = alt.Y("low:Q", title="Pearson correlation", scale=alt.Scale(domain=[-1, 1]))
+    color, full = charts.color(frame, "model_title", legend=None), alt.Scale(domain=[-1, 1])
     fields = ("layer:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    marks = charts.banded(base, y, "correlation:Q", *fields)
+    marks = charts.banded(frame, _DEPTH, color, "Pearson correlation", *fields, middle="correlation", scale=full)
     panel = alt.layer(charts.zero_rule(), *marks, data=frame)
     return charts.panels(panel, frame, width=165, height=150, columns=3)
 

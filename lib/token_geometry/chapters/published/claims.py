@@ -79,12 +79,11 @@ def largest_correlation(evidence: Evidence, *, scale: int) -> Estimate | None:
     return (evidence.strongest(scale) or (None, None))[1]
 
 
-def _claim(entry: dict) -> Claim:
-    ((function, options),) = entry["number"].items()
-    return Claim(**entry | {"number": partial(globals()[function], **options)})
-
-
-CLAIMS = [_claim(entry) for entry in files.table(__file__)["claims"]]
+CLAIMS = [
+    Claim(**entry | {"number": partial(globals()[function], **options)})
+    for entry in files.table(__file__)["claims"]
+    for function, options in entry["number"].items()
+]
 VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}  # what a sign against the claimed one says
 
 

@@ -1,7 +1,4 @@
-"""What is known of one model, published or of a run: the same questions are asked of both.
-
-So a claim cannot be one thing for the paper and another for the run.
-"""
+"""What is known of one model, published or of a run: the same is asked of both, so that a claim is one thing."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -33,17 +30,14 @@ class Estimate:
 
 
 class Evidence(ABC):
-    """What is known of one model, published or of a run, which `side` says: `published` or `run`.
+    """What is known of one model, published or of a run."""
 
-    `dataset` are its numbers at every shuffle level, `n_prompts` the prompts that were run at every level,
-    `n_blocks` the depth of the model, and `scales` those that have data.
-    """
-
-    side: str
-    dataset: xr.Dataset
-    n_prompts: int
-    n_blocks: int
-    scales: list[int]
+    side: str  # `published` or `run`
+    dataset: xr.Dataset  # its numbers at every shuffle level: means, or those of each prompt
+    n_prompts: int  # prompts that were run at every level
+    n_blocks: int  # depth of the model
+    scales: list[int]  # those that have data
+    correlations: xr.Dataset  # Pearson's of ID and loss over structured prompts, by layer and scale
 
     @property
     def title(self) -> str:
@@ -62,8 +56,10 @@ class Evidence(ABC):
 
     def strongest(self, scale: int) -> tuple[int, Estimate] | None:
         """Layer and value of the largest correlation of ID and loss; None where there is none."""
-        found = self.correlation(scale) if scale in self.scales else None
-        if found is None or not found["layer"].size:
+        if scale not in self.scales:
+            return None
+        found = self.correlations.sel(scale=scale).dropna("layer", subset=["correlation"])
+        if not found["layer"].size:
             return None
         best = found.sel(layer=found["correlation"].idxmax("layer"))
         return int(best["layer"]), _estimate(best, "correlation")
@@ -73,9 +69,10 @@ class Evidence(ABC):
         first, last = (self.peak_layer(level, scale) / self.n_blocks for level in self.levels)
         return Estimate(last - first)
 
-    @abstractmethod
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
         """Mean over the prompts that were run at every level, over the layers from 1 that have data."""
+        values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
+        return (values.mean("prompt") if "prompt" in values.dims else values).dropna("layer")
 
     @abstractmethod
     def at(self, observable: str, point: dict) -> Estimate:
@@ -85,10 +82,6 @@ class Evidence(ABC):
     def change(self, observable: str, points: list[dict]) -> Estimate:
         """The observable at the second point minus that at the first, mean over prompts."""
 
-    @abstractmethod
-    def correlation(self, scale: int) -> xr.Dataset:
-        """Pearson correlation of ID and loss over structured prompts: `correlation`, `low`, `high` by layer."""
-
 
 class Published(Evidence):
     """Published means and deviations of one model, by its name in the published data set."""
@@ -96,16 +89,14 @@ class Published(Evidence):
     side = "published"
 
     def __init__(self, model: str):
-        self.dataset = arrays.tokens().sel(model=model)
+        given = arrays.tokens().sel(model=model)
+        self.dataset = given.rename({name: name.removesuffix("_mean") for name in given})
         self.n_prompts, self.n_blocks = (int(self.dataset.attrs[name]) for name in ("n_prompts", "n_blocks"))
         self.scales = self.dataset["scale"].values.tolist()
-
-    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[f"{observable}_mean"]
-        return values.sel(shuffle_level=level, layer=FROM_ONE, **at).dropna("layer")
+        self.correlations = arrays.correlation().sel(model=model)
 
     def at(self, observable: str, point: dict) -> Estimate:
-        mean, deviation = (float(self.dataset[f"{observable}_{part}"].sel(point)) for part in ("mean", "std"))
+        mean, deviation = (float(self.dataset[f"{observable}{part}"].sel(point)) for part in ("", "_std"))
         # the published deviation has the divisor n
         half = special.stdtrit(self.n_prompts - 1, _ENDS[1]) * deviation / np.sqrt(self.n_prompts - 1)
         return Estimate(mean, mean - half, mean + half)
@@ -118,9 +109,6 @@ class Published(Evidence):
         value = second.value - first.value
         return Estimate(value, value - half, value + half)
 
-    def correlation(self, scale: int) -> xr.Dataset:
-        return arrays.correlation().sel(model=self.dataset["model"], scale=scale).dropna("layer")
-
 
 class Measured(Evidence):
     """One model of a run."""
@@ -132,11 +120,8 @@ class Measured(Evidence):
         self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
         present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
         self.scales = present["scale"].values[present.values].tolist()
-        self._structured = results.structured.sel(model=model).isel(shuffle_level=0)
-
-    def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
-        return values.mean("prompt").dropna("layer")
+        one = results.structured.sel(model=model, layer=FROM_ONE)
+        self.correlations = correlation.correlate(one["intrinsic_dimension"], one["loss"])
 
     def at(self, observable: str, point: dict) -> Estimate:
         return _estimate(intervals.mean_interval(self.dataset[observable].sel(point)), "mean")
@@ -144,10 +129,6 @@ class Measured(Evidence):
     def change(self, observable: str, points: list[dict]) -> Estimate:
         first, second = (self.dataset[observable].sel(point).reset_coords(drop=True) for point in points)
         return _estimate(intervals.mean_interval(second - first), "mean")
-
-    def correlation(self, scale: int) -> xr.Dataset:
-        dimension = self._structured["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
-        return correlation.correlate(dimension, self._structured["loss"]).dropna("layer", subset=["correlation"])
 
     def depth_change(self, scale: int) -> Estimate:
         found = super().depth_change(scale)
@@ -166,11 +147,7 @@ def _estimate(found: xr.Dataset, name: str) -> Estimate:
     return Estimate(*(float(found[part]) for part in (name, "low", "high")))
 
 
-def published() -> list[Published]:
-    """The published models."""
-    return [Published(model) for model in arrays.tokens()["model"].values.tolist()]
-
-
-def of_all(results: RunResults) -> list[Evidence]:
-    """The published models and those of a run."""
-    return [*published(), *(Measured(results, model) for model, _ in results.models)]
+def of_all(results: RunResults | None = None) -> list[Evidence]:
+    """The published models, and those of a run."""
+    published = [Published(model) for model in arrays.tokens()["model"].values.tolist()]
+    return [*published, *(Measured(results, model) for model, _ in results.models)] if results else [*published]

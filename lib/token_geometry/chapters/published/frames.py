@@ -9,10 +9,7 @@ from token_geometry.stats.correlation import correlate
 
 
 def beside(results: RunResults) -> pd.DataFrame:
-    """Published means and those of a run on the axis of relative depth, structured and fully shuffled.
-
-    Columns `observable`, `order`, `model_title`, `side`, `relative_depth`, `layer`, `mean`, `std`.
-    """
+    """Published means and those of a run on the axis of relative depth, structured and fully shuffled."""
     parts = []
     for title, (variable, at) in BESIDE.items():
         given = arrays.summary(variable)
@@ -35,13 +32,9 @@ def losses(results: RunResults) -> pd.DataFrame:
 
 
 def correlations(results: RunResults) -> pd.DataFrame:
-    """Pearson correlation of ID and loss over structured prompts, published and of a run.
-
-    Columns `model_title`, `side`, `layer`, `relative_depth`, `scale`, `correlation`, `low`, `high`, `n_prompts`.
-    """
-    structured = results.structured.isel(shuffle_level=0).sel(layer=FROM_ONE)
+    """Pearson correlation of ID and loss over structured prompts, published and of a run."""
+    structured = results.structured.sel(layer=FROM_ONE)
     own = correlate(structured["intrinsic_dimension"], structured["loss"])
-    own = own.assign_coords(relative_depth=structured["relative_depth"], model_title=structured["model_title"])
     given = arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
     sides = {"run": own, "published": given}

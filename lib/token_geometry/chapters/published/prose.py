@@ -59,9 +59,8 @@ def agreement(frame: pd.DataFrame) -> Markdown:
             continue
         line = f"{title} agrees with {counts.get('agrees', 0)} of {n_with_data} claims"
         for verdict, words in (("disagrees", "it disagrees"), ("open", "left open by the interval")):
-            texts = part.loc[part["verdict"] == verdict, "claim"]
-            if len(texts):
-                line += f"; {words}: " + "; ".join(map(_small, texts))
+            if len(texts := part.loc[part["verdict"] == verdict, "claim"]):
+                line += f"; {words}: " + "; ".join(text[0].lower() + text[1:] for text in texts)
         lines.append(line + ".")
     return markup.bullets(lines)
 
@@ -69,20 +68,15 @@ def agreement(frame: pd.DataFrame) -> Markdown:
 def paper_itself(frame: pd.DataFrame) -> Markdown:
     """Claims that the published numbers of a model do not bear out, by the same rule as for the run."""
     given = frame[(frame["side"] == "published") & (frame["verdict"] != "agrees")]
-    if given.empty:
-        return Markdown("All published models bear out all claims.")
-    return markup.bullets(
-        f"{entry.model_title}: {_small(entry.claim)}: {_difference(entry)}, {entry.verdict}."
+    lines = [
+        f"{entry.model_title}: {entry.claim[0].lower()}{entry.claim[1:]}: {_difference(entry)}, {entry.verdict}."
         for entry in given.itertuples()
-    )
+    ]
+    return markup.bullets(lines or ["All published models bear out all claims."])
 
 
 def _difference(entry) -> str:
     return numbers.estimate(entry.value, entry.low, entry.high, sign="+")
-
-
-def _small(claim: str) -> str:
-    return claim[0].lower() + claim[1:]
 
 
 def read_off(results: RunResults) -> Markdown:
@@ -108,7 +102,7 @@ def read_off(results: RunResults) -> Markdown:
 def tops(variable: str, *, at: int | None = None) -> Markdown:
     """Where the published curves are largest, structured and shuffled."""
     entry, lines = CATALOG[variable], []
-    for model in evidence.published():
+    for model in evidence.of_all():
         means = {level: model.mean(variable, level, **entry.at(at)) for level in model.levels}
         spelled = " and ".join(
             f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at $S = {level}$"

@@ -60,10 +60,8 @@ def effects(frame: pd.DataFrame, *, initial: int | None = None, by: str = "scale
     """
     one_curve = by == "scale"
     color = alt.value(charts.LEVEL_COLORS[-1]) if one_curve else charts.color(frame, by, by)
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=color)
     fields = ("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
-    y = alt.Y("low:Q", title="change of the ID", scale=charts.whole(frame, "low", "mean", "high"))
-    marks = charts.banded(base, y, "mean:Q", *fields)
+    marks = charts.banded(frame, charts.LAYER_AXIS, color, "change of the ID", *fields)
     chart = charts.panels(alt.layer(charts.zero_rule(), *marks, data=frame), frame, height=200)
     return charts.chosen(chart, frame["scale"], title="scale", initial=initial) if one_curve else chart
 

@@ -3,15 +3,15 @@
 import pandas as pd
 import xarray as xr
 
+from token_geometry.chapters import effects
 from token_geometry.chapters.charts import unique
-from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long
+from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long, middle
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import intervals
 from token_geometry.stats.correlation import false_discovery
 
-N_SINGLE = 6
-"""Prompts that a figure of single prompts shows."""
+N_SINGLE = 6  # prompts that a figure of single prompts shows
 
 
 def losses(results: RunResults) -> pd.DataFrame:
@@ -26,10 +26,7 @@ def extremes(results: RunResults, chosen: dict[str, tuple[str, dict]] = BESIDE) 
 
 
 def single_prompts(results: RunResults) -> pd.DataFrame:
-    """Observables of the first prompts, those that were shuffled before the others.
-
-    Columns `model_title`, `prompt`, `shuffle_level`, `layer`, and one for each of `frames.BESIDE`.
-    """
+    """Observables of the first prompts, those that were shuffled before the others; a column for each."""
     dataset = results.observables
     prompts = unique([*results.shuffled["prompt"].values, *dataset["prompt"].values])
     dataset = dataset.sel(prompt=prompts[:N_SINGLE])
@@ -48,22 +45,20 @@ def shuffling_effect(
     Columns `model_title`, `layer`, that of `by`, `mean`, `low`, `high`, `n_prompts`, `discovered` (all rows of a
     model are one family of tests); no rows without two levels.
     """
-    low, high = results.extremes
     values = results.ends["intrinsic_dimension"].sel(layer=FROM_ONE) if values is None else values
-    found = intervals.paired_difference(values, first=low, second=high)
+    found = intervals.mean_interval(effects.change(values))
     found["discovered"] = xr.where(false_discovery(found["p_value"], over=["layer", by]) <= RATE, "yes", "no")
     frame = found.to_dataframe().reset_index()
     frame = frame.dropna(subset="mean") if results.is_shuffled else frame.iloc[:0]
     return frame[["model_title", "layer", by, "mean", "low", "high", "n_prompts", "discovered"]].round(4)
 
 
-def severities(results: RunResults, model: str) -> xr.Dataset:
+def severities(results: RunResults) -> xr.Dataset:
     """`bleu` by prompt and level above the lowest, and `change` of the mean ID of the middle layers from that."""
-    low, one = results.extremes[0], results.observables.sel(model=model, layer=results.middle_layers(model))
-    dimension = one["intrinsic_dimension"].mean("layer")
-    change = dimension - dimension.sel(shuffle_level=low, drop=True)
-    found = xr.Dataset({"change": change, "bleu": one["bleu"].where(change.notnull())})
-    return found.isel(shuffle_level=found["shuffle_level"].values > low)
+    dimension = middle(results.observables["intrinsic_dimension"])
+    change = dimension - dimension.isel(shuffle_level=0, drop=True)
+    found = results.observables[["bleu"]].assign(change=change)
+    return found.where(found["change"].notnull()).isel(shuffle_level=slice(1, None))
 
 
 def severity(results: RunResults) -> pd.DataFrame:
@@ -72,12 +67,10 @@ def severity(results: RunResults) -> pd.DataFrame:
     Columns `model_title`, `scale`, `shuffle_level`, `prompt`, `bleu`, `change`, `mean_bleu`, and `mean`, `low`,
     `high`, `n_prompts` of `intervals.mean_interval` of the change.
     """
-    parts = []
-    for found in (severities(results, model) for model, _ in results.models):
-        means = intervals.mean_interval(found["change"])[["mean", "low", "high", "n_prompts"]]
-        means["mean_bleu"] = found["bleu"].mean("prompt")
-        parts.append(found.assign(means).to_dataframe().reset_index())
-    return pd.concat(parts).dropna(subset="bleu").drop(columns="model").round(4)
+    found = severities(results)
+    means = intervals.mean_interval(found["change"])[["mean", "low", "high", "n_prompts"]]
+    frame = found.assign(means.assign(mean_bleu=found["bleu"].mean("prompt"))).to_dataframe().reset_index()
+    return frame.dropna(subset="bleu").drop(columns="model").round(4)
 
 
 def angles(results: RunResults) -> pd.DataFrame:

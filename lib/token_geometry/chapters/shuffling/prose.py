@@ -4,7 +4,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.frames import BESIDE, FROM_ONE, peak
+from token_geometry.chapters.frames import BESIDE, middle, peak
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.markup import escaped
@@ -15,11 +15,10 @@ from token_geometry.chapters.shuffling import frames
 from token_geometry.observables import labelled
 from token_geometry.stats import correlation, intervals
 
-_N_LISTED = 20
-"""How many prompts a sentence still lists by their ids."""
+_N_LISTED = 20  # how many prompts a sentence still lists by their ids
 
 
-@markup.per_model()
+@markup.per_model
 def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -> str:
     """Where the ID at this scale peaks, structured and shuffled."""
     dimension = results.ends["intrinsic_dimension"].sel(model=model, scale=scale)
@@ -29,64 +28,51 @@ def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -
     line = f"{title}: over all layers, the mean ID at scale {scale} {' and '.join(tops)}"
     if not results.is_shuffled:
         return f"{line}; the run has one shuffle level only, so there is nothing to compare it with."
-    return f"{line}. {change_by_prompt(dimension, results.extremes, results.middle_layers(model))}"
+    return f"{line}. {change_by_prompt(dimension, results.middle_layers(model))}"
 
 
-def _one_prompt(results: RunResults) -> str:
-    text = "The run has one prompt at every shuffle level, so prompts cannot be compared."
-    return text * (results.shuffled.sizes["prompt"] < 2)
-
-
-def _of_spread(results: RunResults) -> str:
-    low, high = results.extremes
-    shuffling = f" and, in brackets, the mean change by full shuffling ($S = {high}$)" * results.is_shuffled
-    return f"Standard deviation over {results.shuffled.sizes['prompt']} prompts at $S = {low}${shuffling}:"
-
-
-@markup.unless(_one_prompt)
-@markup.per_model(start=_of_spread)
-def prompt_spread(results: RunResults, model: str, title: str) -> str:
+def prompt_spread(results: RunResults) -> Markdown:
     """How much prompts differ in each observable, against how much shuffling changes it."""
-    (low, high), layers = results.extremes, results.middle_layers(model)
-    parts = []
-    for name, (variable, at) in BESIDE.items():
-        values = results.shuffled[variable].sel(at | {"model": model, "layer": layers}).mean("layer")
-        part = f"{name}: {_short(values.sel(shuffle_level=low).std('prompt', ddof=1))}"
-        if results.is_shuffled:
-            part += f" ({_short((values.sel(shuffle_level=high) - values.sel(shuffle_level=low)).mean(), '+')})"
-        parts.append(part)
-    return f"{title}, layers {layers.start} to {layers.stop}; {'; '.join(parts)}."
+    if (n_prompts := results.shuffled.sizes["prompt"]) < 2:
+        return Markdown("The run has one prompt at every shuffle level, so prompts cannot be compared.")
+    found = {name: middle(results.shuffled[variable].sel(at)) for name, (variable, at) in BESIDE.items()}
+    (low, high), lines = results.extremes, []
+    for model, title in results.models:
+        layers, parts = results.middle_layers(model), []
+        for name, values in found.items():
+            first, last = (values.sel(model=model, shuffle_level=level) for level in (low, high))
+            change = f" ({_short((last - first).mean(), '+')})" * results.is_shuffled
+            parts.append(f"{name}: {_short(first.std('prompt', ddof=1))}{change}")
+        lines.append(f"{title}, layers {layers.start} to {layers.stop}; {'; '.join(parts)}.")
+    shuffling = f" and, in brackets, the mean change by full shuffling ($S = {high}$)" * results.is_shuffled
+    return markup.bullets(lines, start=f"Standard deviation over {n_prompts} prompts at $S = {low}${shuffling}:")
 
 
 def _short(value: xr.DataArray, sign: str = "") -> str:
     return f"{Number(value):{sign}.2g}" if abs(float(value)) < 1 else f"{Number(value):{sign}.1f}"
 
 
-def _of_effect(results: RunResults) -> str:
-    return (
+@markup.unless(one_level)
+def effect_by_layer(results: RunResults) -> Markdown:
+    """In which layers full shuffling raises or lowers the ID, under control of false discoveries."""
+    every, lines = markup.with_text_titles(frames.shuffling_effect(results)), []
+    for title, one in every.groupby("model_title", sort=False):
+        parts = []
+        for scale in results.scales:
+            at = one[(one["scale"] == scale) & (one["discovered"] == "yes")]
+            signs = (at["mean"] > 0, at["mean"] < 0)
+            raised, lowered = (numbers.layers(at["layer"].values[side]) for side in signs)
+            parts.append(f"at scale {scale} it raises the ID in {raised} and lowers it in {lowered}")
+        few = f"no intervals from less than {intervals.FEWEST_PROMPTS} prompts" * bool(one["low"].isnull().all())
+        lines.append(f"{title}: {few or '; '.join(parts)}.")
+    start = (
         f"Layers in which full shuffling ($S = {results.extremes[1]}$) raises or lowers the ID, with $q$ ≤ "
         f"{RATE} over all layers and scales of a model (of {results.ends.sizes['prompt']} prompts):"
     )
+    return markup.bullets(lines, start=start)
 
 
-@markup.unless(one_level)
-@markup.per_model(start=_of_effect)
-def effect_by_layer(results: RunResults, model: str, title: str) -> str:
-    """In which layers full shuffling raises or lowers the ID, under control of false discoveries."""
-    every = frames.shuffling_effect(
-        results, results.ends["intrinsic_dimension"].sel(model=[model], layer=FROM_ONE)
-    )
-    if every["low"].isnull().all():
-        return f"{title}: no intervals from less than {intervals.FEWEST_PROMPTS} prompts."
-    parts = []
-    for scale in dict.fromkeys((2, results.reference_scale)):
-        at = every[(every["scale"] == scale) & (every["discovered"] == "yes")]
-        raised, lowered = (numbers.layers(at["layer"].values[side]) for side in (at["mean"] > 0, at["mean"] < 0))
-        parts.append(f"at scale {scale} it raises the ID in {raised} and lowers it in {lowered}")
-    return f"{title}: {'; '.join(parts)}."
-
-
-@markup.per_model()
+@markup.per_model
 def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """Mean and most frequent bin of the neighbor angle at a layer, structured and shuffled."""
     at = results.shuffled.sel(model=model, layer=min(layer, results.last_layer(model)))
@@ -102,32 +88,32 @@ def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> s
     return f"{title}, layer {int(at['layer'])}: {'; '.join(parts)}."
 
 
-@markup.per_model()
+@markup.per_model
 def losses(results: RunResults, model: str, title: str) -> str:
     """Loss, BLEU and change of the ID of the middle layers at each level, mean over prompts."""
     values, low, scale = results.shuffled.sel(model=model), results.extremes[0], results.reference_scale
     dimension = values["intrinsic_dimension"].sel(scale=scale, layer=results.middle_layers(model)).mean("layer")
-    parts = []
+    changes, parts = intervals.mean_interval(dimension - dimension.sel(shuffle_level=low, drop=True)), []
     for at in values[["loss", "bleu"]].mean("prompt").to_dataframe().reset_index().itertuples():
-        change = effect(intervals.paired_difference(dimension, first=low, second=at.shuffle_level))
+        change = effect(changes.sel(shuffle_level=at.shuffle_level))
         changed = f", ID at scale {scale} {change}" if at.shuffle_level > low else ""
         parts.append(f"$S = {at.shuffle_level}$ (BLEU {at.bleu:.2f}): loss {at.loss:.2f}{changed}")
     return f"{title}, loss and change of the ID of the middle layers: {'; '.join(parts)}."
 
 
 @markup.unless(one_level)
-@markup.per_model()
+@markup.per_model
 def severity(results: RunResults, model: str, title: str) -> str:
     """Whether the ID changes the more, the less of the order of a prompt is left."""
-    found, scales = frames.severities(results, model), dict.fromkeys((2, results.reference_scale))
+    found, scales = frames.severities(results).sel(model=model), results.scales
     r = correlation.correlate(found["bleu"], found["change"], method="spearman", pool="shuffle_level")
-    if not bool(r["correlation"].sel(scale=[*scales]).notnull().all()):
+    if not bool(r["correlation"].sel(scale=scales).notnull().all()):
         return f"{title}: too few prompts for a correlation."
     each = " and ".join(f"{spell(r.sel(scale=n))} at scale {n}" for n in scales)
     return f"{title}, rank correlation of BLEU with the change of the ID over prompts and levels: {each}."
 
 
-@markup.per_model()
+@markup.per_model
 def means(results: RunResults, model: str, title: str, *, columns: dict[str, tuple[str, dict]] = BESIDE) -> str:
     """Means of observables (title → variable, selection) in the middle layers, structured and shuffled."""
     low, high = results.extremes
@@ -141,11 +127,15 @@ def basis(results: RunResults) -> Markdown:
     dataset, (low, high) = results.observables, results.extremes
     n_shuffled = results.shuffled.sizes["prompt"]
     n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
+    ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
+    tokenizer = "one of the tokenizers of the models" if len(results.models) > 1 else "the tokenizer of the model"
     lines = [
         f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
         f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
         f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
-        f"$S = {high}$. {_passed_over(dataset)}"
+        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer "
+        f"tokens under {tokenizer}. Those taken are "
+        f"{', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
     ]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
@@ -155,14 +145,3 @@ def basis(results: RunResults) -> Markdown:
             "occurs twice is one point."
         )
     return markup.bullets(lines)
-
-
-def _passed_over(dataset: xr.Dataset) -> str:
-    """What the filter by length left of the texts that were examined."""
-    ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
-    several = dataset.sizes["model"] > 1
-    return (
-        f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens under "
-        f"{'one of the tokenizers of the models' if several else 'the tokenizer of the model'}. Those "
-        f"taken are {', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
-    )

@@ -61,15 +61,12 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
 
 @charts.figure("accuracy")
 def over_layers(frame: pd.DataFrame, *, color: str, color_title: str, y_title: str) -> alt.FacetChart:
-    """Line chart with bands: {y_title} against layer, one curve per {color_title}.
-
-    The legend keeps one curve at a click.
-    """
+    """Line chart with bands: {y_title} against layer, one curve per {color_title}."""
     picked = charts.legend_choice(color)
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, color=_nominal(frame, color, color_title))
+    colors, lowest = _nominal(frame, color, color_title), min(0.3, float(frame["low"].min()))
     fields = (f"{color}:N", "layer:Q", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%")
-    y = alt.Y("low:Q", title=y_title, scale=alt.Scale(domain=[min(0.3, float(frame["low"].min())), 1]))
-    marks = charts.banded(base, y, "accuracy:Q", *fields, picked=picked)
+    options = {"middle": "accuracy", "scale": alt.Scale(domain=[lowest, 1]), "picked": picked}
+    marks = charts.banded(frame, charts.LAYER_AXIS, colors, y_title, *fields, **options)
     chance = alt.Chart(frame).mark_line(color="#666666", strokeDash=[4, 3]).encode(x="layer:Q", y="mean(chance):Q")
     return charts.panels(alt.layer(*marks, chance).add_params(picked), frame, width=280, height=240)
 

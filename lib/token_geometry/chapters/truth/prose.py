@@ -22,19 +22,18 @@ def _missing(results: TruthResults) -> str:
 
 def basis(results: TruthResults) -> Markdown:
     """What was read, and what is missing."""
-    return markup.bullets([*results.notes, *(_basis(dataset, title) for dataset, title in results.models)])
-
-
-def _basis(dataset: xr.Dataset, title: str) -> str:
-    sizes = pd.Series(dataset["dataset"].values).value_counts()
-    named = ", ".join(f"{escaped(name)} ({sizes[name]})" for name in dataset["dataset_name"].values)
-    left_out = int(dataset["n_repeated"].sum() + dataset["n_contradictory"].sum())
-    start = "after a token for the beginning of the sequence" if dataset.attrs["bos_prepended"] else "without BOS"
-    also = f" {left_out} rows of the files were left out as repeated or contradictory." if left_out else ""
-    return (
-        f"{title}: {named}, each read {start}; projection at layer "
-        f"{dataset.attrs['layer']}, curves up to layer {int(dataset['layer'].max())}.{also}"
-    )
+    lines = [*results.notes]
+    for dataset, title in results.models:
+        sizes = pd.Series(dataset["dataset"].values).value_counts()
+        named = ", ".join(f"{escaped(name)} ({sizes[name]})" for name in dataset["dataset_name"].values)
+        left_out = int(dataset["n_repeated"].sum() + dataset["n_contradictory"].sum())
+        start = "after a token for the beginning of the sequence" if dataset.bos_prepended else "without BOS"
+        also = f" {left_out} rows of the files were left out as repeated or contradictory." * bool(left_out)
+        lines.append(
+            f"{title}: {named}, each read {start}; projection at layer {dataset.attrs['layer']}, "
+            f"curves up to layer {int(dataset['layer'].max())}.{also}"
+        )
+    return markup.bullets(lines)
 
 
 def tokens(results: TruthResults) -> Markdown:
@@ -49,7 +48,7 @@ def tokens(results: TruthResults) -> Markdown:
 
 
 @markup.unless(_missing)
-@markup.per_model()
+@markup.per_model
 def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Where the first data set comes apart on its first two components."""
     values, chance = dataset["separation"].values[0], float(dataset["chance"][0])
@@ -67,7 +66,7 @@ def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
 
 
 @markup.unless(_missing)
-@markup.per_model()
+@markup.per_model
 def held(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """How much of the variance of each data set its first two components hold."""
     shares = np.nansum(dataset["own_variance_ratio"].values[:, :2], axis=1)
@@ -89,7 +88,7 @@ def apart(frame: pd.DataFrame, column: str, *by: str) -> Markdown:
 
 
 @markup.unless(_missing)
-@markup.per_model()
+@markup.per_model
 def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
     at, found = dataset.sel(layer=dataset.attrs["layer"]).isel(dataset=0), []
@@ -104,26 +103,20 @@ def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     return f"{title}, {escaped(dataset.attrs['basis'])}, layer {dataset.attrs['layer']}: {', '.join(found)}."
 
 
-def _one_data_set(results: TruthResults) -> str:
-    several = any(dataset["transfer_accuracy"].sizes["train_dataset"] > 1 for dataset in results.datasets)
-    return "" if several else "One data set is no transfer."
-
-
 @markup.unless(_missing)
-@markup.unless(_one_data_set)
-@markup.per_model()
-def transferred(results: TruthResults, dataset: xr.Dataset, title: str) -> str | None:
+def transferred(results: TruthResults) -> list[str]:
     """Mean accuracy of each probe on data sets that it did not learn from."""
-    transfer = dataset["transfer_accuracy"].values
-    other = ~np.eye(transfer.shape[-1], dtype=bool)
-    found = []
-    for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
-        values = matrix[other & np.isfinite(matrix)]
-        if len(values):
-            ends = interval(values.min(), values.max(), ".0%")
-            found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
-    start = f"{title}, layer {dataset.attrs['layer']}, mean over pairs of different data sets: "
-    return f"{start}{', '.join(found)}." if found else None
+    lines = []
+    for dataset, title in results.models:
+        found, transfer = [], dataset["transfer_accuracy"].values
+        other = ~np.eye(transfer.shape[-1], dtype=bool)
+        for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
+            if len(values := matrix[other & np.isfinite(matrix)]):
+                ends = interval(values.min(), values.max(), ".0%")
+                found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
+        start = f"{title}, layer {dataset.attrs['layer']}, mean over pairs of different data sets"
+        lines += [f"{start}: {', '.join(found)}."] * bool(found)
+    return lines or ["No probe was tested on a data set that it did not learn from."]
 
 
 def costs(results: TruthResults) -> Markdown:

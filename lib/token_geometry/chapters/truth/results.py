@@ -16,23 +16,12 @@ from token_geometry.runs import declaration, results
 
 @dataclass(frozen=True, kw_only=True)
 class TruthParameters(RunParameters, OfStatements):
-    """Parameters of `notebooks/truth-pca.ipynb`.
+    """Parameters of `notebooks/truth-pca.ipynb`: with `run` alone it reads what the run has, else it computes."""
 
-    With `run` alone the notebook is a chapter and reads what the run has; with any other it reads the
-    statements itself, and what is not given is as the run has it.
-    """
-
-    model: str = ""
-    """Model to read the statements with; empty: the first that the run names."""
-
-    layer: int | None = None
-    """Layer of the projection; None: that of the run for this model, else half of the depth."""
-
-    datasets: Sequence[str] = ()
-    """Data sets or CSV files; empty: those of the run."""
-
-    output: str = ""
-    """File of the dataset; empty: `data/results/truth.nc`."""
+    model: str = ""  # model to read the statements with; empty: the first that the run names
+    layer: int | None = None  # layer of the projection; None: that of the run, else half of the depth
+    datasets: Sequence[str] = ()  # data sets or CSV files; empty: those of the run
+    output: str = ""  # file of the dataset; empty: `data/results/truth.nc`
 
     @property
     def is_request(self) -> bool:
@@ -61,11 +50,8 @@ class TruthParameters(RunParameters, OfStatements):
 class TruthResults:
     """What the chapter shows."""
 
-    datasets: tuple[xr.Dataset, ...]
-    """One truth dataset per model."""
-
-    notes: tuple[str, ...]
-    """What is missing, and what to do about it."""
+    datasets: tuple[xr.Dataset, ...]  # one truth dataset per model
+    notes: tuple[str, ...]  # what is missing, and what to do about it
 
     @property
     def models(self) -> list[tuple[xr.Dataset, str]]:
