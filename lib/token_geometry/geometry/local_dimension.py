@@ -126,5 +126,4 @@ def _inside(square: torch.Tensor, difference: torch.Tensor, four_rooms: torch.Te
     the sum loses no more than two digits where its first term is negative.
     """
     b = square + difference
-    root = (square * four_rooms).addcmul_(b, b).sqrt_()
-    return square / root.add_(b)
+    return square / (square * four_rooms).addcmul_(b, b).sqrt_().add_(b)

@@ -50,8 +50,7 @@ def find(trunk, n_layers: int) -> str:
     if fitting := [name for name, length in lists.items() if length == n_layers]:
         return min(fitting, key=lambda name: name.count("."))
     top = min((name.count(".") for name in lists), default=0)
-    outermost = [name for name in lists if name.count(".") == top]
-    if len(outermost) != 1:
+    if len(outermost := [name for name in lists if name.count(".") == top]) != 1:
         raise InputError(
             f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: a network whose blocks do not "
             "follow on one another has no layers to compare; choose another model"

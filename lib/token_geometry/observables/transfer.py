@@ -48,16 +48,14 @@ class Tables:
         arrays = self._wait()
         # estimated here, where a GPU does not wait for it, and kept in their place: they are a thousandth of it
         parts, n_points = arrays.pop("part_distance"), arrays["distinct"].shape[1]
-        sizes = subsets.sizes(n_points)
-        if sizes:
+        if sizes := subsets.sizes(n_points):
             arrays["subset_dimension"], arrays["subset_distance"] = subsets.estimates(parts, n_points)
         variables = {
             name: (dims, arrays[name], {"long_name": long_name, "units": unit})
             for name, (dims, long_name, unit, _) in VARIABLES.items()
             if name in arrays
         }
-        layers = np.arange(len(arrays["cosine_similarity"]))
-        coords: dict = {"layer": layers, "rank": np.array(RANKS)}
+        coords: dict = {"layer": np.arange(len(arrays["cosine_similarity"])), "rank": np.array(RANKS)}
         if sizes:
             coords |= {"subset": list(subsets.KINDS), "n_subset": list(sizes), "scale": np.array(RANKS[1:])}
         return xr.Dataset(variables, coords=coords, attrs=self.attrs)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.geometry import manifolds
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -15,21 +16,11 @@ from token_geometry.texts import corpora
 
 N_CLOUDS = 16  # over which an expected dimension is taken; its error is then a quarter of a sample's
 
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "bfloat16",
-    "Q8_0": "8-bit weights (Q8_0)",
-    "Q4_0": "4-bit weights (Q4_0)",
-}
-"""Precisions of the same model, and the names that a reader sees; the first is the reference."""
-
 SHARE = 64  # a token that makes up one in so many of a prompt, or more, is frequent
 
-CONTROLS = (
-    "as it is", "without the token of largest norm", "without the two coordinates of largest variance",
-    "scored over rarer tokens", "scored over frequent tokens",
-)  # fmt: skip
-"""What is left out of a cloud, to see whether its dimension is that of a few tokens or directions."""
+PRECISIONS, CONTROLS = itemgetter("precisions", "controls")(files.table(__file__))
+"""Precisions of the same model, and the names that a reader sees; the first is the reference. What is left out of
+a cloud, to see whether its dimension is that of a few tokens or directions."""
 
 
 @dataclass(frozen=True, kw_only=True)

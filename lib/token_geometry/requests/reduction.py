@@ -90,8 +90,7 @@ class Reduction(Request):
             if set(longer) != {"n_prompts", "n_tokens"}:
                 raise InputError(f"{file}: longer holds {sorted(longer)}; accepted: just n_prompts and n_tokens")
             yield cls._step(run, "longer", run.models, {"longer": {"shuffle_levels": [0]} | longer})
-        controls = run.sections.get("controls")
-        if controls is None:
+        if (controls := run.sections.get("controls")) is None:
             return
         if set(controls) - _MORE not in [block | {"models"} for block in _BLOCKS]:
             raise InputError(f"{file}: controls must hold just models, shuffle_levels, n_prompts or prompt_ids")

@@ -89,8 +89,7 @@ class Truth(OfStatements, Request):
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:
         """What a run reads of statements, model by model."""
-        declared = run.sections.get("truth")
-        if declared is None:
+        if (declared := run.sections.get("truth")) is None:
             return
         noun = f"{run.name}.yml: truth: key"
         parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)

@@ -51,8 +51,7 @@ class Head:
         logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
         if a lens was given.
         """
-        norm = self._stream.norm
-        if norm is None or not self._is_all(ids):
+        if (norm := self._stream.norm) is None or not self._is_all(ids):
             if self._tuned:
                 reason = "whose logits are not what one final norm and the head make of its states: leave it out"
                 raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
@@ -95,7 +94,9 @@ class Head:
         if is_linear and not self._cap:
             points = self._fit(last).double() @ self._isometry
         else:
-            columns = self._columns(ids, last, is_linear)
+            whole = None if is_linear else self._logits_of_transformers(ids).float()
+            products = self._products(last, VOCABULARY_CHUNK)
+            columns = products if whole is None else whole.split(VOCABULARY_CHUNK, dim=1)
             points = _root(_gram((part - part.mean(0)).T for part in columns))
         return (points - points.mean(0)).float()
 
@@ -103,12 +104,6 @@ class Head:
     def _isometry(self) -> torch.Tensor:
         # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
         return _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
-
-    def _columns(self, ids: torch.Tensor, last: torch.Tensor, is_linear: bool) -> Iterator[torch.Tensor]:
-        if not is_linear:
-            yield from self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
-            return
-        yield from self._products(last, VOCABULARY_CHUNK)
 
     def _products(self, last: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """Logits of so many entries of the vocabulary at a time."""
