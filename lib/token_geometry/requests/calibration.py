@@ -66,14 +66,10 @@ class Calibration(OfPrompts, Request):
         return {name: getattr(self, name) for name in same} | {
             "model": sources.resolve(self.model).identity(),
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
-            "dimensions": list(self.dimensions),
-            "families": list(manifolds.FAMILIES),
-            "local": ["ess", "tle"],
-            "noise": manifolds.NOISE,
-            "n_clouds": N_CLOUDS,
-            "precisions": list(PRECISIONS),
+            "dimensions": list(self.dimensions), "families": list(manifolds.FAMILIES), "local": ["ess", "tle"],
+            "noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS),
             "controls": [*CONTROLS, SHARE],
-        }
+        }  # fmt: skip
 
     def estimate(self) -> Estimate:
         """The model, which is always loaded in float32, and its hidden states."""

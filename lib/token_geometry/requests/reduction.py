@@ -53,11 +53,9 @@ class Reduction(Request):
     def recipe_of_file(self, reads: Sequence[Request], attrs: Mapping) -> dict:
         texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
         same = len(texts) == 1 and {"corpus": json.loads(*texts)}
-        plans = [
-            one.plan_recipe() | (same if same and corpora.follows_python(one.corpus) else {})
-            for one in reads
-            if isinstance(one, Extraction)
-        ]
+        made = [one for one in reads if isinstance(one, Extraction)]
+        other = [same if same and corpora.follows_python(one.corpus) else {} for one in made]
+        plans = [one.plan_recipe() | texts for one, texts in zip(made, other, strict=True)]
         return self.recipe_of([store.digest(plan) for plan in plans])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:

@@ -10,17 +10,10 @@ from torch.nn import functional
 from token_geometry.base import InputError
 from token_geometry.states.stream import Stream
 
-CHUNK = 256
-"""Positions that the head is applied to at a time."""
-
-VOCABULARY_CHUNK = 8192
-"""Entries of the vocabulary that a sum over all of them takes at a time."""
-
-LENS_SHARE = 0.1
-"""Share of the products of a pass that the latent predictions of all layers may take."""
-
-IN_CACHE = 1024
-"""Entries of the vocabulary whose logits, of `CHUNK` positions, stay in a core's cache."""
+CHUNK = 256  # positions that the head is applied to at a time
+VOCABULARY_CHUNK = 8192  # entries of the vocabulary that a sum over all of them takes at a time
+LENS_SHARE = 0.1  # share of the products of a pass that the latent predictions of all layers may take
+IN_CACHE = 1024  # entries of the vocabulary whose logits, of `CHUNK` positions, stay in a core's cache
 
 
 class Head:

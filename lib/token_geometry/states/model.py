@@ -56,16 +56,9 @@ class LanguageModel:
     """
 
     def __init__(
-        self,
-        source: ModelSource,
-        *,
-        dtype: str = "float32",
-        device: str = "auto",
-        n_layers: int | None = None,
-        devices: Sequence[str] = (),
-        tuned_lens: str = "",
-        loaded: tuple | None = None,
-    ):
+        self, source: ModelSource, *, dtype: str = "float32", device: str = "auto", n_layers: int | None = None,
+        devices: Sequence[str] = (), tuned_lens: str = "", loaded: tuple | None = None,
+    ):  # fmt: skip
         self.devices = [choose_device(devices[0] if devices else device), *devices[1:]]
         """Devices of the weights; states are gathered on the first."""
         self.source, self.device = source, self.devices[0]

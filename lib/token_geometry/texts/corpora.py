@@ -67,9 +67,7 @@ class Corpus:
         """Numbers that ids hold, by name, NaN where one has none; an `InputError` refuses a pattern of others."""
         try:
             every = {name: [re.search(one, key) for key in ids] for name, one in self.patterns.items()}
-            return {
-                n: [float(m[m.lastindex or 0]) if m else math.nan for m in found] for n, found in every.items()
-            }
+            return {n: [float(m[m.lastindex or 0]) if m else math.nan for m in ms] for n, ms in every.items()}
         except (re.error, TypeError, ValueError) as error:
             raise InputError(
                 f"data/corpora.yml, corpus {self.name!r}: numbers are {self.patterns}: {error}; accepted: by "
