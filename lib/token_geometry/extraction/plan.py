@@ -159,14 +159,12 @@ def cost_table(directory: Path) -> pd.DataFrame:
     for path in filter(Path.is_file, files):  # others are of another part, or not reached yet
         attrs = store.read_attrs(path)
         row = {
-            "prompt": attrs["prompt"],
-            "shuffle level": int(attrs["shuffle_level"]),
-            "device": attrs["device_name"],
-            "batch": int(attrs["batch_size"]),
+            "prompt": attrs["prompt"], "shuffle level": int(attrs["shuffle_level"]),
+            "device": attrs["device_name"], "batch": int(attrs["batch_size"]),
             "forward (s)": round(float(attrs["seconds_forward"]), 2),
             "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
             "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
-        }
+        }  # fmt: skip
         if int(attrs["n_gpus"]):
             row["peak GPU memory (GB)"] = round(int(attrs["peak_gpu_memory_bytes"]) / 1e9, 2)
         rows.append(row)

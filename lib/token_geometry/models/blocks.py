@@ -1,12 +1,9 @@
 """Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import torch, transformers
 
-_CONTEXTS = (
-    "max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "max_sequence_length",
-    "model_max_length",
-)  # fmt: skip
+_CONTEXTS = files.table(__file__)["contexts"]
 
 
 def depth(config) -> int:

@@ -18,11 +18,9 @@ if TYPE_CHECKING:  # processes that reduce and write do without torch
 
 
 def _variable(name: str, said: dict) -> tuple:
-    entry = CATALOG.get(name)
-    dims, title, unit = (entry.dims, entry.title, entry.unit) if entry else ((), "", "1")
     if "dims" in said:
-        dims, title, unit = tuple(said["dims"]), said["title"], said.get("unit", "1")
-    return dims, title, unit, said.get("type")
+        return tuple(said["dims"]), said["title"], said.get("unit", "1"), said.get("type")
+    return CATALOG[name].dims, CATALOG[name].title, CATALOG[name].unit, said.get("type")
 
 
 VARIABLES = {name: _variable(name, said) for name, said in files.table(__file__).items()}

@@ -145,11 +145,9 @@ def _csv(path: Path, column: str) -> Iterator[Row]:
 
 
 FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".txt": _txt,
-    **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), _jsonl),
-    ".parquet": _parquet,
-    ".csv": _csv,
-}
+    ".txt": _txt, **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), _jsonl),
+    ".parquet": _parquet, ".csv": _csv,
+}  # fmt: skip
 """Ending of a file's name → its reader, a function of path and column."""
 
 
