@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from token_geometry.base import InputError, files
 from token_geometry.geometry import manifolds
@@ -18,9 +17,9 @@ N_CLOUDS = 16  # over which an expected dimension is taken; its error is then a 
 
 SHARE = 64  # a token that makes up one in so many of a prompt, or more, is frequent
 
-PRECISIONS, CONTROLS = itemgetter("precisions", "controls")(files.table(__file__))
-"""Precisions of the same model, and the names that a reader sees; the first is the reference. What is left out of
-a cloud, to see whether its dimension is that of a few tokens or directions."""
+_TABLE = files.table(__file__)
+PRECISIONS: dict[str, str] = _TABLE["precisions"]  # precisions of the same model, the first the reference → names
+CONTROLS: list[str] = _TABLE["controls"]  # what is left out of a cloud
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,9 +87,9 @@ class Head:
         if is_linear and not self._cap:
             points = self._fit(last).double() @ self._isometry
         else:
-            whole = None if is_linear else self._logits_of_transformers(ids).float()
-            products = self._products(last, VOCABULARY_CHUNK)
-            columns = products if whole is None else whole.split(VOCABULARY_CHUNK, dim=1)
+            columns: Iterable[torch.Tensor] = self._products(last, VOCABULARY_CHUNK)
+            if not is_linear:
+                columns = self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
             points = _root(_gram((part - part.mean(0)).T for part in columns))
         return (points - points.mean(0)).float()
 
