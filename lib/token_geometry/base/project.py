@@ -15,11 +15,9 @@ def find() -> Path | None:
 
     The search starts at the working directory and falls back to the checkout that this package lies in.
     """
-    for start in (Path.cwd(), Path(__file__).resolve()):
-        for folder in (start, *start.parents):
-            if (folder / "_quarto.yml").is_file() and (folder / "data" / "models.yml").is_file():
-                return folder
-    return None
+    starts, marks = (Path.cwd(), Path(__file__).resolve()), ("_quarto.yml", "data/models.yml")
+    folders = (folder for start in starts for folder in (start, *start.parents))
+    return next((folder for folder in folders if all((folder / mark).is_file() for mark in marks)), None)
 
 
 def root() -> Path:

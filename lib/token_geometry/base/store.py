@@ -44,15 +44,12 @@ def digest(recipe: dict) -> str:
 def make_attrs(title: str, recipe: dict, **more) -> dict:
     """Global attributes of a result file: recipe, its digest, versions, device, time, and `more`."""
     return {
-        "Conventions": "CF-1.11",
-        "title": title,
-        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
-        "recipe_digest": digest(recipe),
+        "Conventions": "CF-1.11", "title": title,
+        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False), "recipe_digest": digest(recipe),
         "versions": json.dumps(_versions(), sort_keys=True),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "computed_on": resources.processor(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), "computed_on": resources.processor(),
         **more,
-    }
+    }  # fmt: skip
 
 
 def check_writable(path: Path) -> None:

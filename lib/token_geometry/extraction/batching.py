@@ -25,8 +25,7 @@ def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int =
     item = next(model.model.parameters()).element_size()
     prompt = bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
     geometry = bytes_of_geometry(n_tokens)
-    gpus = [device for device in model.devices if resources.is_gpu(device)]
-    if gpus:
+    if gpus := [device for device in model.devices if resources.is_gpu(device)]:
         free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
         return size or as_many_as_fit(LARGEST, prompt, free=free, fixed=geometry), 0
     size = size or 1
@@ -53,8 +52,7 @@ class Halving:
         results: list = []
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
-            done = _if_it_fits(work, batch)
-            if done is not None:
+            if (done := _if_it_fits(work, batch)) is not None:
                 results += done
                 continue
             if len(batch) == 1:

@@ -30,6 +30,7 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
     parts. Behind a GPU other processes reduce and write, while it works on the prompts that follow.
     """
     request, source, keys = job.request, work.source, work.missing[place::n_processes]
+    kept = {"keep_neighbors": request.keep_neighbors}
     if not keys:
         return
     model = LanguageModel(source, dtype=request.dtype, devices=job.devices, tuned_lens=request.tuned_lens)
@@ -43,7 +44,7 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
 
     def on_one_core(chunk) -> int:
         for made in pass_through(chunk):
-            pipeline.finish(made, keep_neighbors=request.keep_neighbors)
+            pipeline.finish(made, **kept)
         return len(chunk)
 
     with contextlib.ExitStack() as stack:
@@ -54,9 +55,7 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
             written = processes.in_order(stack.enter_context(pool), on_one_core, chunks, ahead=n_threads + 1)
         else:
             made = itertools.chain.from_iterable(map(pass_through, chunks))
-            written = pipeline.behind(
-                made, keep_neighbors=request.keep_neighbors, batch_size=size, n_processes=n_processes
-            )
+            written = pipeline.behind(made, **kept, batch_size=size, n_processes=n_processes)
         stack.enter_context(contextlib.closing(written))
         title = f"Extract {source.name} to {Path(request.output).name}"
         progress = Progress(len(work.missing), title, unit="passes") if place == 0 else None

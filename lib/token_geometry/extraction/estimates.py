@@ -66,8 +66,7 @@ def _probed(
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        dtype = getattr(torch, dtype_name)
-        product = _seconds_of_multiply_add(rows, inner, dtype, device)
+        product = _seconds_of_multiply_add(rows, inner, getattr(torch, dtype_name), device)
         product_float64 = _seconds_of_multiply_add(rows, min(inner, 512), torch.float64, device)
         some, columns = min(n_tokens, heads.CHUNK), vocabulary if on_gpu else heads.IN_CACHE
         logits, targets = torch.zeros(some, columns, device=device), torch.zeros(some, device=device).long()

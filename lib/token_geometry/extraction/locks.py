@@ -38,8 +38,7 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
 def _lock(directory: Path, name: str, plan_digest: str) -> contextlib.AbstractContextManager | None:
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    gate = locks.acquire(folder / "gate", seconds=60)
-    if gate is None:
+    if (gate := locks.acquire(folder / "gate", seconds=60)) is None:
         return None
     with gate:
         for other in filter(locks.is_held, folder.glob("*-of-*")):

@@ -17,13 +17,9 @@ def finish(made: tuple[Tables, Path], *, keep_neighbors: bool) -> None:
 
 
 def behind(
-    made: Iterable[tuple[Tables, Path]],
-    *,
-    keep_neighbors: bool,
-    batch_size: int,
-    n_processes: int = 1,
+    made: Iterable[tuple[Tables, Path]], *, keep_neighbors: bool, batch_size: int, n_processes: int = 1,
     n_writers: int | None = None,
-) -> Generator[int, None, None]:
+) -> Generator[int, None, None]:  # fmt: skip
     """Finish tables in other processes, while this one makes those of the next batch.
 
     `made` are tables and the files they go to. They are taken one batch, of `batch_size`, and a little more

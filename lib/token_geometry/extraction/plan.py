@@ -41,8 +41,7 @@ def prepare(job: Job) -> Path:
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
         found, held = (read_plan(directory)[key] for key in ("recipe", "request"))
-        different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
-        if different:
+        if different := [name for name in recipe | found if found.get(name) != recipe.get(name)]:
             name = different[0]
             there, here = held.get(name), job.request.parameters().get(name)
             what = f"{there!r}, not {here!r}" if there != here else f"{here!r} is not what it was then"
@@ -64,19 +63,13 @@ def write_plan(
 
     No other file in it is ours.
     """
+    shards = [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys]
     plan = {
-        "recipe": job.recipe,
-        "recipe_digest": store.digest(job.recipe),
-        "plan_digest": store.digest(job.plan_recipe),
-        "request": job.request.parameters(),
-        "model_title": source.title,
-        "model_commit": source.revision or "",
-        "n_examined": selection.n_examined,
-        "n_too_short": selection.n_too_short,
-        "shards": [
-            {"prompt": key.prompt.id, "shuffle_level": key.shuffle_level, "file": key.file_name()} for key in keys
-        ],
-    }
+        "recipe": job.recipe, "recipe_digest": store.digest(job.recipe),
+        "plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters(),
+        "model_title": source.title, "model_commit": source.revision or "",
+        "n_examined": selection.n_examined, "n_too_short": selection.n_too_short, "shards": shards,
+    }  # fmt: skip
     try:
         previous = {shard["file"] for shard in read_plan(directory)["shards"]}
     except InputError:
@@ -95,8 +88,7 @@ def save_plan(directory: Path, plan: dict) -> None:
 
 def read_plan(directory: Path) -> dict:
     """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
-    path = directory / PLAN
-    if not path.exists():
+    if not (path := directory / PLAN).exists():
         raise InputError(f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb first")
     way_out = "delete it and run notebooks/extraction.ipynb again, which keeps the shards that are whole"
     with files.door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
@@ -109,8 +101,7 @@ def read_plan(directory: Path) -> dict:
 def shard_files(directory: Path, plan: dict) -> list[Path]:
     """Files of an extraction's shards, in the order of its plan; `InputError` if one is missing."""
     paths = [directory / entry["file"] for entry in plan["shards"]]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
+    if missing := [path for path in paths if not path.is_file()]:
         raise InputError(
             f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing; "
             "run notebooks/extraction.ipynb again, it goes on where it stopped"
@@ -120,8 +111,7 @@ def shard_files(directory: Path, plan: dict) -> list[Path]:
 
 def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
     """A shard; `InputError` if it is damaged or of another recipe than the one with this digest."""
-    shard = store.read(path)
-    if shard.attrs["recipe_digest"] != recipe_digest:
+    if (shard := store.read(path)).attrs["recipe_digest"] != recipe_digest:
         raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
     return shard
 
@@ -169,14 +159,12 @@ def cost_table(directory: Path) -> pd.DataFrame:
     for path in filter(Path.is_file, files):  # others are of another part, or not reached yet
         attrs = store.read_attrs(path)
         row = {
-            "prompt": attrs["prompt"],
-            "shuffle level": int(attrs["shuffle_level"]),
-            "device": attrs["device_name"],
-            "batch": int(attrs["batch_size"]),
+            "prompt": attrs["prompt"], "shuffle level": int(attrs["shuffle_level"]),
+            "device": attrs["device_name"], "batch": int(attrs["batch_size"]),
             "forward (s)": round(float(attrs["seconds_forward"]), 2),
             "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
             "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
-        }
+        }  # fmt: skip
         if int(attrs["n_gpus"]):
             row["peak GPU memory (GB)"] = round(int(attrs["peak_gpu_memory_bytes"]) / 1e9, 2)
         rows.append(row)

@@ -20,10 +20,9 @@ def make_tables(
 ) -> Iterator[transfer.Tables]:
     """One forward pass of prompts, all of `n_tokens` tokens, and the tables of each."""
     started = time.perf_counter()
+    seed, order = request.seed, shuffling.block_permutation
     permutations = [
-        shuffling.block_permutation(
-            key.shuffle_level, seed=request.seed, text_sha256=key.prompt.text_sha256, number=key.permutation
-        )
+        order(key.shuffle_level, seed=seed, text_sha256=key.prompt.text_sha256, number=key.permutation)
         for key in keys
     ]
     token_ids = [shuffling.shuffle_blocks(k.prompt.token_ids, p) for k, p in zip(keys, permutations, strict=True)]

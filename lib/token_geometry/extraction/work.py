@@ -37,14 +37,9 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
     request, plan_digest = job.request, store.digest(job.plan_recipe)
     with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=plan_digest):
         source = job.source.at_commit()
-        selection = prompts.select_prompts(
-            job.corpus,
-            [loading.load_tokenizer(one) for one in (source, *job.filters)],
-            n_prompts=request.n_prompts,
-            n_tokens=request.n_tokens,
-            seed=request.seed,
-            prompt_ids=request.ids,
-        )
+        tokenizers = [loading.load_tokenizer(one) for one in (source, *job.filters)]
+        drawn = {name: getattr(request, name) for name in ("n_prompts", "n_tokens", "seed")}
+        selection = prompts.select_prompts(job.corpus, tokenizers, prompt_ids=request.ids, **drawn)
         print(
             f"{len(selection.prompts)} prompts of {job.corpus.title}; {selection.n_too_short} of "
             f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"

@@ -55,8 +55,7 @@ class FromGram:
 
     def add(self, gram: torch.Tensor, start: int) -> None:
         """Count the pairs of a block of whole rows that begins at row `start`, and their mirror images."""
-        stop = start + len(gram)
-        rows, rest = slice(start, stop), slice(start, None)
+        rows, rest = slice(start, start + len(gram)), slice(start, None)
         # |x_i| times the cosine's difference from the mean; pairs before the block came with earlier blocks
         product = torch.add(gram[:, start:], self._shift[rest]).add_(self._shift[rows, None])
         difference = product.mul_(self._inverse[rest]).sub_(self._mean.to(gram.dtype) * self._norms[rows, None])

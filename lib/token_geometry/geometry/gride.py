@@ -109,5 +109,4 @@ def _fisher_error(d, log_mu, present, n1) -> np.ndarray:
     power = np.exp(-d * log_mu)
     gap = np.maximum(1 - power, _FLOOR_FISHER)
     terms = np.where(present, (log_mu / gap) ** 2 * power, 0.0)
-    information = present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)
-    return information**-0.5
+    return (present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)) ** -0.5

@@ -10,20 +10,13 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-N_SIMPLEX = 10
-"""Neighbors of a point that the expected simplex skewness takes."""
+N_SIMPLEX = 10  # neighbors of a point that the expected simplex skewness takes
+N_TIGHT = 20  # neighbors of a point that the tight local estimator takes
 
-N_TIGHT = 20
-"""Neighbors of a point that the tight local estimator takes."""
-
+# Largest dimension that the skewness is inverted for: beyond, it differs from 1 by less than its rounding.
 _LARGEST = 4096
-"""Largest dimension that the skewness is inverted for: beyond, it differs from 1 by less than its rounding."""
-
-# A measurement below this share of the neighborhood's radius is dropped, as in the authors' code.
-_SMALLEST = 1e-4
-
-# rows whose pairs of neighbors stay in a core's cache
-_ROWS_IN_CACHE = 128
+_SMALLEST = 1e-4  # share of the neighborhood's radius below which the authors' code drops a measurement, too
+_ROWS_IN_CACHE = 128  # rows whose pairs of neighbors stay in a core's cache
 
 
 def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
@@ -126,5 +119,4 @@ def _inside(square: torch.Tensor, difference: torch.Tensor, four_rooms: torch.Te
     the sum loses no more than two digits where its first term is negative.
     """
     b = square + difference
-    root = (square * four_rooms).addcmul_(b, b).sqrt_()
-    return square / root.add_(b)
+    return square / (square * four_rooms).addcmul_(b, b).sqrt_().add_(b)

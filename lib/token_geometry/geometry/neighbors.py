@@ -99,8 +99,7 @@ def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
 
 def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
     """The fields of `neighbor_table` by name, those of tokens still on the device of the hidden states."""
-    bad = first_not_finite(hidden)
-    if bad:
+    if bad := first_not_finite(hidden):
         raise InputError(
             f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: "
             "the model overflows in this dtype; try dtype float32"

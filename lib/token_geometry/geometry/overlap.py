@@ -54,8 +54,7 @@ def _ranks(lists: np.ndarray) -> np.ndarray:
     n_points, n_neighbors = lists.shape
     # the column that -1 points at takes the entries of missing neighbors, and is cut off
     ranks = np.full((n_points, n_points + 1), n_neighbors, dtype=np.uint8)
-    places = np.arange(n_neighbors, dtype=np.uint8)[None]
-    np.put_along_axis(ranks, lists.astype(np.int64), places, axis=1)
+    np.put_along_axis(ranks, lists.astype(np.int64), np.arange(n_neighbors, dtype=np.uint8)[None], axis=1)
     return ranks[:, :-1]
 
 

@@ -34,8 +34,18 @@ def estimates(distance: np.ndarray, n_points: int) -> tuple[np.ndarray, np.ndarr
     dimension, mean = [], []
     for part in np.split(distance.astype(np.float64), np.cumsum(sizes(n_points))[:-1], axis=2):
         dimension.append(gride.estimate(np.moveaxis(gride.ratios(part), -1, -2), np.array(RANKS[:-1]))[0])
-        present = np.isfinite(part)
-        count = present.sum(2)
-        means = np.where(present, part, 0).sum(2) / np.where(count, count, np.nan)
-        mean.append((means[..., 1:] + means[..., :-1]) / 2)
+        mean.append(mean_distance(part))
     return np.stack(dimension, 2), np.stack(mean, 2)
+
+
+def mean_distance(distance: np.ndarray) -> np.ndarray:
+    """Mean distance of the two neighbors of each scale, shape (..., scale), from shape (..., point, rank)."""
+    means = mean_of_present(distance, -2)
+    return (means[..., 1:] + means[..., :-1]) / 2
+
+
+def mean_of_present(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean along an axis of what is there, NaN where nothing is, without a warning."""
+    present = np.isfinite(values)
+    count = present.sum(axis)
+    return np.where(present, values, 0).sum(axis) / np.where(count, count, np.nan)

@@ -1,12 +1,9 @@
 """Blocks: how many a configuration counts, where a network keeps them, and a network with the first few only."""
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import torch, transformers
 
-_CONTEXTS = (
-    "max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "max_sequence_length",
-    "model_max_length",
-)  # fmt: skip
+_CONTEXTS = files.table(__file__)["contexts"]
 
 
 def depth(config) -> int:
@@ -50,8 +47,7 @@ def find(trunk, n_layers: int) -> str:
     if fitting := [name for name, length in lists.items() if length == n_layers]:
         return min(fitting, key=lambda name: name.count("."))
     top = min((name.count(".") for name in lists), default=0)
-    outermost = [name for name in lists if name.count(".") == top]
-    if len(outermost) != 1:
+    if len(outermost := [name for name in lists if name.count(".") == top]) != 1:
         raise InputError(
             f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: a network whose blocks do not "
             "follow on one another has no layers to compare; choose another model"

@@ -40,14 +40,12 @@ class Joined:
             return whole[index]
         # Meta turns pairs of neighboring rows of a head, transformers row i of the first half with
         # row i of the second: so the even rows of each head go first, then the odd ones
-        pairs = whole.unflatten(0, (self.heads, -1, 2))
-        return pairs.transpose(1, 2).reshape(whole.shape)[index]
+        return whole.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).reshape(whole.shape)[index]
 
 
 def check_files(name: str, folder: Path) -> None:
     """Refuse the directory of model `name`, if it lacks one of Meta's files, which it names; none is opened."""
-    numbers = [int(path.suffixes[-2][1:]) for path in _paths(folder)]
-    if not numbers:
+    if not (numbers := [int(path.suffixes[-2][1:]) for path in _paths(folder)]):
         raise InputError(f"model {name!r}: {folder} holds no consolidated.*.pth: put Meta's files there")
     missing = [f"consolidated.{n:02d}.pth" for n in range(len(numbers)) if n not in numbers]
     missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
@@ -72,24 +70,16 @@ def read_config(folder: Path):
     params = _read_params(folder)
     if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
         vocabulary = _vocabulary(open_shards(folder), params["dim"])
-    width = int(2 * 4 * params["dim"] / 3)
-    if params.get("ffn_dim_multiplier"):
-        width = int(params["ffn_dim_multiplier"] * width)
+    width = int((params.get("ffn_dim_multiplier") or 1) * int(2 * 4 * params["dim"] / 3))
     multiple = params.get("multiple_of", 256)
     return transformers.LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        vocab_size=vocabulary,
-        hidden_size=params["dim"],
-        intermediate_size=-(-width // multiple) * multiple,
-        num_hidden_layers=params["n_layers"],
-        num_attention_heads=params["n_heads"],
+        vocab_size=vocabulary, hidden_size=params["dim"], intermediate_size=-(-width // multiple) * multiple,
+        num_hidden_layers=params["n_layers"], num_attention_heads=params["n_heads"],
         num_key_value_heads=params.get("n_kv_heads") or params["n_heads"],
         rms_norm_eps=params.get("norm_eps", 1e-5),
         rope_parameters={"rope_type": "default", "rope_theta": params.get("rope_theta", 10000.0)},
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+        **_TABLE["of_all"],
+    )  # fmt: skip
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:

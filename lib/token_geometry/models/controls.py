@@ -88,12 +88,10 @@ def _memory(tensor) -> int:
 
 def permute(model, seed: int) -> None:
     """Put the weights of each tensor of a network into random order, in place."""
-    trunk = blocks.trunk(model)
-    prefix = next(name for name, part in model.named_modules() if part is trunk)
+    prefix = next(name for name, part in model.named_modules() if part is blocks.trunk(model))
     for name, weights in model.named_parameters():
         # by name, without the part that only a model with head has: so it is the same for fewer blocks
-        stem = name.removeprefix(f"{prefix}.")
-        digest = hashlib.sha256(f"{seed}\0{stem}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}\0{name.removeprefix(f'{prefix}.')}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         order = torch.randperm(weights.numel(), generator=random)
         with torch.no_grad():

@@ -28,8 +28,7 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
     processes of this machine hold a model each, and `place` is the number of the process among them. Raises
     `InputError` if there is no such device, or there are too few.
     """
-    chosen = torch.device(choose_device(device))
-    if chosen.type != "cuda" and gpus_per_model != 1:
+    if (chosen := torch.device(choose_device(device))).type != "cuda" and gpus_per_model != 1:
         raise InputError(
             f"gpus_per_model is {gpus_per_model} and the device {chosen}; accepted: 1, or a machine with GPUs"
         )

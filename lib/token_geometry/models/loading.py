@@ -104,8 +104,7 @@ def load_model(
         else:
             families.refuse_uneven_scales(config, sketch, source.name)
             # straight to the GPUs: several processes together need not have room for it beside them
-            place = torch.device(device)
-            if place.type == "cuda":
+            if (place := torch.device(device)).type == "cuda":
                 options["device_map"] = parts or {"": place.index or 0}
             options |= source.weights(config, n_blocks)
             model, report = kind.from_pretrained(output_loading_info=True, **options)

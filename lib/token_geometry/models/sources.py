@@ -25,13 +25,11 @@ def resolve(model: str) -> ModelSource:
     """
     stem, control, seed = controls.split(model)
     if control:
-        original = resolve(stem)
-        if original.control:
+        if (original := resolve(stem)).control:
             raise InputError(f"model {model!r} asks for the control of a control: leave one of them out")
         title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
         return replace(original, name=model, title=title, control=control, control_seed=seed)
-    known = aliases()
-    if model in known:
+    if model in (known := aliases()):
         if not isinstance(known[model], dict):
             raise InputError(f"{_noun(model)}s are {known[model]!r}; accepted: a mapping")
         return _from_alias(model, dict(known[model]))
@@ -57,8 +55,7 @@ def _from_alias(name: str, entry: dict) -> ModelSource:
         if not (found := _at(str(path))):
             raise InputError(f"model {name!r}: data/models.yml gives its path as {path}: put a model there")
         return parameters.build(type(found), vars(found) | {"name": name} | entry, noun=_noun(name))
-    given = [kind for kind in KINDS if kind.entry in entry]
-    if len(given) != 1:
+    if len(given := [kind for kind in KINDS if kind.entry in entry]) != 1:
         raise InputError(f"{_noun(name)} of its place is not there once; accepted: hub, meta, archives, path")
     return given[0].of_entry(name, entry.pop(given[0].entry), noun=_noun(name), **entry)
 

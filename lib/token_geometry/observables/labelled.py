@@ -61,7 +61,7 @@ def local_dimension(shard: xr.Dataset) -> xr.Dataset:
     """Means of both local dimensions over the distinct points; NaN for a shard that was made before these were."""
     none = np.full(shard["distinct"].shape, np.nan)
     values = {name: shard[name].values.astype(np.float64) if name in shard else none for name in LOCAL}
-    return _over("layer", **{name: _mean(value) for name, value in values.items()})
+    return _over("layer", **{name: subsets.mean_of_present(value, 1) for name, value in values.items()})
 
 
 def subset(shard: xr.Dataset) -> xr.Dataset:
@@ -107,8 +107,8 @@ def token_statistics(shard: xr.Dataset) -> xr.Dataset:
 
 def neighbor_distance(shard: xr.Dataset) -> xr.Dataset:
     """Mean distance of the neighbors of rank n1 and n2 that enter the estimate at each scale."""
-    mean = _mean(shard["neighbor_distance"].values.astype(np.float64))
-    return _over("layer", "scale", neighbor_distance=(mean[:, 1:] + mean[:, :-1]) / 2)
+    distance = shard["neighbor_distance"].values.astype(np.float64)
+    return _over("layer", "scale", neighbor_distance=subsets.mean_distance(distance))
 
 
 def neighborhood_overlap(shard: xr.Dataset) -> xr.Dataset:
@@ -130,14 +130,8 @@ def layer_overlap(shard: xr.Dataset) -> xr.Dataset:
 
 def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
     """Mean angle between the vectors to the first and second neighbor."""
-    return _over("layer", neighbor_angle=_mean(shard["neighbor_angle"].values.astype(np.float64)))
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over tokens of what is there, NaN where nothing is, without a warning."""
-    present = np.isfinite(values)
-    count = present.sum(1)
-    return np.where(present, values, 0).sum(1) / np.where(count, count, np.nan)
+    angles = shard["neighbor_angle"].values.astype(np.float64)
+    return _over("layer", neighbor_angle=subsets.mean_of_present(angles, 1))
 
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:

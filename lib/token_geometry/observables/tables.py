@@ -78,8 +78,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     >>> round(float(token_geometry.measure(plane)["intrinsic_dimension"].sel(scale=2)), 1)
     2.0
     """
-    clouds = _as_tensor(points)
-    if clouds.ndim not in (2, 3):
+    if (clouds := _as_tensor(points)).ndim not in (2, 3):
         raise InputError(
             f"points have shape {(*clouds.shape,)}; accepted: (layer, token, width) or (token, width)"
         )
@@ -89,8 +88,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     for axis, length, least in (("layers", n_layers, 1), ("tokens", n_tokens, 2), ("coordinates", width, 1)):
         if length < least:
             raise InputError(f"points have {length} {axis}; accepted: {least} or more")
-    bad = neighbors.first_not_finite(clouds)
-    if bad:
+    if bad := neighbors.first_not_finite(clouds):
         raise InputError(f"points of layer {bad[0]}, token {bad[1]} are not finite; accepted: finite numbers")
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")

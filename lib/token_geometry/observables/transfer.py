@@ -18,11 +18,9 @@ if TYPE_CHECKING:  # processes that reduce and write do without torch
 
 
 def _variable(name: str, said: dict) -> tuple:
-    entry = CATALOG.get(name)
-    dims, title, unit = (entry.dims, entry.title, entry.unit) if entry else ((), "", "1")
     if "dims" in said:
-        dims, title, unit = tuple(said["dims"]), said["title"], said.get("unit", "1")
-    return dims, title, unit, said.get("type")
+        return tuple(said["dims"]), said["title"], said.get("unit", "1"), said.get("type")
+    return CATALOG[name].dims, CATALOG[name].title, CATALOG[name].unit, said.get("type")
 
 
 VARIABLES = {name: _variable(name, said) for name, said in files.table(__file__).items()}
@@ -48,16 +46,14 @@ class Tables:
         arrays = self._wait()
         # estimated here, where a GPU does not wait for it, and kept in their place: they are a thousandth of it
         parts, n_points = arrays.pop("part_distance"), arrays["distinct"].shape[1]
-        sizes = subsets.sizes(n_points)
-        if sizes:
+        if sizes := subsets.sizes(n_points):
             arrays["subset_dimension"], arrays["subset_distance"] = subsets.estimates(parts, n_points)
         variables = {
             name: (dims, arrays[name], {"long_name": long_name, "units": unit})
             for name, (dims, long_name, unit, _) in VARIABLES.items()
             if name in arrays
         }
-        layers = np.arange(len(arrays["cosine_similarity"]))
-        coords: dict = {"layer": layers, "rank": np.array(RANKS)}
+        coords: dict = {"layer": np.arange(len(arrays["cosine_similarity"])), "rank": np.array(RANKS)}
         if sizes:
             coords |= {"subset": list(subsets.KINDS), "n_subset": list(sizes), "scale": np.array(RANKS[1:])}
         return xr.Dataset(variables, coords=coords, attrs=self.attrs)

@@ -151,17 +151,13 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
         head = ROOTED.sub(lambda match: match[1] + chapter.up + match[2], top)
         chapter.doc.metadata = nav[place] | {
             "pagetitle": " – ".join(dict.fromkeys([f"{chapter.number} {title}".strip(), cover["title"]])),
-            "anchor": titles[place].identifier,
-            "book": cover["title"],
-            "cover": cover if place == 0 else {},
-            "same": title == cover["title"],
-            "up": chapter.up,
+            "anchor": titles[place].identifier, "book": cover["title"], "same": title == cover["title"],
+            "cover": cover if place == 0 else {}, "up": chapter.up, "styles": styles,
             "nav": [item | {"current": item is nav[place]} for item in nav],
             "previous": nav[place - 1] if place else {},
             "next": nav[place + 1] if place + 1 < len(nav) else {},
-            "styles": styles,
             "head": pf.MetaBlocks(pf.RawBlock(head, format="html")),
-        }
+        }  # fmt: skip
         file = site / chapter.page
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(pandoc(chapter.doc, *command, where=chapter.source, root=root), "utf-8")

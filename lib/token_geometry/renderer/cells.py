@@ -95,13 +95,11 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
             async with free:
                 start = time.perf_counter()
                 client = nbclient.NotebookClient(
-                    chapter.notebook,
-                    timeout=None,
-                    kernel_name="python3",
+                    chapter.notebook, timeout=None, kernel_name="python3",
                     resources={"metadata": {"path": str(root)}},
                     # kernels warn at every start that they listen on the loopback address without encryption
                     extra_arguments=["--IPKernelApp.log_level=50"],
-                )
+                )  # fmt: skip
                 try:
                     await client.async_execute(env=environment)
                 except nbclient.exceptions.CellExecutionError as error:
@@ -146,8 +144,7 @@ def _options(cell: Any, chapter: Chapter) -> tuple[dict, str]:
     text = "\n".join(line[2:].removeprefix(" ") for line in head)
     options = read_yaml(text, f"{chapter.source}: #| options")
     if unknown := sorted(set(options) - _OPTIONS - _COSMETIC):
-        accepted = ", ".join(sorted(_OPTIONS))
-        raise BookError(f"{chapter.source}: cell option {unknown[0]} is none of {accepted}")
+        raise BookError(f"{chapter.source}: cell option {unknown[0]} is none of {', '.join(sorted(_OPTIONS))}")
     return chapter.options | options, "\n".join(lines[len(head) :]).strip("\n")
 
 
@@ -192,8 +189,7 @@ def output_markdown(output: Any, where: str, *, asis: bool, save: Any) -> str:
     if "text/html" in data:
         return _fenced(data["text/html"], "=html")
     for mime in _IMAGES.keys() & data.keys():
-        svg = mime == "image/svg+xml"
-        content = data[mime].encode() if svg else base64.b64decode(data[mime])
+        content = data[mime].encode() if mime == "image/svg+xml" else base64.b64decode(data[mime])
         return f"![]({save(content, _IMAGES[mime])})"
     # Text beside a type unknown here is only the repr of what the reader should have seen.
     if set(data) != {"text/plain"}:

@@ -50,8 +50,7 @@ def normalize(chapter: Chapter) -> None:
 
 
 def _callout(elem: pf.Element, doc: pf.Doc) -> pf.Element | None:
-    kinds = _CALLOUTS.intersection(getattr(elem, "classes", []))
-    if not kinds:
+    if not (kinds := _CALLOUTS.intersection(getattr(elem, "classes", []))):
         return None
     kind, body = kinds.pop(), list(elem.content)
     title = [pf.Str(elem.attributes.get("title", kind.removeprefix("callout-").capitalize()))]
@@ -173,15 +172,13 @@ def resolve(chapter: Chapter, labels: dict[str, Label]) -> set[str]:
     cited = set()
 
     def link(citation: pf.Citation) -> list:
-        label = labels.get(citation.id)
-        if label is None:
+        if (label := labels.get(citation.id)) is None:
             raise BookError(f"{chapter.source}: @{citation.id}: no chapter defines {{#{citation.id}}}")
         # A prefix replaces the word, as in Quarto: [Fig. @fig-x].
         text = [*(citation.prefix or [pf.Str(label.kind)]), pf.Str(f"\u00a0{label.number}")]
         if citation.mode == "SuppressAuthor":
             text = [pf.Str(label.number)]
-        page = "" if label.chapter is chapter else f"/{label.chapter.source}"
-        url = f"{page}#{citation.id}"
+        url = f"{'' if label.chapter is chapter else f'/{label.chapter.source}'}#{citation.id}"
         return [pf.Link(*(text if label.number else label.title), url=url, classes=["xref"]), *citation.suffix]
 
     def act(elem: pf.Element, doc: pf.Doc) -> list | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.geometry import manifolds
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
@@ -15,21 +15,11 @@ from token_geometry.texts import corpora
 
 N_CLOUDS = 16  # over which an expected dimension is taken; its error is then a quarter of a sample's
 
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "bfloat16",
-    "Q8_0": "8-bit weights (Q8_0)",
-    "Q4_0": "4-bit weights (Q4_0)",
-}
-"""Precisions of the same model, and the names that a reader sees; the first is the reference."""
-
 SHARE = 64  # a token that makes up one in so many of a prompt, or more, is frequent
 
-CONTROLS = (
-    "as it is", "without the token of largest norm", "without the two coordinates of largest variance",
-    "scored over rarer tokens", "scored over frequent tokens",
-)  # fmt: skip
-"""What is left out of a cloud, to see whether its dimension is that of a few tokens or directions."""
+_TABLE = files.table(__file__)
+PRECISIONS: dict[str, str] = _TABLE["precisions"]  # precisions of the same model, the first the reference → names
+CONTROLS: list[str] = _TABLE["controls"]  # what is left out of a cloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +65,10 @@ class Calibration(OfPrompts, Request):
         return {name: getattr(self, name) for name in same} | {
             "model": sources.resolve(self.model).identity(),
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
-            "dimensions": list(self.dimensions),
-            "families": list(manifolds.FAMILIES),
-            "local": ["ess", "tle"],
-            "noise": manifolds.NOISE,
-            "n_clouds": N_CLOUDS,
-            "precisions": list(PRECISIONS),
+            "dimensions": list(self.dimensions), "families": list(manifolds.FAMILIES), "local": ["ess", "tle"],
+            "noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS),
             "controls": [*CONTROLS, SHARE],
-        }
+        }  # fmt: skip
 
     def estimate(self) -> Estimate:
         """The model, which is always loaded in float32, and its hidden states."""

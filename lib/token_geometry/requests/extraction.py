@@ -89,8 +89,7 @@ class Extraction(Shared, Request):
         return Job(self, sources.resolve(self.model), (), ()).plan_recipe
 
     def estimate(self) -> Estimate:
-        n_passes = self.n_passes
-        if n_passes is None:
+        if (n_passes := self.n_passes) is None:
             n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
         shape = sizes.shape_of(sources.resolve(self.model))
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
@@ -132,8 +131,7 @@ class Extraction(Shared, Request):
         shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)
         if self.dtype not in loading.DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; accepted: {', '.join(loading.DTYPES)}")
-        twice = [key for key in self.ids if self.ids.count(key) > 1]
-        if twice:
+        if twice := [key for key in self.ids if self.ids.count(key) > 1]:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
         if not 0 <= self.part < self.n_parts:
             raise InputError(f"part is {self.part} and n_parts {self.n_parts}; accepted: 0 to {self.n_parts - 1}")

@@ -135,10 +135,6 @@ class Step:
             return self.shipped if attrs["recipe_digest"] == store.digest(recipe) else None
         return None
 
-    def is_fresh(self) -> bool:
-        """Whether there is such a file."""
-        return self.found() is not None
-
 
 def kinds() -> list[type[Request]]:
     """Every kind of request: the subclasses in the modules of this folder, by the names of the modules."""

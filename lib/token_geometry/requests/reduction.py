@@ -53,11 +53,9 @@ class Reduction(Request):
     def recipe_of_file(self, reads: Sequence[Request], attrs: Mapping) -> dict:
         texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
         same = len(texts) == 1 and {"corpus": json.loads(*texts)}
-        plans = [
-            one.plan_recipe() | (same if same and corpora.follows_python(one.corpus) else {})
-            for one in reads
-            if isinstance(one, Extraction)
-        ]
+        made = [one for one in reads if isinstance(one, Extraction)]
+        other = [same if same and corpora.follows_python(one.corpus) else {} for one in made]
+        plans = [one.plan_recipe() | texts for one, texts in zip(made, other, strict=True)]
         return self.recipe_of([store.digest(plan) for plan in plans])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
@@ -90,8 +88,7 @@ class Reduction(Request):
             if set(longer) != {"n_prompts", "n_tokens"}:
                 raise InputError(f"{file}: longer holds {sorted(longer)}; accepted: just n_prompts and n_tokens")
             yield cls._step(run, "longer", run.models, {"longer": {"shuffle_levels": [0]} | longer})
-        controls = run.sections.get("controls")
-        if controls is None:
+        if (controls := run.sections.get("controls")) is None:
             return
         if set(controls) - _MORE not in [block | {"models"} for block in _BLOCKS]:
             raise InputError(f"{file}: controls must hold just models, shuffle_levels, n_prompts or prompt_ids")

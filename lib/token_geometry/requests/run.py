@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass, field, fields
 
-CONFOUNDS = {
-    "distinct_tokens": "different tokens",
-    "token_rarity": "rarity of tokens",
-    "cosine_0": "cosine of the embeddings",
-    "length": "length of the text",
-}
+from token_geometry.base import files
+
+CONFOUNDS = files.table(__file__)
 """What may go with the loss of any prompt, beside the numbers of its corpus, and the names that a reader sees."""
 
 

@@ -12,8 +12,7 @@ PROCESS_BYTES = 500_000_000  # what Python, torch and transformers take before a
 
 def shape_of(source: ModelSource) -> dict[str, int]:
     """`layers`, `width`, `vocabulary`, `parameters` of a model, weights unread; else an `InputError` says why."""
-    known = source.known_shape()
-    if known:
+    if known := source.known_shape():
         return known
     config = loading.load_config(source)
     with source.readable_errors("check its configuration"), torch.device("meta"):

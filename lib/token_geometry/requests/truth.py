@@ -66,13 +66,10 @@ class Truth(OfStatements, Request):
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
-            "model": sources.resolve(self.model).identity(),
-            "layer": self.layer,
-            "last_layer": self.n_layers,
-            "statements": [drawn.identity() for drawn in self._draw()],
-            "seed": self.seed,
+            "model": sources.resolve(self.model).identity(), "layer": self.layer, "last_layer": self.n_layers,
+            "statements": [drawn.identity() for drawn in self._draw()], "seed": self.seed,
             "probes": [*probes.FITS, *probes.PAIRED],
-        }
+        }  # fmt: skip
 
     def estimate(self) -> Estimate:
         """The blocks that are read, in float32, and the states at the last tokens."""
@@ -89,8 +86,7 @@ class Truth(OfStatements, Request):
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:
         """What a run reads of statements, model by model."""
-        declared = run.sections.get("truth")
-        if declared is None:
+        if (declared := run.sections.get("truth")) is None:
             return
         noun = f"{run.name}.yml: truth: key"
         parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)

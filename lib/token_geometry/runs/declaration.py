@@ -37,11 +37,10 @@ def load(name: str = "") -> Run:
     if not run.models:
         raise InputError(f"{path.name}: models is empty; accepted: at least one model")
     if run.confounds:
-        numbers = corpora.find_corpus(run.corpus, column=run.column).patterns
-        for name in run.confounds:
-            if name not in (*CONFOUNDS, *numbers):
-                has = one_of(f"confound of corpus {run.corpus!r}", name, [*CONFOUNDS, *numbers])
-                raise InputError(f"{path.name}: confounds: {has}")
+        accepted = [*CONFOUNDS, *corpora.find_corpus(run.corpus, column=run.column).patterns]
+        if unknown := [confound for confound in run.confounds if confound not in accepted]:
+            has = one_of(f"confound of corpus {run.corpus!r}", unknown[0], accepted)
+            raise InputError(f"{path.name}: confounds: {has}")
     outputs: dict[str, Request] = {}
     try:
         for step in [step for kind in kinds() for step in kind.declared(run)]:  # refuses ill-typed values

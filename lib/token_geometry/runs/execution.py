@@ -33,8 +33,7 @@ def execute(run: Run, *, recompute: bool = False) -> bool:
                 f"by token-geometry run {run.name} --recompute; with --dry-run that says how long it takes"
             )
         lacking += [result] * (path is None or recompute and path == result.shipped)
-    planned = results.in_order(lacking)
-    if not planned:  # whoever only reads results needs neither models nor torch
+    if not (planned := results.in_order(lacking)):  # whoever only reads results needs neither models nor torch
         return False
     for step in planned:
         step.request.check()
@@ -81,8 +80,7 @@ def execute_notebook(title: str, request: Request, record: Path) -> None:
 
 
 def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
-    at_a_time = min(at_a_time, len(tasks))
-    if at_a_time < 2:
+    if (at_a_time := min(at_a_time, len(tasks))) < 2:
         for task in tasks:
             work(*task)
         return

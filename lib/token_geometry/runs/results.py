@@ -40,8 +40,7 @@ def requests(run: Run, kind: type[Kind]) -> list[Kind]:
 
 def read(run: Run, name: str) -> xr.Dataset | None:
     """A result of a run, None where it declares none; an `InputError` says if it is missing, damaged or stale."""
-    result = results(run).get(name)
-    if result is None:
+    if (result := results(run).get(name)) is None:
         return None
     if path := result.found():
         return store.read(path)
@@ -86,7 +85,6 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
     if run.endswith(".nc"):
         return store.read(Path(run))
     declared = declaration.load(run)
-    found = read(declared, name)
-    if found is None:
+    if (found := read(declared, name)) is None:
         raise one_of(f"result of run {declared.name!r}", name, results(declared))
     return found

@@ -10,17 +10,10 @@ from torch.nn import functional
 from token_geometry.base import InputError
 from token_geometry.states.stream import Stream
 
-CHUNK = 256
-"""Positions that the head is applied to at a time."""
-
-VOCABULARY_CHUNK = 8192
-"""Entries of the vocabulary that a sum over all of them takes at a time."""
-
-LENS_SHARE = 0.1
-"""Share of the products of a pass that the latent predictions of all layers may take."""
-
-IN_CACHE = 1024
-"""Entries of the vocabulary whose logits, of `CHUNK` positions, stay in a core's cache."""
+CHUNK = 256  # positions that the head is applied to at a time
+VOCABULARY_CHUNK = 8192  # entries of the vocabulary that a sum over all of them takes at a time
+LENS_SHARE = 0.1  # share of the products of a pass that the latent predictions of all layers may take
+IN_CACHE = 1024  # entries of the vocabulary whose logits, of `CHUNK` positions, stay in a core's cache
 
 
 class Head:
@@ -51,8 +44,7 @@ class Head:
         logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
         if a lens was given.
         """
-        norm = self._stream.norm
-        if norm is None or not self._is_all(ids):
+        if (norm := self._stream.norm) is None or not self._is_all(ids):
             if self._tuned:
                 reason = "whose logits are not what one final norm and the head make of its states: leave it out"
                 raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
@@ -95,7 +87,9 @@ class Head:
         if is_linear and not self._cap:
             points = self._fit(last).double() @ self._isometry
         else:
-            columns = self._columns(ids, last, is_linear)
+            columns: Iterable[torch.Tensor] = self._products(last, VOCABULARY_CHUNK)
+            if not is_linear:
+                columns = self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
             points = _root(_gram((part - part.mean(0)).T for part in columns))
         return (points - points.mean(0)).float()
 
@@ -103,12 +97,6 @@ class Head:
     def _isometry(self) -> torch.Tensor:
         # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
         return _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
-
-    def _columns(self, ids: torch.Tensor, last: torch.Tensor, is_linear: bool) -> Iterator[torch.Tensor]:
-        if not is_linear:
-            yield from self._logits_of_transformers(ids).float().split(VOCABULARY_CHUNK, dim=1)
-            return
-        yield from self._products(last, VOCABULARY_CHUNK)
 
     def _products(self, last: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """Logits of so many entries of the vocabulary at a time."""

@@ -56,29 +56,19 @@ class LanguageModel:
     """
 
     def __init__(
-        self,
-        source: ModelSource,
-        *,
-        dtype: str = "float32",
-        device: str = "auto",
-        n_layers: int | None = None,
-        devices: Sequence[str] = (),
-        tuned_lens: str = "",
-        loaded: tuple | None = None,
-    ):
+        self, source: ModelSource, *, dtype: str = "float32", device: str = "auto", n_layers: int | None = None,
+        devices: Sequence[str] = (), tuned_lens: str = "", loaded: tuple | None = None,
+    ):  # fmt: skip
         self.devices = [choose_device(devices[0] if devices else device), *devices[1:]]
         """Devices of the weights; states are gathered on the first."""
         self.source, self.device = source, self.devices[0]
         if loaded is None:
             if loading.is_whole(source, loading.load_config(source), n_layers):
                 n_layers = None
-            tokenizer = loading.load_tokenizer(source)
-            model = loading.load_model(
-                source, dtype=dtype, device=self.device, n_layers=n_layers, devices=self.devices
-            )
-        else:
-            model, tokenizer = loaded
-        self.model, self.tokenizer = model, tokenizer
+            tokenizer, place = loading.load_tokenizer(source), self.devices
+            model = loading.load_model(source, dtype=dtype, device=place[0], n_layers=n_layers, devices=place)
+            loaded = model, tokenizer
+        self.model, self.tokenizer = model, tokenizer = loaded
         self.stream = Stream(model, name=source.name, n_layers=n_layers)
         self.n_layers, self.is_whole = self.stream.n_layers, self.stream.is_whole
         tuned = lenses.read(tuned_lens, source, model.config) if tuned_lens else ()
@@ -131,15 +121,8 @@ class LanguageModel:
             means = predicted[:, 1 - n_dropped :].mean(1)
             if logits:
                 cloud, lens = self.head.cloud(ids, last)[n_dropped:], self.head.lens(ids, layers, last)
-        return States(
-            hidden=torch.stack(layers)[:, n_dropped:].float(),
-            token_loss=predicted[0],
-            loss=float(means[0]),
-            token_entropy=predicted[1],
-            entropy=float(means[1]),
-            lens=lens,
-            logits=cloud,
-        )
+        hidden = torch.stack(layers)[:, n_dropped:].float()
+        return States(hidden, predicted[0], float(means[0]), predicted[1], float(means[1]), lens, cloud)
 
     def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
         """Hidden states of many short texts, of which there is at least one, at the last token of each.

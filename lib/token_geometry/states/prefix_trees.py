@@ -32,8 +32,7 @@ def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]
 
     A single text that has more is a tree of its own.
     """
-    group: list[int] = []
-    size = 0
+    group, size = [], 0
     for i in sorted(range(len(token_ids)), key=lambda i: list(token_ids[i])):
         pairs = zip(token_ids[group[-1]] if group else (), token_ids[i], strict=False)
         new = len(token_ids[i]) - sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

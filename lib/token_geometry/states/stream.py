@@ -157,8 +157,7 @@ def _differ(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _entered(place: int, block, arguments: tuple, options: dict) -> None:
-    states = getattr(_thread, "states", None)
-    if states is None:
+    if (states := getattr(_thread, "states", None)) is None:
         return
     state = _tensor(arguments or options.get("hidden_states", tuple(options.values())))
     if place == 0 and not states:
@@ -169,8 +168,7 @@ def _entered(place: int, block, arguments: tuple, options: dict) -> None:
 
 
 def _left(place: int, block, arguments: tuple, output) -> None:
-    states = getattr(_thread, "states", None)
-    if states is not None:
+    if (states := getattr(_thread, "states", None)) is not None:
         states.append(_tensor(output))
 
 

@@ -67,9 +67,7 @@ class Corpus:
         """Numbers that ids hold, by name, NaN where one has none; an `InputError` refuses a pattern of others."""
         try:
             every = {name: [re.search(one, key) for key in ids] for name, one in self.patterns.items()}
-            return {
-                n: [float(m[m.lastindex or 0]) if m else math.nan for m in found] for n, found in every.items()
-            }
+            return {n: [float(m[m.lastindex or 0]) if m else math.nan for m in ms] for n, ms in every.items()}
         except (re.error, TypeError, ValueError) as error:
             raise InputError(
                 f"data/corpora.yml, corpus {self.name!r}: numbers are {self.patterns}: {error}; accepted: by "
@@ -161,8 +159,7 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or owner
     and name of a data set of the hub. An `InputError` says if there is no such corpus.
     """
-    known = aliases()
-    if corpus in known:
+    if corpus in (known := aliases()):
         if column != "text":
             raise InputError(f"column is {column!r}, and corpus {corpus!r} is an alias: leave the column out")
         noun = f"data/corpora.yml, corpus {corpus!r}: key"
@@ -236,8 +233,7 @@ def _located(corpus: str, column: str) -> tuple[str, Read]:
             return path.name, partial(reading.from_disk, path, column)
         return path.name, partial(_read_files, *_in_directory(corpus, path), column)
     if os.path.lexists(path):
-        ending = reading.format_of(path)
-        if not ending:
+        if not (ending := reading.format_of(path)):
             raise InputError(f"corpus {corpus!r} is no file of a corpus; accepted: {ACCEPTED}")
         return path.name[: -len(ending)], partial(_read_files, path.parent, [path], column)
     if glob.has_magic(corpus):
@@ -293,8 +289,7 @@ def _raise(error: OSError) -> None:
 
 def _one_kind(corpus: str, files: list[Path]) -> list[Path]:
     """The files, tables of notes (.csv) beside others left out; refuses several formats, which may be copies."""
-    kinds = Counter(ending for ending in map(reading.format_of, files))
-    if len(kinds) > 1:
+    if len(kinds := Counter(map(reading.format_of, files))) > 1:
         kinds.pop(".csv", None)
     if len({reading.FORMATS[ending] for ending in kinds}) > 1:
         there = " and ".join(f"{count} {ending}" for ending, count in kinds.items())

@@ -42,14 +42,9 @@ class Selection:
 
 
 def select_prompts(
-    corpus: Corpus,
-    tokenizers: Sequence,
-    *,
-    n_prompts: int | None,
-    n_tokens: int,
-    seed: int,
+    corpus: Corpus, tokenizers: Sequence, *, n_prompts: int | None, n_tokens: int, seed: int,
     prompt_ids: Sequence[str] = (),
-) -> Selection:
+) -> Selection:  # fmt: skip
     """Draw the prompts of an extraction.
 
     Texts are drawn in an order that hashes the seed with the text. So a smaller draw is the beginning of a

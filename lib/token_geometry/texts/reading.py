@@ -74,8 +74,7 @@ def batch(what: str, start: int, keys: Sequence, texts: Sequence, column: str, t
 
 def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]:
     """The columns of a table that are read: the text's, and `id` where there is one."""
-    names = list(names or ())
-    if names.count(column) > 1:
+    if (names := list(names or ())).count(column) > 1:
         raise InputError(f"{what} has two columns {column!r}: rename one of them")
     if column not in names:
         batch(what, 0, [None], [None], column, names)
@@ -93,8 +92,7 @@ def _whole_number(digits: str) -> int | bytes:
 
 
 def _open_lines(path: Path) -> io.BufferedIOBase:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
+    if (suffix := path.suffix.lower()) == ".gz":
         return gzip.open(path)
     if suffix == ".zst":
         import pyarrow  # seconds that most corpora need not
@@ -147,11 +145,9 @@ def _csv(path: Path, column: str) -> Iterator[Row]:
 
 
 FORMATS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".txt": _txt,
-    **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), _jsonl),
-    ".parquet": _parquet,
-    ".csv": _csv,
-}
+    ".txt": _txt, **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), _jsonl),
+    ".parquet": _parquet, ".csv": _csv,
+}  # fmt: skip
 """Ending of a file's name → its reader, a function of path and column."""
 
 

@@ -9,23 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from token_geometry.base import InputError, one_of, project, store
+from token_geometry.base import InputError, files, one_of, project, store
 from token_geometry.texts import reading
 
-TRUTH = {
-    "true": ("false", "untrue", "not true"), "correct": ("incorrect", "wrong"), "right": ("wrong",),
-    "accurate": ("inaccurate",), "truth": ("lie",), "honest": ("lie", "dishonest"), "truthful": ("untruthful",),
-    "yes": ("no",), "t": ("f",), "y": ("n",),
-}  # fmt: skip
-"""Word for true → words for false; two words that are no such pair are names of classes."""
+_TABLE = files.table(__file__)
+TRUTH, MISSING, OPPOSITES = _TABLE["truth"], _TABLE["missing"], _TABLE["opposites"]  # which the file describes
 
-# what stands in the place of a label that is not there
-MISSING = {"", "nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?"}
 LARGEST = 2**53  # whole numbers below it are told apart as floating-point numbers
 N_CLASSES = 50  # classes that a label may have; more are measurements and no classes
-
-# data set → the one whose statements it turns into their opposite, where `neg_` in the name does not say it
-OPPOSITES = {"smaller_than": "larger_than"}
 
 
 @dataclass(frozen=True)
@@ -103,18 +94,34 @@ def load(dataset: str) -> Statements:
     alphabetical order, so that none is taken for false or true. An `InputError` says if there is no such file,
     or it is not of this form.
     """
-    path = Path(os.path.expanduser(dataset))
+    path, what = Path(os.path.expanduser(dataset)), f"data set {dataset!r}"
     if dataset in names():
         path = project.root() / "data" / "statements" / f"{dataset}.csv"
     elif path.suffix.lower() != ".csv":
         raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
-    table = reading.csv_table(path, f"data set {dataset!r}")
-    if missing := [column for column in ("statement", "label") if column not in table]:
+    table = reading.csv_table(path, what)
+    if lacking := [column for column in ("statement", "label") if column not in table]:
         raise InputError(
-            f"data set {dataset!r} has no column {missing[0]!r}, only {', '.join(map(repr, table)) or 'none'}: "
+            f"{what} has no column {lacking[0]!r}, only {', '.join(map(repr, table)) or 'none'}: "
             "its first line must name the columns statement and label"
         )
-    return _checked(dataset, path.stem, table)
+    texts, spelled = table["statement"], table["label"].str.strip()
+    missing = spelled.map(str.lower).isin(MISSING)
+    for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
+        if empty.any():
+            row = int(np.argmax(empty))
+            value = str(table[column].iloc[row]).strip()
+            raise InputError(
+                f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
+                f"{empty.sum()} such rows: fill them in or take them out"
+            )
+    values, shown = _numbered(list(spelled), what)
+    # a statement that is there twice would be one point of the cloud, and in train and test at a time
+    contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
+    repeated = texts.duplicated() & ~contradictory
+    rows, n_out = np.arange(len(table)), (int(repeated.sum()), int(contradictory.sum()))
+    read = Statements(path.stem, tuple(texts), values, tuple(shown), rows, len(table), *n_out)
+    return read.some(np.flatnonzero(~(contradictory | repeated)), what)
 
 
 def load_all(datasets: Sequence[str]) -> list[Statements]:
@@ -142,26 +149,6 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
             if np.array_equal(one.labels, 1 - other.labels):
                 found |= {name: other.name, other.name: name}
     return found
-
-
-def _checked(dataset: str, name: str, table: pd.DataFrame) -> Statements:
-    what, texts, spelled = f"data set {dataset!r}", table["statement"], table["label"].str.strip()
-    missing = spelled.map(str.lower).isin(MISSING)
-    for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
-        if empty.any():
-            row = int(np.argmax(empty))
-            value = str(table[column].iloc[row]).strip()
-            raise InputError(
-                f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
-                f"{empty.sum()} such rows: fill them in or take them out"
-            )
-    values, shown = _numbered(list(spelled), what)
-    # a statement that is there twice would be one point of the cloud, and in train and test at a time
-    contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
-    repeated = texts.duplicated() & ~contradictory
-    rows, n_out = np.arange(len(table)), (int(repeated.sum()), int(contradictory.sum()))
-    read = Statements(name, tuple(texts), values, tuple(shown), rows, len(table), *n_out)
-    return read.some(np.flatnonzero(~(contradictory | repeated)), what)
 
 
 def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:

@@ -20,11 +20,9 @@ _NO_NUMBERS = ("general.", "tokenizer.", "split.", "quantize.")  # beginnings of
 _HARMLESS = {
     "attention.causal": lambda value, config: value is True,
     "attention.head_count_kv": lambda value, config: value == config.num_attention_heads,
-    "context_length": lambda value, config: True,
     "expert_gating_func": lambda value, config: value == (2 if config.model_type == "minimax_m2" else 1),
     "feed_forward_length": lambda value, config: value == 4 * config.hidden_size,
-    "rope.scaling.finetuned": lambda value, config: True,
-    "tensor_data_layout": lambda value, config: True,
+    **dict.fromkeys(("context_length", "rope.scaling.finetuned", "tensor_data_layout"), lambda *_: True),
 }
 """Keys that change nothing, if they have such a value."""
 
@@ -153,13 +151,10 @@ class _Keys:
             return {"rope_type": "linear", "factor": factor}
         if kind == "yarn":
             return {
-                "rope_type": "yarn",
-                "factor": factor,
-                "original_max_position_embeddings": original,
-                "beta_fast": said.get("yarn_beta_fast", 32.0),
-                "beta_slow": said.get("yarn_beta_slow", 1.0),
+                "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
+                "beta_fast": said.get("yarn_beta_fast", 32.0), "beta_slow": said.get("yarn_beta_slow", 1.0),
                 "attention_factor": attention * (0.1 * math.log(factor) + 1),
-            }
+            }  # fmt: skip
         if kind not in ("none", "linear"):
             raise self.unused("rope.scaling.type")
         return {}
@@ -172,14 +167,12 @@ class _Keys:
             raise _unused(self.path, names[0])
         found = {t.name: t.data.tolist() for t in gguf.GGUFReader(self.path).tensors if t.name in names}
         long = next(found[name] for name in names if "short" not in name)
+        short = next((found[name] for name in names if "short" in name), long)
         self.config.original_max_position_embeddings = original
         return {
-            "rope_type": "longrope",
-            "long_factor": long,
-            "short_factor": next((found[name] for name in names if "short" in name), long),
-            "original_max_position_embeddings": original,
-            "attention_factor": attention,
-        }
+            "rope_type": "longrope", "long_factor": long, "short_factor": short,
+            "original_max_position_embeddings": original, "attention_factor": attention,
+        }  # fmt: skip
 
 
 def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
@@ -215,8 +208,7 @@ def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
     from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
-    architecture = head.metadata["general.architecture"]
-    if architecture in GGUF_CONFIG_ARCHS:
+    if (architecture := head.metadata["general.architecture"]) in GGUF_CONFIG_ARCHS:
         return  # read by another way, which reports what is left
     with torch.device("meta"):
         sketch = transformers.AutoModelForCausalLM.from_config(config)
