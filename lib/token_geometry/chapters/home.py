@@ -7,12 +7,11 @@ from token_geometry.chapters.frames import by_observable
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunResults
 
-ADDED = {
+ADDED = {  # keys of a run that it can do without, and what they add
     "controls": "an untrained or permuted model to compare with",
     "truth": "true and false statements at a layer",
     "calibration": "the estimators held against what is known",
 }
-"""Keys of a run that it can do without, and what they add."""
 
 
 def frame(results: RunResults) -> pd.DataFrame:

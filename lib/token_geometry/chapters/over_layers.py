@@ -106,7 +106,6 @@ def effect(found: xr.Dataset) -> str:
 
 
 def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:
-    """Mean of an observable over prompts and middle layers, if it has layers, at the two extreme levels."""
-    values = results.shuffled[name].sel(model=model, **at)
-    values = values.sel(layer=results.middle_layers(model)) if "layer" in values.dims else values
+    """Mean of an observable over prompts and middle layers at the two extreme levels."""
+    values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
     return [Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]

@@ -94,7 +94,7 @@ def bias(results: CalibrationResults) -> Iterator[str]:
         if at.size:
             n_same = int((abs(np.sign(at - at.dimension).mean("manifold_title")) == 1).sum())
             widest = at.isel(dimension=int(at.std("manifold_title").argmax("dimension")))
-            both = widest[[int(widest.argmin()), int(widest.argmax())]]
+            both = widest[np.argsort(widest.values)[[0, -1]]]
             ends = " and ".join(f"{float(value):.1f} ({value.manifold_title.item()})" for value in both)
             yield (
                 f"At scale {scale}, the bias of all kinds without noise has one sign in {n_same} of "
