@@ -11,8 +11,7 @@ DADApy's `return_id_scaling_gride`, and are stated where they are applied.
 
 import numpy as np
 
-# Bracket of the dimension, as in DADApy.
-_LOWEST, _HIGHEST = 1e-3, 1e3
+_LOWEST, _HIGHEST = 1e-3, 1e3  # bracket of the dimension, as in DADApy
 
 # Relative step at which Newton's method stops; the step before it was the square root of this.
 _TOLERANCE = 1e-11

@@ -40,9 +40,7 @@ _ROUNDING = 128
 # units of its point's own, is at most this: below 1 in ordinary clouds, large beside a huge token or a tiny one.
 _CENTERED_SHARE = 4
 
-# Sums of squares that float32 holds with all digits of its terms.
-_FLOAT32_SIZES = 1e-25, 1e37
-
+_FLOAT32_SIZES = 1e-25, 1e37  # sums of squares that float32 holds with all digits of its terms
 _PAIRS_AT_ONCE = 1 << 15
 
 # Pairs of points of the layers that a GPU works on at a time, each 8 bytes in half a dozen arrays.

@@ -26,11 +26,8 @@ _HARMLESS = {
 }
 """Keys that change nothing, if they have such a value."""
 
-_CHECKED_HERE = {"attention.key_length", "rope.dimension_count", "rope.freq_base"}
-"""Keys that transformers takes for what they are not in every family."""
-
 _TABLE = files.table(__file__)
-_ATTRIBUTES, _SCALING = _TABLE["attributes"], _TABLE["scaling"]
+_ATTRIBUTES, _SCALING, _CHECKED_HERE = _TABLE["attributes"], _TABLE["scaling"], {*_TABLE["checked_here"]}
 _FACTORS = ("rope_freqs.", "rope_factors_")  # beginnings of tensors that scale the rotary embedding
 
 # of 27 B parameters: they divide by the width of a head as if all heads made up the width of the model
