@@ -60,11 +60,13 @@ def colophon() -> Markdown:
 
 
 def where(run: str = "") -> Markdown:
-    """Where the results were computed that came with the project; empty where none did."""
+    """Where the results were computed: by this build, or before they came with the project."""
     made = frame(run)
     shipped = made[made["came"] == "with the project"] if len(made) else made
     if not len(shipped):
-        return Markdown("")
+        return Markdown(
+            "Its results were computed where this book was built; @sec-provenance names files and versions."
+        )
     days = sorted({time[:10] for time in shipped["at (UTC)"]})
     there = f"{len(shipped)} of {len(made)} results of this run came with the project, and were computed on "
     return Markdown(f"{there}{' and '.join(days)} on the devices that @sec-provenance names.")
