@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 from test_chapters import results_of
 
 from token_geometry.chapters.comparison import size
 from token_geometry.chapters.published import arrays
+from token_geometry.chapters.results import over_seeds
 
 MODELS = {"qwen2.5-coder-0.5b": 24, "qwen2.5-coder-1.5b": 28}
 
@@ -49,3 +51,21 @@ def test_a_model_of_the_run_is_not_counted_twice_and_one_of_unknown_size_not_at_
     assert set(frame[frame["model"] == "mistral-7b"]["numbers"]) == {"of the run"}
     empty = dataclasses.replace(results, observables=results.observables.sel(model=["own"]))
     assert set(size.frame(empty)["numbers"]) == {"published"}
+
+
+def test_of_several_seeds_of_a_control_the_mean_is_taken_prompt_by_prompt():
+    depth = [[0, 1.0], [0, 1.0], [0, np.nan]]
+    names = ["a@random", "a@random-7", "b@permuted"]
+    control = xr.Dataset(
+        {"loss": (("model", "prompt"), [[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])},
+        coords={
+            "model": names,
+            "model_title": ("model", ["A, untrained", "A, untrained (seed 7)", "B"]),
+            "relative_depth": (("model", "layer"), depth),
+        },
+    )
+    found = over_seeds(control)
+    assert found["model"].values.tolist() == ["a@random", "b@permuted"]
+    assert found["model_title"].values.tolist() == ["A, untrained, mean of 2 seeds", "B"]
+    np.testing.assert_array_equal(found["loss"].transpose("model", "prompt"), [[2.0, 4.0], [5.0, 5.0]])
+    np.testing.assert_array_equal(found["relative_depth"], [depth[0], depth[2]])

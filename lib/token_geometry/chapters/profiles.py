@@ -115,7 +115,7 @@ def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
     bars = base.mark_rule(color="#444", strokeWidth=2)
     bars = bars.encode(x="low:Q", x2="high:Q").transform_filter("isValid(datum.low)")
     null = base.mark_tick(color="#888", thickness=2).encode(x="chance:Q")
-    return charts.panels(alt.layer(bars, null, dots), frame, width=150, alone=360, height=150, independent=())
+    return charts.panels(alt.layer(bars, null, dots), frame, width=140, alone=360, height=150, independent=())
 
 
 def sentence(results: RunResults, frame: pd.DataFrame) -> Markdown:

@@ -1,8 +1,10 @@
 """Results of a run, as the chapters read them."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.frames import window
@@ -102,7 +104,23 @@ class RunResults:
 def open_results(run: str = "") -> RunResults:
     """Results of a run, by default that of the active profile; `InputError` if there are none, or stale ones."""
     declared = declaration.load(run)
-    return RunResults(declared, *(read(declared, name) for name in ("observables", "control", "longer")))
+    observables, control, longer = (read(declared, name) for name in ("observables", "control", "longer"))
+    return RunResults(declared, observables, control and over_seeds(control), longer)
+
+
+def over_seeds(control: xr.Dataset) -> xr.Dataset:
+    """Observables of control models, of several seeds of one their mean, prompt by prompt."""
+    seeds = pd.Series(range(control.sizes["model"])).groupby(
+        [re.sub(r"(@\w+)-\d+$", r"\1", name) for name in control["model"].values], sort=False
+    )
+    parts = []
+    for name, places in seeds:
+        part, one = control.isel(model=places.values), control.isel(model=places.values[:1])
+        title = str(one["model_title"].item()) + f", mean of {len(places)} seeds" * (len(places) > 1)
+        mean = part.mean("model", keep_attrs=True).expand_dims(model=[name])
+        depth = (("model", "layer"), one["relative_depth"].values)
+        parts.append(mean.assign_coords(model_title=("model", [title]), relative_depth=depth))
+    return xr.concat(parts, "model", combine_attrs="override")
 
 
 def read(run: declaration.Run, name: str) -> xr.Dataset:

@@ -46,7 +46,7 @@ def correlation_curves(
         )
     )
     chart = alt.layer(charts.zero_rule(data=frame), *marks, points)
-    return charts.panels(chart.add_params(picked), frame, width=255)
+    return charts.panels(chart.add_params(picked), frame, width=253)
 
 
 def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:

@@ -43,7 +43,7 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
     options = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(values=[-1, 0, 1])}
     points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, _TWO, size=18, **options)
-    return charts.panels(points, frame, "dataset", width=250, alone=250, height=250, independent=())
+    return charts.panels(points, frame, "dataset", width=248, alone=248, height=248, independent=())
 
 
 @charts.figure("explained variance")
@@ -88,7 +88,7 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=11).encode(text=alt.Text("accuracy:Q", format=".0%"), color=contrast)
-    side = 200 if frame["model_title"].nunique() > 1 else 300
+    side = 190 if frame["model_title"].nunique() > 1 else 300
     return charts.panels(alt.layer(cells, text), frame, width=side, alone=side, height=side, independent=())
 
 
