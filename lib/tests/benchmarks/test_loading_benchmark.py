@@ -40,9 +40,9 @@ def test_bytes_and_memory_are_those_of_the_blocks_that_were_asked_for(folder):
     for name, expected in weights.items():
         assert result[name]["weight_bytes"] == expected
         added, read = (result[name][f"{what}_bytes"] for what in ("added_memory", "read"))
-        # where the system can tell; it may read far ahead of what is wanted
+        # where the system can tell; it may read far ahead of what is wanted, and have some pages already
         assert added is None or 0.9 * expected < added < 1.1 * expected + 2e6
-        assert read is None or expected <= read <= weights["whole"] + 1e5
+        assert read is None or expected - 1e5 <= read <= weights["whole"] + 1e5
     assert result["ratios"]["weight"] == pytest.approx(weights["part"] / weights["whole"], rel=1e-3)
     seconds = result["second_loads"][0]["seconds"]["load"]
     assert 0 < seconds["min"] <= seconds["max"]

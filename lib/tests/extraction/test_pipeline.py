@@ -119,7 +119,7 @@ def test_the_error_of_a_process_is_the_line_it_would_be_here(tmp_path, refused):
             taken.append(path)
             yield tables_of(number), path
 
-    with refused(blocked / "1.nc", "could not be written", "check the disk's space"):
+    with refused(blocked / "1.nc", "could not be written", "check disk space"):
         list(pipeline.behind(made(), keep_neighbors=True, batch_size=1, n_writers=1))
     assert store.read(tmp_path / "0.nc")["loss"] == 1.5
     assert len(taken) < 10, "nothing more is made"

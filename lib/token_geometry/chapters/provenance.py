@@ -65,8 +65,8 @@ def where(run: str = "") -> Markdown:
     shipped = made[made["came"] == "with the project"] if len(made) else made
     if not len(shipped):
         return Markdown(
-            "Its results were computed where this book was built; @sec-provenance names files and versions."
+            "Its results were computed where this book was built; the appendix on provenance has versions."
         )
     days = sorted({time[:10] for time in shipped["at (UTC)"]})
     there = f"{len(shipped)} of {len(made)} results of this run came with the project, and were computed on "
-    return Markdown(f"{there}{' and '.join(days)} on the devices that @sec-provenance names.")
+    return Markdown(f"{there}{' and '.join(days)} on the devices that the appendix on provenance names.")

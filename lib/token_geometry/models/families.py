@@ -30,8 +30,9 @@ def refuse_uneven_heads(config, name: str) -> None:
     """Refuse a model whose heads cannot share keys: transformers lays it out, and fails in the first pass."""
     text = config.get_text_config(decoder=True)
     heads, keys = (text.to_dict().get(f"num_{of}_heads") for of in ("attention", "key_value"))
-    # of a family that has no such number, the entry is nobody's
-    are_numbers = isinstance(heads, int) and isinstance(keys, int) and hasattr(type(text), "num_key_value_heads")
+    # of a family that has no such number, or makes keys of latent vectors, the entry is nobody's
+    is_used = hasattr(type(text), "num_key_value_heads") and not hasattr(text, "kv_lora_rank")
+    are_numbers = isinstance(heads, int) and isinstance(keys, int) and is_used
     if are_numbers and (keys < 1 or heads % keys):
         raise InputError(
             f"model {name!r}: num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}: "

@@ -117,7 +117,8 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
         "model_title": ("model", [identities[name]["title"] for name in names]),
     }
     request = plans[0]["request"]
-    machines = {name: {p.attrs["device_name"] for key, p in pieces.items() if key[0] == name} for name in names}
+    made = [(name, piece.attrs.get("device_name", "not recorded")) for (name, *_), piece in pieces.items()]
+    machines = {name: {device for model, device in made if model == name} for name in names}
     attrs = store.make_attrs(
         "Geometry of the hidden states of language models",
         recipe,
