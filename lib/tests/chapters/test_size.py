@@ -64,6 +64,7 @@ def test_of_several_seeds_of_a_control_the_mean_is_taken_prompt_by_prompt():
             "relative_depth": (("model", "layer"), depth),
         },
     )
+    assert over_seeds(control.isel(model=[2]))["model"].values.tolist() == ["b@permuted"]
     found = over_seeds(control)
     assert found["model"].values.tolist() == ["a@random", "b@permuted"]
     assert found["model_title"].values.tolist() == ["A, untrained, mean of 2 seeds", "B"]

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-import pandas as pd
 import xarray as xr
 
 from token_geometry.chapters.frames import window
@@ -110,12 +109,10 @@ def open_results(run: str = "") -> RunResults:
 
 def over_seeds(control: xr.Dataset) -> xr.Dataset:
     """Observables of control models, of several seeds of one their mean, prompt by prompt."""
-    seeds = pd.Series(range(control.sizes["model"])).groupby(
-        [re.sub(r"(@\w+)-\d+$", r"\1", name) for name in control["model"].values], sort=False
-    )
-    parts = []
-    for name, places in seeds:
-        part, one = control.isel(model=places.values), control.isel(model=places.values[:1])
+    names, parts = [re.sub(r"(@\w+)-\d+$", r"\1", name) for name in control["model"].values], []
+    for name in dict.fromkeys(names):
+        places = [n for n, other in enumerate(names) if other == name]
+        part, one = control.isel(model=places), control.isel(model=places[:1])
         title = str(one["model_title"].item()) + f", mean of {len(places)} seeds" * (len(places) > 1)
         mean = part.mean("model", keep_attrs=True).expand_dims(model=[name])
         depth = (("model", "layer"), one["relative_depth"].values)
