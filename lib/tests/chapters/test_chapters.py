@@ -229,7 +229,7 @@ def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_sho
     assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-prompt"])} == {0, 1, 2}
     assert len({row["prompt"] for row in rows(shuffling["fig-shuffling-prompts"])}) == 6
     assert {row["shuffle_level"] for row in rows(shuffling["fig-shuffling-means"])} == {0, 2}
-    assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == {*range(1, 7), 8, 16}
+    assert {row["k"] for row in rows(shuffling["fig-shuffling-no"])} == set(range(1, 7))
     assert {row["scale"] for row in rows(shuffling["fig-shuffling-id"])} == set(labelled.SCALES.tolist())
     names = {f"ID at scale {scale}" for scale in (2, 4, 8)}
     assert {row["observable"] for row in rows(shuffling["fig-shuffling-scales"])} == names

@@ -34,7 +34,7 @@ class Evidence(ABC):
 
     side: str  # `published` or `run`
     dataset: xr.Dataset  # its numbers at every shuffle level: means, or those of each prompt
-    n_prompts: int  # prompts that were run at every level
+    n_prompts: int  # prompts that were run at the lowest and the highest level
     n_blocks: int  # depth of the model
     scales: list[int]  # those that have data
     correlations: xr.Dataset  # Pearson's of ID and loss over structured prompts, by layer and scale
@@ -70,7 +70,7 @@ class Evidence(ABC):
         return Estimate(last - first)
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        """Mean over the prompts that were run at every level, over the layers from 1 that have data."""
+        """Mean over the prompts that were run at both ends of the levels, over the layers from 1 that have data."""
         values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
         return (values.mean("prompt") if "prompt" in values.dims else values).dropna("layer")
 
@@ -116,7 +116,7 @@ class Measured(Evidence):
     side = "run"
 
     def __init__(self, results: RunResults, model: str):
-        self.dataset = results.shuffled.sel(model=model)
+        self.dataset = results.ends.sel(model=model)
         self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
         present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
         self.scales = present["scale"].values[present.values].tolist()
