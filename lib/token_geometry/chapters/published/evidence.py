@@ -70,7 +70,7 @@ class Evidence(ABC):
         return Estimate(last - first)
 
     def mean(self, observable: str, level: int, **at: int) -> xr.DataArray:
-        """Mean over the prompts that were run at both ends of the levels, over the layers from 1 that have data."""
+        """Mean over the prompts that were run at both ends of the levels, in the layers from 1 with data."""
         values = self.dataset[observable].sel(shuffle_level=level, layer=FROM_ONE, **at)
         return (values.mean("prompt") if "prompt" in values.dims else values).dropna("layer")
 
