@@ -216,7 +216,7 @@ def panels(
     """
     values = unique(frame[by])
     if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
-        width, columns = 180, 3
+        width, columns = 170, 3
     sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
     faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
     return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted

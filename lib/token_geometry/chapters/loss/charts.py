@@ -80,7 +80,7 @@ def scatter(frame: pd.DataFrame, *, y_title: str) -> alt.TopLevelMixin:
     """Scatter plot, one point per prompt: {y_title} against loss."""
     titles = {"loss": charts.TITLES["loss"], "intrinsic_dimension": y_title}
     chart = _cloud(frame, titles, color="panel", legend=None, names=["hovered"])
-    return charts.panels(chart, frame, "panel", width=260, independent=("x", "y"))
+    return charts.panels(chart, frame, "panel", width=255, independent=("x", "y"))
 
 
 @charts.figure("ID of the logits", choose="scale")

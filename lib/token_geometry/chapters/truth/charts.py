@@ -128,7 +128,7 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
 
 def _squares(frame: pd.DataFrame, panel, by: str = "model_title") -> alt.ConcatChart:
     titles = charts.unique(frame[by])
-    side = 255 if len(titles) > 1 else 480
+    side = 252 if len(titles) > 1 else 480
     parts = [panel(frame[frame[by] == title]).properties(width=side, height=side, title=title) for title in titles]
     return alt.concat(*parts, columns=2)
 
