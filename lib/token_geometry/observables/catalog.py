@@ -62,12 +62,11 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
 
 
-def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:
-    """Observables at values of their further dimension: title → variable, selection."""
-    return {
-        CATALOG[name].title_at(value, short=value is not None): (name, CATALOG[name].at(value))
-        for name, value in chosen
-    }
+def selections(**chosen: int | tuple[int, ...] | None) -> dict[str, tuple[str, dict[str, int]]]:
+    """Observables at one or several values of their further dimension, if any: title → variable, selection."""
+    lists = {CATALOG[name]: one if isinstance(one, tuple) else (one,) for name, one in chosen.items()}
+    pairs = [(entry, value) for entry, values in lists.items() for value in values]
+    return {entry.title_at(at, short=at is not None): (entry.name, entry.at(at)) for entry, at in pairs}
 
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
