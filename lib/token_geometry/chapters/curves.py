@@ -30,14 +30,9 @@ def by_depth(frame: pd.DataFrame, *, y_title: str, choose: str | None = None) ->
 
 
 def curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str | None,
-    x: str = "layer",
-    color: str = "shuffle_level",
-    keep: tuple = (),
+    frame: pd.DataFrame, *, y_title: str | None, x: str = "layer", color: str = "shuffle_level", keep: tuple = (),
     picked: alt.Parameter | None = None,
-) -> alt.LayerChart:
+) -> alt.LayerChart:  # fmt: skip
     """Layers of one panel: bands, lines and points, with a legend to click.
 
     `x` is `layer` or `relative_depth`, `color` `shuffle_level` or `model_title`; `keep` are further columns that
@@ -57,14 +52,10 @@ def curves(
     )
     # bands of the levels in between would cover one another
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
+    y, faint = alt.Y("low:Q", title=y_title, scale=scale), charts.shown(picked, 0.18, 0.02)
     band = base.transform_filter(alt.FieldOneOfPredicate(color, outer)).mark_area()
-    band = band.encode(
-        y=alt.Y("low:Q", title=y_title, scale=scale), y2="high:Q", opacity=charts.shown(picked, 0.18, 0.02)
-    )
+    band = band.encode(y=y, y2="high:Q", opacity=faint)
     line = base.mark_line(strokeWidth=2).encode(y="mean:Q", opacity=charts.shown(picked))
-    points = base.mark_circle(size=28).encode(
-        y="mean:Q",
-        tooltip=charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q"),
-        opacity=charts.shown(picked, 0.9, 0.0),
-    )
+    tips = charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q")
+    points = base.mark_circle(size=28).encode(y="mean:Q", tooltip=tips, opacity=charts.shown(picked, 0.9, 0.0))
     return alt.layer(band, line, points).add_params(*own)

@@ -25,9 +25,9 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     fields = ("title:N", "dimension:Q", "estimate:Q .2f", "error:Q .2f", "within:Q", "n_samples:Q")
     tooltip = charts.tooltip(*fields, title="manifold", within="samples within three errors")
     points = base.mark_circle(size=34, opacity=1).encode(y="estimate:Q", color=color, tooltip=tooltip)
-    expected = base.mark_tick(color="#000000", thickness=1.5, size=11, orient="horizontal").encode(
-        y="expected:Q", tooltip=charts.tooltip("expected:Q .2f", expected="expected for so many points")
-    )
+    tooltip = charts.tooltip("expected:Q .2f", expected="expected for so many points")
+    expected = base.mark_tick(color="#000000", thickness=1.5, size=11, orient="horizontal")
+    expected = expected.encode(y="expected:Q", tooltip=tooltip)
     layers = alt.layer(diagonal, bars, points, expected)
     return charts.panels(layers, frame, "title", width=165, height=165, columns=3, independent=())
 
@@ -54,17 +54,13 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     logarithmic axis against layer, one curve per scale.
     """
     base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
-    y = alt.Y(
-        "difference:Q",
-        title="relative difference to DADApy",
-        scale=alt.Scale(type="log", domain=[5e-17, 1e-2]),
-        axis=alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)]),
-    )
-    lines = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=22)).encode(
-        y=y,
-        color=alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis")),
-        tooltip=charts.tooltip("layer:Q", "scale:O", "difference:Q .1e"),
-    )
+    scale = alt.Scale(type="log", domain=[5e-17, 1e-2])
+    axis = alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)])
+    y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
+    color = alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis"))
+    tips = charts.tooltip("layer:Q", "scale:O", "difference:Q .1e")
+    lines = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=22))
+    lines = lines.encode(y=y, color=color, tooltip=tips)
     # one row per panel: a rule for every row would be drawn over itself
     once = base.transform_aggregate(limit="max(limit)", groupby=["quantity"])
     marks = [lines, *_rule(once, alt.Y("limit:Q"), "limit", color="#b22222")]
