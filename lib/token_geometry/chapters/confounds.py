@@ -8,8 +8,7 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.frames import middle
+from token_geometry.chapters import frames, markup, numbers
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -56,7 +55,7 @@ def _sample(run: Run, corpus: str, dataset: xr.Dataset) -> xr.Dataset:
     columns["cosine_0"] = dataset["cosine_similarity"].sel(layer=0, drop=True)
     found = dataset[["loss"]].assign({name: columns[name] for name in wanted(run) if name in columns})
     varies = (found.std("prompt", skipna=False) > 1e-9 * abs(found).max("prompt")).all()
-    dimension = middle(dataset["intrinsic_dimension"])
+    dimension = frames.middle(dataset["intrinsic_dimension"])
     return found.drop_vars([n for n in found if n != "loss" and not varies[n]]).assign(dimension=dimension)
 
 

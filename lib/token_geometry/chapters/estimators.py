@@ -8,11 +8,9 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.chapters import charts, effects, markup, numbers
-from token_geometry.chapters.frames import FROM_ONE, middle
+from token_geometry.chapters import charts, effects, frames, markup, numbers, over_layers
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.numbers import Number
-from token_geometry.chapters.over_layers import effect, one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import correlation, intervals
 
@@ -29,7 +27,7 @@ ENOUGH = 512
 
 def dimensions(dataset: xr.Dataset) -> xr.DataArray:
     """ID from layer 1 on, over `estimator` and the dimensions of the data set."""
-    parts = [dataset[name].sel(at | {"layer": FROM_ONE}, drop=True) for name, at in CHOSEN.values()]
+    parts = [dataset[name].sel(at | {"layer": frames.FROM_ONE}, drop=True) for name, at in CHOSEN.values()]
     return xr.concat(parts, pd.Index([*CHOSEN], name="estimator"))
 
 
@@ -116,16 +114,16 @@ def _enough(values: xr.DataArray) -> str:
     return f", and 500 tokens {word} enough to come within a tenth of it: {said}"
 
 
-@markup.unless(one_level)
+@markup.unless(over_layers.one_level)
 def shuffled(results: RunResults) -> Markdown:
     """Effect of full shuffling on the ID of the middle layers, and whether the estimators agree on its sign."""
-    found = intervals.mean_interval(effects.change(middle(dimensions(results.ends))))
-    return _compared(results, found=found, say=effect, words="change of the {} by full shuffling")
+    found = intervals.mean_interval(effects.change(frames.middle(dimensions(results.ends))))
+    return _compared(results, found=found, say=over_layers.effect, words="change of the {} by full shuffling")
 
 
 def with_loss(results: RunResults) -> Markdown:
     """Correlation of the ID of the middle layers with the loss, and whether the estimators agree on its sign."""
-    found = correlation.correlate(middle(dimensions(results.structured)), results.structured["loss"])
+    found = correlation.correlate(frames.middle(dimensions(results.structured)), results.structured["loss"])
     found, say = found.rename(correlation="mean"), partial(spell, value="mean")
     return _compared(results, found=found, say=say, words="correlation of the {} with the loss")
 

@@ -17,14 +17,12 @@ def as_page() -> str:
     found = json.loads((project.root() / "data" / "families.json").read_text(encoding="utf-8"))
     rows, counts = found["families"], {"failed": 0} | found["counts"]
     equal = [row for row in rows if row["outcome"] == "equal"]
-    text = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).substitute(
-        found | counts,
-        n_encoders=sum(bool(row["setting"]) for row in rows),
-        n_models=len(rows),
-        n_equal=len({row["class"] for row in equal}),
-        read_with=_rows((row["statements"], _name(row)) for row in equal),
-        said=_rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal"),
-    )
+    counts |= {"n_encoders": sum(bool(row["setting"]) for row in rows), "n_models": len(rows)}
+    counts |= {"n_equal": len({row["class"] for row in equal})}
+    read_with = _rows((row["statements"], _name(row)) for row in equal)
+    said = _rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal")
+    form = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+    text = form.substitute(found | counts, read_with=read_with, said=said)
     exceptions = _grouped(
         (f"{_name(row)}: {line}".replace("model 'tiny'", "…"), f"{what} in {dtype}")
         for row in equal

@@ -143,10 +143,8 @@ def tokens(results: RunResults, model: str, title: str) -> str:
             return f"{title}: the prompts are too short."
         n_same, n_prompts = (int(found[part]) for part in ("n_same_sign", "n_prompts"))
         parts.append(f"{name.upper()} {effect(found)}, with this sign in {n_same} of {n_prompts} prompts")
-    return (
-        f"{title}: rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with "
-        f"its loss, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
-    )
+    what = f"rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with its loss"
+    return f"{title}: {what}, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
 
 
 @markup.per_model
@@ -204,9 +202,6 @@ def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None =
 
 def scatter(frame: pd.DataFrame, x: str, y: str) -> Markdown:
     """Correlation of the points of each model."""
-    lines = [
-        f"{title}: $r$ = {Number(np.corrcoef(part[x], part[y])[0, 1]):.2f}."
-        for title, part in frame.groupby("model_title", sort=False)
-        if len(part) > 2
-    ]
-    return markup.bullets(lines or ["Too few prompts."])
+    parts = {title: part for title, part in frame.groupby("model_title", sort=False) if len(part) > 2}
+    r = {title: Number(np.corrcoef(part[x], part[y])[0, 1]) for title, part in parts.items()}
+    return markup.bullets([f"{title}: $r$ = {one:.2f}." for title, one in r.items()] or ["Too few prompts."])

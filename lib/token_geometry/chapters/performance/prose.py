@@ -80,11 +80,11 @@ def _stages(result: dict) -> Iterator[dict]:
 def _bounds(result: dict) -> Iterator[str]:
     for procedure, frame in times(result).set_index("stage").groupby("procedure", sort=False):
         took, alone = frame["median"], frame.loc[frame["part"] == "forward pass", "median"].sum()
-        yield (
-            f"{markup.escaped(result['title'])}, {procedure}: a prompt takes {seconds(took.sum())} s, "
-            f"{seconds(alone)} s of it for the forward pass ({alone / took.sum():.0%}) and "
-            f"{seconds(took.sum() - alone)} s after it; longest: {took.idxmax()} ({seconds(took.max())} s)."
-        )
+        parts = f"{seconds(alone)} s of it for the forward pass ({alone / took.sum():.0%})"
+        parts += f" and {seconds(took.sum() - alone)} s after it"
+        longest = f"{took.idxmax()} ({seconds(took.max())} s)"
+        start = f"{markup.escaped(result['title'])}, {procedure}: a prompt takes {seconds(took.sum())} s"
+        yield f"{start}, {parts}; longest: {longest}."
 
 
 def _operations(result: dict) -> Iterator[dict]:

@@ -3,8 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from token_geometry.chapters import effects
-from token_geometry.chapters.charts import unique
+from token_geometry.chapters import charts, effects
 from token_geometry.chapters.frames import BESIDE, FROM_ONE, by_observable, long, middle
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.results import RunResults
@@ -22,17 +21,16 @@ def losses(results: RunResults) -> pd.DataFrame:
 
 def extremes(results: RunResults, chosen: dict[str, tuple[str, dict]] = BESIDE) -> pd.DataFrame:
     """Observables at the lowest and the highest shuffle level, as of `frames.by_observable`."""
-    return by_observable(results.shuffled.sel(shuffle_level=unique(results.extremes)), chosen)
+    return by_observable(results.shuffled.sel(shuffle_level=charts.unique(results.extremes)), chosen)
 
 
 def single_prompts(results: RunResults) -> pd.DataFrame:
     """Observables of the first prompts, those that were shuffled before the others; a column for each."""
     dataset = results.observables
-    prompts = unique([*results.shuffled["prompt"].values, *dataset["prompt"].values])
+    prompts = charts.unique([*results.shuffled["prompt"].values, *dataset["prompt"].values])
     dataset = dataset.sel(prompt=prompts[:N_SINGLE])
-    parts = {
-        title: dataset[name].sel(at | {"layer": FROM_ONE}).drop_vars(at) for title, (name, at) in BESIDE.items()
-    }
+    inner = dataset.sel(layer=FROM_ONE)
+    parts = {title: inner[name].sel(at, drop=True) for title, (name, at) in BESIDE.items()}
     frame = xr.Dataset(parts).to_dataframe().reset_index().dropna(subset=[*parts], how="all")
     return frame.round(dict.fromkeys(parts, 4))[["model_title", "prompt", "shuffle_level", "layer", *parts]]
 
