@@ -4,7 +4,7 @@ The attributes of the dataset, the table of the chapter on methods, the titles o
 come from here. A new observable is one entry in `catalog.yml` and the function that it names in `labelled`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xarray as xr
@@ -69,20 +69,15 @@ def selections(**chosen: int | tuple[int, ...] | None) -> dict[str, tuple[str, d
     return {entry.title_at(at, short=at is not None): (entry.name, entry.at(at)) for entry, at in pairs}
 
 
-def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
-    """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions."""
+def observables(shard: xr.Dataset, *, estimator: str = "gride", of_model: bool = True) -> xr.Dataset:
+    """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions.
+
+    Without `of_model`, those that follow from the tables of hidden states alone.
+    """
     options = dict.fromkeys(_ESTIMATED, {"estimator": estimator})
-    return _described(function(shard, **options.get(function, {})) for function in FUNCTIONS)
-
-
-def without_model(tables: xr.Dataset) -> xr.Dataset:
-    """All observables that follow from the tables of hidden states alone."""
-    functions = dict.fromkeys(entry.function for entry in CATALOG.values() if not entry.of_model)
-    return _described(function(tables) for function in functions)
-
-
-def _described(found: Iterable[xr.Dataset]) -> xr.Dataset:
-    dataset = xr.merge(list(found), combine_attrs="override")
+    functions = dict.fromkeys(entry.function for entry in CATALOG.values() if of_model or not entry.of_model)
+    found = [function(shard, **options.get(function, {})) for function in functions]
+    dataset = xr.merge(found, combine_attrs="override")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": CATALOG[name].title, "units": CATALOG[name].unit}
     return dataset
