@@ -44,9 +44,8 @@ def cache() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror}): set TOKEN_GEOMETRY_CACHE to one that can"
-        ) from None
+        way_out = "set TOKEN_GEOMETRY_CACHE to one that can"
+        raise InputError(f"the cache {folder} cannot be written ({error.strerror}): {way_out}") from None
     _say_who_writes(folder)
     return folder
 
@@ -56,11 +55,9 @@ def _say_who_writes(folder: Path) -> None:
     """Say of a cache into which others can put files that what lies in it may be theirs."""
     for part in (folder, folder / "models", folder / "checksums"):
         if part.is_dir() and ((stat := part.stat()).st_mode & 0o002 or stat.st_uid not in (0, os.getuid())):
-            print(
-                f"the folder {part} of the cache can be written by other users, who could change weights: take "
-                "away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own",
-                flush=True,
-            )
+            problem = f"the folder {part} of the cache can be written by other users, who could change weights"
+            way_out = "take away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own"
+            print(f"{problem}: {way_out}", flush=True)
 
 
 def results(run: str) -> Path:

