@@ -4,8 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from token_geometry.base import InputError, files, one_of, parameters, project
-from token_geometry.models import controls
-from token_geometry.models.kinds import KINDS
+from token_geometry.models import controls, kinds
 from token_geometry.models.source import ModelSource
 
 
@@ -46,7 +45,7 @@ def resolve(model: str) -> ModelSource:
 
 
 def _at(place: str) -> ModelSource | None:
-    return next((source for kind in KINDS if (source := kind.at(place))), None)
+    return next((source for kind in kinds.KINDS if (source := kind.at(place))), None)
 
 
 def _from_alias(name: str, entry: dict) -> ModelSource:
@@ -55,7 +54,7 @@ def _from_alias(name: str, entry: dict) -> ModelSource:
         if not (found := _at(str(path))):
             raise InputError(f"model {name!r}: data/models.yml gives its path as {path}: put a model there")
         return parameters.build(type(found), vars(found) | {"name": name} | entry, noun=_noun(name))
-    if len(given := [kind for kind in KINDS if kind.entry in entry]) != 1:
+    if len(given := [kind for kind in kinds.KINDS if kind.entry in entry]) != 1:
         raise InputError(f"{_noun(name)} of its place is not there once; accepted: hub, meta, archives, path")
     return given[0].of_entry(name, entry.pop(given[0].entry), noun=_noun(name), **entry)
 

@@ -195,10 +195,8 @@ def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
 
 
 def _unused(path: Path, what: str) -> InputError:
-    return InputError(
-        f"GGUF file {path} holds {what}, which the model that transformers makes of the file does not use: its "
-        "states would be wrong; take the model in transformers' format"
-    )
+    problem = f"GGUF file {path} holds {what}, which the model that transformers makes of the file does not use"
+    return InputError(f"{problem}: its states would be wrong; take the model in transformers' format")
 
 
 def _refuse_unused_tensors(path: Path, head: Header, config) -> None:
