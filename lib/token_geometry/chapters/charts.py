@@ -136,9 +136,7 @@ def unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
 
-def color(
-    frame: pd.DataFrame, column: str, title: str | None = "model", *, palette=MODEL_COLORS, **options
-) -> alt.Color:
+def color(frame: pd.DataFrame, column: str, title="model", *, palette=MODEL_COLORS, **options) -> alt.Color:
     """Colors of the values of a column, in their order or that of its categories; `options` as of `alt.Color`."""
     values = frame[column].cat.categories if frame[column].dtype == "category" else unique(frame[column])
     colors = itertools.islice(itertools.cycle(palette), len(values))
@@ -167,8 +165,7 @@ def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
     made = []
     for field, _, form in (entry.partition(" ") for entry in fields):
         name = field.partition(":")[0]
-        title = (TITLES | titles).get(name, name)
-        made.append(alt.Tooltip(field, title=title, format=form or alt.Undefined))
+        made.append(alt.Tooltip(field, title=(TITLES | titles).get(name, name), format=form or alt.Undefined))
     return made
 
 

@@ -85,11 +85,9 @@ def correlations(found: dict[str, xr.Dataset], pairs: Callable[..., Pairs], **op
     P-values are by permutation of the second quantity over prompts; all texts, models and scales of a measure are
     the family of `q_value`. What could not be taken has no row.
     """
-    parts = [
-        _test(sample, *pair).to_dataframe().reset_index().assign(texts=texts, measure=measure)
-        for texts, sample in found.items()
-        for measure, pair in pairs(sample, **options).items()
-    ]
+    taken = [(sample, texts, *one) for texts, sample in found.items() for one in pairs(sample, **options).items()]
+    tested = [({"texts": texts, "measure": measure}, _test(one, *pair)) for one, texts, measure, pair in taken]
+    parts = [one.to_dataframe().reset_index().assign(**names) for names, one in tested]
     frame = pd.concat(parts).dropna(subset="correlation") if parts else pd.DataFrame()
     if frame.empty:
         return frame

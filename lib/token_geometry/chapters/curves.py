@@ -7,9 +7,7 @@ from token_geometry.chapters import charts
 
 
 @charts.figure("curves over layers")
-def layer_curves(
-    frame: pd.DataFrame, *, y_title: str, facet: str = "model_title", choose: str | None = None
-) -> alt.TopLevelMixin:
+def layer_curves(frame: pd.DataFrame, *, y_title: str, facet="model_title", choose=None) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
     The frame has the columns of `frames.summary`, `facet` and `choose`; only the outer levels have a band.
@@ -46,10 +44,9 @@ def curves(
     picked = picked or own[0]
     # one scale for all values of a control; observables have one each
     scale = alt.Scale(zero=False) if "observable" in keep else charts.whole(frame, "low", "high")
-    base = alt.Chart(frame[columns]).encode(
-        x=charts.LAYER_AXIS if x == "layer" else alt.X(f"{x}:Q", title=x.replace("_", " ")),
-        color=charts.level_color(levels) if by_level else charts.color(frame, color),
-    )
+    axis = charts.LAYER_AXIS if x == "layer" else alt.X(f"{x}:Q", title=x.replace("_", " "))
+    colors = charts.level_color(levels) if by_level else charts.color(frame, color)
+    base = alt.Chart(frame[columns]).encode(x=axis, color=colors)
     # bands of the levels in between would cover one another
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
     y, faint = alt.Y("low:Q", title=y_title, scale=scale), charts.shown(picked, 0.18, 0.02)

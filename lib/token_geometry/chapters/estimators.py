@@ -90,12 +90,11 @@ def number(results: RunResults, model: str, title: str) -> str:
     sizes = values.dropna("n_points", how="all")["n_points"].values.tolist()
     for at in values["at"].values.tolist():
         means = values.sel(at=at).mean("prompt").dropna("n_points")
-        shares = [
-            f"{' and '.join(f'{Number(s):.2f}' for s in means.loc[:, n] / means[:, -1])} of it from {n} points"
-            for n in dict.fromkeys((*sizes[:1], ENOUGH))
-            if n in means["n_points"] and n < sizes[-1] in means["n_points"]
-        ]
-        enough = _enough(values.sel(at=at)) if results.longer is not None and ENOUGH in means["n_points"] else ""
+        known = means["n_points"].values
+        fewer = [n for n in dict.fromkeys((*sizes[:1], ENOUGH)) if n in known and n < sizes[-1] in known]
+        both = {n: " and ".join(f"{Number(s):.2f}" for s in means.loc[:, n] / means[:, -1]) for n in fewer}
+        shares = [f"{spelled} of it from {n} points" for n, spelled in both.items()]
+        enough = _enough(values.sel(at=at)) if results.longer is not None and ENOUGH in known else ""
         if shares:
             parts.append(f"at {at} {Number(means[0, -1]):.1f} from {sizes[-1]}, {', '.join(shares)}{enough}")
     if not parts:

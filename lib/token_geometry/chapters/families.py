@@ -23,14 +23,11 @@ def as_page() -> str:
     said = _rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal")
     form = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
     text = form.substitute(found | counts, read_with=read_with, said=said)
-    exceptions = _grouped(
-        (f"{_name(row)}: {line}".replace("model 'tiny'", "…"), f"{what} in {dtype}")
-        for row in equal
-        for what, of_dtype in (("whole", row["dtypes"]), ("a part", row["parts"]))
-        for dtype, line in of_dtype.items()
-        if line != "equal"
-    )
-    lines = [f"- {markup.escaped(f'{line} ({where})')}" for line, where in exceptions]
+    kinds = {"whole": "dtypes", "a part": "parts"}
+    parts = [(_name(row), what, row[key]) for row in equal for what, key in kinds.items()]
+    told = [(name, f"{what} in {dtype}", line) for name, what, lines in parts for dtype, line in lines.items()]
+    other = [(f"{name}: {line}".replace("model 'tiny'", "…"), at) for name, at, line in told if line != "equal"]
+    lines = [f"- {markup.escaped(f'{line} ({where})')}" for line, where in _grouped(other)]
     return "\n".join([text, "Exceptions among those that are equal:", "", *lines, ""]) if lines else text
 
 

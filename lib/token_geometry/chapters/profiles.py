@@ -72,9 +72,8 @@ def _rows(task: str, classes: list[xr.Dataset], model: str) -> Iterator[dict]:
     folds = probes.folds(labels, groups, seed=0)
     labelings = np.vstack([labels[None], ridge.permutations(labels, groups, n=N_PERMUTATIONS, seed=0)])
     kept = [one.sel(layer=frames.FROM_ONE) for one in parts]
-    dimension, loss, distinct, rarity, state = (
-        np.concatenate([one[name].values.reshape(one.sizes["prompt"], -1) for one in kept]) for name in _NAMES
-    )
+    columns = [[one[name].values.reshape(one.sizes["prompt"], -1) for one in kept] for name in _NAMES]
+    dimension, loss, distinct, rarity, state = map(np.concatenate, columns)
     profile, tokens = np.log(dimension), np.hstack([distinct, rarity])
     features: dict = {"profile of the ID": (profile, None), "loss": (loss, None), "tokens": (tokens, None)}
     features["mean state"] = (state, None)

@@ -85,9 +85,8 @@ def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     reference = base.transform_filter(alt.FieldEqualPredicate(field="title", equal=first))
     band = reference.transform_calculate(below="-datum.error").mark_area(color=_QUIET, opacity=0.18)
     band = band.encode(y=alt.Y("below:Q", title=f"change from {first}"), y2="error:Q")
-    upper = value.properties(width=520, height=200)
     lower = alt.layer(band, curve.encode(y=alt.Y("change:Q"))).properties(width=520, height=150)
-    return alt.vconcat(upper, lower)
+    return alt.vconcat(value.properties(width=520, height=200), lower)
 
 
 def _rule(once: alt.Chart, y, text: str, *, color: str) -> list[alt.Chart]:

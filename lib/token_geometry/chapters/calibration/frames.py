@@ -60,8 +60,7 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 
 def differences(results: CalibrationResults) -> xr.Dataset:
     """Differences to DADApy (relative) and to brute force (absolute), over prompt, layer, and scale or k."""
-    ours = results.dataset.sel(precision="float32")
-    found = {}
+    ours, found = results.dataset.sel(precision="float32"), {}
     for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
         found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
     for name in ("neighborhood_overlap", "cosine_similarity"):

@@ -46,13 +46,11 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     that the control chooses.
     """
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
-    scale = alt.Scale(scheme="viridis", domain=[0, 1])
-    panel = alt.Chart(frame).mark_rect().encode(
-        x=alt.X("layer:O", title="layer", axis=ticks),
-        y=alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks),
-        color=alt.Color("overlap:Q", scale=scale, title="overlap (k = 16)"),
-        tooltip=charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f"),
-    )  # fmt: skip
+    x = alt.X("layer:O", title="layer", axis=ticks)
+    y = alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks)
+    color = alt.Color("overlap:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), title="overlap (k = 16)")
+    tips = charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f")
+    panel = alt.Chart(frame).mark_rect().encode(x=x, y=y, color=color, tooltip=tips)
     return charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
 
 

@@ -70,8 +70,7 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
 @markup.per_model
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
-    last = results.last_layer(model)
-    parts = []
+    last, parts = results.last_layer(model), []
     for level in dict.fromkeys(results.extremes):
         overlap = results.shuffled["layer_overlap"].sel(model=model, shuffle_level=level).mean("prompt")
         overlap = overlap.values[1 : last + 1, 1 : last + 1]

@@ -19,8 +19,7 @@ def correlation_curves(
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
     keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
     """
-    n_names = frame[color].nunique()
-    by_level = frame[color].iloc[0].startswith("S = ")
+    n_names, by_level = frame[color].nunique(), frame[color].iloc[0].startswith("S = ")
     levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
@@ -73,9 +72,7 @@ def logit_scatter(frame: pd.DataFrame) -> alt.HConcatChart:
     return alt.hconcat(*(part.properties(width=250, height=230) for part in (left, right)))
 
 
-def _cloud(
-    frame: pd.DataFrame, titles: dict[str, str], *, names: list[str], color="model_title", legend=alt.Undefined
-) -> alt.LayerChart:
+def _cloud(frame, titles: dict[str, str], *, names: list[str], color="model_title", legend=alt.Undefined):
     """Prompts and lines of least squares; `titles` of both axes, `names` of selections of a prompt, own first."""
     (x, x_title), (y, y_title) = titles.items()
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
@@ -86,6 +83,5 @@ def _cloud(
     hovered = {"or": [{"param": name, "empty": False} for name in names]}
     size = alt.SizeValue(45, condition={"test": hovered, "value": 160})
     tips = charts.tooltip("prompt:N", f"{x}:Q .3f", f"{y}:Q .2f", **titles)
-    points = base.mark_circle(opacity=1).encode(size=size, tooltip=tips)
     own = alt.selection_point(name=names[0], fields=["prompt"], on="pointerover", empty=False)
-    return alt.layer(line, points.add_params(own))
+    return alt.layer(line, base.mark_circle(opacity=1).encode(size=size, tooltip=tips).add_params(own))

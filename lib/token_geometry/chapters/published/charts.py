@@ -20,10 +20,8 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
         claim=shown["claim"] + " (" + shown["quantity"] + ")",
         spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
     ).fillna({"low": shown["value"], "high": shown["value"]})
-    base = alt.Chart(shown).encode(
-        y=alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"])),
-        color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS),
-    )
+    y = alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"]))
+    base = alt.Chart(shown).encode(y=y, color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
     shape = alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"]))
     tips = charts.tooltip("model_title:N", "spelled:N", "verdict:N", spelled="number and interval")
@@ -43,15 +41,12 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     """
     picked, rows = charts.legend_choice("model_title"), []
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
+    dash = alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke"))
+    tips = charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f")
+    looks = {"color": charts.color(frame, "model_title"), "strokeDash": dash, "tooltip": tips}
     for observable, part in frame.groupby("observable", sort=False):
-        base = alt.Chart(part).encode(
-            x=_DEPTH,
-            y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
-            color=charts.color(frame, "model_title"),
-            strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke")),
-            opacity=charts.shown(picked, 0.95, 0.08),
-            tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
-        )
+        y = alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False))
+        base = alt.Chart(part).encode(x=_DEPTH, y=y, opacity=charts.shown(picked, 0.95, 0.08), **looks)
         rows.append(charts.traced(base, 10).properties(width=270, height=170))
     return charts.rows(rows, picked, "order", ["structured", "shuffled"])
 

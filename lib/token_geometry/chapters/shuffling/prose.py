@@ -7,7 +7,6 @@ from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.frames import BESIDE, middle, peak
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.loss.prose import spell
-from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling import frames
@@ -125,14 +124,13 @@ def basis(results: RunResults) -> Markdown:
     n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
     ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
     tokenizer = "one of the tokenizers of the models" if len(results.models) > 1 else "the tokenizer of the model"
-    lines = [
-        f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
-        f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
-        f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
-        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer "
-        f"tokens under {tokenizer}. Those taken are "
-        f"{', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
-    ]
+    taken = ", ".join(map(markup.escaped, ids)) if len(ids) <= _N_LISTED else "listed in the data set"
+    name, title, corpus = map(markup.escaped, (results.run.name, results.run.title, dataset.attrs["corpus"]))
+    prompts = f"{n_structured} prompts of {dataset.attrs['n_tokens']} tokens of the corpus {corpus} at $S = {low}$"
+    ends = f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']}"
+    short = f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens"
+    start = f"Run {name}: {title}. {prompts}, {ends} at $S = {high}$."
+    lines = [f"{start} {short} under {tokenizer}. Those taken are {taken}."]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
         after, before = (numbers.span(some) for some in (points.where(points.layer > 0), points.sel(layer=0)))
