@@ -156,8 +156,7 @@ def _check(options) -> int:
 def render(run: declaration.Run, *, renderer: str) -> int:
     """Render the book of a run, its results brought up to date by the project's pre-render step.
 
-    `renderer` is `quarto`, which is refused where there is none, `pandoc`, or `auto`: Quarto where there is one.
-    Returns the exit status.
+    `renderer` is `quarto`, refused if there is none, `pandoc`, or `auto`: Quarto if there. Returns the status.
     """
     quarto, version = find_quarto() if renderer != "pandoc" else ("", "")
     if renderer == "quarto" and not quarto:

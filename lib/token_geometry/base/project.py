@@ -33,10 +33,7 @@ def entries(name: str) -> dict:
 
 
 def cache() -> Path:
-    """Folder of downloads and dequantized weights.
-
-    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's.
-    """
+    """Folder of downloads and dequantized weights: `TOKEN_GEOMETRY_CACHE`, else `data/cache`, else the user's."""
     if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()
     elif not (folder := (find() or Path()) / "data" / "cache").is_dir():

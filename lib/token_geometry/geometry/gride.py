@@ -86,8 +86,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
 def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
 
-    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, zero for a ratio
-    that takes no part.
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out.
     """
     power = np.exp(-d[:, None] * weight)
     gap = 1 - power

@@ -74,10 +74,7 @@ class NeighborTable:
 
 
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
-    """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
-
-    An `InputError` says if a state is NaN or infinite.
-    """
+    """Neighbor table of hidden states, shape (layer, token, width), on any device; `InputError` if not finite."""
     return NeighborTable(**{name: part.cpu().numpy() for name, part in neighbor_tensors(hidden).items()})
 
 

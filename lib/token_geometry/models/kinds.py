@@ -1,7 +1,4 @@
-"""Kinds of sources, one class each: GGUF files, wheels, directories, Meta's files, the hub.
-
-To add a kind, write its class here and put it into `KINDS`.
-"""
+"""Kinds of sources, one class each, listed in `KINDS`: GGUF files, wheels, directories, Meta's files, the hub."""
 
 import json
 import re

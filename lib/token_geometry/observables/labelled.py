@@ -1,7 +1,4 @@
-"""Observables with names, dimensions and coordinates: each function makes those it is named for from a shard.
-
-`catalog` lists them all, with titles and units.
-"""
+"""Labelled observables: each function makes those it is named for from a shard; `catalog` lists them all."""
 
 import numpy as np
 import xarray as xr

@@ -80,8 +80,7 @@ def correlate(
 def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
 
-    `x` has shape (m, n), `y` (n,), `given` (g, n); observations that lack a value do not take part. NaN for
-    less than g + 3 observations.
+    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3.
     """
     found = np.full(len(x), np.nan)
     patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
