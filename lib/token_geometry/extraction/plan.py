@@ -113,14 +113,6 @@ def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
     return shard
 
 
-def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) -> None:
-    """Remove what a killed process left half written of these shards, and of the plan if no parts share it."""
-    names = {key.file_name() for key in keys} | ({PLAN} if alone else set())
-    for partial in directory.glob(".*.partial"):
-        if partial.name[1:].rsplit(".", 2)[0] in names:
-            partial.unlink(missing_ok=True)
-
-
 def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
     """The shards that are not there whole, of this recipe, and with what is asked for."""
     recipe_digest = store.digest(job.recipe)

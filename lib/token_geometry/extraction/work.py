@@ -46,7 +46,11 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         request.check_number_of_processes(n_processes, len(keys))
         dropped = plan.write_plan(directory, job, source, selection, keys)
         mine = keys[request.part :: request.n_parts]
-        plan.remove_partial(directory, mine, alone=request.n_parts == 1)
+        # what a killed process left half written of these shards, and of the plan if no parts share it
+        names = {key.file_name() for key in mine} | ({plan.PLAN} if request.n_parts == 1 else set())
+        for partial in directory.glob(".*.partial"):
+            if partial.name[1:].rsplit(".", 2)[0] in names:
+                partial.unlink(missing_ok=True)
         missing = plan.missing(directory, job, mine)
         if request.n_parts > 1:
             print(f"part {request.part} of {request.n_parts}: {len(mine)} of {len(keys)} shards")

@@ -52,7 +52,11 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         median, upper = percentile(np.where(present, mu, np.nan), [50, 95], axis=1)
         kept = present & (mu < (20 * (upper - median) + median)[:, None])
         dimension[usable] = _maximum_likelihood(log_mu, kept, n1)
-        error[usable] = _fisher_error(dimension[usable][:, None], log_mu, present, n1)
+        # the inverse square root of the observed information
+        d = dimension[usable][:, None]
+        power = np.exp(-d * log_mu)
+        terms = np.where(present, (log_mu / np.maximum(1 - power, _FLOOR_FISHER)) ** 2 * power, 0.0)
+        error[usable] = (present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)) ** -0.5
     return dimension.reshape(shape), error.reshape(shape)
 
 
@@ -96,11 +100,3 @@ def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     score = (n_kept - 1) / d + (n1[:, 0] - 1) * share.sum(1) - (2 * n1[:, 0] - 1) * weight.sum(1)
     power[floored] = 0
     return score, -(n_kept - 1) / d**2 - (n1[:, 0] - 1) * (power * share**2).sum(1)
-
-
-def _fisher_error(d, log_mu, present, n1) -> np.ndarray:
-    """Inverse square root of the observed information at d, shape (m,)."""
-    power = np.exp(-d * log_mu)
-    gap = np.maximum(1 - power, _FLOOR_FISHER)
-    terms = np.where(present, (log_mu / gap) ** 2 * power, 0.0)
-    return (present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)) ** -0.5

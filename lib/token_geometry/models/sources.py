@@ -8,11 +8,6 @@ from token_geometry.models import controls, kinds
 from token_geometry.models.source import ModelSource
 
 
-def aliases() -> dict[str, dict]:
-    """The entries of `data/models.yml`."""
-    return project.entries("models.yml")
-
-
 def resolve(model: str) -> ModelSource:
     """Find out what `model` names; nothing is downloaded or opened.
 
@@ -28,7 +23,7 @@ def resolve(model: str) -> ModelSource:
             raise InputError(f"model {model!r} asks for the control of a control: leave one of them out")
         title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
         return replace(original, name=model, title=title, control=control, control_seed=seed)
-    if model in (known := aliases()):
+    if model in (known := project.entries("models.yml")):
         if not isinstance(known[model], dict):
             raise InputError(f"{_noun(model)}s are {known[model]!r}; accepted: a mapping")
         return _from_alias(model, dict(known[model]))

@@ -50,9 +50,12 @@ class Observable:
 
 UNITS = {"degree": "degrees", "nat": "nats"}  # plural of the units, as a title has them
 
+_TABLE = files.table(__file__)
+COORDINATES: dict[str, str] = _TABLE.pop("coordinates")  # titles of the coordinates of a data set
+
 CATALOG = {
     name: Observable(name, **one | {"dims": tuple(one["dims"]), "function": getattr(labelled, one["function"])})
-    for name, one in files.table(__file__).items()
+    for name, one in _TABLE.items()
 }
 """The observables by name, in the order of the table."""
 
@@ -80,6 +83,13 @@ def observables(shard: xr.Dataset, *, estimator: str = "gride", of_model: bool =
     dataset = xr.merge(found, combine_attrs="override")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": CATALOG[name].title, "units": CATALOG[name].unit}
+    return dataset
+
+
+def with_titles(dataset: xr.Dataset) -> xr.Dataset:
+    """The data set with title and unit on every coordinate that has none."""
+    for name in filter(COORDINATES.__contains__, dataset.coords):
+        dataset[name].attrs = {"long_name": COORDINATES[name], "units": "1"} | dataset[name].attrs
     return dataset
 
 

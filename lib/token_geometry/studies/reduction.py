@@ -11,7 +11,7 @@ import xarray as xr
 from token_geometry.base import InputError, processes, store
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
-from token_geometry.observables import catalog, coordinates, labelled, layer_index
+from token_geometry.observables import catalog, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
@@ -122,7 +122,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     told |= {"extractions": json.dumps([plan["recipe"] for plan in plans], sort_keys=True)}
     told |= {"computed_on": "; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items())}
     attrs = store.make_attrs("Geometry of the hidden states of language models", recipe, **told)
-    return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
+    return catalog.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
 def _prompt_filter(plan: dict) -> dict:
