@@ -50,10 +50,9 @@ def share(request: Extraction) -> None:
     # gloo, also where there are GPUs: the processes only have to agree on the prompts
     state = PartialState(cpu=True, timeout=_LONGEST)
     if request.num_processes not in (1, state.num_processes):
-        raise InputError(
-            f"num_processes is {request.num_processes} and {state.num_processes} came up: start as many with the "
-            "launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
-        )
+        problem = f"num_processes is {request.num_processes} and {state.num_processes} came up"
+        launcher = "the launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
+        raise InputError(f"{problem}: start as many with {launcher}")
     with contextlib.ExitStack() as stack:
         found: list = [None]
         if state.is_main_process:

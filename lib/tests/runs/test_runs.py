@@ -19,7 +19,7 @@ from token_geometry.chapters import estimators, provenance
 from token_geometry.chapters.results import open_results as open_chapter
 from token_geometry.chapters.results import read as read_observables
 from token_geometry.extraction import extraction
-from token_geometry.models import kinds, sources
+from token_geometry.models import kinds
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
 from token_geometry.studies import reduction
@@ -136,7 +136,9 @@ def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, 
         raise AssertionError("a dry run needs no network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    names = [name + control for name in sources.aliases() for control in ("", "@random", "@permuted-1")]
+    names = [
+        name + control for name in project.entries("models.yml") for control in ("", "@random", "@permuted-1")
+    ]
     paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
     assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
     printed = described(declared(models=names))

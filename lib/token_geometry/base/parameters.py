@@ -44,12 +44,10 @@ def read_yaml(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)
     except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark, error.problem or str(error)
+        mark, problem = error.problem_mark, " ".join((error.problem or str(error)).split())
         place = f", line {mark.line + 1}, column {mark.column + 1}," if mark else ""
-        raise InputError(
-            f"{where}{place} is not YAML ({' '.join(problem.split())}): look there and one line above for a "
-            "colon, a quotation mark, a bracket or an indent that is missing"
-        ) from None
+        way_out = "one line above for a colon, a quotation mark, a bracket or an indent that is missing"
+        raise InputError(f"{where}{place} is not YAML ({problem}): look there and {way_out}") from None
     except Exception:  # of a value that is not of the type its tag says, a number too long, nesting too deep
         raise InputError(f"{where} is not YAML: it holds a value that cannot be read, take it out") from None
     if not isinstance(found or {}, dict):
@@ -74,8 +72,7 @@ def options(kind: type) -> Iterable[tuple[str, dict]]:
 
 def of_words(kind: type, given: Mapping[str, str | list[str]]) -> dict:
     """Values for `build` from words of a command line; numbers, true, false and lists are read as YAML."""
-    hints = typing.get_type_hints(kind)
-    return {name: _of_word(word, hints.get(name, str)) for name, word in given.items()}
+    return {name: _of_word(word, typing.get_type_hints(kind).get(name, str)) for name, word in given.items()}
 
 
 def _of_word(word, hint):
@@ -94,13 +91,9 @@ def collect(kind: type[Kind], namespace: dict) -> Kind:
 
     An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
     """
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not (name.startswith("_") or name in _IPYTHON)
-        and not isinstance(value, types.ModuleType | types.FunctionType | type)
-    }
-    return build(kind, given, noun="parameter")
+    given = {name: namespace[name] for name in namespace if not (name.startswith("_") or name in _IPYTHON)}
+    code = types.ModuleType | types.FunctionType | type
+    return build(kind, {name: one for name, one in given.items() if not isinstance(one, code)}, noun="parameter")
 
 
 def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:

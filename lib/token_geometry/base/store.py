@@ -17,8 +17,7 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import InputError, processes, resources
-from token_geometry.base.files import door
+from token_geometry.base import InputError, files, processes, resources
 
 FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
@@ -125,14 +124,11 @@ def _opened(path: Path) -> xr.Dataset:
 
 
 def _door(path: Path) -> AbstractContextManager[None]:
-    return door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
+    return files.door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
 
 
 def read_attrs(path: Path) -> dict:
-    """Global attributes of a file, without reading its variables; nothing is checked.
-
-    An `InputError` says if the file is missing or no NetCDF.
-    """
+    """Global attributes of a file, its variables unread and unchecked; `InputError` if missing or no NetCDF."""
     with _door(path), _NETCDF, _opened(path) as dataset:
         return dict(dataset.attrs)
 

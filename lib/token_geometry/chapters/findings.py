@@ -8,8 +8,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import project
-from token_geometry.chapters import effects, markup, numbers
-from token_geometry.chapters.estimators import dimensions
+from token_geometry.chapters import effects, estimators, markup, numbers
 from token_geometry.chapters.frames import middle, peak
 from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.results import RunResults
@@ -100,7 +99,7 @@ def _order(results: RunResults) -> Iterator[Finding]:
 def _estimators(results: RunResults) -> Iterator[Finding]:
     """Whether ESS and TLE agree with GRIDE on the direction of full shuffling."""
     names = ["GRIDE at scale 16", "ESS", "TLE"]
-    change = effects.change(middle(dimensions(results.ends))).sel(estimator=names)
+    change = effects.change(middle(estimators.dimensions(results.ends))).sel(estimator=names)
     signs = np.sign(change.mean("prompt"))
     told = {name: _effect(results, change.sel(estimator=name)) for name in names[1:]}
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}

@@ -3,15 +3,12 @@
 import pandas as pd
 from IPython.display import Markdown
 
+from token_geometry.base import files
 from token_geometry.chapters.frames import by_observable
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunResults
 
-ADDED = {  # keys of a run that it can do without, and what they add
-    "controls": "an untrained or permuted model to compare with",
-    "truth": "true and false statements at a layer",
-    "calibration": "the estimators held against what is known",
-}
+ADDED = files.table(__file__)  # keys of a run that it can do without, and what they add
 
 
 def frame(results: RunResults) -> pd.DataFrame:
@@ -35,8 +32,6 @@ def about(results: RunResults) -> Markdown:
     lacking += [] if len(results.models) > 1 else ["a second model to compare with (`models`)"]
     models = " and ".join(title for _, title in results.models)
     more = f"Not part of this run, and to be added in data/runs/{escaped(run.name)}.yml: {'; '.join(lacking)}."
-    return Markdown(
-        f"{name(results).data} It reads {observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the "
-        f"corpus {escaped(run.corpus)}, at shuffle level $S$ = {levels}, with {models}. {run.description}"
-        f"\n\n{more * bool(lacking)}"
-    )
+    read = f"{observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the corpus {escaped(run.corpus)}"
+    text = f"{name(results).data} It reads {read}, at shuffle level $S$ = {levels}, with {models}."
+    return Markdown(f"{text} {run.description}\n\n{more * bool(lacking)}")

@@ -1,17 +1,13 @@
-"""Observables with names, dimensions and coordinates: each function makes those it is named for from a shard.
-
-`catalog` lists them all, with titles and units.
-"""
+"""Labelled observables: each function makes those it is named for from a shard; `catalog` lists them all."""
 
 import numpy as np
 import xarray as xr
 
-from token_geometry.geometry import dadapy, gride, overlap, subsets
-from token_geometry.geometry.table_format import RANKS
+from token_geometry.geometry import dadapy, gride, overlap, subsets, table_format
 from token_geometry.stats import correlation
 from token_geometry.texts import shuffling
 
-SCALES = np.array(RANKS[1:])  # scales n2 of GRIDE
+SCALES = np.array(table_format.RANKS[1:])  # scales n2 of GRIDE
 ESTIMATORS = ("gride", "dadapy")  # estimators of the intrinsic dimension; both give the same digits
 LOCAL = ("ess", "tle")  # local dimensions, which a shard holds for each token
 K = np.arange(1, 32)  # neighborhood sizes
@@ -69,9 +65,8 @@ def subset(shard: xr.Dataset) -> xr.Dataset:
     names, sizes = ["subset_dimension", "subset_distance"], subsets.sizes(shard.sizes["token"])
     if names[0] in shard or not sizes:
         return shard[[name for name in names if name in shard]].drop_vars("rank", errors="ignore")
-    dims = ("layer", "subset", "n_subset", "scale")
     none = np.full((shard.sizes["layer"], len(subsets.KINDS), len(sizes), len(SCALES)), np.nan)
-    found = _over(*dims, **dict.fromkeys(names, none))
+    found = _over("layer", "subset", "n_subset", "scale", **dict.fromkeys(names, none))
     return found.assign_coords(subset=list(subsets.KINDS), n_subset=list(sizes))
 
 

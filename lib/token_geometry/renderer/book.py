@@ -123,9 +123,8 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
         raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
     top = "\n".join(entry["text"] for entry in heads)
-    files = [match[2] for match in ROOTED.finditer(top)]
     styles = [STYLE, *as_list(options.get("css"))]
-    for file in files + styles:
+    for file in [match[2] for match in ROOTED.finditer(top)] + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
     cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
     if cover["date"] in ("today", "now"):
@@ -134,17 +133,11 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     command = ["-f", "json", "-t", "html5", "--standalone", "--mathml", "--wrap=none", f"--template={TEMPLATE}"]
     if options.get("toc", True):
         command += ["--toc", f"--toc-depth={options.get('toc-depth', 3)}"]
-    titles = [chapter.doc.content.pop(0) for chapter in chapters]
-    nav = [
-        {
-            "page": chapter.page,
-            "part": "" if chapter.part == before else chapter.part,
-            "nested": bool(chapter.part),
-            "number": chapter.number and "Appendix " * chapter.appendix + chapter.number,
-            "heading": pf.MetaInlines(*title.content),
-        }
-        for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False)
-    ]
+    titles, nav = [chapter.doc.content.pop(0) for chapter in chapters], []
+    for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False):
+        item = {"page": chapter.page, "part": "" if chapter.part == before else chapter.part}
+        item |= {"number": chapter.number and "Appendix " * chapter.appendix + chapter.number}
+        nav.append(item | {"nested": bool(chapter.part), "heading": pf.MetaInlines(*title.content)})
 
     def write(place: int) -> None:
         chapter, title = chapters[place], pf.stringify(titles[place])

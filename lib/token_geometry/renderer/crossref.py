@@ -118,9 +118,8 @@ def _equations(elem: pf.Para | pf.Plain, count) -> None:
     for place, (math, _, after) in enumerate(zip(items, items[1:], items[2:], strict=False)):
         label = re.fullmatch(r"\{#(eq-.+)\}", after.text) if isinstance(after, pf.Str) else None
         if label and isinstance(math, pf.Math) and math.format == "DisplayMath":
-            number = _number(f"({count(label[1])})")
             # The space and the label go; nothing takes their places.
-            span = pf.Span(math, number, identifier=label[1], classes=["equation"])
+            span = pf.Span(math, _number(f"({count(label[1])})"), identifier=label[1], classes=["equation"])
             items[place : place + 3] = [span, None, None]
             elem.content = [item for item in items if item is not None]
 

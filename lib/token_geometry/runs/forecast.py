@@ -8,11 +8,10 @@ from token_geometry.models import sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.requests.sizes import duration, spelled
-from token_geometry.runs import results
-from token_geometry.runs.declaration import Run
+from token_geometry.runs import declaration, results
 
 
-def describe(run: Run) -> tuple[str, int]:
+def describe(run: declaration.Run) -> tuple[str, int]:
     """What a run will do, as `describe_requests`."""
     text, n_problems = describe_requests({step.name: step.request for step in results.steps(run)})
     return f"run {run.name}: {run.title}\n\n{text}", n_problems

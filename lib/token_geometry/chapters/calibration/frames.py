@@ -13,10 +13,7 @@ LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}  # largest relative differ
 N_ERRORS = 3  # error bars within which an estimate counts as right
 SMALL = 5  # dimensions up to which the estimate is expected to be right at scale 2
 
-OBSERVABLES = catalog.selections(
-    ("intrinsic_dimension", 2), ("intrinsic_dimension", 64), ("neighborhood_overlap", 2),
-    ("cosine_similarity", None),
-)  # fmt: skip
+OBSERVABLES = catalog.selections(intrinsic_dimension=(2, 64), neighborhood_overlap=2, cosine_similarity=None)
 """The observables that are compared between precisions: title → variable, selection."""
 
 
@@ -45,18 +42,13 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     dataset = results.dataset
     if dataset is None:
         return pd.DataFrame()
-    samples = dataset["manifold_id"]
-    estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
-    columns = {
-        "estimate": estimate,
-        "error": error,
-        "low": estimate - N_ERRORS * error,
-        "high": estimate + N_ERRORS * error,
-        "within": is_within(dataset, "dimension").sum("replicate"),
-        "n_samples": samples.count("replicate"),
-        "expected": dataset["manifold_id_expected"].where(samples.scale == 2),
-        "as_expected": is_within(dataset, "manifold_id_expected").sum("replicate"),
-    }
+    samples, expected = dataset["manifold_id"], "manifold_id_expected"
+    estimate, error = samples.mean("replicate"), dataset["manifold_id_error"].mean("replicate")
+    columns = {"estimate": estimate, "error": error}
+    columns |= {"low": estimate - N_ERRORS * error, "high": estimate + N_ERRORS * error}
+    n_within, n_expected = (is_within(dataset, of).sum("replicate") for of in ("dimension", expected))
+    columns |= {"within": n_within, "n_samples": samples.count("replicate")}
+    columns |= {"expected": dataset[expected].where(samples.scale == 2), "as_expected": n_expected}
     frame = xr.Dataset(columns).to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
     return frame.dropna(subset="estimate")[["title", "dimension", "scale", *columns]].round(4)
 
@@ -68,8 +60,7 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 
 def differences(results: CalibrationResults) -> xr.Dataset:
     """Differences to DADApy (relative) and to brute force (absolute), over prompt, layer, and scale or k."""
-    ours = results.dataset.sel(precision="float32")
-    found = {}
+    ours, found = results.dataset.sel(precision="float32"), {}
     for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
         found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
     for name in ("neighborhood_overlap", "cosine_similarity"):
@@ -95,9 +86,8 @@ def precision_frame(results: CalibrationResults) -> pd.DataFrame:
     frames = []
     for observable, (name, at) in OBSERVABLES.items():
         values = results.dataset[name].sel(at).mean("prompt")
-        error = xr.zeros_like(values)
-        if name == "intrinsic_dimension":
-            error = results.dataset["intrinsic_dimension_error"].sel(at).mean("prompt")
+        of_dimension = results.dataset["intrinsic_dimension_error"].mean("prompt")
+        error = of_dimension.sel(at) if name == "intrinsic_dimension" else xr.zeros_like(values)
         first, error = (part.isel(precision=0, drop=True) for part in (values, error))
         parts = xr.Dataset({"value": values, "change": values - first, "error": error})
         frames.append(parts.to_dataframe().reset_index().dropna(subset="value").assign(observable=observable))

@@ -44,6 +44,5 @@ def summary(observable: str) -> pd.DataFrame:
 def correlation() -> xr.Dataset:
     """Published Pearson correlation of ID and loss by layer and scale, with Fisher's interval by the prompts."""
     coefficient, n_prompts = tokens()["pearson_id_loss"], tokens().attrs["n_prompts"]
-    half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3)
-    z = np.arctanh(coefficient)
+    half, z = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3), np.arctanh(coefficient)
     return xr.Dataset({"correlation": coefficient, "low": np.tanh(z - half), "high": np.tanh(z + half)})

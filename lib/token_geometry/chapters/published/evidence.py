@@ -136,10 +136,8 @@ class Measured(Evidence):
             return found
         dimension = self.dataset["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
         # with one seed the resamples of both levels hold the same prompts
-        first, last = (
-            intervals.resampled_means(dimension.sel(shuffle_level=level).dropna("layer")).idxmax("layer")
-            for level in self.levels
-        )
+        ends = (dimension.sel(shuffle_level=level).dropna("layer") for level in self.levels)
+        first, last = (intervals.resampled_means(end).idxmax("layer") for end in ends)
         return Estimate(found.value, *map(float, ((last - first) / self.n_blocks).quantile(_ENDS)))
 
 
