@@ -21,7 +21,7 @@ def frame(run: str = "") -> pd.DataFrame:
     declared, rows = declaration.load(run), []
     for name, step in results.results(declared).items():
         if path := step.found():
-            attrs = store.read_attrs(path)
+            attrs = store.read(path).attrs
             versions = json.loads(attrs["versions"])
             rows.append(
                 {
