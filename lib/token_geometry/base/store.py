@@ -114,13 +114,16 @@ def read(path: Path) -> xr.Dataset:
 def _opened(path: Path) -> xr.Dataset:
     import netCDF4
 
-    with netCDF4.Dataset(path) as raw:  # xarray would read coordinates, were they larger than the memory
-        variables = raw.variables.values()
-        claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in variables)
-        is_packed = any((part.filters() or {}).get("zlib") for part in variables)
+    # Once, and xarray gets what is open. A program may hold the file open as well; of several openings HDF5 2.2
+    # frees what they share when one that read values and one that did not are closed, and the next is its end.
+    raw = netCDF4.Dataset(path)
+    variables = raw.variables.values()  # xarray would read coordinates, were they larger than the memory
+    claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in variables)
+    is_packed = any((part.filters() or {}).get("zlib") for part in variables)
     if claimed > (_MOST_UNPACKED if is_packed else path.stat().st_size):
+        raw.close()
         raise ValueError(f"it has {path.stat().st_size} bytes and claims {claimed}")
-    return xr.open_dataset(path, engine="netcdf4")
+    return xr.open_dataset(xr.backends.NetCDF4DataStore(raw))
 
 
 def _door(path: Path) -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ def frame(run: str = "") -> pd.DataFrame:
     declared, rows = declaration.load(run), []
     for name, step in results.results(declared).items():
         if path := step.found():
-            attrs = store.read_attrs(path)
+            attrs = store.read(path).attrs
             versions = json.loads(attrs["versions"])
             came = "with the project" if path == step.shipped else "of this build"
             row = {"result": name, "came": came, "computed on": attrs.get("computed_on", "not recorded")}
