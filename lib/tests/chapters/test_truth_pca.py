@@ -105,3 +105,18 @@ def test_the_heat_map_has_the_polarities_apart_and_the_layer_in_its_title():
     assert frame["panel"].unique().tolist() == ["Model, layer 2"]
     spec = charts.transfer(frame, finding="").to_dict()
     assert spec["spec"]["layer"][0]["encoding"]["x"]["sort"] == order
+
+
+def test_a_picture_of_a_layer_says_which():
+    dims = ("statement", "layer", "kept_component")
+    points = np.random.default_rng(0).normal(size=(8, 5, 3))
+    texts = ("statement", np.array([f"s{i}" for i in range(8)]))
+    shown = {"statement_text": texts, "label_name": ("statement", ["0", "1"] * 4), "n_classes": ("dataset", [2])}
+    results = results_of(
+        layer_projection=(dims, points), layer=np.arange(5), dataset=("statement", ["cities"] * 8), n=1, **shown
+    )
+    drawn = charts.projection(frames.projection_frame(results), finding="").to_dict()
+    assert drawn["concat"][0]["title"]["text"] == ["Model", "layer 2"]
+    points = frames.emergence_frame(results)
+    moved = charts.emergence(points, frames.text_frame(results), finding="", initial=2).to_dict()
+    assert moved["concat"][0]["title"]["text"]["expr"] == "[\"Model\", 'layer ' + shown_layer]"

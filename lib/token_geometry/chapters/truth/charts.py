@@ -40,7 +40,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame) -> alt.ConcatChart:
     layers = frame["layer"].unique()
     shown = "shown_layer" if len(layers) > 1 else str(layers[0])
     return _squares(
-        frame, panel, "model_title", lambda title: alt.ExprRef(f"{json.dumps(title + ', layer ')} + {shown}")
+        frame, panel, "model_title", lambda title: alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {shown}]")
     )
 
 
@@ -97,9 +97,8 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     )
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=11).encode(text="cell:N", color=contrast)
-    few = len(tests) < 6  # of more, only one panel leaves room for the numbers
-    side = 300 if not few or frame["panel"].nunique() == 1 else 190
-    size = {"width": side, "alone": side, "height": max(side, 24 * len(trains)), "columns": 2 if few else 1}
+    # one above the other: of more beside one another, names and numbers would find no room
+    size = {"width": 320, "alone": 320, "height": 24 * len(trains), "columns": 1}
     return charts.panels(alt.layer(cells, text), frame, "panel", **size, independent=())
 
 
@@ -134,15 +133,13 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
     )
 
 
-def _squares(frame: pd.DataFrame, panel, by: str = "panel", name=str) -> alt.ConcatChart:
+def _squares(frame: pd.DataFrame, panel, by: str = "panel", lines=lambda title: title.rsplit(", ", 1)):
+    """One square per model, below its name and, in a line of its own, its layer."""
     titles = charts.unique(frame[by])
     side = 252 if len(titles) > 1 else 480
-    shown = {title: alt.TitleParams(text=name(title)) for title in titles}
-    parts = [
-        panel(frame[frame[by] == title]).properties(width=side, height=side, title=shown[title])
-        for title in titles
-    ]
-    return alt.concat(*parts, columns=2)
+    parts = [panel(frame[frame[by] == title]).properties(width=side, height=side) for title in titles]
+    named = zip(parts, titles, strict=True)
+    return alt.concat(*(part.properties(title=alt.Title(lines(title))) for part, title in named), columns=2)
 
 
 def _equal(frame: pd.DataFrame, columns: list[str]) -> alt.Scale:
