@@ -68,7 +68,7 @@ class Truth(OfStatements, Request):
         return {
             "model": sources.resolve(self.model).identity(), "layer": self.layer, "last_layer": self.n_layers,
             "statements": [drawn.identity() for drawn in self._draw()], "seed": self.seed,
-            "probes": [*probes.FITS, *probes.PAIRED],
+            "probes": [*probes.FITS, *probes.PAIRED], "groups": "neighbors and shared words",
         }  # fmt: skip
 
     def estimate(self) -> Estimate:

@@ -21,12 +21,11 @@ from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
 N_COMPONENTS = 3  # components that are kept at every layer
+N_PROJECTED = 10  # leading components of the first data set that all are projected on
 TITLES = files.table(__file__)  # what the variables of the dataset are; all are without unit
 
 Sets = Sequence[Statements]
 Arrays = Sequence[np.ndarray]
-
-_NEGATION = "neg_"
 
 
 def measure(request: Truth) -> xr.Dataset:
@@ -95,16 +94,16 @@ def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: i
     clouds = [_centred(points) for points in _split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
-    projected = np.concatenate([_centred(cloud) @ basis.axes.T for cloud in clouds])
+    projected = np.concatenate([_centred(cloud) @ basis.axes[:N_PROJECTED].T for cloud in clouds])
     ratios = np.array([*itertools.zip_longest(*(own.variance_ratio for own in found), fillvalue=np.nan)]).T
     projection = xr.Dataset(
         {
             "projection": (("statement", "component"), projected.astype(np.float32)),
-            "explained_variance_ratio": ("component", basis.variance_ratio),
+            "explained_variance_ratio": ("component", basis.variance_ratio[:N_PROJECTED]),
             "own_variance_ratio": (("dataset", "own_component"), ratios),
         },
         coords={
-            "component": np.arange(1, len(basis.axes) + 1),
+            "component": np.arange(1, projected.shape[1] + 1),
             "own_component": np.arange(1, ratios.shape[1] + 1),
         },
     )
@@ -147,7 +146,7 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     """All statements along the directions of truth and of polarity of the first negated pair."""
     names, opposite = [s.name for s in sets], statements.opposites(sets)
     plane, pair = np.full((sum(len(s.labels) for s in sets), 2), np.nan), ""
-    first = next((i for i, name in enumerate(names) if opposite.get(name) == _NEGATION + name), None)
+    first = next((i for i, name in enumerate(names) if opposite.get(name) == statements.NEGATION + name), None)
     if first is not None:
         second = names.index(opposite[names[first]])
         pairs = [(clouds[i], sets[i].labels, polarity) for i, polarity in ((first, 1), (second, -1))]
@@ -207,8 +206,7 @@ def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, see
 
 
 def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
-    # files keep the true and the false statement on one thing side by side
-    return probes.folds(drawn.labels, drawn.rows // 2, seed=seed)
+    return probes.folds(drawn.labels, drawn.groups(), seed=seed)
 
 
 def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negation: bool, seed: int) -> dict:
@@ -274,4 +272,4 @@ def _centred(points: np.ndarray) -> np.ndarray:
 
 
 def _is_negation(name: str, opposite: dict[str, str]) -> bool:
-    return name.startswith(_NEGATION) or opposite[name].startswith(_NEGATION)
+    return any(one.startswith(statements.NEGATION) for one in (name, opposite[name]))

@@ -1,7 +1,10 @@
 """Statements with labels: CSV files read, checked, and drawn from."""
 
 import dataclasses
+import itertools
 import os
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,11 @@ from token_geometry.texts import reading
 
 _TABLE = files.table(__file__)
 TRUTH, MISSING, OPPOSITES = _TABLE["truth"], _TABLE["missing"], _TABLE["opposites"]  # which the file describes
+TOPICS, NEGATION = _TABLE["topics"], "neg_"
 
 LARGEST = 2**53  # whole numbers below it are told apart as floating-point numbers
 N_CLASSES = 50  # classes that a label may have; more are measurements and no classes
+GROUP_SHARE = 10  # one part in so many of the statements is as much as a group of them holds
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,28 @@ class Statements:
     def is_binary(self) -> bool:
         """Whether the labels are 0 and 1, and so false and true."""
         return self.classes == [0, 1]
+
+    def groups(self) -> np.ndarray:
+        """Number of the group of each statement, shape (n_statements,): a group is to be in one fold.
+
+        Neighbors of a file are of one group, since files keep the true and the false statement on one thing side
+        by side; then those that share a word, the rarest words first, as long as the group holds no more than one
+        part in `GROUP_SHARE`. A word of one true and one false statement misleads a probe that learned from
+        either about the other, and a chain of such words is kept together or cut in few places.
+        """
+        group = (self.rows // 2).tolist()
+        members, places = defaultdict(list), defaultdict(list)
+        for place, text in enumerate(self.texts):
+            members[group[place]].append(place)
+            for word in dict.fromkeys(re.findall(r"\w+", text.lower())):
+                places[word].append(place)
+        for found in sorted(places.values(), key=len):
+            first, *others = dict.fromkeys(group[place] for place in found)
+            if sum(len(members[one]) for one in (first, *others)) <= len(group) // GROUP_SHARE:
+                for place in itertools.chain(*map(members.pop, others)):
+                    group[place] = first
+                    members[first].append(place)
+        return np.array(group)
 
     def draw(self, n_statements: int | None, *, seed: int) -> "Statements":
         """At most so many of the statements, each class in the proportion that it has.
@@ -147,11 +174,20 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
     """
     by_name, found = {statements.name: statements for statements in sets}, {}
     for name, one in by_name.items():
-        other = by_name.get(name.removeprefix("neg_") if name.startswith("neg_") else OPPOSITES.get(name, ""))
+        other = by_name.get(name.removeprefix(NEGATION) if name.startswith(NEGATION) else OPPOSITES.get(name, ""))
         if other and one.is_binary and other.is_binary and np.array_equal(one.rows, other.rows):
             if np.array_equal(one.labels, 1 - other.labels):
                 found |= {name: other.name, other.name: name}
     return found
+
+
+def kind(name: str) -> tuple[str, int]:
+    """Topic of a data set, and its polarity: 1 for affirmative statements, -1 for negated or opposite ones.
+
+    Known by its name: `neg_x` is the negation of `x`; `TOPICS` has others; any other is a topic of its own.
+    """
+    topic, polarity = TOPICS.get(name.removeprefix(NEGATION), (name.removeprefix(NEGATION), 1))
+    return topic, -polarity if name.startswith(NEGATION) else polarity
 
 
 def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
