@@ -21,11 +21,8 @@ Kind = typing.TypeVar("Kind")
 # What IPython puts into a fresh namespace besides names with an underscore.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
-# a type → one value of it, and several
-_SPELLED = {
-    int: ("a whole number", "whole numbers"), str: ("a string", "strings"), dict: ("a mapping", "mappings"),
-    bool: ("true or false", "true or false"), type(None): ("None", "None"),
-}  # fmt: skip
+# a type → one value of it
+_SPELLED = {int: "a whole number", str: "a string", dict: "a mapping", bool: "true or false", type(None): "None"}
 
 
 class _Unique(yaml.SafeLoader):
@@ -182,4 +179,5 @@ def _spell(hint, value, *, many: bool = False) -> str:
         item = typing.get_args(hint)[0]
         example = [value] if _fits(value, item) and len(str(value)) < 99 else [0, 1] if _fits(0, item) else ["a"]
         return f"a list of {_spell(item, value, many=True)}, such as '{json.dumps(example)}'"
-    return _SPELLED.get(typing.get_origin(hint) or hint, (str(hint), str(hint)))[many]
+    one = _SPELLED.get(typing.get_origin(hint) or hint, str(hint))
+    return f"{one[2:]}s" if many and one.startswith("a ") else one

@@ -89,9 +89,7 @@ def lens(shard: xr.Dataset) -> xr.Dataset:
 
 def mean_state(shard: xr.Dataset) -> xr.Dataset:
     """Mean of the points of the middle layer, taken in the extraction; without coordinates where it was not."""
-    if "mean_state" in shard:
-        return shard[["mean_state"]]
-    return _over("coordinate", mean_state=np.empty(0))
+    return shard[["mean_state"]] if "mean_state" in shard else _over("coordinate", mean_state=np.empty(0))
 
 
 def token_statistics(shard: xr.Dataset) -> xr.Dataset:
