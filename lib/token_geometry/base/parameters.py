@@ -34,9 +34,8 @@ class _Unique(yaml.SafeLoader):
 
 
 def read_yaml(text: str, where: str) -> dict:
-    """The mapping that a YAML text holds, empty for an empty one, no key twice; messages call it `where`.
-
-    An `InputError` says, with line and column, if it is not YAML, or if it holds something else.
+    """The mapping that a YAML text holds, empty for an empty one, no key twice; an `InputError`, which calls it
+    `where`, says with line and column if it is not YAML, or if it holds something else.
     """
     try:
         found = yaml.load(text, _Unique)
@@ -84,9 +83,8 @@ def _of_word(word, hint):
 
 
 def collect(kind: type[Kind], namespace: dict) -> Kind:
-    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
-
-    An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
+    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells;
+    `InputError` if a name is no parameter, one is missing, or a value has not the type of its field.
     """
     given = {name: namespace[name] for name in namespace if not (name.startswith("_") or name in _IPYTHON)}
     code = types.ModuleType | types.FunctionType | type

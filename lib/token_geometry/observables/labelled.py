@@ -128,9 +128,8 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
 
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
-    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle.
-
-    The coordinate `angle` holds the centers of the bins; a bin has its lower edge, the last one both.
+    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle, of which the
+    coordinate holds the centers of the bins; a bin has its lower edge, the last one both.
     """
     angles = shard["neighbor_angle"].values.astype(np.float64)
     counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])
