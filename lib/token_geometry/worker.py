@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def share(request: Extraction) -> None:
-    """Make this process's part of an extraction.
-
-    Raises `InputError` as `extraction.extract`, or if its `num_processes` is not 1 nor how many came up in all.
+    """Make this process's part of an extraction; `InputError` as of `extraction.extract`, or if its
+    `num_processes` is not 1 nor how many came up in all.
     """
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))

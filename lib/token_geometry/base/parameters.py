@@ -21,11 +21,8 @@ Kind = typing.TypeVar("Kind")
 # What IPython puts into a fresh namespace besides names with an underscore.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
-# a type → one value of it, and several
-_SPELLED = {
-    int: ("a whole number", "whole numbers"), str: ("a string", "strings"), dict: ("a mapping", "mappings"),
-    bool: ("true or false", "true or false"), type(None): ("None", "None"),
-}  # fmt: skip
+# a type → one value of it
+_SPELLED = {int: "a whole number", str: "a string", dict: "a mapping", bool: "true or false", type(None): "None"}
 
 
 class _Unique(yaml.SafeLoader):
@@ -37,9 +34,8 @@ class _Unique(yaml.SafeLoader):
 
 
 def read_yaml(text: str, where: str) -> dict:
-    """The mapping that a YAML text holds, empty for an empty one, no key twice; messages call it `where`.
-
-    An `InputError` says, with line and column, if it is not YAML, or if it holds something else.
+    """The mapping that a YAML text holds, empty for an empty one, no key twice; an `InputError`, which calls it
+    `where`, says with line and column if it is not YAML, or if it holds something else.
     """
     try:
         found = yaml.load(text, _Unique)
@@ -87,9 +83,8 @@ def _of_word(word, hint):
 
 
 def collect(kind: type[Kind], namespace: dict) -> Kind:
-    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
-
-    An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
+    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells;
+    `InputError` if a name is no parameter, one is missing, or a value has not the type of its field.
     """
     given = {name: namespace[name] for name in namespace if not (name.startswith("_") or name in _IPYTHON)}
     code = types.ModuleType | types.FunctionType | type
@@ -182,4 +177,5 @@ def _spell(hint, value, *, many: bool = False) -> str:
         item = typing.get_args(hint)[0]
         example = [value] if _fits(value, item) and len(str(value)) < 99 else [0, 1] if _fits(0, item) else ["a"]
         return f"a list of {_spell(item, value, many=True)}, such as '{json.dumps(example)}'"
-    return _SPELLED.get(typing.get_origin(hint) or hint, (str(hint), str(hint)))[many]
+    one = _SPELLED.get(typing.get_origin(hint) or hint, str(hint))
+    return f"{one[2:]}s" if many and one.startswith("a ") else one

@@ -11,9 +11,8 @@ from token_geometry.base import InputError, files, locks
 
 
 def find() -> Path | None:
-    """The project's root: the nearest folder upwards that holds `_quarto.yml`; None where there is none.
-
-    The search starts at the working directory and falls back to the checkout that this package lies in.
+    """The project's root: the nearest folder that holds `_quarto.yml`, upwards from the working directory, else
+    from the checkout that this package lies in; None where there is none.
     """
     starts, marks = (Path.cwd(), Path(__file__).resolve()), ("_quarto.yml", "data/models.yml")
     folders = (folder for start in starts for folder in (start, *start.parents))

@@ -42,13 +42,10 @@ def digest(recipe: dict) -> str:
 
 def make_attrs(title: str, recipe: dict, **more) -> dict:
     """Global attributes of a result file: recipe, its digest, versions, device, time, and `more`."""
-    return {
-        "Conventions": "CF-1.11", "title": title,
-        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False), "recipe_digest": digest(recipe),
-        "versions": json.dumps(_versions(), sort_keys=True),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"), "computed_on": resources.processor(),
-        **more,
-    }  # fmt: skip
+    text, now = json.dumps(recipe, sort_keys=True, ensure_ascii=False), datetime.now(UTC)
+    attrs = {"Conventions": "CF-1.11", "title": title, "recipe": text, "recipe_digest": digest(recipe)}
+    attrs |= {"versions": json.dumps(_versions(), sort_keys=True), "created": now.isoformat(timespec="seconds")}
+    return attrs | {"computed_on": resources.processor()} | more
 
 
 def check_writable(path: Path) -> None:

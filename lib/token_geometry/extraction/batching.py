@@ -39,8 +39,7 @@ def as_many_as_fit(n: int, each: int, *, free: int, fixed: int = 0) -> int:
 
 
 class Halving:
-    """Work in batches, of `size` items at first, that become half as large where the memory is too small.
-
+    """Work in batches, of `size` items at first, that become half as large where the memory is too small;
     `what` says what one item is, for the error.
     """
 

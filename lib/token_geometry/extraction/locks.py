@@ -42,10 +42,9 @@ def _lock(directory: Path, name: str, plan_digest: str) -> contextlib.AbstractCo
         return None
     with gate:
         for other in filter(locks.is_held, folder.glob("*-of-*")):
-            try:
+            note: dict = {}
+            with contextlib.suppress(OSError, ValueError):
                 note = json.loads(other.read_text())
-            except (OSError, ValueError):
-                note = {}
             is_same_run = note.get("plan_digest") == plan_digest and other.name.split("-")[2] == name.split("-")[2]
             if is_same_run and other.name != name:
                 continue

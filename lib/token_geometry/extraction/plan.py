@@ -35,9 +35,8 @@ class ShardKey:
 
 
 def prepare(job: Job) -> Path:
-    """The directory of an extraction, made where it is missing.
-
-    Raises `InputError` if it cannot be written, or it holds another extraction and `overwrite` is not set.
+    """The directory of an extraction, made where it is missing; `InputError` if it cannot be written, or it
+    holds another extraction and `overwrite` is not set.
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
@@ -58,17 +57,14 @@ def prepare(job: Job) -> Path:
 def write_plan(
     directory: Path, job: Job, source: ModelSource, selection: prompts.Selection, keys: Sequence[ShardKey]
 ) -> set[str]:
-    """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more.
-
-    No other file in it is ours.
+    """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more: no
+    other file in it is ours.
     """
     shards = [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys]
-    plan = {
-        "recipe": job.recipe, "recipe_digest": store.digest(job.recipe),
-        "plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters(),
-        "model_title": source.title, "model_commit": source.revision or "",
-        "n_examined": selection.n_examined, "n_too_short": selection.n_too_short, "shards": shards,
-    }  # fmt: skip
+    plan: dict = {"recipe": job.recipe, "recipe_digest": store.digest(job.recipe)}
+    plan |= {"plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters()}
+    plan |= {"model_title": source.title, "model_commit": source.revision or "", "shards": shards}
+    plan |= {"n_examined": selection.n_examined, "n_too_short": selection.n_too_short}
     try:
         previous = {shard["file"] for shard in read_plan(directory)["shards"]}
     except InputError:
@@ -139,9 +135,8 @@ def reduced(shard: xr.Dataset) -> xr.Dataset:
 
 
 def cost_table(directory: Path) -> pd.DataFrame:
-    """What each shard cost that is there: device, batch, seconds of the stages per prompt, peak memory (GB).
-
-    The time is that of a prompt; the peak that of the process, up to then.
+    """What each shard that is there cost: device, batch, seconds of the stages for a prompt, and the peak
+    memory (GB) of the process up to then.
     """
     paths = [directory / entry["file"] for entry in read_plan(directory)["shards"]]
     # others are of another part, or not reached yet

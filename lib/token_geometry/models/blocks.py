@@ -34,8 +34,7 @@ def trunk(model):
 
 def find(trunk, n_layers: int) -> str:
     """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
-
-    Raises `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
+    `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
     """
     inside = {id(module) for module in trunk.get_decoder().modules()}
     every = ((name, part) for name, part in trunk.named_modules() if isinstance(part, torch.nn.ModuleList))

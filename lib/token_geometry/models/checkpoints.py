@@ -81,9 +81,8 @@ def read_config(folder: Path):
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
-    """A model's tensors for this configuration by transformers' names; a `Joined` is read when it is indexed.
-
-    Raises `InputError` if the files do not make up a model of this configuration.
+    """A model's tensors for this configuration by transformers' names, each a `Joined` that is read when it is
+    indexed; `InputError` if the files do not make up a model of this configuration.
     """
     shards = open_shards(folder)
     _check_width(folder, shards, config)
@@ -107,7 +106,15 @@ def read_tokenizer(folder: Path):
     with path.open("rb") as file:
         is_ranks = re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip())
     if is_ranks:
-        return _llama_3_tokenizer(path)
+        from transformers.convert_slow_tokenizer import TikTokenConverter
+
+        unnamed = iter(every := range(_LLAMA_3_SPECIAL))
+        names = [_LLAMA_3_NAMED.get(n) or f"reserved_special_token_{next(unnamed)}" for n in every]
+        special = [f"<|{name}|>" for name in names]
+        # the converter's pattern of words is that of Llama 3
+        made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+        ends = {"bos_token": special[0], "eos_token": special[1]}
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **ends)
     from sentencepiece import SentencePieceProcessor
 
     try:
@@ -176,14 +183,3 @@ def _check_width(folder: Path, shards: list[dict], config) -> None:
     else:
         return
     raise InputError(f"{folder}: its {found}: a file is missing, or params.json is of another model")
-
-
-def _llama_3_tokenizer(path: Path):
-    from transformers.convert_slow_tokenizer import TikTokenConverter
-
-    unnamed = iter(range(_LLAMA_3_SPECIAL))
-    names = [_LLAMA_3_NAMED.get(n) or f"reserved_special_token_{next(unnamed)}" for n in range(_LLAMA_3_SPECIAL)]
-    special = [f"<|{name}|>" for name in names]
-    # the converter's pattern of words is that of Llama 3
-    made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=special[0], eos_token=special[1])

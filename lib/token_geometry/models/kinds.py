@@ -198,8 +198,10 @@ class Meta(Directory):
         return checkpoints.read_tokenizer(Path(self.location))
 
     def weights(self, config, n_blocks: int | None = None) -> dict:
-        state = checkpoints.tensors(Path(self.location), config)
-        return {"pretrained_model_name_or_path": None, "state_dict": state}
+        return {
+            "pretrained_model_name_or_path": None,
+            "state_dict": checkpoints.tensors(Path(self.location), config),
+        }
 
 
 @dataclass(frozen=True)

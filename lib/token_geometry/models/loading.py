@@ -27,9 +27,8 @@ _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that 
 
 
 def load_config(source: ModelSource):
-    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
-
-    Raises `InputError` if it cannot be had, or is not that of a causal language model.
+    """The model's configuration (a transformers `PreTrainedConfig`), weights unread; an `InputError` says if it
+    cannot be had, or is not that of a causal language model.
     """
     with source.readable_errors():
         config = source.config()

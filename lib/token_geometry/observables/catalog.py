@@ -73,9 +73,8 @@ def selections(**chosen: int | tuple[int, ...] | None) -> dict[str, tuple[str, d
 
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride", of_model: bool = True) -> xr.Dataset:
-    """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions.
-
-    Without `of_model`, those that follow from the tables of hidden states alone.
+    """All observables of one shard, or without `of_model` those that follow from the hidden states alone, with
+    title and unit; `estimator` is that of the intrinsic dimensions.
     """
     options = dict.fromkeys(_ESTIMATED, {"estimator": estimator})
     functions = dict.fromkeys(entry.function for entry in CATALOG.values() if of_model or not entry.of_model)

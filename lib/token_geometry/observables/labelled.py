@@ -89,9 +89,7 @@ def lens(shard: xr.Dataset) -> xr.Dataset:
 
 def mean_state(shard: xr.Dataset) -> xr.Dataset:
     """Mean of the points of the middle layer, taken in the extraction; without coordinates where it was not."""
-    if "mean_state" in shard:
-        return shard[["mean_state"]]
-    return _over("coordinate", mean_state=np.empty(0))
+    return shard[["mean_state"]] if "mean_state" in shard else _over("coordinate", mean_state=np.empty(0))
 
 
 def token_statistics(shard: xr.Dataset) -> xr.Dataset:
@@ -130,9 +128,8 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
 
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
-    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle.
-
-    The coordinate `angle` holds the centers of the bins; a bin has its lower edge, the last one both.
+    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle, of which the
+    coordinate holds the centers of the bins; a bin has its lower edge, the last one both.
     """
     angles = shard["neighbor_angle"].values.astype(np.float64)
     counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])

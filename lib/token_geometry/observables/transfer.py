@@ -63,9 +63,8 @@ class Tables:
 
 
 def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
-    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the device.
-
-    `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
+    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the
+    device; `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
     """
     import torch
 

@@ -11,8 +11,7 @@ from token_geometry.renderer.configuration import BookError, Chapter
 KINDS = {"fig": "Figure", "tbl": "Table", "sec": "Section", "eq": "Equation"}
 _CALLOUTS = {"callout-note", "callout-tip", "callout-warning", "callout-important", "callout-caution"}
 _UNSUPPORTED = re.compile(
-    r"(lst|thm|lem|cor|prp|cnj|def|exm|exr|sol|rem|alg|nte|tip|wrn|imp|cau)-"
-    r"|layout|content-visible|content-hidden|panel-tabset"
+    r"(lst|thm|lem|cor|prp|cnj|def|exm|exr|sol|rem|alg|nte|tip|wrn|imp|cau)-|layout|content-(visible|hidden)|panel-tabset"
 )
 # LaTeX macros act on the mathematics after them and are no text of their own.
 _MACRO = re.compile(r"\s*\\(newcommand|renewcommand|providecommand|def|let|DeclareMathOperator)\b")

@@ -57,13 +57,14 @@ class Calibration(run.OfPrompts, protocol.Request):
 
     def recipe(self, reads: Sequence[protocol.Request] = ()) -> dict:
         same = ("n_prompts", "n_tokens", "seed", "n_points", "n_replicates")
-        return {name: getattr(self, name) for name in same} | {
-            "model": sources.resolve(self.model).identity(),
+        found: dict = {name: getattr(self, name) for name in same} | {"dimensions": list(self.dimensions)}
+        found |= {"model": sources.resolve(self.model).identity(), "families": list(manifolds.FAMILIES)}
+        found |= {
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
-            "dimensions": list(self.dimensions), "families": list(manifolds.FAMILIES), "local": ["ess", "tle"],
-            "noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS),
-            "controls": [*CONTROLS, SHARE],
-        }  # fmt: skip
+            "local": ["ess", "tle"],
+        }
+        found |= {"noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS)}
+        return found | {"controls": [*CONTROLS, SHARE]}
 
     def estimate(self) -> protocol.Estimate:
         """The model, which is always loaded in float32, and its hidden states."""

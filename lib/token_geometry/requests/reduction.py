@@ -54,7 +54,8 @@ class Reduction(Request):
         texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
         same = len(texts) == 1 and {"corpus": json.loads(*texts)}
         made = [one for one in reads if isinstance(one, Extraction)]
-        other = [same if same and corpora.follows_python(one.corpus) else {} for one in made]
+        # of a module the texts are those of the Python that runs
+        other = [same if same and "module" in corpora.aliases().get(one.corpus, {}) else {} for one in made]
         plans = [one.plan_recipe() | texts for one, texts in zip(made, other, strict=True)]
         return self.recipe_of([store.digest(plan) for plan in plans])
 

@@ -27,10 +27,9 @@ def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
         usual |= {key: list(value) for key, value in usual.items() if isinstance(value, tuple)}
         chosen = [f"{key}: {json.dumps(v)}" for key, v in request.parameters().items() if v != usual[key]]
         lines += [f"notebooks/{request.notebook}.ipynb  ({name})", f"    {', '.join(chosen)}"]
-        takes = [f"{found.passes} forward passes"] if found.passes else []
-        takes += [f"about {duration(found.seconds)}"] if found.seconds else []
-        takes += [f"{spelled(found.disk)} of disk"] if found.disk else []
-        takes += [f"{spelled(found.memory)} of memory"] if found.memory else []
+        words = {f"{found.passes} forward passes": found.passes, f"about {duration(found.seconds)}": found.seconds}
+        words |= {f"{spelled(found.disk)} of disk": found.disk, f"{spelled(found.memory)} of memory": found.memory}
+        takes = [text for text, amount in words.items() if amount]
         lines += [f"    → {', '.join(takes)}"] if takes else []
         lines += [f"    ! {problem}"] if problem else []
         disk, seconds, n_problems = disk + found.disk, seconds + found.seconds, n_problems + bool(problem)

@@ -39,9 +39,8 @@ class Corpus:
 
     @cached_property
     def texts(self) -> "Texts":
-        """Id of each text → the text, stripped.
-
-        An `InputError` says if there are none, they cannot be read, have an id twice, or differ from `checksum`.
+        """Id of each text → the text, stripped; an `InputError` says if there are none, they cannot be read,
+        have an id twice, or differ from `checksum`.
         """
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
@@ -140,11 +139,6 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
 def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
     return project.entries("corpora.yml")
-
-
-def follows_python(corpus: str) -> bool:
-    """Whether the texts of a corpus are those of the Python that runs."""
-    return "module" in aliases().get(corpus, {})
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from token_geometry.base import InputError
-from token_geometry.base.files import check_file, decode, door
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import datasets
 
 Row = tuple[str | None, str]  # id of a text, None where it has none, and the text
@@ -27,11 +26,10 @@ BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULT
 
 
 def csv_table(path: Path, what: str) -> pd.DataFrame:
-    """Rows of a CSV file as strings; nothing is taken for a number or for missing.
-
-    An `InputError` refuses what is not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
+    """Rows of a CSV file as strings, nothing taken for a number or for missing; an `InputError` refuses what is
+    not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
     """
-    text = decode(path, what)
+    text = files.decode(path, what)
     for pattern, reason in (
         (re.compile("\0"), "a NUL, behind which a text would be lost: remove it"),
         (BACKSLASH_QUOTE, "a quotation mark escaped by a backslash: double it instead, as CSV has it"),
@@ -84,7 +82,7 @@ def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]
 def _txt(path: Path, column: str) -> Iterator[Row]:
     if column != "text":
         raise InputError(f"column is {column!r}, and {str(path)!r} has no columns: leave `column` out")
-    yield None, decode(path, repr(str(path))).replace("\r\n", "\n").replace("\r", "\n")
+    yield None, files.decode(path, repr(str(path))).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _open_lines(path: Path) -> io.BufferedIOBase:
@@ -100,12 +98,12 @@ def _open_lines(path: Path) -> io.BufferedIOBase:
 def _jsonl(path: Path, column: str) -> Iterator[Row]:
     what, number = repr(str(path)), 0
     whole: dict = {"parse_int": lambda digits: int(digits) if len(digits) <= LONGEST_NUMBER else digits.encode()}
-    check_file(path, what)
-    with door(what), _open_lines(path) as file:
+    files.check_file(path, what)
+    with files.door(what), _open_lines(path) as file:
         for place, line in enumerate(file, 1):
             for part in line.replace(b"\r", b"\n").split(b"\n"):
                 where = f"{what}, line {place}"
-                with door(where):
+                with files.door(where):
                     text = part.decode("utf-8-sig")
                     if not text.strip():
                         continue
@@ -122,11 +120,11 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
     import pyarrow.parquet
 
     what, number = repr(str(path)), 0
-    check_file(path, what)
-    with door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
+    files.check_file(path, what)
+    with files.door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
         columns = columns_of(what, file.schema_arrow.names, column)
         for part in file.iter_batches(N_ROWS, columns=columns):
-            with door(f"{what} (rows {number + 1} to {number + len(part)})"):
+            with files.door(f"{what} (rows {number + 1} to {number + len(part)})"):
                 keys = part["id"].to_pylist() if "id" in columns else [None] * len(part)
                 texts = part[column].to_pylist()
             yield from batch(what, number, keys, texts, column, columns)
@@ -156,7 +154,7 @@ def format_of(path: Path) -> str:
 def from_disk(folder: Path, column: str) -> Iterator[Row]:
     """Rows of a folder that `save_to_disk` has written."""
     what = repr(str(folder))
-    with door(f"{what}, a folder of save_to_disk,"):
+    with files.door(f"{what}, a folder of save_to_disk,"):
         loaded = _one_split(datasets.load_from_disk(folder), what, f"give the folder of one, as {folder.name}/")
     yield from _rows(loaded, what, column)
 
@@ -193,7 +191,7 @@ def _one_split(loaded, what: str, way_out: str):
 
 def _rows(loaded, what: str, column: str) -> Iterator[Row]:
     number = 0
-    with door(what):
+    with files.door(what):
         names = loaded.column_names or list(next(iter(loaded), {}))  # a stream learns its columns by its first row
         columns = columns_of(what, names, column)
         # other columns, pictures for one, would be decoded

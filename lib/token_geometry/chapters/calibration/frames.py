@@ -60,12 +60,11 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 
 def differences(results: CalibrationResults) -> xr.Dataset:
     """Differences to DADApy (relative) and to brute force (absolute), over prompt, layer, and scale or k."""
-    ours, found = results.dataset.sel(precision="float32"), {}
-    for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
-        found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
-    for name in ("neighborhood_overlap", "cosine_similarity"):
-        found[name] = abs(ours[name] - ours[f"reference_{name}"])
-    return xr.Dataset(found)
+    ours = results.dataset.sel(precision="float32")
+    named = zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True)
+    found = {title: abs(ours[name] / ours[f"reference_{name}"] - 1) for title, name in named}
+    counted = ("neighborhood_overlap", "cosine_similarity")
+    return xr.Dataset(found | {name: abs(ours[name] - ours[f"reference_{name}"]) for name in counted})
 
 
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:

@@ -27,11 +27,6 @@ def tokens() -> xr.Dataset:
     return dataset.assign_coords(relative_depth=dataset["layer"] / dataset.attrs["n_blocks"])
 
 
-def read_off() -> pd.DataFrame:
-    """Numbers that were read off figures: columns `quantity`, `scale`, `model`, `value`, `layer`, `n_prompts`."""
-    return pd.read_csv(project.root() / "data" / "published" / "read-off-figures.csv")
-
-
 def summary(observable: str) -> pd.DataFrame:
     """Mean and standard deviation over prompts of an observable, with the columns of `frames.summary`."""
     dataset = tokens()

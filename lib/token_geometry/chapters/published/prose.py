@@ -3,6 +3,7 @@
 import pandas as pd
 from IPython.display import Markdown
 
+from token_geometry.base import project
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.published import arrays, evidence
 from token_geometry.chapters.results import RunResults
@@ -78,7 +79,7 @@ def _difference(entry) -> str:
 
 def read_off(results: RunResults) -> Markdown:
     """Largest correlations: read off figures over all published prompts, of the arrays, and of the run."""
-    given = arrays.read_off()
+    given = pd.read_csv(project.root() / "data" / "published" / "read-off-figures.csv")
     scale, n_prompts = int(given["scale"].iloc[0]), int(given["n_prompts"].iloc[0])
     titles = arrays.tokens()["model_title"].sel(model=given["model"].values).values
     figures = zip(given.itertuples(), titles, strict=True)

@@ -35,9 +35,8 @@ _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 
 
 def read(path: Path, head: Header):
-    """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`.
-
-    Raises `InputError` if the file holds a key or tensor that the model would not use.
+    """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`;
+    `InputError` if the file holds a key or tensor that the model would not use.
     """
     if head.metadata.get(f"{head.metadata['general.architecture']}.block_count", 0) >= 10_000:
         raise ValueError("it counts too many blocks")  # transformers would lay out each

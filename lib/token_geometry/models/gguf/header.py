@@ -57,9 +57,8 @@ def readable_errors(path: Path, head: Header | None = None) -> Iterator[None]:
 
 
 def read(path: Path) -> Header:
-    """Read the header of a GGUF file and check that every tensor it names lies inside the file.
-
-    Raises `InputError` if the file is no GGUF, is cut short or a part of a model, or its header makes no sense.
+    """Read the header of a GGUF file and check that every tensor it names lies inside the file; `InputError` if
+    it is no GGUF, is cut short or a part of a model, or its header makes no sense.
     """
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)

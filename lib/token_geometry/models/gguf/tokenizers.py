@@ -62,9 +62,8 @@ def read(path: Path, head: Header):
 
 
 def spaces(*, before: bool):
-    """SentencePiece's way with spaces, which are a character of the words; `before`: one begins every text.
-
-    transformers puts one only where there is none.
+    """SentencePiece's way with spaces, which are a character of the words; `before`: one begins every text,
+    where transformers puts one only if there is none.
     """
     steps = [normalizers.Prepend("\u2581")] if before else []
     return normalizers.Sequence([*steps, normalizers.Replace(" ", "\u2581")])
