@@ -22,16 +22,16 @@ OBSERVABLES = catalog.selections(
 
 @dataclass(frozen=True)
 class CalibrationResults:
-    """A run as it was declared, and its calibration, which is None where the run declares none."""
+    """A run as it was declared, and its calibration."""
 
     run: declaration.Run
-    dataset: xr.Dataset | None
+    dataset: xr.Dataset
 
 
 def open_results(run: str = "") -> CalibrationResults:
-    """Calibration of a run, by default of the active profile; `InputError` if there is no run, or it is stale."""
+    """Calibration of a run, by default of the active profile; `InputError` if there is none, or it is stale."""
     declared = declaration.load(run)
-    return CalibrationResults(declared, results.read(declared, "calibration"))
+    return CalibrationResults(declared, results.open_results(declared.name, "calibration"))
 
 
 def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
@@ -43,8 +43,6 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
-    if dataset is None:
-        return pd.DataFrame()
     samples = dataset["manifold_id"]
     estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
     columns = {
@@ -79,8 +77,6 @@ def differences(results: CalibrationResults) -> xr.Dataset:
 
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     """Largest relative difference to DADApy over prompts, and at least the rounding of float64."""
-    if results.dataset is None:
-        return pd.DataFrame()
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
     largest = largest.clip(min=np.finfo(np.float64).eps / 2)
     frame = largest.to_dataframe().reset_index().dropna(subset="difference")
@@ -90,8 +86,6 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
     """Mean over prompts in every precision, its change from the first, and the error of an ID there."""
-    if results.dataset is None:
-        return pd.DataFrame()
     frames = []
     for observable, (name, at) in OBSERVABLES.items():
         values = results.dataset[name].sel(at).mean("prompt")
