@@ -96,12 +96,13 @@ def test_the_book_of_an_own_run_tells_of_this_run(followed):
     book = folder / "_book" / "mine"
     pages = {
         name: BeautifulSoup((book / f"{name}.html").read_text(), "html.parser").main.get_text(" ")
-        for name in ("index", "book/introduction")
+        for name in ("index", "book/introduction", "book/conclusion")
     }
-    for text in pages.values():
+    for text in (pages["index"], pages["book/introduction"]):
         assert "book of the run mine: mine" in " ".join(text.split())
     assert "Gemma" not in pages["book/introduction"] and "SmolLM2" in pages["book/introduction"]
-    assert "key controls" in " ".join(pages["book/introduction"].split())
+    assert "to compare with: controls" in " ".join(pages["book/conclusion"].split())
+    assert not (book / "notebooks" / "truth-pca.html").exists()
     assert sorted(path.name for path in (folder / "_book").iterdir()) == ["mine"]
 
 

@@ -34,14 +34,12 @@ class Finding:
 
 
 def text(results: RunResults) -> Markdown:
-    """The findings as a list, and what the run lacks for more."""
-    structured = "This run holds structured prompts only; what shuffling does is not part of it."
-    short = "The prompts of this run are too short for another scale than 2."
-    lacking = structured * (not results.is_shuffled), short * (results.reference_scale == 2)
+    """The findings as a list."""
+    short = "The prompts of this run are too short for another scale than 2." * (results.reference_scale == 2)
     found = of_run(results)
     known = any(np.isfinite(value) for one in found for name, value in one.values.items() if "low" in name)
     intervals = "with 95% intervals" if known else f"with no intervals below {FEWEST_PROMPTS} prompts"
-    return markup.bullets([*map(Finding.linked, found), *lacking], start=f"What the run finds, {intervals}:")
+    return markup.bullets([*map(Finding.linked, found), short], start=f"What the run finds, {intervals}:")
 
 
 def of_run(results: RunResults) -> list[Finding]:

@@ -51,6 +51,7 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
     def parse(chapter: Chapter) -> None:
         text = cells.markdown(chapter, site)
         filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
+        filters += [f"--metadata=lacks:{config.get('lacks', '')}"]
         chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", *filters, where=chapter.source, root=root)))
         crossref.normalize(chapter)
 
@@ -188,6 +189,7 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
     pre_render(config, root, environment)
+    config, _ = configuration.read_config(root, profile)  # which may have changed
     chapters = configuration.list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
     if root not in output.parents or any(output in (root / c.source).parents for c in chapters):

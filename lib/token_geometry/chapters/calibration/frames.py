@@ -19,16 +19,16 @@ OBSERVABLES = catalog.selections(intrinsic_dimension=(2, 64), neighborhood_overl
 
 @dataclass(frozen=True)
 class CalibrationResults:
-    """A run as it was declared, and its calibration, which is None where the run declares none."""
+    """A run as it was declared, and its calibration."""
 
     run: declaration.Run
-    dataset: xr.Dataset | None
+    dataset: xr.Dataset
 
 
 def open_results(run: str = "") -> CalibrationResults:
-    """Calibration of a run, by default of the active profile; `InputError` if there is no run, or it is stale."""
+    """Calibration of a run, by default of the active profile; `InputError` if there is none, or it is stale."""
     declared = declaration.load(run)
-    return CalibrationResults(declared, results.read(declared, "calibration"))
+    return CalibrationResults(declared, results.open_results(declared.name, "calibration"))
 
 
 def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
@@ -40,6 +40,7 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
+<<<<<<< HEAD
     if dataset is None:
         return pd.DataFrame()
     samples, expected = dataset["manifold_id"], "manifold_id_expected"
@@ -49,6 +50,20 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     n_within, n_expected = (is_within(dataset, of).sum("replicate") for of in ("dimension", expected))
     columns |= {"within": n_within, "n_samples": samples.count("replicate")}
     columns |= {"expected": dataset[expected].where(samples.scale == 2), "as_expected": n_expected}
+=======
+    samples = dataset["manifold_id"]
+    estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
+    columns = {
+        "estimate": estimate,
+        "error": error,
+        "low": estimate - N_ERRORS * error,
+        "high": estimate + N_ERRORS * error,
+        "within": is_within(dataset, "dimension").sum("replicate"),
+        "n_samples": samples.count("replicate"),
+        "expected": dataset["manifold_id_expected"].where(samples.scale == 2),
+        "as_expected": is_within(dataset, "manifold_id_expected").sum("replicate"),
+    }
+>>>>>>> mends
     frame = xr.Dataset(columns).to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
     return frame.dropna(subset="estimate")[["title", "dimension", "scale", *columns]].round(4)
 
@@ -69,8 +84,6 @@ def differences(results: CalibrationResults) -> xr.Dataset:
 
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     """Largest relative difference to DADApy over prompts, and at least the rounding of float64."""
-    if results.dataset is None:
-        return pd.DataFrame()
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
     largest = largest.clip(min=np.finfo(np.float64).eps / 2)
     frame = largest.to_dataframe().reset_index().dropna(subset="difference")
@@ -80,8 +93,6 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
     """Mean over prompts in every precision, its change from the first, and the error of an ID there."""
-    if results.dataset is None:
-        return pd.DataFrame()
     frames = []
     for observable, (name, at) in OBSERVABLES.items():
         values = results.dataset[name].sel(at).mean("prompt")

@@ -14,6 +14,7 @@ from token_geometry.chapters.numbers import Number
 from token_geometry.geometry import manifolds
 
 
+<<<<<<< HEAD
 def missing(results: CalibrationResults) -> str:
     """Why there is nothing to show, if there is not."""
     lacking = f"Run {results.run.name} declares no calibration, so this chapter has no results: add the key"
@@ -21,6 +22,8 @@ def missing(results: CalibrationResults) -> str:
 
 
 @markup.unless(missing)
+=======
+>>>>>>> mends
 def basis(results: CalibrationResults) -> Markdown:
     """What the calibration was made from."""
     dataset, given = results.dataset, results.dataset.attrs
@@ -31,7 +34,6 @@ def basis(results: CalibrationResults) -> Markdown:
     return Markdown(f"Run {name}: {samples} {kinds}; {prompts} {corpus}, read by {model}.")
 
 
-@markup.unless(missing)
 def counts(results: CalibrationResults) -> Markdown:
     """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
     rows = []
@@ -42,7 +44,7 @@ def counts(results: CalibrationResults) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
-@markup.unless(missing)
+@markup.listed
 def local(results: CalibrationResults) -> Iterator[str]:
     """What each estimator finds of the true dimension, on average over the samples without noise."""
     plain = _plain(results)
@@ -55,7 +57,7 @@ def local(results: CalibrationResults) -> Iterator[str]:
             yield f"Samples of dimension {side} without noise: of the true dimension the estimators find {said}."
 
 
-@markup.unless(missing)
+@markup.listed
 def within_bars(results: CalibrationResults) -> Iterator[str]:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
     dataset, at = results.dataset.sel(scale=2), _plain(results).sel(scale=2)
@@ -76,7 +78,7 @@ def within_bars(results: CalibrationResults) -> Iterator[str]:
     yield f"{which} are within {N_ERRORS} error bars of {value}."
 
 
-@markup.unless(missing)
+@markup.listed
 def bias(results: CalibrationResults) -> Iterator[str]:
     """Whether the bias has one sign for all kinds of manifolds, and how far apart two of one dimension can be."""
     mean = _plain(results)["manifold_id"].mean("replicate").swap_dims(manifold="manifold_title")
@@ -97,7 +99,7 @@ def _plain(results: CalibrationResults) -> xr.Dataset:
     return results.dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
 
 
-@markup.unless(missing)
+@markup.listed
 def scale_findings(results: CalibrationResults) -> Iterator[str]:
     """What the scale does to the ID of the roll and of the noisy torus."""
     estimates, dimensions = results.dataset["manifold_id"], results.dataset["dimension"].values
@@ -111,7 +113,7 @@ def scale_findings(results: CalibrationResults) -> Iterator[str]:
         yield f"{title[0].upper()}{title[1:]} of dimension {dimension}: {ends}, between {between}."
 
 
-@markup.unless(missing)
+@markup.listed
 def agreement(results: CalibrationResults) -> Iterator[str]:
     """Largest differences to DADApy and to brute force."""
     found = frames.differences(results)
@@ -128,7 +130,6 @@ def agreement(results: CalibrationResults) -> Iterator[str]:
     yield f"{start} {overlap:.0e}, {other}."
 
 
-@markup.unless(missing)
 def controls(results: CalibrationResults) -> Markdown:
     """Table: ID of the middle third of the layers over scales, and with some of the cloud left out."""
     found = results.dataset["controlled_dimension"].mean("prompt")
@@ -138,7 +139,7 @@ def controls(results: CalibrationResults) -> Markdown:
     return markup.table(spelled.reset_index(names="scale"))
 
 
-@markup.unless(missing)
+@markup.listed
 def precision_findings(results: CalibrationResults) -> Iterator[str]:
     """How far the observables move in every precision, in units and in error bars."""
     dataset = results.dataset.isel(layer=slice(1, None))

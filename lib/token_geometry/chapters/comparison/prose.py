@@ -82,7 +82,7 @@ def overlap_findings(results: RunResults, model: str, title: str) -> str:
 
 def control_findings(results: RunResults) -> Markdown:
     """What the ID is, and what full shuffling does to it, in a trained model and in its control."""
-    run, lines = markup.escaped(results.run.name), []
+    lines = []
     for name, *pair in control_pairs(results):
         titles = [markup.escaped(one["model_title"].item()) for one in pair]
         if not pair[0].sizes["prompt"]:
@@ -99,5 +99,4 @@ def control_findings(results: RunResults) -> Markdown:
                     text += f" and full shuffling changes it by {effect(mean_interval(effects.change(dimension)))}"
                 parts.append(text)
             lines.append(f"At scale {scale}: {'; '.join(parts)}.")
-    none = f"Run {run} declares no controls of its models: add the key `controls` to its file in data/runs."
-    return markup.bullets(lines or [none])
+    return markup.bullets(lines or ["The run has no control."])

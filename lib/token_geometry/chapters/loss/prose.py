@@ -20,8 +20,7 @@ def basis(results: RunResults) -> Markdown:
     n_levels, n_all = results.observables.sizes["shuffle_level"], results.shuffled.sizes["prompt"]
     text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
     several = f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
-    single = "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
-    return Markdown(text + (several if n_levels > 1 else single))
+    return Markdown(text + several * (n_levels > 1))
 
 
 def _enough(n_prompts: int) -> str:
