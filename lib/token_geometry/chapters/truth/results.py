@@ -74,9 +74,9 @@ def open_results(chosen: TruthParameters) -> TruthResults:
     run = declaration.load(chosen.run)
     found, notes = [], []
     for step in results.steps(run):
-        if isinstance(step.request, Truth) and (path := step.found()):
+        if type(step.request) is Truth and (path := step.found()):
             found.append(store.read(path))
-        elif isinstance(step.request, Truth):
+        elif type(step.request) is Truth:
             state = "stale or damaged" if step.path.is_file() else "missing"
             way = f"`python -m token_geometry run {run.name}`"
             notes.append(f"The truth results of {step.request.model} are {state}: {way}.")
