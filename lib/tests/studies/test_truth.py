@@ -246,8 +246,8 @@ def test_neighbors_of_a_file_are_in_the_same_fold():
 def separations(model, n_layers):
     drawn = statements.load("cities").draw(400, seed=0)
     states, *_ = truth.read(sources.resolve(model), drawn.texts, n_layers=n_layers, device="cpu")
-    parts = truth._folds(drawn, seed=0)
-    (clouds,) = zip(*(truth._split(layer, [drawn]) for layer in states), strict=True)
+    parts = truth.folds(drawn, seed=0)
+    (clouds,) = zip(*(truth.split(layer, [drawn]) for layer in states), strict=True)
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
 
 

@@ -3,16 +3,10 @@
 import pandas as pd
 from IPython.display import Markdown
 
-from token_geometry.base import files
 from token_geometry.chapters.frames import by_observable
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunResults
 
-<<<<<<< HEAD
-ADDED = files.table(__file__)  # keys of a run that it can do without, and what they add
-
-=======
->>>>>>> mends
 
 def frame(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""
@@ -31,14 +25,6 @@ def about(results: RunResults) -> Markdown:
     run, observables = results.run, results.observables
     levels = ", ".join(str(level) for level in observables["shuffle_level"].values)
     models = " and ".join(title for _, title in results.models)
-<<<<<<< HEAD
-    more = f"Not part of this run, and to be added in data/runs/{escaped(run.name)}.yml: {'; '.join(lacking)}."
     read = f"{observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the corpus {escaped(run.corpus)}"
     text = f"{name(results).data} It reads {read}, at shuffle level $S$ = {levels}, with {models}."
-    return Markdown(f"{text} {run.description}\n\n{more * bool(lacking)}")
-=======
-    return Markdown(
-        f"{name(results).data} It reads {observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the "
-        f"corpus {escaped(run.corpus)}, at shuffle level $S$ = {levels}, with {models}. {run.description}"
-    )
->>>>>>> mends
+    return Markdown(f"{text} {run.description}")

@@ -40,9 +40,6 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
-<<<<<<< HEAD
-    if dataset is None:
-        return pd.DataFrame()
     samples, expected = dataset["manifold_id"], "manifold_id_expected"
     estimate, error = samples.mean("replicate"), dataset["manifold_id_error"].mean("replicate")
     columns = {"estimate": estimate, "error": error}
@@ -50,20 +47,6 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     n_within, n_expected = (is_within(dataset, of).sum("replicate") for of in ("dimension", expected))
     columns |= {"within": n_within, "n_samples": samples.count("replicate")}
     columns |= {"expected": dataset[expected].where(samples.scale == 2), "as_expected": n_expected}
-=======
-    samples = dataset["manifold_id"]
-    estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
-    columns = {
-        "estimate": estimate,
-        "error": error,
-        "low": estimate - N_ERRORS * error,
-        "high": estimate + N_ERRORS * error,
-        "within": is_within(dataset, "dimension").sum("replicate"),
-        "n_samples": samples.count("replicate"),
-        "expected": dataset["manifold_id_expected"].where(samples.scale == 2),
-        "as_expected": is_within(dataset, "manifold_id_expected").sum("replicate"),
-    }
->>>>>>> mends
     frame = xr.Dataset(columns).to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
     return frame.dropna(subset="estimate")[["title", "dimension", "scale", *columns]].round(4)
 

@@ -14,16 +14,6 @@ from token_geometry.chapters.numbers import Number
 from token_geometry.geometry import manifolds
 
 
-<<<<<<< HEAD
-def missing(results: CalibrationResults) -> str:
-    """Why there is nothing to show, if there is not."""
-    lacking = f"Run {results.run.name} declares no calibration, so this chapter has no results: add the key"
-    return f"{lacking} `calibration` to data/runs/{results.run.name}.yml." * (results.dataset is None)
-
-
-@markup.unless(missing)
-=======
->>>>>>> mends
 def basis(results: CalibrationResults) -> Markdown:
     """What the calibration was made from."""
     dataset, given = results.dataset, results.dataset.attrs

@@ -81,7 +81,7 @@ def open_results(chosen: Parameters) -> TruthResults:
         return TruthResults(datasets=(study.measure(chosen.request()),), notes=())
     run = declaration.load(chosen.run)
     found, notes = [], []
-    for step in (step for step in results.steps(run) if isinstance(step.request, chosen.kind)):
+    for step in (step for step in results.steps(run) if type(step.request) is chosen.kind):
         if path := step.found():
             found.append(store.read(path))
         else:
