@@ -116,12 +116,7 @@ def made(title="Model", steered=True, names=NAMES, n_prompt_right=300):
         else {}
     )
     found = xr.Dataset(variables, coords=coords)
-    known = {
-        "n_permutations": 200,
-        "n_untrained": 3,
-        "n_statements": N * k,
-        "left_out": "data set 'x': left\ndata set 'y': out",
-    }
+    known = {"n_permutations": 200, "left_out": "data set 'x': left\ndata set 'y': out"}
     return found.assign_attrs(model="model", model_title=title, layer=4, **known)
 
 
@@ -210,6 +205,13 @@ def test_what_was_left_out_is_said_line_by_line():
     text = truth_controls.basis(results_of()).data
     assert "Model: 1600 statements, directions at layer 4, 200 permutations" in text
     assert "- Model: data set \\'x\\': left.\n- Model: data set \\'y\\': out." in text
+
+
+def test_a_model_without_untrained_networks_lacks_their_range_alone():
+    results = results_of(made().drop_vars(["untrained_accuracy", "control"], errors="ignore"))
+    assert truth_controls.nulls(results).data.endswith("Permuted labels give 45% to 55%, untrained networks –.")
+    assert rows(truth_controls.null_table(results))[0][5] == "–"
+    assert truth_controls.null_frame(results)["curve"].nunique() == 4
 
 
 def test_a_model_that_was_not_steered_has_one_line():

@@ -29,7 +29,7 @@ def _frame(dataset: xr.Dataset, name: str, **columns: xr.DataArray) -> pd.DataFr
     """A variable over `dataset` and more as `accuracy`, with `low`, `high`, nulls, and further columns."""
     own = {"accuracy": name, "low": f"{name}_low", "high": f"{name}_high"}
     columns = {column: dataset[variable] for column, variable in own.items() if variable in dataset} | columns
-    if (variable := name.removesuffix("accuracy") + "null_accuracy") in dataset:
+    if name and (variable := name.removesuffix("accuracy") + "null_accuracy") in dataset:
         columns |= {end: dataset[variable].sel(quantile=q) for end, q in NULL.items()}
     one = xr.Dataset({column: values.reset_coords(drop=True) for column, values in columns.items()})
     names = dataset["dataset_name"].values
@@ -48,10 +48,14 @@ def null_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
         .rename(columns=names)
         .assign(curve=curves + ", labels permuted")
     )
-    if (seeds := dataset["untrained_accuracy"]).size:
-        ends = {"accuracy": seeds.mean("control"), "low": seeds.min("control"), "high": seeds.max("control")}
-        found = _frame(dataset, "untrained_accuracy", chance=dataset["chance"], **ends)
-        yield found.assign(curve="ridge, untrained networks")
+    seeds = _untrained(dataset)
+    ends = {"accuracy": seeds.mean("control"), "low": seeds.min("control"), "high": seeds.max("control")}
+    yield _frame(dataset, "", chance=dataset["chance"], **ends).assign(curve="ridge, untrained networks")
+
+
+def _untrained(dataset: xr.Dataset) -> xr.DataArray:
+    nothing = dataset["accuracy"].sel(probe="ridge", drop=True).expand_dims("control") * np.nan
+    return dataset.get("untrained_accuracy", nothing)
 
 
 @of_all("model_title", "dataset", "name", "accuracy", "low", "high", "null_low", "null_high")
@@ -132,10 +136,9 @@ def basis(results: TruthResults) -> list[str]:
     """What was read, and what is missing or was left out."""
     lines = [*results.notes]
     for dataset, title in results.models:
-        read = (
-            "{n_statements} statements, directions at layer {layer}, {n_permutations} permutations of the labels, "
-        )
-        lines.append(f"{title}: {(read + '{n_untrained} untrained networks').format(**dataset.attrs)}.")
+        n, seeds = (dataset.sizes.get(dim, 0) for dim in ("statement", "control"))
+        controls = f"{dataset.attrs['n_permutations']} permutations of the labels, {seeds} untrained networks"
+        lines.append(f"{title}: {n} statements, directions at layer {dataset.attrs['layer']}, {controls}.")
         lines += [f"{title}: {escaped(line)}." for line in dataset.attrs["left_out"].splitlines()]
     return lines
 
@@ -144,13 +147,16 @@ def basis(results: TruthResults) -> list[str]:
 @markup.per_model
 def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """On which data sets ridge does better than with permuted labels, and what these and untrained ones give."""
-    one = dataset.sel(layer=dataset.attrs["layer"], probe="ridge")
+    at = dataset.sel(layer=dataset.attrs["layer"])
+    one = at.sel(probe="ridge")
     null = one["null_accuracy"].sel(quantile=ENDS)
     above = (one["accuracy"] > null.sel(quantile=ENDS[1])).values
     told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
-    control = f"Permuted labels give {_range(null)}, untrained networks {_range(one['untrained_accuracy'])}"
-    at = f"{title}, layer {dataset.attrs['layer']}"
-    return f"{at}: ridge does better than with 97.5% of the permuted labels on {told}. {control}."
+    control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
+    return (
+        f"{title}, layer {at.attrs['layer']}: ridge does better than with 97.5% of the permuted labels on {told}. "
+        f"{control}."
+    )
 
 
 @_table
@@ -159,7 +165,7 @@ def null_table(dataset: xr.Dataset) -> dict:
     one = dataset.sel(layer=dataset.attrs["layer"])
     found = {title: _each(one.sel(probe=probe), "accuracy") for probe, title in PROBES.items()}
     found |= {"permuted": [*map(_range, one["null_accuracy"].sel(probe="ridge", quantile=ENDS).values)]}
-    found |= {"untrained": [*map(_range, one["untrained_accuracy"].transpose("dataset", ...).values)]}
+    found |= {"untrained": [*map(_range, _untrained(one).transpose("dataset", ...).values)]}
     q = correlation.adjusted(dataset["p_value"].sel(probe="ridge").transpose("dataset", "layer").values)
     return found | {"layers": [numbers.layers(dataset["layer"].values[row <= LEVEL]) for row in q]}
 

@@ -81,13 +81,12 @@ def open_results(chosen: Parameters) -> TruthResults:
         return TruthResults(datasets=(study.measure(chosen.request()),), notes=())
     run = declaration.load(chosen.run)
     found, notes = [], []
-    for step in (step for step in results.steps(run) if isinstance(step.request, chosen.kind)):
+    for step in (step for step in results.steps(run) if type(step.request) is chosen.kind):
         if path := step.found():
             found.append(store.read(path))
         else:
             state = "stale or damaged" if step.path.is_file() else "missing"
-            way = f"`python -m token_geometry run {run.name}`"
-            notes.append(f"The results {step.name} are {state}: {way}.")
+            notes.append(f"The results {step.name} are {state}: `python -m token_geometry run {run.name}`.")
     if not found and not notes:
         lacking = f"Run {run.name} declares nothing of this kind, so this chapter has no results"
         notes.append(f"{lacking}: add the key `{key}` to data/runs/{run.name}.yml.")
