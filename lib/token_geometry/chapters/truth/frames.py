@@ -18,10 +18,7 @@ _LARGEST = 600  # points of a panel that a page carries; of more, so many are sh
 
 
 def of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.DataFrame]]:
-    """Decorator of functions that yield frames of one dataset: of all models of the results, one frame.
-
-    The frames get `model_title`, and `panel`, which says the layer of the projection, too.
-    """
+    """Decorator of functions that yield frames of one dataset: of all models, one frame, with titles of panels."""
 
     def decorate(parts_of: Callable[[xr.Dataset], Iterator[pd.DataFrame]]):
         @wraps(parts_of)

@@ -86,8 +86,7 @@ def open_results(chosen: Parameters) -> TruthResults:
             found.append(store.read(path))
         else:
             state = "stale or damaged" if step.path.is_file() else "missing"
-            way = f"`python -m token_geometry run {run.name}`"
-            notes.append(f"The results {step.name} are {state}: {way}.")
+            notes.append(f"The results {step.name} are {state}: `python -m token_geometry run {run.name}`.")
     if not found and not notes:
         lacking = f"Run {run.name} declares nothing of this kind, so this chapter has no results"
         notes.append(f"{lacking}: add the key `{key}` to data/runs/{run.name}.yml.")
