@@ -4,7 +4,9 @@ papermill hands over any name with a mere warning, so a notebook checks its para
 """
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -37,6 +39,13 @@ def read_yaml(text: str, where: str) -> dict:
     """The mapping that a YAML text holds, empty for an empty one, no key twice; an `InputError`, which calls it
     `where`, says with line and column if it is not YAML, or if it holds something else.
     """
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(
+    maxsize=32
+)  # a run of twelve models asks for their file some 250 times, at a tenth of a second each
+def _parsed(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)
     except yaml.MarkedYAMLError as error:
