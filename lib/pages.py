@@ -8,6 +8,7 @@ ADDED = {
     "genres": "texts of other kinds: `genres`",
     "controls": "an untrained or permuted model to compare with: `controls`",
     "truth": "true and false statements at a layer: `truth`",
+    "truth_controls": "what could stand behind a probe of truth, as likelihood: `truth_controls`",
     "calibration": "the estimators held against what is known: `calibration`",
 }
 """What a run can do without, by the name that the sources of the book have for it, and how it is added."""
