@@ -20,6 +20,7 @@ from token_geometry.requests.protocol import Request
 from token_geometry.requests.reduction import Reduction
 from token_geometry.requests.sizes import spelled
 from token_geometry.requests.truth import Truth
+from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.runs import declaration, execution, forecast, results
 from token_geometry.runs.declaration import Run
 
@@ -27,6 +28,7 @@ STUDIES = {
     "extract": (Extraction, "extraction.extraction:extract", "prompts of a corpus through a model, to shards"),
     "observables": (Reduction, "studies.reduction:reduce", "shards to one data set of all observables"),
     "truth": (Truth, "studies.truth:measure", "true and false statements at a layer of a model"),
+    "truth-controls": (TruthControls, "studies.truth_controls:measure", "what else than truth could be behind it"),
 }
 """Commands that do what a notebook does: its request, the function that carries it out, what is said of it."""
 

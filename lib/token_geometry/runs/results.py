@@ -34,8 +34,8 @@ def in_order(chosen: Iterable[Step]) -> list[Step]:
 
 
 def requests(run: Run, kind: type[Kind]) -> list[Kind]:
-    """The requests of one kind that a run makes."""
-    return [step.request for step in steps(run) if isinstance(step.request, kind)]
+    """The requests of one kind, and of none that is derived from it, that a run makes."""
+    return [step.request for step in steps(run) if type(step.request) is kind]
 
 
 def read(run: Run, name: str) -> xr.Dataset | None:

@@ -91,7 +91,7 @@ def _statements(sets: Sets, tokens: list[str]) -> xr.Dataset:
 
 def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: int) -> list[xr.Dataset]:
     """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
-    clouds = [_centred(points) for points in _split(states, sets)]
+    clouds = [_centred(points) for points in split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
     projected = np.concatenate([_centred(cloud) @ basis.axes[:N_PROJECTED].T for cloud in clouds])
@@ -162,8 +162,8 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
 
 def _over_layers(sets: Sets, states: torch.Tensor, *, seed: int) -> xr.Dataset:
     """Projection, separation and accuracy of the probes of every data set at every layer."""
-    parts = [_folds(drawn, seed=seed) for drawn in sets]
-    found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
+    parts = [folds(drawn, seed=seed) for drawn in sets]
+    found = parallel.map_layers(lambda points: _one_layer(sets, split(points, sets), parts, seed=seed), states)
     curves = xr.concat(found, "layer").transpose("probe", "dataset", "statement", "layer", "kept_component")
     sizes = np.array([len(s.labels) for s in sets])[:, None]
     for name in ("separation", "probe_accuracy"):
@@ -205,7 +205,8 @@ def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, see
     )
 
 
-def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
+def folds(drawn: Statements, *, seed: int) -> probes.Folds:
+    """Folds that keep statements on one thing together."""
     return probes.folds(drawn.labels, drawn.groups(), seed=seed)
 
 
@@ -247,20 +248,20 @@ def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
     basis = sets[0]
     found = np.full((len(sets), request.n_layers + 1), np.nan)
     if not is_control:
-        folds = _folds(basis, seed=request.seed)
+        parts = folds(basis, seed=request.seed)
         untrained = sources.resolve(f"{request.model}@random")
         states, *_ = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
 
         def accuracy(points: torch.Tensor) -> float:
-            (cloud,) = _split(points, [basis])
+            (cloud,) = split(points, [basis])
             scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
-            return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
+            return probes.cross_validate(probes.logistic_regression, scores, basis.labels, parts)
 
         found[0, : request.layer + 1] = parallel.map_layers(accuracy, states)
     return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found)})
 
 
-def _split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
+def split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
     """The points of each data set, float64, as seen from its first one."""
     # so equal points, as all full stops are among the embeddings, are exactly zero, and rounding is no cloud
     ends = np.cumsum([len(drawn.labels) for drawn in sets])[:-1]
