@@ -65,7 +65,9 @@ def copy(tmp_path_factory, save_tiny):
         else:
             insert(folder / path, place, content)
     methods = folder / "book" / "methods.qmd"  # which leads to chapters that are left out
-    methods.write_text(re.sub(r"@sec-(effects|confounds)[\w-]*", "another chapter", methods.read_text()))
+    methods.write_text(
+        re.sub(r"@sec-(effects|confounds|truth-controls)[\w-]*", "another chapter", methods.read_text())
+    )
     config = transformers.LlamaConfig(
         vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=2
     )

@@ -267,9 +267,9 @@ def test_truth_of_cities_is_linear_in_gemma_at_layers_10_to_12():
 def test_a_probe_of_early_layers_is_not_led_astray_about_translations():
     drawn = statements.load("sp_en_trans").draw(400, seed=0)
     states, *_ = truth.read(sources.resolve("smollm2-135m"), drawn.texts, n_layers=6, device="cpu")
-    parts, fit = truth._folds(drawn, seed=0), probes.FITS["logistic_regression"]
+    parts, fit = truth.folds(drawn, seed=0), probes.FITS["logistic_regression"]
     for points in states:
-        (cloud,) = truth._split(points, [drawn])
+        (cloud,) = truth.split(points, [drawn])
         scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
         assert 0.45 <= probes.cross_validate(fit, scores, drawn.labels, parts) <= 0.55
 

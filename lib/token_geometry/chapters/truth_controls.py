@@ -148,15 +148,12 @@ def basis(results: TruthResults) -> list[str]:
 def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """On which data sets ridge does better than with permuted labels, and what these and untrained ones give."""
     at = dataset.sel(layer=dataset.attrs["layer"])
-    one = at.sel(probe="ridge")
-    null = one["null_accuracy"].sel(quantile=ENDS)
+    one, null = at.sel(probe="ridge"), at["null_accuracy"].sel(probe="ridge", quantile=ENDS)
     above = (one["accuracy"] > null.sel(quantile=ENDS[1])).values
     told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
     control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
-    return (
-        f"{title}, layer {at.attrs['layer']}: ridge does better than with 97.5% of the permuted labels on {told}. "
-        f"{control}."
-    )
+    start = f"{title}, layer {at.attrs['layer']}: ridge does better than with 97.5% of the permuted labels on"
+    return f"{start} {told}. {control}."
 
 
 @_table

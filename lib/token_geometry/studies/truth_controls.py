@@ -29,7 +29,7 @@ from token_geometry.texts.statements import Statements
 QUANTILES = (0.025, 0.5, 0.975)  # of the null
 _TABLE = files.table(__file__)
 TITLES, LEFT_OUT = _TABLE["titles"], _TABLE["left_out"]  # what variables are; what is said of what is left out
-MEASURES, PREDICTORS, TOPICS = list(_TABLE["measures"]), list(_TABLE["predictors"]), _TABLE["topics"]
+MEASURES, PREDICTORS = list(_TABLE["measures"]), list(_TABLE["predictors"])
 
 _WORD = re.compile(r"\w+(?:[-'’.]\w+)*|\S")
 
@@ -94,9 +94,7 @@ def _labelled(drawn: Sequence[Statements], request: TruthControls) -> list[Label
         parts = found[other].folds if 0 <= other < len(found) else truth.folds(s, seed=request.seed)
         labels = np.unique(s.labels, return_inverse=True)[1]
         permuted = ridge.permutations(labels, s.groups(), n=request.n_permutations, seed=request.seed)
-        topic = TOPICS.get(s.name, s.name.removeprefix("neg_"))
-        sign = -1 if s.name.startswith("neg_") or s.name in statements.OPPOSITES else 1
-        found.append(Labelled(s, np.vstack([labels, permuted]), parts, topic, sign, other))
+        found.append(Labelled(s, np.vstack([labels, permuted]), parts, *statements.kind(s.name), other))
     return found
 
 

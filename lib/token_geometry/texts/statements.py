@@ -61,10 +61,9 @@ class Statements:
     def groups(self) -> np.ndarray:
         """Number of the group of each statement, shape (n_statements,): a group is to be in one fold.
 
-        Neighbors of a file are of one group, since files keep the true and the false statement on one thing side
-        by side; then those that share a word, the rarest words first, as long as the group holds no more than one
-        part in `GROUP_SHARE`. A word of one true and one false statement misleads a probe that learned from
-        either about the other, and a chain of such words is kept together or cut in few places.
+        Neighbors of a file, which keeps the true and the false statement on one thing side by side, and those that
+        share a word, rarest words first, up to one part in `GROUP_SHARE`: a word of one true and one false
+        statement misleads a probe that learned from either about the other.
         """
         group = (self.rows // 2).tolist()
         members, places = defaultdict(list), defaultdict(list)
@@ -182,10 +181,7 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
 
 
 def kind(name: str) -> tuple[str, int]:
-    """Topic of a data set, and its polarity: 1 for affirmative statements, -1 for negated or opposite ones.
-
-    Known by its name: `neg_x` is the negation of `x`; `TOPICS` has others; any other is a topic of its own.
-    """
+    """Topic of a data set by its name, and its polarity: 1 if affirmative, -1 if negated or opposite."""
     topic, polarity = TOPICS.get(name.removeprefix(NEGATION), (name.removeprefix(NEGATION), 1))
     return topic, -polarity if name.startswith(NEGATION) else polarity
 

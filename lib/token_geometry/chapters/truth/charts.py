@@ -37,8 +37,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame) -> alt.ConcatChart:
         base = alt.Chart(part).transform_lookup("statement_id", from_=lookup)
         return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
-    layers = frame["layer"].unique()
-    shown = "shown_layer" if len(layers) > 1 else str(layers[0])
+    shown = "shown_layer" if frame["layer"].nunique() > 1 else str(frame["layer"].iloc[0])
     return _squares(
         frame, panel, "model_title", lambda title: alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {shown}]")
     )
@@ -137,9 +136,9 @@ def _squares(frame: pd.DataFrame, panel, by: str = "panel", lines=lambda title: 
     """One square per model, below its name and, in a line of its own, its layer."""
     titles = charts.unique(frame[by])
     side = 252 if len(titles) > 1 else 480
-    parts = [panel(frame[frame[by] == title]).properties(width=side, height=side) for title in titles]
-    named = zip(parts, titles, strict=True)
-    return alt.concat(*(part.properties(title=alt.Title(lines(title))) for part, title in named), columns=2)
+    size = {"width": side, "height": side}
+    parts = [panel(frame[frame[by] == t]).properties(**size, title=alt.Title(lines(t))) for t in titles]
+    return alt.concat(*parts, columns=2)
 
 
 def _equal(frame: pd.DataFrame, columns: list[str]) -> alt.Scale:

@@ -25,8 +25,8 @@ def of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.Da
         def frame(results: TruthResults) -> pd.DataFrame:
             parts = []
             for dataset in results.datasets:
-                names = {"model_title": dataset.model_title, "panel": at_layer(dataset)}
-                parts += [part.assign(**names) for part in parts_of(dataset)]
+                panel = "{model_title}, layer {layer}".format(**dataset.attrs)
+                parts += [part.assign(model_title=dataset.model_title, panel=panel) for part in parts_of(dataset)]
             found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
             # a probe that does not apply has no accuracy, and all models of a run read the same texts
             return found[[*columns]].dropna().drop_duplicates()
@@ -47,16 +47,12 @@ def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 @of_all("model_title", "statement_id", "layer", "x", "y")
 def emergence_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
-    """Statements of the first data set on two components at every layer, in standard deviations of the first.
-
-    Each layer is turned and mirrored in its plane so that statements move as little as can be from that before,
-    beginning with the layer of the projection: the orthogonal Procrustes problem of Schönemann, Psychometrika 31,
-    1 (1966).
-    """
+    """Statements of the first data set on two components at every layer, in standard deviations of the first."""
     inside, first = _shown(dataset, dataset.attrs["basis"]), int(dataset.attrs["layer"])
     planes = dataset["layer_projection"].isel(statement=inside).values[..., :2].swapaxes(0, 1)
     unit = planes[..., 0].std(axis=1)
     planes = planes / np.where(unit > 0, unit, 1)[:, None, None]
+    # each is turned and mirrored onto that before it: Schönemann, Psychometrika 31, 1 (1966)
     for step, others in ((1, range(first + 1, len(planes))), (-1, range(first - 1, -1, -1))):
         for layer in others:
             left, _, right = np.linalg.svd(planes[layer].T @ planes[layer - step])
@@ -147,11 +143,6 @@ def plane_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     frame = statement_frame(dataset).assign(truth=truth, polarity=polarity)
     for name in filter(None, dataset["truth_plane"].attrs["learned_from"].split(", ")):
         yield frame.iloc[_shown(dataset, name)[: _LARGEST // 2]]
-
-
-def at_layer(dataset: xr.Dataset) -> str:
-    """Title of a picture of a model at the layer of the projection."""
-    return f"{dataset.model_title}, layer {dataset.attrs['layer']}"
 
 
 def statement_frame(dataset: xr.Dataset) -> pd.DataFrame:

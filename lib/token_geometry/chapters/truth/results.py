@@ -14,14 +14,15 @@ from token_geometry.models import sources
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Request
 from token_geometry.requests.truth import OfStatements, Truth
+from token_geometry.requests.truth_controls import OfControls, TruthControls
 from token_geometry.runs import declaration, results
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters(RunParameters):
-    """Parameters of a notebook on statements: with `run` alone it reads what the run has, else it computes."""
+class TruthParameters(RunParameters, OfStatements):
+    """Parameters of `notebooks/truth-pca.ipynb`: with `run` alone it reads what the run has, else it computes."""
 
-    kind: ClassVar[type[Any]]  # of what it computes, with one key
+    kind: ClassVar[type[Any]] = Truth  # of what it computes, with one key
     model: str = ""  # model to read the statements with; empty: the first that the run names
     layer: int | None = None  # layer of the projection; None: that of the run, else half of the depth
     datasets: Sequence[str] = ()  # data sets or CSV files; empty: those of the run
@@ -48,10 +49,10 @@ class Parameters(RunParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TruthParameters(Parameters, OfStatements):
-    """Parameters of `notebooks/truth-pca.ipynb`."""
+class ControlsParameters(TruthParameters, OfControls):
+    """Parameters of `notebooks/truth-controls.ipynb`."""
 
-    kind = Truth
+    kind = TruthControls
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class TruthResults:
         return int(self.datasets[0].attrs["layer"]) if self.datasets else 0
 
 
-def open_results(chosen: Parameters) -> TruthResults:
+def open_results(chosen: TruthParameters) -> TruthResults:
     """Read what a run has, or compute what is asked; an `InputError` says if there is no such run or it cannot."""
     (key,) = chosen.kind.keys
     if chosen.is_request:
