@@ -9,7 +9,7 @@ import pandas as pd
 
 from token_geometry.base import project
 from token_geometry.chapters import markup
-from token_geometry.models import controls, sources
+from token_geometry.models import controls
 from token_geometry.requests.run import Run
 from token_geometry.runs import results
 from token_geometry.texts import corpora
@@ -36,7 +36,7 @@ def licences(run: Run) -> str:
     models = dict.fromkeys(controls.split(name)[0] for request in requests for name in request.models)
     texts = dict.fromkeys(request.corpus for request in requests if hasattr(request, "corpus"))
     rows = []
-    for names, known in ((models, sources.aliases()), (texts, corpora.aliases())):
+    for names, known in ((models, project.entries("models.yml")), (texts, corpora.aliases())):
         for name in names:
             entry = known.get(name, {})
             rows.append([entry.get("title", name), entry.get("license", "not stated"), origin(entry) or name])

@@ -11,8 +11,8 @@ from pathlib import Path
 LIB = Path(__file__).resolve().parent
 
 CHECKS = {
-    "ruff check": ["ruff", "check", ".", "../notebooks"],
-    "ruff format": ["ruff", "format", "--check", ".", "../notebooks"],
+    "ruff check": ["ruff", "check", "--config", "pyproject.toml", ".", "../notebooks"],
+    "ruff format": ["ruff", "format", "--config", "pyproject.toml", "--check", ".", "../notebooks"],
     "types": ["mypy"],
     "imports": ["lint-imports"],
     "tests": ["pytest", "-q", "-m", "not slow and not model and not browser"],

@@ -114,6 +114,26 @@ def mismatched(values: list[str], random: np.random.Generator, is_right) -> list
     return [values[i] for i in order]
 
 
+def swapped(values: list[str], random: np.random.Generator) -> list[str]:
+    """The same different values: each changes places with one other, and of an odd number three in a ring.
+
+    Statements that share a word are then few, and folds of a cross-validation can keep them together: one cycle
+    through all values would lead every probe astray (`Statements.groups`).
+
+    Parameters
+    ----------
+    values
+        What is to be exchanged; at least two.
+    random
+        Draws which values change places.
+    """
+    found = list(values)
+    for ring in np.array_split(random.permutation(len(values)), len(values) // 2):
+        for place, other in zip(ring, np.roll(ring, 1), strict=True):
+            found[place] = values[other]
+    return found
+
+
 def spoken(country: str) -> str:
     """A country with the article that it has in a sentence."""
     return f"the {country}" if country in WITH_ARTICLE else country
@@ -189,8 +209,7 @@ def comparisons(relation: str) -> list[dict]:
 
 def translations(words: list[dict], random: np.random.Generator) -> list[dict]:
     """One true and one false meaning of each Spanish word."""
-    right = [entry["meaning"] for entry in words]
-    wrong = mismatched(right, random, lambda i, meaning: meaning == right[i])
+    wrong = swapped([entry["meaning"] for entry in words], random)
     return [
         {
             "statement": f"The Spanish word '{entry['word']}' means '{meaning}'.",
@@ -205,8 +224,7 @@ def translations(words: list[dict], random: np.random.Generator) -> list[dict]:
 
 def elements(table: list[dict], random: np.random.Generator) -> list[dict]:
     """One true and one false symbol of each chemical element."""
-    right = [entry["symbol"] for entry in table]
-    wrong = mismatched(right, random, lambda i, symbol: symbol == right[i])
+    wrong = swapped([entry["symbol"] for entry in table], random)
     return [
         {
             "statement": f"The chemical symbol of {entry['name']} is {symbol}.",

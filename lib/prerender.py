@@ -6,13 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 import appendices
+import pages
 from token_geometry.__main__ import main
-from token_geometry.base import project
+from token_geometry.base import files, project
 from token_geometry.chapters import families
 from token_geometry.chapters.charts import BUNDLE
 from token_geometry.observables import catalog
 from token_geometry.runs import declaration
+
+PAGES = "_pages.yml"  # a metadata file of _quarto.yml
 
 
 def write_bundle() -> None:
@@ -32,8 +37,16 @@ def write_tables() -> None:
     """Write what chapters include, each as a file."""
     tables = {"observables": catalog.as_table(), "families": families.as_page(), "trust": appendices.trust()}
     tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
+    tables |= {"lacking": pages.addable(declaration.load())}
     for name, text in tables.items():
         (project.root() / "book" / f"_{name}.md").write_text(text, encoding="utf-8")
+
+
+def write_pages() -> None:
+    """Write which pages the book of the run has; Quarto reads its configuration again after this."""
+    config = files.read_yaml(project.root() / "_quarto.yml", "_quarto.yml")
+    text = yaml.safe_dump(pages.of_run(config, declaration.load()))
+    (project.root() / PAGES).write_text(f"# written by lib/prerender.py\n{text}", encoding="utf-8")
 
 
 def clean_after(process: int) -> None:
@@ -49,4 +62,5 @@ if __name__ == "__main__":
     write_bundle()
     if not (code := main(["run"])):  # which says in one line what is wrong with the run
         write_tables()
+        write_pages()
     sys.exit(code)

@@ -19,6 +19,11 @@ import browser
 import yaml
 from bs4 import BeautifulSoup
 
+from token_geometry.runs import declaration
+
+sys.path.append(str(Path(__file__).parents[1]))  # as a script this knows its own folder
+import pages  # noqa: E402
+
 LIMIT = 1_500_000
 OURS = "token_geometry.renderer.book"
 UNRESOLVED = re.compile(r"\?@|@(fig|tbl|sec|eq)-|(?<!\S)\?\?(?!\S)|\{\{<|(?<!\S):::")
@@ -32,9 +37,13 @@ def parse(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text("utf-8"), "html.parser")
 
 
-def chapters(config: Path) -> list[str]:
-    """The pages that a book's configuration promises."""
-    book = yaml.safe_load(config.read_text("utf-8"))["book"]
+def chapters(config: Path, name: str = "") -> list[str]:
+    """The pages that a book's configuration promises, to the run of this name where it has such a run."""
+    entries = yaml.safe_load(config.read_text("utf-8"))
+    book = entries["book"]
+    if "pages" in entries:
+        run = declaration.load(name if name in declaration.names() else "")
+        book = book | pages.of_run(entries, run)["book"]
 
     def flatten(entries: list) -> list[str]:
         found = []
@@ -229,7 +238,7 @@ def pointer_faults(tab: browser.Page, n: int, caption: str, state) -> Iterator[s
 def check(root: Path, config: Path, tab: browser.Page | None, server: str) -> tuple[list[str], bool]:
     """All faults of a book, and whether its charts could be checked."""
     faults, complete, seen = [], True, {}
-    expected = chapters(config)
+    expected = chapters(config, root.name)
     for name in expected:
         if not (root / name).is_file():
             faults.append(f"{name}: missing, {config.name} lists it")

@@ -141,7 +141,7 @@ def of_draws() -> dict[str, np.ndarray]:
         for name in ("cities", "maths"):
             one = statements.load(name).draw(61, seed=seed)
             found[f"{EXACT}/statements of {name}, seed {seed}"] = one.rows
-            parts = probes.folds(one.labels, one.rows // 2, seed=seed)
+            parts = probes.folds(one.labels, one.groups(), seed=seed)
             fold = np.full(len(one.labels), -1)
             for number, (_, test) in enumerate(parts):
                 fold[test] = number

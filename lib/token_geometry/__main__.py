@@ -20,13 +20,14 @@ from token_geometry.requests.protocol import Request
 from token_geometry.requests.reduction import Reduction
 from token_geometry.requests.sizes import spelled
 from token_geometry.requests.truth import Truth
+from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.runs import declaration, execution, forecast, results
-from token_geometry.runs.declaration import Run
 
 STUDIES = {
     "extract": (Extraction, "extraction.extraction:extract", "prompts of a corpus through a model, to shards"),
     "observables": (Reduction, "studies.reduction:reduce", "shards to one data set of all observables"),
     "truth": (Truth, "studies.truth:measure", "true and false statements at a layer of a model"),
+    "truth-controls": (TruthControls, "studies.truth_controls:measure", "what else than truth could be behind it"),
 }
 """Commands that do what a notebook does: its request, the function that carries it out, what is said of it."""
 
@@ -94,9 +95,8 @@ def _study(options) -> int:
         return _say(*forecast.describe_requests({options.command: request}))
     module, function = place.split(":")
     getattr(importlib.import_module(f"token_geometry.{module}"), function)(request)
-    way_on = f"token_geometry.open_results({request.output!r})"
-    if options.command == "extract":
-        way_on = f"token-geometry observables --extraction {request.output} --output observables.nc"
+    reduction = f"token-geometry observables --extraction {request.output} --output observables.nc"
+    way_on = reduction if options.command == "extract" else f"token_geometry.open_results({request.output!r})"
     print(f"{request.output} is made: {way_on}")
     return 0
 
@@ -155,19 +155,16 @@ def _check(options) -> int:
     return 0
 
 
-def render(run: Run, *, renderer: str) -> int:
+def render(run: declaration.Run, *, renderer: str) -> int:
     """Render the book of a run, its results brought up to date by the project's pre-render step.
 
-    `renderer` is `quarto`, which is refused where there is none, `pandoc`, or `auto`: Quarto where there is one.
-    Returns the exit status.
+    `renderer` is `quarto`, refused if there is none, `pandoc`, or `auto`: Quarto if there. Returns the status.
     """
     quarto, version = find_quarto() if renderer != "pandoc" else ("", "")
     if renderer == "quarto" and not quarto:
         wanted = ".".join(map(str, OLDEST_QUARTO))
-        raise InputError(
-            f"renderer is 'quarto', but no Quarto of version {wanted} or later is on the PATH: "
-            "install it from quarto.org or conda-forge, or use renderer pandoc"
-        )
+        problem = f"renderer is 'quarto', but no Quarto of version {wanted} or later is on the PATH"
+        raise InputError(f"{problem}: install it from quarto.org or conda-forge, or use renderer pandoc")
     if quarto:
         # chapters must run in this environment, whatever else is on the PATH
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}

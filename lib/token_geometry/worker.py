@@ -41,19 +41,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def share(request: Extraction) -> None:
-    """Make this process's part of an extraction.
-
-    Raises `InputError` as `extraction.extract`, or if its `num_processes` is not 1 nor how many came up in all.
+    """Make this process's part of an extraction; `InputError` as of `extraction.extract`, or if its
+    `num_processes` is not 1 nor how many came up in all.
     """
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
     # gloo, also where there are GPUs: the processes only have to agree on the prompts
     state = PartialState(cpu=True, timeout=_LONGEST)
     if request.num_processes not in (1, state.num_processes):
-        raise InputError(
-            f"num_processes is {request.num_processes} and {state.num_processes} came up: start as many with the "
-            "launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
-        )
+        problem = f"num_processes is {request.num_processes} and {state.num_processes} came up"
+        launcher = "the launcher (torchrun --nproc-per-node; accelerate launch starts one on a CPU)"
+        raise InputError(f"{problem}: start as many with {launcher}")
     with contextlib.ExitStack() as stack:
         found: list = [None]
         if state.is_main_process:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 
+import book_sources
 import nbformat
 import pytest
 import readme
@@ -179,8 +180,8 @@ def test_the_readme_counts_the_families_as_the_table_does():
 
 def test_chapters_of_the_book_exist_and_the_home_page_is_at_the_root():
     book = yaml.safe_load((ROOT / "_quarto.yml").read_text())["book"]
-    assert book["chapters"][0] == "index.qmd"
-    assert all((ROOT / chapter).is_file() for chapter in book["chapters"] + book["appendices"])
+    assert book["chapters"] == ["index.qmd"] == book_sources.pages()[:1]
+    assert all((ROOT / chapter).is_file() for chapter in book_sources.pages() + book["appendices"])
 
 
 def test_the_library_that_draws_charts_is_made_once_for_each_version(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from token_geometry.base import store
+from token_geometry.base import project, store
 
 RECIPE = {"model": {"sha256": "ab"}, "n_tokens": 1024}
 
@@ -32,6 +32,21 @@ def test_a_written_result_is_read_back_and_fresh(path):
     xr.testing.assert_identical(store.read(path).drop_attrs(), result().drop_attrs())
     assert store.is_fresh(path, store.digest(RECIPE))
     assert [file.name for file in path.parent.iterdir()] == ["result.nc"]
+
+
+def test_a_file_that_a_program_holds_open_is_read_again_and_again():
+    path = project.root() / "data" / "published" / "families" / "control.nc"
+    script = f"""
+import xarray as xr
+held = xr.open_dataset({str(path)!r}).load()
+from token_geometry.base import store
+from pathlib import Path
+for _ in range(3):
+    assert store.read(Path({str(path)!r})).sizes == held.sizes
+print(xr.open_dataset({str(path)!r})["loss"].equals(held["loss"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_a_result_of_another_recipe_is_not_fresh(path):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import book_sources
 import nbformat
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import xarray as xr
 import yaml
 from IPython.display import Markdown
 
+import pages
 from token_geometry import chapters
 from token_geometry.base import project
 from token_geometry.chapters import charts, families, markup, over_layers
@@ -165,15 +167,12 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
             charts.chart_html(spec)
     assert "Traceback" not in said and "None" not in said
     missing = {
-        ("index", "one shuffle level"): ["holds structured prompts only"],
-        ("introduction", "one shuffle level"): ["to be added", "shuffled prompts"],
-        ("introduction", "one short prompt of one model, no control"): ["key `controls`", "a second model"],
         ("index", "one short prompt of one model, no control"): ["too short for another scale"],
         ("shuffling", "one shuffle level"): ["The run has one shuffle level"],
         ("shuffling", "one short prompt of one model, no control"): ["prompts cannot be compared"],
         ("effects", "three prompts"): ["not given below 3 models", "open ("],
         ("effects", "one shuffle level"): ["so there is nothing to compare"],
-        ("model-comparison", "one short prompt of one model, no control"): ["one model only", "no controls"],
+        ("model-comparison", "one short prompt of one model, no control"): ["one model only", "has no control"],
         ("loss", "one shuffle level"): ["so there is nothing to compare"],
         ("loss", "one short prompt of one model, no control"): ["A correlation needs three"],
         ("confounds", "three prompts"): ["length of the text, year", "a run names more under `genres`"],
@@ -191,9 +190,39 @@ def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, mo
 
 
 def book_chapters():
-    parts = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]["chapters"]
-    entries = [entry for part in parts for entry in (part["chapters"] if "part" in part else [part])]
-    return [entry.removeprefix("notebooks/").removesuffix(".ipynb") for entry in entries if "notebooks/" in entry]
+    notebooks = [page.removeprefix("notebooks/") for page in book_sources.pages() if "notebooks/" in page]
+    return [page.removesuffix(".ipynb") for page in notebooks]
+
+
+EVERYTHING = " ".join(pages.ADDED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacks", ["shuffled", "controls calibration", EVERYTHING, "lacking"])
+def test_what_a_run_lacks_is_absent_and_nothing_that_is_left_refers_to_it(lacks):
+    config = yaml.safe_load((project.root() / "_quarto.yml").read_text())
+    sections = {name: {} for name in ("genres", "controls", "truth", "calibration") if name not in lacks}
+    sections["extractions"] = {"all": {"shuffle_levels": [0] if "shuffled" in lacks else [0, 5]}}
+    models = ["one"] if "several" in lacks else ["one", "two"]
+    run = declaration.Run(name="a", title="a", models=models, corpus="sotu", n_tokens=64, sections=sections)
+    assert pages.lacks(run) == lacks.split()
+    left = pages.of_run(config, run)
+    assert left["lacks"] == lacks
+    read = {
+        page: book_sources.read(page, lacks) for page in [*left["book"]["chapters"], *config["book"]["appendices"]]
+    }
+    defined = set.union(*(labels for _, labels, _ in read.values()))
+    for page, (text, _, cited) in read.items():
+        assert cited <= defined, f"{page} refers to {cited - defined}"
+        assert "if-" not in text
+    missing = {name for name in ("shuffling", "effects", "truth-pca", "validation", "profile-probe")}
+    missing -= {page.removeprefix("notebooks/").removesuffix(".ipynb") for page in read}
+    needs = {"shuffled": {"shuffling", "effects"}, "controls calibration": {"validation"}}
+    needs[EVERYTHING] = {*set.union(*needs.values()), "profile-probe", "truth-pca"}
+    assert missing == needs.get(lacks, set())
+    assert ("What could be added" in read["book/conclusion.qmd"][0]) == (lacks != "lacking")
+    assert ("An untrained control" in read["notebooks/model-comparison.ipynb"][0]) == ("controls" not in lacks)
+    assert pages.addable(run).count("\n") == max(1, len([name for name in lacks.split() if name in pages.ADDED]))
 
 
 def test_every_figure_of_the_paper_has_its_counterpart_in_the_book():

@@ -2,9 +2,9 @@
 
 import re
 
+import book_sources
 import numpy as np
 import pytest
-import yaml
 from IPython.display import Markdown
 
 from token_geometry.base import project
@@ -48,7 +48,7 @@ def test_an_alt_text_says_what_the_page_says_without_markup():
 
 
 def test_pages_and_chapters_have_one_spelling_of_percent_and_of_a_data_set():
-    sources = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]["chapters"]
+    sources = book_sources.pages()
     assert len(sources) > 10
     for name in sources:
         text = (project.root() / name).read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from token_geometry.base import wheels
+from token_geometry.base import project, wheels
 from token_geometry.models import devices, kinds, loading, sources
 from token_geometry.models.gguf import header
 
@@ -55,7 +55,7 @@ def test_the_header_of_a_gguf_file_says_the_shape_of_its_model(smollm2_gguf):
 
 
 def test_every_alias_is_a_model_with_known_shape_and_a_licence_note():
-    for name in sources.aliases():
+    for name in project.entries("models.yml"):
         source = sources.resolve(name)
         assert source.kind in ("archives", "hub", "meta")
         assert source.license

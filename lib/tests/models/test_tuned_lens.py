@@ -173,7 +173,11 @@ def test_what_is_no_lens_of_the_model_is_refused_before_anything_is_made(case, e
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lens_of_the_hub_is_asked_for_where_something_is_made_and_not_in_a_dry_run(extracted, tmp_path, refused):
+def test_a_lens_of_the_hub_is_asked_for_where_something_is_made_and_not_in_a_dry_run(
+    extracted, tmp_path, refused, monkeypatch
+):
+    # without a network the hub's own library tries for half a minute
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     request = extracted[1](output=str(tmp_path / "out"), tuned_lens="owner/tiny")
     request.check()
     with refused("tuned_lens 'owner/tiny'", "or an id of the hub's AlignmentResearch/tuned-lens"):

@@ -67,7 +67,7 @@ def test_layers_may_have_names():
 def test_measuring_the_states_of_a_prompt_gives_the_observables_of_its_shard(readings):
     for reading in readings:
         measured = token_geometry.measure(reading.hidden)
-        for name, values in catalog.without_model(reading.shard).items():
+        for name, values in catalog.observables(reading.shard, of_model=False).items():
             np.testing.assert_allclose(measured[name], values, rtol=1e-4, atol=1e-6)
 
 

@@ -357,6 +357,29 @@ def test_a_configuration_that_cannot_be_followed_is_refused(config, message, tmp
         book.render(small(tmp_path, "Text.", config))
 
 
+LACKING = """
+metadata-files: [_pages.yml]
+filters: [book/assets/lacking.lua]
+"""
+
+
+def test_what_a_script_before_rendering_says_is_lacking_is_left_out_and_not_counted(tmp_path):
+    text = (
+        'See @sec-b and <span class="if-truth">@sec-a, </span>too.\n\n::: {.if-truth}\nGone.\n:::\n\n'
+        "::: {.if-truth .if-genres}\nHere.\n:::\n"
+    )
+    root = small(tmp_path, text, LACKING)
+    script = "open('_pages.yml', 'w').write('book: {chapters: [index.qmd, b.qmd]}\\nlacks: truth controls\\n')"
+    second = "# B {#sec-b}\n\n## Gone {#sec-gone .if-controls}\n\nGone.\n\n### Gone, too\n\n"
+    second += "## Stays {#sec-stays .if-genres}"
+    write(root, **{"pre.py": script, "b.qmd": second, "_quarto-ci.yml": "project: {pre-render: pre.py}"})
+    book.render(root, profile="ci")
+    first, second = (soup(root / "_book" / f"{name}.html") for name in ("index", "b"))
+    assert words(first.main).startswith("1 Title See Chapter 2 and too. Here.")
+    assert [words(heading) for heading in second.main.select("h1, h2, h3")] == ["2 B", "2.1 Stays"]
+    assert "Gone" not in first.get_text() + second.get_text()
+
+
 def test_a_failing_cell_stops_the_book_and_leaves_the_old_one(tmp_path, capsys, monkeypatch):
     root = small(tmp_path, "```{python}\n1 / 0\n```")
     monkeypatch.chdir(root)

@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 
+import book_sources
 import nbformat
 import papermill.cli
 import pytest
 import readme
 import xarray as xr
-import yaml
 from papermill.engines import Engine, papermill_engines
 
 from token_geometry.base import project
@@ -78,9 +78,7 @@ def test_a_notebook_is_committed_without_outputs_and_with_one_parameters_cell(pa
 
 @pytest.mark.slow
 def test_chapters_import_no_torch_before_they_need_it():
-    book = yaml.safe_load((project.root() / "_quarto.yml").read_text())["book"]
-    paths = [chapter for part in book["chapters"] for chapter in (part["chapters"] if "part" in part else [part])]
-    sources = [(project.root() / path).read_text() for path in paths if path.endswith(".ipynb")]
+    sources = [(project.root() / path).read_text() for path in book_sources.pages() if path.endswith(".ipynb")]
     code = [c.source for text in sources for c in nbformat.reads(text, 4).cells if c.cell_type == "code"]
     imports = [line for cell in code for line in cell.splitlines() if line.startswith(("import ", "from "))]
     script = "\n".join(

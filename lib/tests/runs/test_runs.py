@@ -19,7 +19,7 @@ from token_geometry.chapters import estimators, provenance
 from token_geometry.chapters.results import open_results as open_chapter
 from token_geometry.chapters.results import read as read_observables
 from token_geometry.extraction import extraction
-from token_geometry.models import kinds, sources
+from token_geometry.models import kinds
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, execution, forecast, results
 from token_geometry.studies import reduction
@@ -63,6 +63,13 @@ def pretend(run):
     """Write results that hold nothing but their recipes, by which a run knows them."""
     for result in results.results(run).values():
         store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+
+
+def make(run):
+    """Results of a run of extractions alone, without the notebooks, whose kernels take seconds to start."""
+    for step in results.steps(run):
+        compute = extraction.extract if isinstance(step.request, Extraction) else reduction.reduce
+        compute(step.request)
 
 
 def described(run):
@@ -113,9 +120,7 @@ def test_a_run_of_longer_prompts_has_a_result_that_the_chapter_takes_apart(decla
     given = {"models": [model], "corpus": str(tmp_path / "texts.jsonl"), "device": "cpu"}
     run = declared(**given, longer={"n_prompts": 8, "n_tokens": 600})
     assert [one.n_tokens for one in results.requests(run, Extraction)] == [64, 600]
-    for step in results.steps(run):
-        make = extraction.extract if isinstance(step.request, Extraction) else reduction.reduce
-        make(step.request)
+    make(run)
     found = results.read(run, "longer")
     assert found.attrs["n_tokens"] == 600 and found["n_subset"].values.tolist() == [128, 256, 512]
     assert found["prompt"].size == 8 and found["shuffle_level"].values.tolist() == [0]
@@ -136,7 +141,9 @@ def test_every_alias_and_its_control_can_be_planned_without_a_network(declared, 
         raise AssertionError("a dry run needs no network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    names = [name + control for name in sources.aliases() for control in ("", "@random", "@permuted-1")]
+    names = [
+        name + control for name in project.entries("models.yml") for control in ("", "@random", "@permuted-1")
+    ]
     paper = "llama-3-8b mistral-7b pythia-6.9b pythia-6.9b-deduped opt-6.7b llama-7b llama-2-7b llama-2-13b"
     assert {*paper.split(), "llama-7b-pth", "smollm2-135m", "gemma3-270m"} <= set(names)
     printed = described(declared(models=names))
@@ -378,7 +385,7 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
 @pytest.mark.model
 def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
     run = declared(extractions={"all": {"n_prompts": 1, "shuffle_levels": [0]}}, controls=CONTROLS)
-    assert execution.execute(run) is True
+    make(run)
     trained, control = results.read(run, "observables"), results.read(run, "control")
     assert trained["model"].values.tolist() == run.models
     assert control["model"].values.tolist() == ["smollm2-135m@random"]
@@ -392,7 +399,7 @@ def test_a_control_is_a_result_of_its_own_with_the_prompts_of_the_run(declared):
 def test_several_permutations_of_a_prompt_have_a_dimension_and_further_corpora_results_of_their_own(declared):
     block = {"n_prompts": 2, "shuffle_levels": [0, 2], "n_permutations": 2}
     run = declared(extractions={"all": block}, genres={"python-docs": 1})
-    assert execution.execute(run) is True
+    make(run)
     found = results.read(run, "observables")
     assert found["loss"].dims == ("model", "shuffle_level", "prompt", "permutation")
     loss = found["loss"].isel(model=0)

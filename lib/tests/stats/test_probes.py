@@ -92,14 +92,14 @@ def made(n=240):
 def test_statements_on_one_thing_side_by_side_are_in_one_fold():
     drawn = made()
     pairs = np.arange(240) // 2
-    parts = truth._folds(drawn, seed=0)
+    parts = truth.folds(drawn, seed=0)
     assert len(parts) == 5
     assert all(not {*pairs[train]} & {*pairs[test]} for train, test in parts)
     # rows of the file decide, not places among those that were drawn
     odd = Statements(
         *(getattr(drawn, name) for name in ("name", "texts", "labels", "label_names")), pairs * 4, 960, 0, 0
     )
-    assert all(len({*odd.rows[test]} & {*odd.rows[train]}) == 0 for train, test in truth._folds(odd, seed=0))
+    assert all(len({*odd.rows[test]} & {*odd.rows[train]}) == 0 for train, test in truth.folds(odd, seed=0))
 
 
 def test_probes_look_for_their_direction_in_a_hundred_components(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import token_geometry
-from token_geometry.base import parameters, store
+from token_geometry.base import parameters, project, store
 from token_geometry.chapters import markup
 from token_geometry.chapters.calibration import charts as calibration_charts
 from token_geometry.chapters.calibration import frames as calibration_frames
@@ -359,28 +359,13 @@ def test_the_bias_is_said_of_both_scales_with_the_clouds_that_differ_most(result
         assert f" and {float(most.max()):.1f} (" in line
 
 
-def test_a_run_without_a_calibration_says_so_in_every_place():
-    nothing = calibration_frames.CalibrationResults(declaration.load("ci"), None)
-    for sentence in (
-        prose.basis,
-        prose.counts,
-        prose.within_bars,
-        prose.bias,
-        prose.local,
-        prose.scale_findings,
-        prose.controls,
-        prose.agreement,
-        prose.precision_findings,
-    ):
-        assert "Run ci declares no calibration" in sentence(nothing).data
-    for chart, frame, finding in (
-        (calibration_charts.manifolds, calibration_frames.manifold_frame, prose.within_bars),
-        (calibration_charts.scales, calibration_frames.manifold_frame, prose.scale_findings),
-        (calibration_charts.differences, calibration_frames.difference_frame, prose.agreement),
-        (calibration_charts.precisions, calibration_frames.precision_frame, prose.precision_findings),
-    ):
-        spec = chart(frame(nothing), finding=finding(nothing)).to_dict()
-        assert spec["mark"]["type"] == "text" and "No data" in spec["description"]
+def test_the_calibration_of_a_run_without_one_is_refused_with_what_it_has(refused, monkeypatch):
+    entries = project.entries
+    monkeypatch.setattr(
+        project, "entries", lambda name: {k: v for k, v in entries(name).items() if k != "calibration"}
+    )
+    with refused("unknown result of run 'ci' 'calibration'", "accepted: observables"):
+        calibration_frames.open_results("ci")
 
 
 def test_alt_texts_hold_the_findings_and_no_markup(results, live_dadapy):

@@ -246,8 +246,8 @@ def test_neighbors_of_a_file_are_in_the_same_fold():
 def separations(model, n_layers):
     drawn = statements.load("cities").draw(400, seed=0)
     states, *_ = truth.read(sources.resolve(model), drawn.texts, n_layers=n_layers, device="cpu")
-    parts = truth._folds(drawn, seed=0)
-    (clouds,) = zip(*(truth._split(layer, [drawn]) for layer in states), strict=True)
+    parts = truth.folds(drawn, seed=0)
+    (clouds,) = zip(*(truth.split(layer, [drawn]) for layer in states), strict=True)
     return [probes.separation(probes.principal_components(c).scores, drawn.labels, parts) for c in clouds]
 
 
@@ -261,6 +261,17 @@ def test_truth_of_cities_becomes_linear_in_smollm2_between_layers_10_and_13():
 @pytest.mark.model
 def test_truth_of_cities_is_linear_in_gemma_at_layers_10_to_12():
     assert min(separations("gemma3-270m", 12)[10:]) > 0.85
+
+
+@pytest.mark.model
+def test_a_probe_of_early_layers_is_not_led_astray_about_translations():
+    drawn = statements.load("sp_en_trans").draw(400, seed=0)
+    states, *_ = truth.read(sources.resolve("smollm2-135m"), drawn.texts, n_layers=6, device="cpu")
+    parts, fit = truth.folds(drawn, seed=0), probes.FITS["logistic_regression"]
+    for points in states:
+        (cloud,) = truth.split(points, [drawn])
+        scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
+        assert 0.45 <= probes.cross_validate(fit, scores, drawn.labels, parts) <= 0.55
 
 
 # The dataset and the notebook
@@ -337,6 +348,7 @@ def test_the_projection_is_scikit_learns_of_the_states_of_that_layer(executed, t
     states = np.stack([model.forward(np.array([bos, *row])).hidden[2, -1].numpy() for row in rows])
     theirs = PCA(svd_solver="full").fit(states.astype(np.float64))
     ratio = dataset["explained_variance_ratio"].values
+    assert len(ratio) == dataset.sizes["component"] == truth.N_PROJECTED
     np.testing.assert_allclose(ratio, theirs.explained_variance_ratio_[: len(ratio)], rtol=1e-3, atol=1e-6)
     ours, theirs = dataset["projection"].values[inside, :3], theirs.transform(states)[:, :3]
     np.testing.assert_allclose(ours * np.sign((ours * theirs).sum(axis=0)), theirs, rtol=0, atol=1e-3)

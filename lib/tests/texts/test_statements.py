@@ -10,6 +10,7 @@ import pytest
 
 import make_statements
 from token_geometry.base import project
+from token_geometry.stats import probes
 from token_geometry.texts import statements
 
 FOLDER = project.root() / "data" / "statements"
@@ -107,7 +108,61 @@ def test_the_committed_files_are_what_the_generator_writes(tmp_path):
     assert (tmp_path / "words.csv").read_bytes() == (FOLDER / "sp_en_trans.csv").read_bytes()
 
 
+# Groups
+
+CYCLES = [("sp_en_trans", "meaning"), ("neg_sp_en_trans", "meaning"), ("elements", "symbol")]
+
+
+@pytest.mark.parametrize(("name", "column"), CYCLES)
+def test_statements_that_share_an_answer_are_of_one_group_and_in_one_fold(name, column):
+    found, entries = statements.load(name), table(name)
+    groups = pd.Series(found.groups())
+    assert groups.groupby(entries[column]).nunique().eq(1).all()
+    assert groups.value_counts().max() <= len(found.texts) / 10
+    for train, test in probes.folds(found.labels, found.groups(), seed=0):
+        assert not {*entries[column].iloc[train]} & {*entries[column].iloc[test]}
+
+
+@pytest.mark.parametrize("name", ["cities", "neg_cities"])
+def test_rare_countries_are_of_one_group_and_a_negation_has_the_groups_of_what_it_negates(name):
+    found, entries = statements.load(name), table(name)
+    groups, sizes = pd.Series(found.groups()), entries["country"].value_counts()
+    rare = entries["country"].isin(sizes.index[sizes == 2])
+    assert rare.sum() > 20 and groups[rare].groupby(entries["country"]).nunique().eq(1).all()
+    assert groups.value_counts().max() <= len(found.texts) / 10
+    assert np.array_equal(groups, statements.load("cities").groups())
+
+
+def test_a_ring_of_words_in_any_file_is_cut_in_few_places(csv_file):
+    n = 100  # as one permutation of all answers makes it
+    lines = [f"thing{i} is word{(i + j) % n} indeed,{1 - j}" for i in range(n) for j in (0, 1)]
+    found = statements.load(csv_file("statement,label", *lines))
+    groups = found.groups().reshape(n, 2)
+    assert (groups[:, 0] == groups[:, 1]).all()
+    assert (groups[:, 0] != np.roll(groups[:, 0], 1)).sum() <= 20
+    assert np.unique(groups, return_counts=True)[1].max() <= 20
+
+
+def test_words_of_many_statements_join_nothing(csv_file):
+    lines = [f"all share this but n{i},{i % 2}" for i in range(40)]
+    groups = statements.load(csv_file("statement,label", *lines)).groups()
+    assert np.array_equal(groups, np.arange(40) // 2)
+
+
+def test_topic_and_polarity_are_known_by_the_name():
+    known = {"cities": ("cities", 1), "neg_cities": ("cities", -1), "smaller_than": ("numbers", -1)}
+    known |= {"larger_than": ("numbers", 1), "cities_cities_conj": ("cities", 1), "my own": ("my own", 1)}
+    assert {name: statements.kind(name) for name in known} == known
+
+
 # The generator's rules
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 9])
+def test_values_change_places_by_twos_and_three_in_a_ring(n):
+    found = make_statements.swapped(list(range(n)), np.random.default_rng(0))
+    assert sorted(found) == list(range(n)) and all(value != place for place, value in enumerate(found))
+    assert sum(found[value] != place for place, value in enumerate(found)) == 3 * (n % 2)
 
 
 def made_cities(rows):

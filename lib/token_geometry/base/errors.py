@@ -10,8 +10,7 @@ class InputError(ValueError):
         super().__init__(message if len(message) <= 2000 else f"{message[:1000]} … {message[-500:]}")
 
     def _render_traceback_(self) -> list[str]:
-        # IPython shows this in place of a traceback: a reader of a notebook
-        # needs the line, not the library's inside.
+        # IPython shows this in place of a traceback: a reader needs the line, not the library's inside
         return [f"{type(self).__name__}: {self}"]
 
 

@@ -32,11 +32,6 @@ def door(what: str, way_out: str = "") -> Iterator[None]:
         raise InputError(f"{what} cannot be read: {reason or type(error).__name__}{way_out}") from None
 
 
-def spelled(path: Path) -> str:
-    """A path in one line, whatever its characters."""
-    return repr(str(path))
-
-
 def check_file(path: Path, what: str) -> None:
     """Refuse what is no regular file: reading a pipe waits forever, and a device has no end."""
     with door(what):

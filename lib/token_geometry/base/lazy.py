@@ -1,7 +1,4 @@
-"""Libraries that take seconds to import, and are imported when something of them is first asked for.
-
-So whoever only reads results, or only names a model, does without them.
-"""
+"""Libraries that take seconds to import, imported when first used: who only reads results does without."""
 
 import importlib
 from typing import Any

@@ -27,11 +27,8 @@ def acquire(path: Path, *, seconds: float) -> contextlib.AbstractContextManager 
     except OSError as error:  # a Timeout is one, without a number
         if error.errno not in _NO_LOCKS:
             raise
-        print(
-            f"{path} cannot be locked ({error.strerror}): the file system knows no locks, so processes that work "
-            "on the same thing at a time are not kept apart",
-            flush=True,
-        )
+        why = f"{path} cannot be locked ({error.strerror}): the file system knows no locks"
+        print(f"{why}, so processes that work on the same thing at a time are not kept apart", flush=True)
         return None
 
 
@@ -54,9 +51,7 @@ def waiting(path: Path) -> Iterator[None]:
             print(f"waiting for another process, which holds the lock {path}", flush=True)
             lock = acquire(path, seconds=LONGEST_WAIT)
     except Timeout:
-        raise InputError(
-            f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes: end that "
-            "process, or delete the file if there is none"
-        ) from None
+        problem = f"the lock {path} has been held by another process for {LONGEST_WAIT / 60:.0f} minutes"
+        raise InputError(f"{problem}: end that process, or delete the file if there is none") from None
     with lock or contextlib.nullcontext():
         yield

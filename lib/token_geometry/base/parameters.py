@@ -4,7 +4,9 @@ papermill hands over any name with a mere warning, so a notebook checks its para
 """
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -21,11 +23,8 @@ Kind = typing.TypeVar("Kind")
 # What IPython puts into a fresh namespace besides names with an underscore.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
-# a type → one value of it, and several
-_SPELLED = {
-    int: ("a whole number", "whole numbers"), str: ("a string", "strings"), dict: ("a mapping", "mappings"),
-    bool: ("true or false", "true or false"), type(None): ("None", "None"),
-}  # fmt: skip
+# a type → one value of it
+_SPELLED = {int: "a whole number", str: "a string", dict: "a mapping", bool: "true or false", type(None): "None"}
 
 
 class _Unique(yaml.SafeLoader):
@@ -37,19 +36,23 @@ class _Unique(yaml.SafeLoader):
 
 
 def read_yaml(text: str, where: str) -> dict:
-    """The mapping that a YAML text holds, empty for an empty one, no key twice; messages call it `where`.
-
-    An `InputError` says, with line and column, if it is not YAML, or if it holds something else.
+    """The mapping that a YAML text holds, empty for an empty one, no key twice; an `InputError`, which calls it
+    `where`, says with line and column if it is not YAML, or if it holds something else.
     """
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(
+    maxsize=32
+)  # a run of twelve models asks for their file some 250 times, at a tenth of a second each
+def _parsed(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)
     except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark, error.problem or str(error)
+        mark, problem = error.problem_mark, " ".join((error.problem or str(error)).split())
         place = f", line {mark.line + 1}, column {mark.column + 1}," if mark else ""
-        raise InputError(
-            f"{where}{place} is not YAML ({' '.join(problem.split())}): look there and one line above for a "
-            "colon, a quotation mark, a bracket or an indent that is missing"
-        ) from None
+        way_out = "one line above for a colon, a quotation mark, a bracket or an indent that is missing"
+        raise InputError(f"{where}{place} is not YAML ({problem}): look there and {way_out}") from None
     except Exception:  # of a value that is not of the type its tag says, a number too long, nesting too deep
         raise InputError(f"{where} is not YAML: it holds a value that cannot be read, take it out") from None
     if not isinstance(found or {}, dict):
@@ -74,8 +77,7 @@ def options(kind: type) -> Iterable[tuple[str, dict]]:
 
 def of_words(kind: type, given: Mapping[str, str | list[str]]) -> dict:
     """Values for `build` from words of a command line; numbers, true, false and lists are read as YAML."""
-    hints = typing.get_type_hints(kind)
-    return {name: _of_word(word, hints.get(name, str)) for name, word in given.items()}
+    return {name: _of_word(word, typing.get_type_hints(kind).get(name, str)) for name, word in given.items()}
 
 
 def _of_word(word, hint):
@@ -90,17 +92,12 @@ def _of_word(word, hint):
 
 
 def collect(kind: type[Kind], namespace: dict) -> Kind:
-    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells.
-
-    An `InputError` says if a name is no parameter, one is missing, or a value has not the type of its field.
+    """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells;
+    `InputError` if a name is no parameter, one is missing, or a value has not the type of its field.
     """
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not (name.startswith("_") or name in _IPYTHON)
-        and not isinstance(value, types.ModuleType | types.FunctionType | type)
-    }
-    return build(kind, given, noun="parameter")
+    given = {name: namespace[name] for name in namespace if not (name.startswith("_") or name in _IPYTHON)}
+    code = types.ModuleType | types.FunctionType | type
+    return build(kind, {name: one for name, one in given.items() if not isinstance(one, code)}, noun="parameter")
 
 
 def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
@@ -189,4 +186,5 @@ def _spell(hint, value, *, many: bool = False) -> str:
         item = typing.get_args(hint)[0]
         example = [value] if _fits(value, item) and len(str(value)) < 99 else [0, 1] if _fits(0, item) else ["a"]
         return f"a list of {_spell(item, value, many=True)}, such as '{json.dumps(example)}'"
-    return _SPELLED.get(typing.get_origin(hint) or hint, (str(hint), str(hint)))[many]
+    one = _SPELLED.get(typing.get_origin(hint) or hint, str(hint))
+    return f"{one[2:]}s" if many and one.startswith("a ") else one

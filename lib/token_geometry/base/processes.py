@@ -68,10 +68,8 @@ def pool(
         with executor:
             yield executor
     except BrokenProcessPool:
-        raise InputError(
-            f"a process that {what} was killed, most often for want of memory: start again, {way_out}; "
-            "what is done is kept"
-        ) from None
+        problem = f"a process that {what} was killed, most often for want of memory"
+        raise InputError(f"{problem}: start again, {way_out}; what is done is kept") from None
 
 
 def all_of(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple]) -> None:

@@ -11,9 +11,8 @@ from token_geometry.base import InputError, files, locks
 
 
 def find() -> Path | None:
-    """The project's root: the nearest folder upwards that holds `_quarto.yml`; None where there is none.
-
-    The search starts at the working directory and falls back to the checkout that this package lies in.
+    """The project's root: the nearest folder that holds `_quarto.yml`, upwards from the working directory, else
+    from the checkout that this package lies in; None where there is none.
     """
     starts, marks = (Path.cwd(), Path(__file__).resolve()), ("_quarto.yml", "data/models.yml")
     folders = (folder for start in starts for folder in (start, *start.parents))
@@ -33,10 +32,7 @@ def entries(name: str) -> dict:
 
 
 def cache() -> Path:
-    """Folder of downloads and dequantized weights.
-
-    `TOKEN_GEOMETRY_CACHE` where it is set, else the project's `data/cache` where that exists, else the user's.
-    """
+    """Folder of downloads and dequantized weights: `TOKEN_GEOMETRY_CACHE`, else `data/cache`, else the user's."""
     if chosen := os.environ.get("TOKEN_GEOMETRY_CACHE"):
         folder = Path(chosen).expanduser()
     elif not (folder := (find() or Path()) / "data" / "cache").is_dir():
@@ -44,9 +40,8 @@ def cache() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror}): set TOKEN_GEOMETRY_CACHE to one that can"
-        ) from None
+        way_out = "set TOKEN_GEOMETRY_CACHE to one that can"
+        raise InputError(f"the cache {folder} cannot be written ({error.strerror}): {way_out}") from None
     _say_who_writes(folder)
     return folder
 
@@ -56,11 +51,9 @@ def _say_who_writes(folder: Path) -> None:
     """Say of a cache into which others can put files that what lies in it may be theirs."""
     for part in (folder, folder / "models", folder / "checksums"):
         if part.is_dir() and ((stat := part.stat()).st_mode & 0o002 or stat.st_uid not in (0, os.getuid())):
-            print(
-                f"the folder {part} of the cache can be written by other users, who could change weights: take "
-                "away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own",
-                flush=True,
-            )
+            problem = f"the folder {part} of the cache can be written by other users, who could change weights"
+            way_out = "take away their permission, or set TOKEN_GEOMETRY_CACHE to a folder of your own"
+            print(f"{problem}: {way_out}", flush=True)
 
 
 def results(run: str) -> Path:

@@ -17,8 +17,7 @@ import numpy as np
 import xarray as xr
 
 from token_geometry import __version__
-from token_geometry.base import InputError, processes, resources
-from token_geometry.base.files import door
+from token_geometry.base import InputError, files, processes, resources
 
 FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
@@ -43,13 +42,10 @@ def digest(recipe: dict) -> str:
 
 def make_attrs(title: str, recipe: dict, **more) -> dict:
     """Global attributes of a result file: recipe, its digest, versions, device, time, and `more`."""
-    return {
-        "Conventions": "CF-1.11", "title": title,
-        "recipe": json.dumps(recipe, sort_keys=True, ensure_ascii=False), "recipe_digest": digest(recipe),
-        "versions": json.dumps(_versions(), sort_keys=True),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"), "computed_on": resources.processor(),
-        **more,
-    }  # fmt: skip
+    text, now = json.dumps(recipe, sort_keys=True, ensure_ascii=False), datetime.now(UTC)
+    attrs = {"Conventions": "CF-1.11", "title": title, "recipe": text, "recipe_digest": digest(recipe)}
+    attrs |= {"versions": json.dumps(_versions(), sort_keys=True), "created": now.isoformat(timespec="seconds")}
+    return attrs | {"computed_on": resources.processor()} | more
 
 
 def check_writable(path: Path) -> None:
@@ -115,24 +111,24 @@ def read(path: Path) -> xr.Dataset:
 def _opened(path: Path) -> xr.Dataset:
     import netCDF4
 
-    with netCDF4.Dataset(path) as raw:  # xarray would read coordinates, were they larger than the memory
-        variables = raw.variables.values()
-        claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in variables)
-        is_packed = any((part.filters() or {}).get("zlib") for part in variables)
+    # Once, and xarray gets what is open. A program may hold the file open as well; of several openings HDF5 2.2
+    # frees what they share when one that read values and one that did not are closed, and the next is its end.
+    raw = netCDF4.Dataset(path)
+    variables = raw.variables.values()  # xarray would read coordinates, were they larger than the memory
+    claimed = sum(part.size * getattr(part.dtype, "itemsize", 8) for part in variables)
+    is_packed = any((part.filters() or {}).get("zlib") for part in variables)
     if claimed > (_MOST_UNPACKED if is_packed else path.stat().st_size):
+        raw.close()
         raise ValueError(f"it has {path.stat().st_size} bytes and claims {claimed}")
-    return xr.open_dataset(path, engine="netcdf4")
+    return xr.open_dataset(xr.backends.NetCDF4DataStore(raw))
 
 
 def _door(path: Path) -> AbstractContextManager[None]:
-    return door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
+    return files.door(str(path), "; it is cut short or damaged: delete it and run the notebook that makes it")
 
 
 def read_attrs(path: Path) -> dict:
-    """Global attributes of a file, without reading its variables; nothing is checked.
-
-    An `InputError` says if the file is missing or no NetCDF.
-    """
+    """Global attributes of a file, its variables unread and unchecked; `InputError` if missing or no NetCDF."""
     with _door(path), _NETCDF, _opened(path) as dataset:
         return dict(dataset.attrs)
 

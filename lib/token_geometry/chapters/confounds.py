@@ -8,8 +8,7 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.frames import middle
+from token_geometry.chapters import frames, markup, numbers
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.results import RunResults
@@ -56,7 +55,7 @@ def _sample(run: Run, corpus: str, dataset: xr.Dataset) -> xr.Dataset:
     columns["cosine_0"] = dataset["cosine_similarity"].sel(layer=0, drop=True)
     found = dataset[["loss"]].assign({name: columns[name] for name in wanted(run) if name in columns})
     varies = (found.std("prompt", skipna=False) > 1e-9 * abs(found).max("prompt")).all()
-    dimension = middle(dataset["intrinsic_dimension"])
+    dimension = frames.middle(dataset["intrinsic_dimension"])
     return found.drop_vars([n for n in found if n != "loss" and not varies[n]]).assign(dimension=dimension)
 
 
@@ -86,11 +85,9 @@ def correlations(found: dict[str, xr.Dataset], pairs: Callable[..., Pairs], **op
     P-values are by permutation of the second quantity over prompts; all texts, models and scales of a measure are
     the family of `q_value`. What could not be taken has no row.
     """
-    parts = [
-        _test(sample, *pair).to_dataframe().reset_index().assign(texts=texts, measure=measure)
-        for texts, sample in found.items()
-        for measure, pair in pairs(sample, **options).items()
-    ]
+    taken = [(sample, texts, *one) for texts, sample in found.items() for one in pairs(sample, **options).items()]
+    tested = [({"texts": texts, "measure": measure}, _test(one, *pair)) for one, texts, measure, pair in taken]
+    parts = [one.to_dataframe().reset_index().assign(**names) for names, one in tested]
     frame = pd.concat(parts).dropna(subset="correlation") if parts else pd.DataFrame()
     if frame.empty:
         return frame

@@ -7,9 +7,7 @@ from token_geometry.chapters import charts
 
 
 @charts.figure("curves over layers")
-def layer_curves(
-    frame: pd.DataFrame, *, y_title: str, facet: str = "model_title", choose: str | None = None
-) -> alt.TopLevelMixin:
+def layer_curves(frame: pd.DataFrame, *, y_title: str, facet="model_title", choose=None) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
     The frame has the columns of `frames.summary`, `facet` and `choose`; only the outer levels have a band.
@@ -30,14 +28,9 @@ def by_depth(frame: pd.DataFrame, *, y_title: str, choose: str | None = None) ->
 
 
 def curves(
-    frame: pd.DataFrame,
-    *,
-    y_title: str | None,
-    x: str = "layer",
-    color: str = "shuffle_level",
-    keep: tuple = (),
+    frame: pd.DataFrame, *, y_title: str | None, x: str = "layer", color: str = "shuffle_level", keep: tuple = (),
     picked: alt.Parameter | None = None,
-) -> alt.LayerChart:
+) -> alt.LayerChart:  # fmt: skip
     """Layers of one panel: bands, lines and points, with a legend to click.
 
     `x` is `layer` or `relative_depth`, `color` `shuffle_level` or `model_title`; `keep` are further columns that
@@ -51,20 +44,15 @@ def curves(
     picked = picked or own[0]
     # one scale for all values of a control; observables have one each
     scale = alt.Scale(zero=False) if "observable" in keep else charts.whole(frame, "low", "high")
-    base = alt.Chart(frame[columns]).encode(
-        x=charts.LAYER_AXIS if x == "layer" else alt.X(f"{x}:Q", title=x.replace("_", " ")),
-        color=charts.level_color(levels) if by_level else charts.color(frame, color),
-    )
+    axis = charts.LAYER_AXIS if x == "layer" else alt.X(f"{x}:Q", title=x.replace("_", " "))
+    colors = charts.level_color(levels) if by_level else charts.color(frame, color)
+    base = alt.Chart(frame[columns]).encode(x=axis, color=colors)
     # bands of the levels in between would cover one another
     outer = [levels[0], levels[-1]] if by_level else charts.unique(frame[color])
+    y, faint = alt.Y("low:Q", title=y_title, scale=scale), charts.shown(picked, 0.18, 0.02)
     band = base.transform_filter(alt.FieldOneOfPredicate(color, outer)).mark_area()
-    band = band.encode(
-        y=alt.Y("low:Q", title=y_title, scale=scale), y2="high:Q", opacity=charts.shown(picked, 0.18, 0.02)
-    )
+    band = band.encode(y=y, y2="high:Q", opacity=faint)
     line = base.mark_line(strokeWidth=2).encode(y="mean:Q", opacity=charts.shown(picked))
-    points = base.mark_circle(size=28).encode(
-        y="mean:Q",
-        tooltip=charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q"),
-        opacity=charts.shown(picked, 0.9, 0.0),
-    )
+    tips = charts.tooltip(f"{color}:N", "layer:Q", "mean:Q .3f", "std:Q .3f", "n_prompts:Q")
+    points = base.mark_circle(size=28).encode(y="mean:Q", tooltip=tips, opacity=charts.shown(picked, 0.9, 0.0))
     return alt.layer(band, line, points).add_params(*own)

@@ -40,8 +40,7 @@ def change(values: xr.DataArray, measure: str = "difference") -> xr.DataArray:
 
 def changes(values: xr.DataArray, *, part=MIDDLE, over: str = "mean", measure: str = "difference") -> xr.DataArray:
     """Change of the mean, or of what `over` names, of a quantity of one model over a part of its depth."""
-    layers = window(values["relative_depth"], part)
-    return change(getattr(values.sel(layer=layers), over)("layer"), measure)
+    return change(getattr(values.sel(layer=window(values["relative_depth"], part)), over)("layer"), measure)
 
 
 def found(dimension: xr.DataArray, measure: str = "difference") -> xr.Dataset:

@@ -8,11 +8,9 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.chapters import charts, effects, markup, numbers
-from token_geometry.chapters.frames import FROM_ONE, middle
+from token_geometry.chapters import charts, effects, frames, markup, numbers, over_layers
 from token_geometry.chapters.loss.prose import spell
 from token_geometry.chapters.numbers import Number
-from token_geometry.chapters.over_layers import effect, one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats import correlation, intervals
 
@@ -29,7 +27,7 @@ ENOUGH = 512
 
 def dimensions(dataset: xr.Dataset) -> xr.DataArray:
     """ID from layer 1 on, over `estimator` and the dimensions of the data set."""
-    parts = [dataset[name].sel(at | {"layer": FROM_ONE}, drop=True) for name, at in CHOSEN.values()]
+    parts = [dataset[name].sel(at | {"layer": frames.FROM_ONE}, drop=True) for name, at in CHOSEN.values()]
     return xr.concat(parts, pd.Index([*CHOSEN], name="estimator"))
 
 
@@ -92,12 +90,11 @@ def number(results: RunResults, model: str, title: str) -> str:
     sizes = values.dropna("n_points", how="all")["n_points"].values.tolist()
     for at in values["at"].values.tolist():
         means = values.sel(at=at).mean("prompt").dropna("n_points")
-        shares = [
-            f"{' and '.join(f'{Number(s):.2f}' for s in means.loc[:, n] / means[:, -1])} of it from {n} points"
-            for n in dict.fromkeys((*sizes[:1], ENOUGH))
-            if n in means["n_points"] and n < sizes[-1] in means["n_points"]
-        ]
-        enough = _enough(values.sel(at=at)) if results.longer is not None and ENOUGH in means["n_points"] else ""
+        known = means["n_points"].values
+        fewer = [n for n in dict.fromkeys((*sizes[:1], ENOUGH)) if n in known and n < sizes[-1] in known]
+        both = {n: " and ".join(f"{Number(s):.2f}" for s in means.loc[:, n] / means[:, -1]) for n in fewer}
+        shares = [f"{spelled} of it from {n} points" for n, spelled in both.items()]
+        enough = _enough(values.sel(at=at)) if results.longer is not None and ENOUGH in known else ""
         if shares:
             parts.append(f"at {at} {Number(means[0, -1]):.1f} from {sizes[-1]}, {', '.join(shares)}{enough}")
     if not parts:
@@ -116,16 +113,16 @@ def _enough(values: xr.DataArray) -> str:
     return f", and 500 tokens {word} enough to come within a tenth of it: {said}"
 
 
-@markup.unless(one_level)
+@markup.unless(over_layers.one_level)
 def shuffled(results: RunResults) -> Markdown:
     """Effect of full shuffling on the ID of the middle layers, and whether the estimators agree on its sign."""
-    found = intervals.mean_interval(effects.change(middle(dimensions(results.ends))))
-    return _compared(results, found=found, say=effect, words="change of the {} by full shuffling")
+    found = intervals.mean_interval(effects.change(frames.middle(dimensions(results.ends))))
+    return _compared(results, found=found, say=over_layers.effect, words="change of the {} by full shuffling")
 
 
 def with_loss(results: RunResults) -> Markdown:
     """Correlation of the ID of the middle layers with the loss, and whether the estimators agree on its sign."""
-    found = correlation.correlate(middle(dimensions(results.structured)), results.structured["loss"])
+    found = correlation.correlate(frames.middle(dimensions(results.structured)), results.structured["loss"])
     found, say = found.rename(correlation="mean"), partial(spell, value="mean")
     return _compared(results, found=found, say=say, words="correlation of the {} with the loss")
 

@@ -17,22 +17,17 @@ def as_page() -> str:
     found = json.loads((project.root() / "data" / "families.json").read_text(encoding="utf-8"))
     rows, counts = found["families"], {"failed": 0} | found["counts"]
     equal = [row for row in rows if row["outcome"] == "equal"]
-    text = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).substitute(
-        found | counts,
-        n_encoders=sum(bool(row["setting"]) for row in rows),
-        n_models=len(rows),
-        n_equal=len({row["class"] for row in equal}),
-        read_with=_rows((row["statements"], _name(row)) for row in equal),
-        said=_rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal"),
-    )
-    exceptions = _grouped(
-        (f"{_name(row)}: {line}".replace("model 'tiny'", "…"), f"{what} in {dtype}")
-        for row in equal
-        for what, of_dtype in (("whole", row["dtypes"]), ("a part", row["parts"]))
-        for dtype, line in of_dtype.items()
-        if line != "equal"
-    )
-    lines = [f"- {markup.escaped(f'{line} ({where})')}" for line, where in exceptions]
+    counts |= {"n_encoders": sum(bool(row["setting"]) for row in rows), "n_models": len(rows)}
+    counts |= {"n_equal": len({row["class"] for row in equal})}
+    read_with = _rows((row["statements"], _name(row)) for row in equal)
+    said = _rows((_line(row), _name(row)) for row in rows if row["outcome"] != "equal")
+    form = string.Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+    text = form.substitute(found | counts, read_with=read_with, said=said)
+    kinds = {"whole": "dtypes", "a part": "parts"}
+    parts = [(_name(row), what, row[key]) for row in equal for what, key in kinds.items()]
+    told = [(name, f"{what} in {dtype}", line) for name, what, lines in parts for dtype, line in lines.items()]
+    other = [(f"{name}: {line}".replace("model 'tiny'", "…"), at) for name, at, line in told if line != "equal"]
+    lines = [f"- {markup.escaped(f'{line} ({where})')}" for line, where in _grouped(other)]
     return "\n".join([text, "Exceptions among those that are equal:", "", *lines, ""]) if lines else text
 
 

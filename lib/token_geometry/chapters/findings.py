@@ -8,8 +8,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import project
-from token_geometry.chapters import effects, markup, numbers
-from token_geometry.chapters.estimators import dimensions
+from token_geometry.chapters import effects, estimators, markup, numbers
 from token_geometry.chapters.frames import middle, peak
 from token_geometry.chapters.loss import frames as loss_frames
 from token_geometry.chapters.results import RunResults
@@ -35,14 +34,12 @@ class Finding:
 
 
 def text(results: RunResults) -> Markdown:
-    """The findings as a list, and what the run lacks for more."""
-    structured = "This run holds structured prompts only; what shuffling does is not part of it."
-    short = "The prompts of this run are too short for another scale than 2."
-    lacking = structured * (not results.is_shuffled), short * (results.reference_scale == 2)
+    """The findings as a list."""
+    short = "The prompts of this run are too short for another scale than 2." * (results.reference_scale == 2)
     found = of_run(results)
     known = any(np.isfinite(value) for one in found for name, value in one.values.items() if "low" in name)
     intervals = "with 95% intervals" if known else f"with no intervals below {FEWEST_PROMPTS} prompts"
-    return markup.bullets([*map(Finding.linked, found), *lacking], start=f"What the run finds, {intervals}:")
+    return markup.bullets([*map(Finding.linked, found), short], start=f"What the run finds, {intervals}:")
 
 
 def of_run(results: RunResults) -> list[Finding]:
@@ -100,7 +97,7 @@ def _order(results: RunResults) -> Iterator[Finding]:
 def _estimators(results: RunResults) -> Iterator[Finding]:
     """Whether ESS and TLE agree with GRIDE on the direction of full shuffling."""
     names = ["GRIDE at scale 16", "ESS", "TLE"]
-    change = effects.change(middle(dimensions(results.ends))).sel(estimator=names)
+    change = effects.change(middle(estimators.dimensions(results.ends))).sel(estimator=names)
     signs = np.sign(change.mean("prompt"))
     told = {name: _effect(results, change.sel(estimator=name)) for name in names[1:]}
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}

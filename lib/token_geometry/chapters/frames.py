@@ -9,7 +9,7 @@ import xarray as xr
 from token_geometry.chapters.numbers import Number
 from token_geometry.observables import catalog
 
-BESIDE = catalog.selections(("intrinsic_dimension", 2), ("neighborhood_overlap", 2), ("cosine_similarity", None))
+BESIDE = catalog.selections(intrinsic_dimension=2, neighborhood_overlap=2, cosine_similarity=None)
 """The three observables that are drawn beside one another, as in the paper: title → variable, selection."""
 
 FROM_ONE = slice(1, None)  # layers without the embeddings, where equal tokens coincide
@@ -85,8 +85,6 @@ def long(values: xr.DataArray, name: str, *, decimals: int = 4) -> pd.DataFrame:
 
 def by_observable(dataset: xr.Dataset, chosen: dict[str, tuple[str, dict]] = BESIDE) -> pd.DataFrame:
     """`summary` of each observable of `chosen`, with its title in the column `observable`."""
-    parts = [
-        summary(dataset[variable].sel(at | {"layer": FROM_ONE})).assign(observable=title)
-        for title, (variable, at) in chosen.items()
-    ]
+    kept = {title: dataset[name].sel(at | {"layer": FROM_ONE}) for title, (name, at) in chosen.items()}
+    parts = [summary(values).assign(observable=title) for title, values in kept.items()]
     return pd.concat(parts, ignore_index=True)

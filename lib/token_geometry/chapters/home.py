@@ -7,12 +7,6 @@ from token_geometry.chapters.frames import by_observable
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunResults
 
-ADDED = {  # keys of a run that it can do without, and what they add
-    "controls": "an untrained or permuted model to compare with",
-    "truth": "true and false statements at a layer",
-    "calibration": "the estimators held against what is known",
-}
-
 
 def frame(results: RunResults) -> pd.DataFrame:
     """ID of the first model at two scales, structured and shuffled, as of `by_observable`."""
@@ -27,16 +21,10 @@ def name(results: RunResults) -> Markdown:
 
 
 def about(results: RunResults) -> Markdown:
-    """Which run this is: name, title, models, corpus, prompts, its description, and what it leaves out."""
+    """Which run this is: name, title, models, corpus, prompts, its description."""
     run, observables = results.run, results.observables
     levels = ", ".join(str(level) for level in observables["shuffle_level"].values)
-    lacking = [f"{what} (key `{key}`)" for key, what in ADDED.items() if key not in run.sections]
-    lacking += [] if results.is_shuffled else ["shuffled prompts (`shuffle_levels` above 0)"]
-    lacking += [] if len(results.models) > 1 else ["a second model to compare with (`models`)"]
     models = " and ".join(title for _, title in results.models)
-    more = f"Not part of this run, and to be added in data/runs/{escaped(run.name)}.yml: {'; '.join(lacking)}."
-    return Markdown(
-        f"{name(results).data} It reads {observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the "
-        f"corpus {escaped(run.corpus)}, at shuffle level $S$ = {levels}, with {models}. {run.description}"
-        f"\n\n{more * bool(lacking)}"
-    )
+    read = f"{observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the corpus {escaped(run.corpus)}"
+    text = f"{name(results).data} It reads {read}, at shuffle level $S$ = {levels}, with {models}."
+    return Markdown(f"{text} {run.description}")

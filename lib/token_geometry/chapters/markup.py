@@ -32,6 +32,10 @@ def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str
     return decorate
 
 
+listed = unless(lambda results: "")
+"""Decorator of what yields lines of results: they are a list."""
+
+
 def per_model(say: Callable[..., str | None]) -> Callable[..., Markdown]:
     """Decorator: what a function says of the results, a model, its title and options, as a list of all models."""
 

@@ -23,9 +23,7 @@ def interval(low: float, high: float, spec: str) -> str:
     return f"{Number(low):{spec}} to {Number(high):{spec}}"
 
 
-def estimate(
-    value: float, low: float, high: float, *, sign="", digits: int | None = None, name="", spec=""
-) -> str:
+def estimate(value: float, low: float, high: float, *, sign="", digits=None, name="", spec="") -> str:
     """A number and its interval in brackets, if it has one.
 
     `sign` is `+` for a difference, `digits` are those behind the point, by default two, and more where the

@@ -8,9 +8,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import one_of
-from token_geometry.chapters import curves, effects, markup, numbers
-from token_geometry.chapters.frames import peak, summary
-from token_geometry.chapters.numbers import Number
+from token_geometry.chapters import curves, effects, frames, markup, numbers
 from token_geometry.chapters.results import RunResults
 from token_geometry.observables.catalog import CATALOG, UNITS
 from token_geometry.stats import intervals
@@ -46,7 +44,7 @@ def _figure(results, name, at, shown, dataset: xr.Dataset, say: Callable, draw: 
         raise one_of("observable over layers", name, accepted)
     entry, finding = CATALOG[name], say(results, name=name, at=at)
     kept = {} if shown is None else {entry.choice: shown}
-    frame = summary(dataset[name].sel(layer=slice(entry.first_layer, None), **kept))
+    frame = frames.summary(dataset[name].sel(layer=slice(entry.first_layer, None), **kept))
     chart = draw(frame, y_title=entry.axis_title, choose=entry.choice, initial=at, finding=finding)
     return Figure(chart, finding)
 
@@ -68,12 +66,9 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     values = results.shuffled[name].sel(model=model, **entry.at(at))
     if not bool(values.notnull().any()):
         return f"{title}: no data for {what}."
-    layers = results.middle_layers(model)
     before, after = level_means(results, model, name, **entry.at(at))
-    return (
-        f"{title}: {what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers. "
-        f"{change_by_prompt(values, layers)}"
-    )
+    means = f"{what} is {before:.2f} at $S = {low}$ and {after:.2f} at $S = {high}$ in the middle layers"
+    return f"{title}: {means}. {change_by_prompt(values, results.middle_layers(model))}"
 
 
 def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdown:
@@ -81,7 +76,7 @@ def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdow
     entry, lines = CATALOG[name], []
     what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
     for model, title in results.models:
-        top = peak(results.structured[name].sel(model=model, **entry.at(at)))
+        top = frames.peak(results.structured[name].sel(model=model, **entry.at(at)))
         depth, spec = top.layer / results.last_layer(model), ".1f" if top.mean >= 2 else ".2f"
         where = f"in layer {top.layer}, at {depth:.0%} of the depth"
         lines.append(f"{title}: the mean {what} is largest {where}, with {top.mean:{spec}} ± {top.std:{spec}}.")
@@ -92,10 +87,9 @@ def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdow
 def change_by_prompt(values: xr.DataArray, layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
     found = intervals.mean_interval(effects.change(values.sel(layer=layers).mean("layer")))
-    return (
-        f"Averaged over layers {layers.start} to {layers.stop}, shuffling changes it by {effect(found)}, "
-        f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts."
-    )
+    alike = f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts"
+    change = f"shuffling changes it by {effect(found)}, {alike}"
+    return f"Averaged over layers {layers.start} to {layers.stop}, {change}."
 
 
 def effect(found: xr.Dataset) -> str:
@@ -105,7 +99,7 @@ def effect(found: xr.Dataset) -> str:
     return text if bool(found["low"].notnull()) else f"{text} ({n_prompts}, no interval)"
 
 
-def level_means(results: RunResults, model: str, name: str, **at: int) -> list[Number]:
+def level_means(results: RunResults, model: str, name: str, **at: int) -> list[numbers.Number]:
     """Mean of an observable over prompts and middle layers at the two extreme levels."""
     values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
-    return [Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]
+    return [numbers.Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]

@@ -11,12 +11,10 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import InputError
-from token_geometry.chapters import charts, markup
-from token_geometry.chapters.frames import FROM_ONE
+from token_geometry.chapters import charts, frames, markup
 from token_geometry.chapters.numbers import Number, count, estimate
 from token_geometry.chapters.results import RunParameters, RunResults
-from token_geometry.stats import probes, ridge
-from token_geometry.stats.intervals import FEWEST_PROMPTS
+from token_geometry.stats import intervals, probes, ridge
 from token_geometry.texts import corpora
 
 N_PERMUTATIONS = 200  # of the labels
@@ -52,10 +50,8 @@ def _by_label(results: RunResults, column: str) -> list[xr.Dataset]:
     if "" in names:
         raise InputError(f"{where} has no label for {count(int(counts[0]), 'prompt')}: fill it in")
     if len(names) < 2 or counts.min() < 2:
-        raise InputError(
-            f"{where} has {len(names)} different labels for {len(labels)} prompts, the rarest for {counts.min()}; "
-            "accepted: two labels or more, each of two prompts or more"
-        )
+        found = f"{len(names)} different labels for {len(labels)} prompts, the rarest for {counts.min()}"
+        raise InputError(f"{where} has {found}; accepted: two labels or more, each of two prompts or more")
     return [own.isel(prompt=labels == name) for name in names]
 
 
@@ -75,27 +71,20 @@ def _rows(task: str, classes: list[xr.Dataset], model: str) -> Iterator[dict]:
         return
     folds = probes.folds(labels, groups, seed=0)
     labelings = np.vstack([labels[None], ridge.permutations(labels, groups, n=N_PERMUTATIONS, seed=0)])
-    kept = [one.sel(layer=FROM_ONE) for one in parts]
-    columns = {
-        name: np.concatenate([one[name].values.reshape(one.sizes["prompt"], -1) for one in kept])
-        for name in _NAMES
-    }
-    profile = np.log(columns["intrinsic_dimension"])
-    tokens = np.hstack([columns["distinct_tokens"], columns["token_rarity"]])
-    features = {
-        "profile of the ID": (profile, None),
-        "loss": (columns["loss"], None),
-        "tokens": (tokens, None),
-        "mean state": (columns["mean_state"], None),
-        "profile at fixed loss and tokens": (profile, np.hstack([columns["loss"], tokens])),
-    }
+    kept = [one.sel(layer=frames.FROM_ONE) for one in parts]
+    columns = [[one[name].values.reshape(one.sizes["prompt"], -1) for one in kept] for name in _NAMES]
+    dimension, loss, distinct, rarity, state = map(np.concatenate, columns)
+    profile, tokens = np.log(dimension), np.hstack([distinct, rarity])
+    features: dict = {"profile of the ID": (profile, None), "loss": (loss, None), "tokens": (tokens, None)}
+    features["mean state"] = (state, None)
+    features["profile at fixed loss and tokens"] = (profile, np.hstack([loss, tokens]))
     for name, (points, given) in features.items():
         points = points[:, np.isfinite(points).all(axis=0)]
         if not points.shape[1]:
             continue
         accuracy, *null = ridge.nested_accuracy(points, labelings, folds, given=given)
         ends = probes.interval(np.array(accuracy * n_prompts), np.array(n_prompts))
-        low, high = ends if n_prompts >= FEWEST_PROMPTS else (np.nan, np.nan)
+        low, high = ends if n_prompts >= intervals.FEWEST_PROMPTS else (np.nan, np.nan)
         p_value = (1 + sum(one >= accuracy for one in null)) / (1 + len(null))
         found = {"accuracy": accuracy, "low": low, "high": high, "chance": np.mean(null), "p_value": p_value}
         title = str(parts[0]["model_title"].values)
@@ -106,9 +95,8 @@ def _rows(task: str, classes: list[xr.Dataset], model: str) -> Iterator[dict]:
 def accuracy(frame: pd.DataFrame) -> alt.FacetChart:
     """Dot plot with intervals, one panel per model: accuracy against what a classifier is given."""
     base = alt.Chart(frame).encode(y=alt.Y("features:N", title=None, sort=charts.unique(frame["features"])))
-    x = alt.X(
-        "accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=4)
-    )
+    axis = alt.Axis(format="%", tickCount=4)
+    x = alt.X("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=axis)
     shares = [f"{name}:Q .0%" for name in ("accuracy", "low", "high", "chance")]
     tips = charts.tooltip("features:N", *shares, "p_value:Q .2g", "n_prompts:Q")
     dots = base.mark_circle(size=70, color="#444", opacity=1).encode(x=x, tooltip=tips)
@@ -124,10 +112,8 @@ def sentence(results: RunResults, frame: pd.DataFrame) -> Markdown:
     for (title, task), one in frame.groupby(["model_title", "task"], sort=False) if len(frame) else ():
         ends = (100 * one[["accuracy", "low", "high"]]).values
         told = [f"{name} {estimate(*row, digits=0)}%" for name, row in zip(one["features"], ends, strict=True)]
-        first = one.iloc[0]
-        said[title].append(
-            f"{task}, {count(int(first.n_prompts), 'prompt')}: {', '.join(told)}; permuted labels "
-            f"{Number(first.chance):.0%} by the profile ($p$ = {Number(first.p_value):.2g})"
-        )
+        n, chance, p = one.iloc[0][["n_prompts", "chance", "p_value"]]
+        null = f"permuted labels {Number(chance):.0%} by the profile ($p$ = {Number(p):.2g})"
+        said[title].append(f"{task}, {count(int(n), 'prompt')}: {', '.join(told)}; {null}")
     texts = {title: ". ".join(parts) or "the run has nothing to be told apart" for title, parts in said.items()}
     return markup.bullets(f"{markup.escaped(title)}: {text}." for title, text in texts.items())

@@ -39,8 +39,7 @@ def as_many_as_fit(n: int, each: int, *, free: int, fixed: int = 0) -> int:
 
 
 class Halving:
-    """Work in batches, of `size` items at first, that become half as large where the memory is too small.
-
+    """Work in batches, of `size` items at first, that become half as large where the memory is too small;
     `what` says what one item is, for the error.
     """
 
@@ -56,10 +55,8 @@ class Halving:
                 results += done
                 continue
             if len(batch) == 1:
-                raise InputError(
-                    f"the memory is too small for {self._what}: lower n_tokens, take dtype bfloat16, or spread "
-                    "the model over more GPUs with gpus_per_model"
-                )
+                way_out = "take dtype bfloat16, or spread the model over more GPUs with gpus_per_model"
+                raise InputError(f"the memory is too small for {self._what}: lower n_tokens, {way_out}")
             self.size = min(self.size, len(batch) // 2)
             clear_device_cache(garbage_collection=True)
             print(f"the memory is too small for {len(batch)} prompts at once: going on with {self.size}")

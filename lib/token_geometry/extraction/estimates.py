@@ -11,33 +11,27 @@ import psutil
 import torch
 
 from token_geometry.base import resources
-from token_geometry.extraction import batching
-from token_geometry.extraction.plan import ShardKey
+from token_geometry.extraction import batching, plan
 from token_geometry.geometry import neighbors
-from token_geometry.requests import sizes
-from token_geometry.requests.extraction import Job
-from token_geometry.requests.protocol import Estimate
+from token_geometry.requests import extraction, protocol, sizes
 from token_geometry.states import heads
 
 
-def describe(job: Job, missing: Sequence[ShardKey], *, n_processes: int = 1) -> str:
+def describe(job: extraction.Job, missing: Sequence[plan.ShardKey], *, n_processes: int = 1) -> str:
     """One line on what shards, which so many processes share, take on this machine."""
     found, n_passes = take(job, len(missing), n_processes=n_processes), len(missing)
     free = shutil.disk_usage(Path(job.request.output)).free
     n_prompts = len({key.prompt.id for key in missing})
     each = "" if n_processes == 1 else " in each process"
-    took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}"
-    return (
-        f"{n_prompts} prompts, {n_passes} forward passes: {took}, {sizes.spelled(found.disk)} of disk "
-        f"({sizes.spelled(free)} free), {sizes.spelled(found.memory)} of memory{each}"
-    )
+    took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}, {sizes.spelled(found.disk)} of disk"
+    room = f"({sizes.spelled(free)} free), {sizes.spelled(found.memory)} of memory{each}"
+    return f"{n_prompts} prompts, {n_passes} forward passes: {took} {room}"
 
 
-def take(job: Job, n_passes: int, *, n_processes: int = 1) -> Estimate:
+def take(job: extraction.Job, n_passes: int, *, n_processes: int = 1) -> protocol.Estimate:
     """What forward passes, which so many processes share, take on this machine; the time is from a probe."""
     request, device = job.request, job.devices[0]
-    size_of_batch = request.batch_size or 1
-    n_at_once = 1
+    size_of_batch, n_at_once = request.batch_size or 1, 1
     if not resources.is_gpu(device):  # a core each, as `engine.make` has it
         without, one = (request.estimate_of(job.shape, n_passes, n_at_once=n).memory for n in (0, size_of_batch))
         free = psutil.virtual_memory().available // n_processes - without
@@ -47,7 +41,7 @@ def take(job: Job, n_passes: int, *, n_processes: int = 1) -> Estimate:
     return replace(found, seconds=once + each_pass * n_passes / n_processes / n_at_once)
 
 
-def core_seconds(job: Job) -> tuple[float, float]:
+def core_seconds(job: extraction.Job) -> tuple[float, float]:
     """Seconds of what is done once and of each prompt, on one core or one GPU, from a short probe.
 
     A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and

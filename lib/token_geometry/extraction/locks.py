@@ -42,18 +42,16 @@ def _lock(directory: Path, name: str, plan_digest: str) -> contextlib.AbstractCo
         return None
     with gate:
         for other in filter(locks.is_held, folder.glob("*-of-*")):
-            try:
+            note: dict = {}
+            with contextlib.suppress(OSError, ValueError):
                 note = json.loads(other.read_text())
-            except (OSError, ValueError):
-                note = {}
             is_same_run = note.get("plan_digest") == plan_digest and other.name.split("-")[2] == name.split("-")[2]
             if is_same_run and other.name != name:
                 continue
             what = f"part {other.name} of this run" if is_same_run else "another run"
-            raise InputError(
-                f"output {str(directory)!r} is being filled by {what} (process {note.get('process', 'unknown')} "
-                f"on {note.get('host', 'an unknown host')}): wait for it, stop it, or choose another output"
-            )
+            what += f" (process {note.get('process', 'unknown')} on {note.get('host', 'an unknown host')})"
+            way_out = "wait for it, stop it, or choose another output"
+            raise InputError(f"output {str(directory)!r} is being filled by {what}: {way_out}")
         own = locks.acquire(folder / name, seconds=0)
         note = {"process": os.getpid(), "host": socket.gethostname(), "plan_digest": plan_digest}
         (folder / name).write_text(json.dumps(note))

@@ -17,6 +17,7 @@ from token_geometry.requests.reduction import OBSERVABLES
 from token_geometry.texts import prompts
 
 PLAN = "extraction.json"  # file of an extraction's directory that says what it is to hold
+_COSTS = files.table(__file__)["costs"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class ShardKey:
 
 
 def prepare(job: Job) -> Path:
-    """The directory of an extraction, made where it is missing.
-
-    Raises `InputError` if it cannot be written, or it holds another extraction and `overwrite` is not set.
+    """The directory of an extraction, made where it is missing; `InputError` if it cannot be written, or it
+    holds another extraction and `overwrite` is not set.
     """
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
@@ -45,10 +45,8 @@ def prepare(job: Job) -> Path:
             name = different[0]
             there, here = held.get(name), job.request.parameters().get(name)
             what = f"{there!r}, not {here!r}" if there != here else f"{here!r} is not what it was then"
-            raise InputError(
-                f"output {str(directory)!r} holds an extraction with another {name} ({what}): "
-                "set overwrite, or choose another output"
-            )
+            problem = f"output {str(directory)!r} holds an extraction with another {name} ({what})"
+            raise InputError(f"{problem}: set overwrite, or choose another output")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,17 +57,14 @@ def prepare(job: Job) -> Path:
 def write_plan(
     directory: Path, job: Job, source: ModelSource, selection: prompts.Selection, keys: Sequence[ShardKey]
 ) -> set[str]:
-    """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more.
-
-    No other file in it is ours.
+    """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more: no
+    other file in it is ours.
     """
     shards = [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys]
-    plan = {
-        "recipe": job.recipe, "recipe_digest": store.digest(job.recipe),
-        "plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters(),
-        "model_title": source.title, "model_commit": source.revision or "",
-        "n_examined": selection.n_examined, "n_too_short": selection.n_too_short, "shards": shards,
-    }  # fmt: skip
+    plan: dict = {"recipe": job.recipe, "recipe_digest": store.digest(job.recipe)}
+    plan |= {"plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters()}
+    plan |= {"model_title": source.title, "model_commit": source.revision or "", "shards": shards}
+    plan |= {"n_examined": selection.n_examined, "n_too_short": selection.n_too_short}
     try:
         previous = {shard["file"] for shard in read_plan(directory)["shards"]}
     except InputError:
@@ -102,10 +97,8 @@ def shard_files(directory: Path, plan: dict) -> list[Path]:
     """Files of an extraction's shards, in the order of its plan; `InputError` if one is missing."""
     paths = [directory / entry["file"] for entry in plan["shards"]]
     if missing := [path for path in paths if not path.is_file()]:
-        raise InputError(
-            f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing; "
-            "run notebooks/extraction.ipynb again, it goes on where it stopped"
-        )
+        problem = f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing"
+        raise InputError(f"{problem}; run notebooks/extraction.ipynb again, it goes on where it stopped")
     return paths
 
 
@@ -114,14 +107,6 @@ def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
     if (shard := store.read(path)).attrs["recipe_digest"] != recipe_digest:
         raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
     return shard
-
-
-def remove_partial(directory: Path, keys: Sequence[ShardKey], *, alone: bool) -> None:
-    """Remove what a killed process left half written of these shards, and of the plan if no parts share it."""
-    names = {key.file_name() for key in keys} | ({PLAN} if alone else set())
-    for partial in directory.glob(".*.partial"):
-        if partial.name[1:].rsplit(".", 2)[0] in names:
-            partial.unlink(missing_ok=True)
 
 
 def missing(directory: Path, job: Job, keys: Sequence[ShardKey]) -> list[ShardKey]:
@@ -150,22 +135,11 @@ def reduced(shard: xr.Dataset) -> xr.Dataset:
 
 
 def cost_table(directory: Path) -> pd.DataFrame:
-    """What each shard cost that is there: device, batch, seconds of the stages per prompt, peak memory (GB).
-
-    The time is that of a prompt; the peak that of the process, up to then.
+    """What each shard that is there cost: device, batch, seconds of the stages for a prompt, and the peak
+    memory (GB) of the process up to then.
     """
-    rows = []
-    files = [directory / entry["file"] for entry in read_plan(directory)["shards"]]
-    for path in filter(Path.is_file, files):  # others are of another part, or not reached yet
-        attrs = store.read_attrs(path)
-        row = {
-            "prompt": attrs["prompt"], "shuffle level": int(attrs["shuffle_level"]),
-            "device": attrs["device_name"], "batch": int(attrs["batch_size"]),
-            "forward (s)": round(float(attrs["seconds_forward"]), 2),
-            "geometry (s)": round(float(attrs["seconds_geometry"]), 2),
-            "peak memory (GB)": round(int(attrs["peak_memory_bytes"]) / 1e9, 2),
-        }  # fmt: skip
-        if int(attrs["n_gpus"]):
-            row["peak GPU memory (GB)"] = round(int(attrs["peak_gpu_memory_bytes"]) / 1e9, 2)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    paths = [directory / entry["file"] for entry in read_plan(directory)["shards"]]
+    # others are of another part, or not reached yet
+    made = pd.DataFrame(map(store.read_attrs, filter(Path.is_file, paths))).reindex(columns=[*_COSTS])
+    made[(sizes := ["peak_memory_bytes", "peak_gpu_memory_bytes"])] /= 1e9
+    return made.drop(columns=[] if made[sizes[1]].any() else sizes[1]).rename(columns=_COSTS).round(2)

@@ -31,8 +31,16 @@ def make_tables(
     for key, permutation, ids, states in zip(keys, permutations, token_ids, passed, strict=True):
         started = time.perf_counter()
         arrays = {"token_id": ids, "block_permutation": permutation} | _measure(key, states)
-        attrs = _attrs(model, key, recipe) | {"seconds_geometry": time.perf_counter() - started}
-        attrs |= {"seconds_forward": seconds, "batch_size": len(keys)}
+        attrs = store.make_attrs(
+            f"Neighbor tables of one prompt, {model.source.title}", recipe,
+            prompt=key.prompt.id, text_sha256=key.prompt.text_sha256, shuffle_level=key.shuffle_level,
+            permutation=key.permutation, bos_prepended=int(model.prepend_bos),
+            device=model.device, device_name=resources.device_name(model.device),
+            n_gpus=len(model.devices) if resources.is_gpu(model.device) else 0, batch_size=len(keys),
+            peak_memory_bytes=resources.peak_memory(), seconds_forward=seconds,
+            peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
+            seconds_geometry=time.perf_counter() - started,
+        )  # fmt: skip
         yield transfer.leave(arrays, attrs, device=model.device)
 
 
@@ -55,14 +63,3 @@ def _measure(key: ShardKey, states: States) -> dict:
         "lens_loss": states.lens[0], "lens_entropy": states.lens[1],  # type: ignore[index]
         "token_entropy": states.token_entropy, "logit_neighbor_distance": of_logits["distance"][0],
     }  # fmt: skip
-
-
-def _attrs(model: LanguageModel, key: ShardKey, recipe: dict) -> dict:
-    return store.make_attrs(
-        f"Neighbor tables of one prompt, {model.source.title}", recipe,
-        prompt=key.prompt.id, text_sha256=key.prompt.text_sha256, shuffle_level=key.shuffle_level,
-        permutation=key.permutation, bos_prepended=int(model.prepend_bos),
-        device=model.device, device_name=resources.device_name(model.device),
-        n_gpus=len(model.devices) if resources.is_gpu(model.device) else 0,
-        peak_memory_bytes=resources.peak_memory(), peak_gpu_memory_bytes=resources.peak_gpu_memory(model.devices),
-    )  # fmt: skip

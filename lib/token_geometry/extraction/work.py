@@ -7,7 +7,6 @@ from pathlib import Path
 
 from token_geometry.base import store
 from token_geometry.extraction import estimates, locks, plan
-from token_geometry.extraction.plan import ShardKey
 from token_geometry.models import loading
 from token_geometry.models.source import ModelSource
 from token_geometry.requests.extraction import Job
@@ -24,7 +23,7 @@ class Work:
 
     source: ModelSource
     recipe: dict
-    missing: list[ShardKey]
+    missing: list[plan.ShardKey]
 
 
 @contextlib.contextmanager
@@ -40,15 +39,18 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         tokenizers = [loading.load_tokenizer(one) for one in (source, *job.filters)]
         drawn = {name: getattr(request, name) for name in ("n_prompts", "n_tokens", "seed")}
         selection = prompts.select_prompts(job.corpus, tokenizers, prompt_ids=request.ids, **drawn)
-        print(
-            f"{len(selection.prompts)} prompts of {job.corpus.title}; {selection.n_too_short} of "
-            f"{selection.n_examined} texts passed over, shorter than {request.n_tokens} tokens"
-        )
-        keys = [ShardKey(p, *order) for p in selection.prompts for order in request.orders]
+        passed_over = f"{selection.n_too_short} of {selection.n_examined} texts passed over"
+        taken = f"{len(selection.prompts)} prompts of {job.corpus.title}"
+        print(f"{taken}; {passed_over}, shorter than {request.n_tokens} tokens")
+        keys = [plan.ShardKey(p, *order) for p in selection.prompts for order in request.orders]
         request.check_number_of_processes(n_processes, len(keys))
         dropped = plan.write_plan(directory, job, source, selection, keys)
         mine = keys[request.part :: request.n_parts]
-        plan.remove_partial(directory, mine, alone=request.n_parts == 1)
+        # what a killed process left half written of these shards, and of the plan if no parts share it
+        names = {key.file_name() for key in mine} | ({plan.PLAN} if request.n_parts == 1 else set())
+        for partial in directory.glob(".*.partial"):
+            if partial.name[1:].rsplit(".", 2)[0] in names:
+                partial.unlink(missing_ok=True)
         missing = plan.missing(directory, job, mine)
         if request.n_parts > 1:
             print(f"part {request.part} of {request.n_parts}: {len(mine)} of {len(keys)} shards")

@@ -1,7 +1,6 @@
 """Cosine similarity between the tokens of a cloud: mean and standard deviation over all pairs, diagonal included.
 
-A zero vector counts as a vector at a right angle to all, itself included. The mean is that of Viswanathan et al.,
-arXiv:2501.10573.
+A zero vector is at a right angle to all, also to itself. Mean: Viswanathan et al., arXiv:2501.10573.
 """
 
 import torch

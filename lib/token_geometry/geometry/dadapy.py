@@ -1,7 +1,4 @@
-"""DADApy's own GRIDE, for comparison, in an environment beside the project that is made at first use.
-
-Why it has one of its own, `lib/dadapy_gride.py` says.
-"""
+"""DADApy's own GRIDE, for comparison, in an environment made at first use (why so: `lib/dadapy_gride.py`)."""
 
 import atexit
 import contextlib
@@ -49,33 +46,29 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # importing DADApy takes seconds, so the process stays; a forked one cannot share it
 def _start(process_id: int) -> tuple[subprocess.Popen, dict[str, str]]:
-    python = _environment() / "bin" / "python"
+    folder = _environment()
+    python = folder / "bin" / "python"
     with project.cache_lock("dadapy"):
         if not python.exists():
-            _make(python.parents[1])
+            print("Making the environment of DADApy (once; 250 MB and a minute) …", file=sys.stderr, flush=True)
+            shutil.rmtree(folder, ignore_errors=True)  # its Python is gone
+            command: list = [sys.executable, project.root() / "lib" / "install.py", "--dadapy", folder]
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("error: ")
+                raise InputError(f"DADApy cannot be had here: {reason}")
     pipes: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([python, _script()], **pipes, text=True)
     atexit.register(process.stdin.close)  # type: ignore[union-attr]  # which ends it
     return process, _read(process)
 
 
-def _make(folder: Path) -> None:
-    print("Making the environment of DADApy (once; 250 MB and a minute) …", file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)  # its Python is gone
-    command: list = [sys.executable, project.root() / "lib" / "install.py", "--dadapy", folder]
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("error: ")
-        raise InputError(f"DADApy cannot be had here: {reason}")
-
-
 def _read(process: subprocess.Popen) -> dict:
     line = process.stdout.readline()  # type: ignore[union-attr]
     answer = json.loads(line) if line else {"error": f"it ended with exit status {process.wait()}"}
     if "error" in answer:
-        raise InputError(
-            f"DADApy has no answer ({answer['error']}); if it is broken, delete {_environment()}: it is made anew"
-        )
+        way_out = f"if it is broken, delete {_environment()}: it is made anew"
+        raise InputError(f"DADApy has no answer ({answer['error']}); {way_out}")
     return answer
 
 

@@ -48,13 +48,15 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if usable.any():
         mu, n1, present = mu[usable], n1[usable], present[usable]
         log_mu = np.log(np.where(present, mu, 1.0))
-        if present.all():
-            median, upper = np.percentile(mu, [50, 95], axis=1)
-        else:  # several times slower
-            median, upper = np.nanpercentile(np.where(present, mu, np.nan), [50, 95], axis=1)
+        percentile = np.percentile if present.all() else np.nanpercentile  # which is several times slower
+        median, upper = percentile(np.where(present, mu, np.nan), [50, 95], axis=1)
         kept = present & (mu < (20 * (upper - median) + median)[:, None])
         dimension[usable] = _maximum_likelihood(log_mu, kept, n1)
-        error[usable] = _fisher_error(dimension[usable][:, None], log_mu, present, n1)
+        # the inverse square root of the observed information
+        d = dimension[usable][:, None]
+        power = np.exp(-d * log_mu)
+        terms = np.where(present, (log_mu / np.maximum(1 - power, _FLOOR_FISHER)) ** 2 * power, 0.0)
+        error[usable] = (present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)) ** -0.5
     return dimension.reshape(shape), error.reshape(shape)
 
 
@@ -62,8 +64,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
     """Root in d of the score, by Newton's method inside a shrinking bracket, shape (m,)."""
     from scipy import special
 
-    n_kept = kept.sum(1)
-    weight = np.where(kept, log_mu, 0.0)
+    n_kept, weight = kept.sum(1), np.where(kept, log_mu, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         # d log mu is minus the logarithm of a Beta(n1, n1) variable, whose mean is psi(n1) - psi(2 n1): exact
         # for n1 = 1, and near the root for the others
@@ -89,8 +90,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
 def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
 
-    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, zero for a ratio
-    that takes no part.
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out.
     """
     power = np.exp(-d[:, None] * weight)
     gap = 1 - power
@@ -99,13 +99,4 @@ def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     share = weight / gap
     score = (n_kept - 1) / d + (n1[:, 0] - 1) * share.sum(1) - (2 * n1[:, 0] - 1) * weight.sum(1)
     power[floored] = 0
-    slope = -(n_kept - 1) / d**2 - (n1[:, 0] - 1) * (power * share**2).sum(1)
-    return score, slope
-
-
-def _fisher_error(d, log_mu, present, n1) -> np.ndarray:
-    """Inverse square root of the observed information at d, shape (m,)."""
-    power = np.exp(-d * log_mu)
-    gap = np.maximum(1 - power, _FLOOR_FISHER)
-    terms = np.where(present, (log_mu / gap) ** 2 * power, 0.0)
-    return (present.sum(1) / d[:, 0] ** 2 + ((n1 - 1) * terms).sum(1)) ** -0.5
+    return score, -(n_kept - 1) / d**2 - (n1[:, 0] - 1) * (power * share**2).sum(1)

@@ -32,12 +32,9 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
     n_rows = _ROWS_IN_CACHE if squared.device.type == "cpu" else len(nearest)
     found = torch.full((2, len(nearest)), torch.nan, dtype=torch.float64, device=squared.device)
     clouds = torch.arange(0, squared.numel(), n_points**2, device=squared.device).repeat_interleave(n_points)
+    parts = (part.split(n_rows) for part in (nearest, clouds, squared.view(-1, n_points)))
     for rows, start, own, (simplex, tight) in zip(
-        nearest.split(n_rows),
-        clouds.split(n_rows),
-        squared.view(-1, n_points).split(n_rows),
-        map(torch.unbind, found.split(n_rows, dim=1)),
-        strict=True,
+        *parts, map(torch.unbind, found.split(n_rows, dim=1)), strict=True
     ):
         # six times as fast as indexing by two arrays
         places = torch.add((rows + start[:, None])[:, None, :], rows[:, :, None], alpha=n_points)
@@ -94,8 +91,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """
     n_neighbors = squared.shape[1]
     unit = squared[:, -1:]
-    u = squared / unit
-    v = among / unit[:, :, None]
+    u, v = squared / unit, among / unit[:, :, None]
     own, other = u[:, :, None], u[:, None, :]
     difference, room = own - other, 4 - 4 * own
     measured = _inside(v, difference, room)

@@ -45,8 +45,7 @@ def sphere(random: np.random.Generator, n_points: int, dimension: int) -> np.nda
 def roll(random: np.random.Generator, n_points: int, dimension: int) -> np.ndarray:
     """Swiss roll: a cuboid, one side of which is rolled up to a spiral, d + 1 coordinates.
 
-    The density is uniform along the spiral, so the roll is an isometric image of the cuboid, and
-    its turns are 2 pi apart.
+    The density is uniform along the spiral, so it is an isometric image of the cuboid; its turns are 2 pi apart.
     """
     t = np.linspace(_ROLL_START, _ROLL_STOP, 4096)
     length = (t * np.sqrt(1 + t**2) + np.arcsinh(t)) / 2  # arc length of the spiral r = t

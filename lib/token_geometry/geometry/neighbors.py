@@ -49,59 +49,40 @@ _PAIRS_OF_LAYERS = 1 << 23
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """Neighbors of the points of one cloud at every layer, and what else needs the points themselves."""
+    """Neighbors of the points of one cloud at every layer, and what else needs the points themselves.
 
-    distance: np.ndarray
-    """Distance to the neighbor of each rank of `RANKS` among distinct points, float64, shape (layer, token, rank);
-    NaN for a point that repeats an earlier one and beyond the last rank."""
+    `distance` is that to the neighbor of each rank of `RANKS` among distinct points, float64, NaN beyond the
+    last rank. `index` are the nearest points, nearest first, the point itself left out, duplicates kept; of
+    equal distances the lower index first, and -1 where there are no more points. `distinct` says whether a
+    point is the first of its value; where all points of a layer coincide up to rounding, they count as one.
+    `angle`, in degrees, is that between the vectors to the first and second neighbor among distinct points.
+    `ess` and `tle` are local dimensions among distinct points by `local_dimension.simplex_skewness` and
+    `tight_local`, float64, NaN where there are too few points. A point that repeats an earlier one has NaN for
+    all but `index` and `distinct`.
+    """
 
-    index: np.ndarray
-    """Indices of the nearest points, nearest first, the point itself left out, duplicates kept, shape (layer,
-    token, N_NEIGHBORS); of equal distances the lower index first, and -1 where there are no more points."""
-
-    distinct: np.ndarray
-    """Whether a point is the first of its value, shape (layer, token). Where all points of a layer coincide up
-    to rounding, they count as one."""
-
-    angle: np.ndarray
-    """Angle in degrees between the vectors to the first and second neighbor among distinct points, shape (layer,
-    token); NaN for a point that repeats an earlier one."""
-
-    ess: np.ndarray
-    """Local dimension by `local_dimension.simplex_skewness` among distinct points, float64, shape (layer, token);
-    NaN for a point that repeats an earlier one and where there are too few points."""
-
-    tle: np.ndarray
-    """The same by `local_dimension.tight_local`."""
-
-    part: np.ndarray
-    """Distances within parts of the cloud by `part_distances`, shape (layer, kind, point, rank)."""
-
-    redone: np.ndarray
-    """Number of points whose neighbors were decided in float64, shape (layer,)."""
-
-    cosine: np.ndarray
-    """Mean of the cosine over all pairs of points, the diagonal included, float64, shape (layer,)."""
-
-    cosine_std: np.ndarray
-    """Standard deviation of the cosine over all pairs of points, float64, shape (layer,)."""
+    distance: np.ndarray  # shape (layer, token, rank)
+    index: np.ndarray  # shape (layer, token, N_NEIGHBORS)
+    distinct: np.ndarray  # shape (layer, token)
+    angle: np.ndarray  # shape (layer, token)
+    ess: np.ndarray  # shape (layer, token)
+    tle: np.ndarray  # shape (layer, token)
+    part: np.ndarray  # distances within parts of the cloud by `part_distances`, shape (layer, kind, point, rank)
+    redone: np.ndarray  # number of points whose neighbors were decided in float64, shape (layer,)
+    cosine: np.ndarray  # mean of the cosine over all pairs, the diagonal included, float64, shape (layer,)
+    cosine_std: np.ndarray  # its standard deviation over all pairs, float64, shape (layer,)
 
 
 def neighbor_table(hidden: torch.Tensor) -> NeighborTable:
-    """Neighbor table of hidden states at every layer, shape (layer, token, width), on any device.
-
-    An `InputError` says if a state is NaN or infinite.
-    """
+    """Neighbor table of hidden states, shape (layer, token, width), on any device; `InputError` if not finite."""
     return NeighborTable(**{name: part.cpu().numpy() for name, part in neighbor_tensors(hidden).items()})
 
 
 def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
     """The fields of `neighbor_table` by name, those of tokens still on the device of the hidden states."""
     if bad := first_not_finite(hidden):
-        raise InputError(
-            f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: "
-            "the model overflows in this dtype; try dtype float32"
-        )
+        way_out = "the model overflows in this dtype; try dtype float32"
+        raise InputError(f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: {way_out}")
     layers = map_layers(_layer_table, hidden) if hidden.device.type == "cpu" else layers_at_once(hidden)
     fields = map(torch.stack, zip(*layers, strict=True))
     return dict(zip(NeighborTable.__dataclass_fields__, fields, strict=True))
@@ -247,8 +228,7 @@ def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tenso
     start = every.view(squares.shape)[:, :1]
     two = ((nearest[..., place] + start).flatten() for place in (0, 1))
     angle = _angles(points.flatten(0, 1), every, *two).view(squares.shape)
-    redone = torch.full((len(layers),), n_points)
-    none = torch.ones_like(squares, dtype=torch.bool)
+    redone, none = torch.full((len(layers),), n_points), torch.ones_like(squares, dtype=torch.bool)
     return [distance, nearest, none, angle, *local, parts, redone, *moments.cpu()], is_plain
 
 

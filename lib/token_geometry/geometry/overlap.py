@@ -37,14 +37,12 @@ def reciprocity(index: np.ndarray) -> np.ndarray:
 def layer_overlap(index: np.ndarray, *, k: int = 16) -> np.ndarray:
     """Overlap of the neighborhoods of k points of any two layers, shape (layer, layer); NaN if there are fewer."""
     n_layers, n_points, _ = index.shape
-    lists = index[:, :, :k]
-    overlap = np.empty((n_layers, n_layers))
+    lists, overlap = index[:, :, :k], np.empty((n_layers, n_layers))
     # neighbors of all layers as one list of flat addresses, looked up in each layer's table in turn
     addresses = np.where(lists >= 0, lists, 0) + n_points * np.arange(n_points)[None, :, None]
     missing = lists < 0
     for layer in range(n_layers):
-        member = (_ranks(lists[layer]) < lists.shape[2]).ravel()
-        found = member[addresses[layer:]] & ~missing[layer:]
+        found = (_ranks(lists[layer]) < lists.shape[2]).ravel()[addresses[layer:]] & ~missing[layer:]
         overlap[layer, layer:] = overlap[layer:, layer] = found.sum((1, 2)) / (n_points * k)
     return np.full_like(overlap, np.nan) if missing.any() else overlap
 
@@ -64,6 +62,5 @@ def _shares(ranks: np.ndarray, lists: np.ndarray) -> np.ndarray:
     found = np.take_along_axis(ranks, np.where(lists >= 0, lists, 0).astype(np.int64), axis=1)
     larger = np.maximum(found, np.arange(n_neighbors, dtype=np.uint8))
     counts = np.bincount(np.where(lists >= 0, larger, n_neighbors).ravel(), minlength=n_neighbors + 1)
-    missing = (lists < 0).any(0).cumsum() > 0
-    k = np.arange(1, n_neighbors + 1)
+    missing, k = (lists < 0).any(0).cumsum() > 0, np.arange(1, n_neighbors + 1)
     return np.where(missing, np.nan, counts[:n_neighbors].cumsum() / (n_points * k))

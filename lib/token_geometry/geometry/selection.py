@@ -36,10 +36,8 @@ def _columns(matrix: np.ndarray, last: np.ndarray, n_columns: int) -> np.ndarray
         found = matrix.take(entries)
     else:  # some equal the last one of their row
         counts = np.bincount(flat // width, minlength=n_rows)
-        starts = counts.cumsum() - counts
-        place = np.arange(counts.max())
+        starts, place = counts.cumsum() - counts, np.arange(counts.max())
         present = place < counts[:, None]
         entries = flat[np.where(present, starts[:, None] + place, 0)]
         found = np.where(present, matrix.take(entries), np.inf)
-    order = found.argsort(axis=1, kind="stable")[:, :n_columns]
-    return np.take_along_axis(entries, order, axis=1) % width
+    return np.take_along_axis(entries, found.argsort(axis=1, kind="stable")[:, :n_columns], axis=1) % width

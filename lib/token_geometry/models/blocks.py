@@ -34,24 +34,18 @@ def trunk(model):
 
 def find(trunk, n_layers: int) -> str:
     """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
-
-    Raises `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
+    `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
     """
     inside = {id(module) for module in trunk.get_decoder().modules()}
-    lists = {
-        name: len(module)
-        for name, module in trunk.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and id(module) in inside
-    }
+    every = ((name, part) for name, part in trunk.named_modules() if isinstance(part, torch.nn.ModuleList))
+    lists = {name: len(part) for name, part in every if id(part) in inside}
     # experts and the like, of which there may be as many, lie inside a block
     if fitting := [name for name, length in lists.items() if length == n_layers]:
         return min(fitting, key=lambda name: name.count("."))
     top = min((name.count(".") for name in lists), default=0)
     if len(outermost := [name for name in lists if name.count(".") == top]) != 1:
-        raise InputError(
-            f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: a network whose blocks do not "
-            "follow on one another has no layers to compare; choose another model"
-        )
+        problem = f"{type(trunk).__name__} keeps its {n_layers} blocks in no list: a network whose blocks"
+        raise InputError(f"{problem} do not follow on one another has no layers to compare; choose another model")
     return outermost[0]  # LongCat counts a block twice, since it holds two attentions
 
 
@@ -68,10 +62,9 @@ def network(config, n_blocks: int | None):
     whole, sketch = sketch, trunk(sketch)
     path = find(sketch, depth(config))
     if n_blocks >= (found := len(sketch.get_submodule(path))):
-        raise InputError(
-            f"layer {n_blocks} is asked for, and the network has {found} blocks, where its configuration counts "
-            f"{depth(config)}: take a layer up to {found - 1}, or the whole model"
-        )
+        there = f"the network has {found} blocks, where its configuration counts {depth(config)}"
+        way_out = f"take a layer up to {found - 1}, or the whole model"
+        raise InputError(f"layer {n_blocks} is asked for, and {there}: {way_out}")
     prefix = next(name for name, part in whole.named_modules() if part is sketch)
     return _first(sketch, path, n_blocks, prefix), sketch.config, sketch
 
@@ -80,10 +73,8 @@ def _number(config, *names: str) -> int:
     for name in names:
         if isinstance(number := getattr(_text(config), name, None), int):
             return number
-    raise InputError(
-        f"a model of type {config.model_type!r} is no causal language model of text tokens: its configuration "
-        f"has no single {names[-1]}; choose another model"
-    )
+    problem = f"a model of type {config.model_type!r} is no causal language model of text tokens"
+    raise InputError(f"{problem}: its configuration has no single {names[-1]}; choose another model")
 
 
 def _text(config):

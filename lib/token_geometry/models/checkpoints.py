@@ -50,10 +50,8 @@ def check_files(name: str, folder: Path) -> None:
     missing = [f"consolidated.{n:02d}.pth" for n in range(len(numbers)) if n not in numbers]
     missing += [file for file in ("params.json", "tokenizer.model") if not (folder / file).is_file()]
     if missing:
-        raise InputError(
-            f"model {name!r}: {folder} holds consolidated.*.pth but no {missing[0]}: put the file that Meta "
-            "released with them beside them"
-        )
+        way_out = "put the file that Meta released with them beside them"
+        raise InputError(f"model {name!r}: {folder} holds consolidated.*.pth but no {missing[0]}: {way_out}")
 
 
 def open_shards(folder: Path) -> list[dict]:
@@ -83,9 +81,8 @@ def read_config(folder: Path):
 
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
-    """A model's tensors for this configuration by transformers' names; a `Joined` is read when it is indexed.
-
-    Raises `InputError` if the files do not make up a model of this configuration.
+    """A model's tensors for this configuration by transformers' names, each a `Joined` that is read when it is
+    indexed; `InputError` if the files do not make up a model of this configuration.
     """
     shards = open_shards(folder)
     _check_width(folder, shards, config)
@@ -97,12 +94,10 @@ def tensors(folder: Path, config) -> dict[str, Joined]:
     for layer in range(config.num_hidden_layers):
         for meta, (name, split) in _TABLE["block"].items():
             named[f"layers.{layer}.{meta}.weight"] = (f"model.layers.{layer}.{name}", split, heads.get(meta))
-    return {
-        f"{name}.weight": Joined([shard[meta] for shard in shards], split, n_heads)
-        for meta, (name, split, n_heads) in named.items()
-        # what is missing is found when the network has been filled
-        if all(meta in shard for shard in shards)
-    }
+    # what is missing is found when the network has been filled
+    there = {meta: how for meta, how in named.items() if all(meta in shard for shard in shards)}
+    joined = {name: Joined([one[meta] for one in shards], split, n) for meta, (name, split, n) in there.items()}
+    return {f"{name}.weight": tensor for name, tensor in joined.items()}
 
 
 def read_tokenizer(folder: Path):
@@ -110,7 +105,26 @@ def read_tokenizer(folder: Path):
     path = folder / "tokenizer.model"
     with path.open("rb") as file:
         is_ranks = re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+", file.readline().strip())
-    return _llama_3_tokenizer(path) if is_ranks else _llama_tokenizer(path)
+    if is_ranks:
+        from transformers.convert_slow_tokenizer import TikTokenConverter
+
+        unnamed = iter(every := range(_LLAMA_3_SPECIAL))
+        names = [_LLAMA_3_NAMED.get(n) or f"reserved_special_token_{next(unnamed)}" for n in every]
+        special = [f"<|{name}|>" for name in names]
+        # the converter's pattern of words is that of Llama 3
+        made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
+        ends = {"bos_token": special[0], "eos_token": special[1]}
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **ends)
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError):
+        raise InputError(f"{path} is neither a SentencePiece model nor a list of ranks: take Meta's") from None
+    tokenizer = transformers.LlamaTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    return tokenizer
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -145,10 +159,8 @@ def _read_params(folder: Path) -> dict:
     if unknown := [name for name in params if name not in _KNOWN]:  # would be left out of the network
         raise InputError(f"{path}: {one_of('key', unknown[0], sorted(_KNOWN))}; or take transformers' format")
     if params.get("use_scaled_rope"):
-        raise InputError(
-            f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: "
-            "give the model in transformers' format"
-        )
+        way_out = "give the model in transformers' format"
+        raise InputError(f"{path}: use_scaled_rope is true, by a factor that Meta's files do not hold: {way_out}")
     return params
 
 
@@ -171,29 +183,3 @@ def _check_width(folder: Path, shards: list[dict], config) -> None:
     else:
         return
     raise InputError(f"{folder}: its {found}: a file is missing, or params.json is of another model")
-
-
-def _llama_tokenizer(path: Path):
-    from sentencepiece import SentencePieceProcessor
-
-    try:
-        SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError):
-        raise InputError(f"{path} is neither a SentencePiece model nor a list of ranks: take Meta's") from None
-    tokenizer = transformers.LlamaTokenizer.from_pretrained(path.parent)
-    tokenizer.backend_tokenizer.normalizer = tokenizers.spaces(before=True)
-    tokenizer.backend_tokenizer.pre_tokenizer = None
-    return tokenizer
-
-
-def _llama_3_tokenizer(path: Path):
-    from transformers.convert_slow_tokenizer import TikTokenConverter
-
-    unnamed = iter(range(_LLAMA_3_SPECIAL))
-    special = [
-        f"<|{_LLAMA_3_NAMED[n]}|>" if n in _LLAMA_3_NAMED else f"<|reserved_special_token_{next(unnamed)}|>"
-        for n in range(_LLAMA_3_SPECIAL)
-    ]
-    # the converter's pattern of words is that of Llama 3
-    made = TikTokenConverter(vocab_file=str(path), extra_special_tokens=special).converted()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=special[0], eos_token=special[1])

@@ -44,9 +44,8 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     for tensor, values in [*model.named_parameters(), *model.named_buffers()]:
         if values.is_floating_point() and bool(values.isnan().any()):
-            raise InputError(
-                f"model {name!r} has no untrained control: {tensor} gets no values before training; take @permuted"
-            )
+            why = f"{tensor} gets no values before training; take @permuted"
+            raise InputError(f"model {name!r} has no untrained control: {why}")
     return model
 
 

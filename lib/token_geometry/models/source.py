@@ -118,15 +118,12 @@ class ModelSource:
             raise
         except Exception as error:
             if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-                raise InputError(
-                    f"model {self.name!r} is too large for the device's memory: take dtype bfloat16, or "
-                    "spread it over more GPUs with gpus_per_model"
-                ) from None
+                way_out = "take dtype bfloat16, or spread it over more GPUs with gpus_per_model"
+                raise InputError(f"model {self.name!r} is too large for the device's memory: {way_out}") from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, TypeError | AttributeError | LookupError | UnicodeError | ArithmeticError):
-                reason = (
-                    f"a file is not of the form that its format has{f': {error}' * isinstance(error, KeyError)}"
-                )
+                which = f": {error}" * isinstance(error, KeyError)
+                reason = f"a file is not of the form that its format has{which}"
             if isinstance(error, pickle.UnpicklingError):  # whose own words advise to open the file all the same
                 reason = "a file holds a pickled object that is no tensor, not opened, since that could run code"
             way_out = way_out or self.way_out()

@@ -4,14 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from token_geometry.base import InputError, files, one_of, parameters, project
-from token_geometry.models import controls
-from token_geometry.models.kinds import KINDS
+from token_geometry.models import controls, kinds
 from token_geometry.models.source import ModelSource
-
-
-def aliases() -> dict[str, dict]:
-    """The entries of `data/models.yml`."""
-    return project.entries("models.yml")
 
 
 def resolve(model: str) -> ModelSource:
@@ -29,7 +23,7 @@ def resolve(model: str) -> ModelSource:
             raise InputError(f"model {model!r} asks for the control of a control: leave one of them out")
         title = f"{original.title}, {controls.WORDS[control]}" + (f" (seed {seed})" if seed else "")
         return replace(original, name=model, title=title, control=control, control_seed=seed)
-    if model in (known := aliases()):
+    if model in (known := project.entries("models.yml")):
         if not isinstance(known[model], dict):
             raise InputError(f"{_noun(model)}s are {known[model]!r}; accepted: a mapping")
         return _from_alias(model, dict(known[model]))
@@ -46,7 +40,7 @@ def resolve(model: str) -> ModelSource:
 
 
 def _at(place: str) -> ModelSource | None:
-    return next((source for kind in KINDS if (source := kind.at(place))), None)
+    return next((source for kind in kinds.KINDS if (source := kind.at(place))), None)
 
 
 def _from_alias(name: str, entry: dict) -> ModelSource:
@@ -55,7 +49,7 @@ def _from_alias(name: str, entry: dict) -> ModelSource:
         if not (found := _at(str(path))):
             raise InputError(f"model {name!r}: data/models.yml gives its path as {path}: put a model there")
         return parameters.build(type(found), vars(found) | {"name": name} | entry, noun=_noun(name))
-    if len(given := [kind for kind in KINDS if kind.entry in entry]) != 1:
+    if len(given := [kind for kind in kinds.KINDS if kind.entry in entry]) != 1:
         raise InputError(f"{_noun(name)} of its place is not there once; accepted: hub, meta, archives, path")
     return given[0].of_entry(name, entry.pop(given[0].entry), noun=_noun(name), **entry)
 

@@ -12,8 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from token_geometry.base import InputError
-from token_geometry.base.files import check_file, decode, door
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import torch
 from token_geometry.models import blocks
 from token_geometry.models.source import ModelSource
@@ -30,14 +29,14 @@ def is_of_hub(lens: str) -> bool:
 def find(lens: str) -> list[Path]:
     """`config.json` and `params.pt` of a lens by directory or hub id; `InputError` where it has them not."""
     names, accepted = ("config.json", "params.pt"), f"a directory with both, or an id of the hub's {SPACE}"
-    with door(f"tuned_lens {lens!r}", f"; accepted: {accepted}"):
+    with files.door(f"tuned_lens {lens!r}", f"; accepted: {accepted}"):
         if is_of_hub(lens):
             from huggingface_hub import hf_hub_download
 
             place = {"repo_type": "space", "subfolder": f"lens/{lens}"}
             return [Path(hf_hub_download(SPACE, name, **place)) for name in names]
         for name in names:
-            check_file(Path(lens).expanduser() / name, f"tuned_lens {lens!r}: {name}")
+            files.check_file(Path(lens).expanduser() / name, f"tuned_lens {lens!r}: {name}")
         return [Path(lens).expanduser() / name for name in names]
 
 
@@ -48,8 +47,8 @@ def read(lens: str, source: ModelSource, config) -> list[tuple]:
     damaged or holds something else, or it is of another model: by name, width, or number of blocks.
     """
     of_config, of_weights = find(lens)
-    with door(what := f"tuned_lens {lens!r}: its config.json"):
-        told = json.loads(decode(of_config, what))
+    with files.door(what := f"tuned_lens {lens!r}: its config.json"):
+        told = json.loads(files.decode(of_config, what))
         base, *size = (told[key] for key in ("base_model_name_or_path", "d_model", "num_hidden_layers"))
     width, n_layers = expected = [config.get_text_config().hidden_size, blocks.depth(config)]
     names = {Path(one).name.casefold() for one in (source.name.split("@")[0], source.location, source.title)}

@@ -4,7 +4,7 @@ The attributes of the dataset, the table of the chapter on methods, the titles o
 come from here. A new observable is one entry in `catalog.yml` and the function that it names in `labelled`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xarray as xr
@@ -50,9 +50,12 @@ class Observable:
 
 UNITS = {"degree": "degrees", "nat": "nats"}  # plural of the units, as a title has them
 
+_TABLE = files.table(__file__)
+COORDINATES: dict[str, str] = _TABLE.pop("coordinates")  # titles of the coordinates of a data set
+
 CATALOG = {
     name: Observable(name, **one | {"dims": tuple(one["dims"]), "function": getattr(labelled, one["function"])})
-    for name, one in files.table(__file__).items()
+    for name, one in _TABLE.items()
 }
 """The observables by name, in the order of the table."""
 
@@ -62,30 +65,30 @@ FUNCTIONS = tuple(dict.fromkeys(entry.function for entry in CATALOG.values()))
 _ESTIMATED = (labelled.intrinsic_dimension, labelled.logit_intrinsic_dimension)
 
 
-def selections(*chosen: tuple[str, int | None]) -> dict[str, tuple[str, dict[str, int]]]:
-    """Observables at values of their further dimension: title → variable, selection."""
-    return {
-        CATALOG[name].title_at(value, short=value is not None): (name, CATALOG[name].at(value))
-        for name, value in chosen
-    }
+def selections(**chosen: int | tuple[int, ...] | None) -> dict[str, tuple[str, dict[str, int]]]:
+    """Observables at one or several values of their further dimension, if any: title → variable, selection."""
+    lists = {CATALOG[name]: one if isinstance(one, tuple) else (one,) for name, one in chosen.items()}
+    pairs = [(entry, value) for entry, values in lists.items() for value in values]
+    return {entry.title_at(at, short=at is not None): (entry.name, entry.at(at)) for entry, at in pairs}
 
 
-def observables(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Dataset:
-    """All observables of one shard, with title and unit; `estimator` is that of the intrinsic dimensions."""
+def observables(shard: xr.Dataset, *, estimator: str = "gride", of_model: bool = True) -> xr.Dataset:
+    """All observables of one shard, or without `of_model` those that follow from the hidden states alone, with
+    title and unit; `estimator` is that of the intrinsic dimensions.
+    """
     options = dict.fromkeys(_ESTIMATED, {"estimator": estimator})
-    return _described(function(shard, **options.get(function, {})) for function in FUNCTIONS)
-
-
-def without_model(tables: xr.Dataset) -> xr.Dataset:
-    """All observables that follow from the tables of hidden states alone."""
-    functions = dict.fromkeys(entry.function for entry in CATALOG.values() if not entry.of_model)
-    return _described(function(tables) for function in functions)
-
-
-def _described(found: Iterable[xr.Dataset]) -> xr.Dataset:
-    dataset = xr.merge(list(found), combine_attrs="override")
+    functions = dict.fromkeys(entry.function for entry in CATALOG.values() if of_model or not entry.of_model)
+    found = [function(shard, **options.get(function, {})) for function in functions]
+    dataset = xr.merge(found, combine_attrs="override")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": CATALOG[name].title, "units": CATALOG[name].unit}
+    return dataset
+
+
+def with_titles(dataset: xr.Dataset) -> xr.Dataset:
+    """The data set with title and unit on every coordinate that has none."""
+    for name in filter(COORDINATES.__contains__, dataset.coords):
+        dataset[name].attrs = {"long_name": COORDINATES[name], "units": "1"} | dataset[name].attrs
     return dataset
 
 

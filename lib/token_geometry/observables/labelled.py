@@ -1,17 +1,13 @@
-"""Observables with names, dimensions and coordinates: each function makes those it is named for from a shard.
-
-`catalog` lists them all, with titles and units.
-"""
+"""Labelled observables: each function makes those it is named for from a shard; `catalog` lists them all."""
 
 import numpy as np
 import xarray as xr
 
-from token_geometry.geometry import dadapy, gride, overlap, subsets
-from token_geometry.geometry.table_format import RANKS
+from token_geometry.geometry import dadapy, gride, overlap, subsets, table_format
 from token_geometry.stats import correlation
 from token_geometry.texts import shuffling
 
-SCALES = np.array(RANKS[1:])  # scales n2 of GRIDE
+SCALES = np.array(table_format.RANKS[1:])  # scales n2 of GRIDE
 ESTIMATORS = ("gride", "dadapy")  # estimators of the intrinsic dimension; both give the same digits
 LOCAL = ("ess", "tle")  # local dimensions, which a shard holds for each token
 K = np.arange(1, 32)  # neighborhood sizes
@@ -69,9 +65,8 @@ def subset(shard: xr.Dataset) -> xr.Dataset:
     names, sizes = ["subset_dimension", "subset_distance"], subsets.sizes(shard.sizes["token"])
     if names[0] in shard or not sizes:
         return shard[[name for name in names if name in shard]].drop_vars("rank", errors="ignore")
-    dims = ("layer", "subset", "n_subset", "scale")
     none = np.full((shard.sizes["layer"], len(subsets.KINDS), len(sizes), len(SCALES)), np.nan)
-    found = _over(*dims, **dict.fromkeys(names, none))
+    found = _over("layer", "subset", "n_subset", "scale", **dict.fromkeys(names, none))
     return found.assign_coords(subset=list(subsets.KINDS), n_subset=list(sizes))
 
 
@@ -94,9 +89,7 @@ def lens(shard: xr.Dataset) -> xr.Dataset:
 
 def mean_state(shard: xr.Dataset) -> xr.Dataset:
     """Mean of the points of the middle layer, taken in the extraction; without coordinates where it was not."""
-    if "mean_state" in shard:
-        return shard[["mean_state"]]
-    return _over("coordinate", mean_state=np.empty(0))
+    return shard[["mean_state"]] if "mean_state" in shard else _over("coordinate", mean_state=np.empty(0))
 
 
 def token_statistics(shard: xr.Dataset) -> xr.Dataset:
@@ -135,9 +128,8 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
 
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
-    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle.
-
-    The coordinate `angle` holds the centers of the bins; a bin has its lower edge, the last one both.
+    """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle, of which the
+    coordinate holds the centers of the bins; a bin has its lower edge, the last one both.
     """
     angles = shard["neighbor_angle"].values.astype(np.float64)
     counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])

@@ -9,9 +9,8 @@ COLUMNS, ROWS = _TABLE["columns"], _TABLE["rows"]
 
 
 def as_json(*, final_norm: bool = True) -> str:
-    """The map as an attribute of a dataset whose dimension `layer` counts as `hidden_states` does.
-
-    With `final_norm`, layer L of the dataset is the state after the final norm; else it is the one before.
+    """The map as an attribute of a dataset whose dimension `layer` counts as `hidden_states` does; with
+    `final_norm`, its layer L is the state after the final norm, else the one before.
     """
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
     described = {"layer": COLUMNS[0], "layer L": (ROWS[-1] if final_norm else ROWS[-2])[1], "map": rows}

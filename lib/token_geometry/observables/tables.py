@@ -11,7 +11,7 @@ import xarray as xr
 
 from token_geometry.base import InputError
 from token_geometry.geometry import neighbors
-from token_geometry.observables import catalog, coordinates, transfer
+from token_geometry.observables import catalog, transfer
 
 # variables of a shard by the fields of a neighbor table, where they have other names
 _NAMES = {"redone": "n_float64", "cosine": "cosine_similarity", "cosine_std": "cosine_similarity_std"}
@@ -79,9 +79,8 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     2.0
     """
     if (clouds := _as_tensor(points)).ndim not in (2, 3):
-        raise InputError(
-            f"points have shape {(*clouds.shape,)}; accepted: (layer, token, width) or (token, width)"
-        )
+        accepted = "(layer, token, width) or (token, width)"
+        raise InputError(f"points have shape {(*clouds.shape,)}; accepted: {accepted}")
     single = clouds.ndim == 2
     clouds = clouds[None] if single else clouds
     n_layers, n_tokens, width = clouds.shape
@@ -92,7 +91,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
         raise InputError(f"points of layer {bad[0]}, token {bad[1]} are not finite; accepted: finite numbers")
     if layers is not None and (np.ndim(layers) != 1 or len(layers) != n_layers or len({*layers}) < n_layers):
         raise InputError(f"layers is {layers!r}; accepted: {n_layers} different numbers or names")
-    found = coordinates.with_titles(catalog.without_model(tables(clouds, layers=layers)))
+    found = catalog.with_titles(catalog.observables(tables(clouds, layers=layers), of_model=False))
     between = ["neighborhood_overlap", "layer_overlap", "layer_other"]
     return found.drop_vars(between).isel(layer=0, drop=True) if single else found
 

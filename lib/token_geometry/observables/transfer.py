@@ -17,13 +17,9 @@ if TYPE_CHECKING:  # processes that reduce and write do without torch
     import torch
 
 
-def _variable(name: str, said: dict) -> tuple:
-    if "dims" in said:
-        return tuple(said["dims"]), said["title"], said.get("unit", "1"), said.get("type")
-    return CATALOG[name].dims, CATALOG[name].title, CATALOG[name].unit, said.get("type")
-
-
-VARIABLES = {name: _variable(name, said) for name, said in files.table(__file__).items()}
+_KNOWN = {name: {"dims": entry.dims, "title": entry.title, "unit": entry.unit} for name, entry in CATALOG.items()}
+_SAID = {name: {"unit": "1"} | _KNOWN.get(name, {}) | own for name, own in files.table(__file__).items()}
+VARIABLES = {n: (tuple(one["dims"]), one["title"], one["unit"], one.get("type")) for n, one in _SAID.items()}
 """Dimensions, long name, unit and type of every variable of a shard; None: the type goes with the array."""
 
 
@@ -48,11 +44,10 @@ class Tables:
         parts, n_points = arrays.pop("part_distance"), arrays["distinct"].shape[1]
         if sizes := subsets.sizes(n_points):
             arrays["subset_dimension"], arrays["subset_distance"] = subsets.estimates(parts, n_points)
-        variables = {
-            name: (dims, arrays[name], {"long_name": long_name, "units": unit})
-            for name, (dims, long_name, unit, _) in VARIABLES.items()
-            if name in arrays
-        }
+        variables = {}
+        for name, (dims, long_name, unit, _) in VARIABLES.items():
+            if name in arrays:
+                variables[name] = (dims, arrays[name], {"long_name": long_name, "units": unit})
         coords: dict = {"layer": np.arange(len(arrays["cosine_similarity"])), "rank": np.array(RANKS)}
         if sizes:
             coords |= {"subset": list(subsets.KINDS), "n_subset": list(sizes), "scale": np.array(RANKS[1:])}
@@ -68,15 +63,17 @@ class Tables:
 
 
 def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
-    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the device.
-
-    `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
+    """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the
+    device; `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
     """
     import torch
 
     sent = {}
     for name, array in arrays.items():
-        dtype = _type_of_index(array.shape[1]) if name == "neighbor_index" else VARIABLES[name][-1]
+        dtype = VARIABLES[name][-1]
+        if name == "neighbor_index":  # where -1 stands for a neighbor that there is not
+            n = array.shape[1]
+            dtype = "int32" if n <= N_NEIGHBORS else "uint16" if n < 2**16 - 1 else "uint32"
         if isinstance(array, torch.Tensor):
             # typed on the device, since fewer bytes leave it then; for a copy that is not waited for torch takes
             # pinned memory, and takes it again when nobody holds it
@@ -89,9 +86,3 @@ def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: 
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(device))
     return Tables(sent, attrs, arrived)
-
-
-def _type_of_index(n_tokens: int) -> str:
-    if n_tokens <= N_NEIGHBORS:  # -1 stands for a neighbor that there is not
-        return "int32"
-    return "uint16" if n_tokens < 2**16 - 1 else "uint32"

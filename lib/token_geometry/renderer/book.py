@@ -51,6 +51,7 @@ def typeset(chapters: list[Chapter], config: dict, root: Path, site: Path) -> No
     def parse(chapter: Chapter) -> None:
         text = cells.markdown(chapter, site)
         filters = [f"--lua-filter={file}" for file in as_list(config.get("filters"))]
+        filters += [f"--metadata=lacks:{config.get('lacks', '')}"]
         chapter.doc = pf.load(io.StringIO(pandoc(text, "-t", "json", *filters, where=chapter.source, root=root)))
         crossref.normalize(chapter)
 
@@ -123,9 +124,8 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
         raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
     top = "\n".join(entry["text"] for entry in heads)
-    files = [match[2] for match in ROOTED.finditer(top)]
     styles = [STYLE, *as_list(options.get("css"))]
-    for file in files + styles:
+    for file in [match[2] for match in ROOTED.finditer(top)] + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
     cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
     if cover["date"] in ("today", "now"):
@@ -134,17 +134,11 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     command = ["-f", "json", "-t", "html5", "--standalone", "--mathml", "--wrap=none", f"--template={TEMPLATE}"]
     if options.get("toc", True):
         command += ["--toc", f"--toc-depth={options.get('toc-depth', 3)}"]
-    titles = [chapter.doc.content.pop(0) for chapter in chapters]
-    nav = [
-        {
-            "page": chapter.page,
-            "part": "" if chapter.part == before else chapter.part,
-            "nested": bool(chapter.part),
-            "number": chapter.number and "Appendix " * chapter.appendix + chapter.number,
-            "heading": pf.MetaInlines(*title.content),
-        }
-        for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False)
-    ]
+    titles, nav = [chapter.doc.content.pop(0) for chapter in chapters], []
+    for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False):
+        item = {"page": chapter.page, "part": "" if chapter.part == before else chapter.part}
+        item |= {"number": chapter.number and "Appendix " * chapter.appendix + chapter.number}
+        nav.append(item | {"nested": bool(chapter.part), "heading": pf.MetaInlines(*title.content)})
 
     def write(place: int) -> None:
         chapter, title = chapters[place], pf.stringify(titles[place])
@@ -195,6 +189,7 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()
     environment = os.environ | ({"QUARTO_PROFILE": profile} if profile else {})
     pre_render(config, root, environment)
+    config, _ = configuration.read_config(root, profile)  # which may have changed
     chapters = configuration.list_chapters(config, root)
     # The output folder is replaced as a whole: it must be a folder of nothing but output.
     if root not in output.parents or any(output in (root / c.source).parents for c in chapters):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from token_geometry.base import InputError
-from token_geometry.base.parameters import read_yaml
+from token_geometry.base import InputError, parameters
 
 
 class BookError(InputError):
@@ -49,16 +48,19 @@ def merge(base: Any, extra: Any) -> Any:
 
 
 def read_config(root: Path, profile: str | None) -> tuple[dict, str]:
-    """Read ``_quarto.yml``, with the file of the profile merged in, and name the profile."""
+    """Read ``_quarto.yml``, with its metadata files and that of the profile merged in, and name the profile."""
     if not (root / "_quarto.yml").is_file():
         raise BookError(f"{root} holds no _quarto.yml: run this in the root of the project")
-    config = read_yaml((root / "_quarto.yml").read_text("utf-8"), "_quarto.yml")
+    config = parameters.read_yaml((root / "_quarto.yml").read_text("utf-8"), "_quarto.yml")
+    for name in as_list(config.get("metadata-files")):
+        if (root / name).is_file():
+            config = merge(config, parameters.read_yaml((root / name).read_text("utf-8"), name))
     profile = profile or os.environ.get("QUARTO_PROFILE") or (config.get("profile") or {}).get("default") or ""
     if not isinstance(profile, str) or not re.fullmatch(r"[\w.-]*", profile):
         raise BookError(f"profile {profile!r}: give one name, several at a time are not supported")
     extra = root / f"_quarto-{profile}.yml"
     if profile and extra.is_file():
-        config = merge(config, read_yaml(extra.read_text("utf-8"), extra.name))
+        config = merge(config, parameters.read_yaml(extra.read_text("utf-8"), extra.name))
     if (config.get("project") or {}).get("type") != "book":
         raise BookError("_quarto.yml: project.type must be book")
     return config, profile

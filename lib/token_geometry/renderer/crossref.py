@@ -11,8 +11,7 @@ from token_geometry.renderer.configuration import BookError, Chapter
 KINDS = {"fig": "Figure", "tbl": "Table", "sec": "Section", "eq": "Equation"}
 _CALLOUTS = {"callout-note", "callout-tip", "callout-warning", "callout-important", "callout-caution"}
 _UNSUPPORTED = re.compile(
-    r"(lst|thm|lem|cor|prp|cnj|def|exm|exr|sol|rem|alg|nte|tip|wrn|imp|cau)-"
-    r"|layout|content-visible|content-hidden|panel-tabset"
+    r"(lst|thm|lem|cor|prp|cnj|def|exm|exr|sol|rem|alg|nte|tip|wrn|imp|cau)-|layout|content-(visible|hidden)|panel-tabset"
 )
 # LaTeX macros act on the mathematics after them and are no text of their own.
 _MACRO = re.compile(r"\s*\\(newcommand|renewcommand|providecommand|def|let|DeclareMathOperator)\b")
@@ -118,9 +117,8 @@ def _equations(elem: pf.Para | pf.Plain, count) -> None:
     for place, (math, _, after) in enumerate(zip(items, items[1:], items[2:], strict=False)):
         label = re.fullmatch(r"\{#(eq-.+)\}", after.text) if isinstance(after, pf.Str) else None
         if label and isinstance(math, pf.Math) and math.format == "DisplayMath":
-            number = _number(f"({count(label[1])})")
             # The space and the label go; nothing takes their places.
-            span = pf.Span(math, number, identifier=label[1], classes=["equation"])
+            span = pf.Span(math, _number(f"({count(label[1])})"), identifier=label[1], classes=["equation"])
             items[place : place + 3] = [span, None, None]
             elem.content = [item for item in items if item is not None]
 

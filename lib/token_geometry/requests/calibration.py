@@ -7,10 +7,7 @@ from token_geometry.base import InputError, files
 from token_geometry.geometry import manifolds
 from token_geometry.models import devices, loading, sources
 from token_geometry.models.source import ModelSource
-from token_geometry.requests import sizes
-from token_geometry.requests.extraction import check_corpus
-from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.requests.run import OfPrompts
+from token_geometry.requests import extraction, protocol, run, sizes
 from token_geometry.texts import corpora
 
 N_CLOUDS = 16  # over which an expected dimension is taken; its error is then a quarter of a sample's
@@ -23,7 +20,7 @@ CONTROLS: list[str] = _TABLE["controls"]  # what is left out of a cloud
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration(OfPrompts, Request):
+class Calibration(run.OfPrompts, protocol.Request):
     """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
 
     notebook = "calibration"
@@ -41,7 +38,7 @@ class Calibration(OfPrompts, Request):
     def check(self) -> None:
         source = self.resolve()
         source.check_files()
-        check_corpus(self.corpus, self.n_prompts, column=self.column)
+        extraction.check_corpus(self.corpus, self.n_prompts, column=self.column)
         if source.kind != "hub" and source.is_made():
             loading.check_length(source, loading.load_config(source), self.n_tokens)
 
@@ -53,25 +50,24 @@ class Calibration(OfPrompts, Request):
         chosen = list(self.dimensions)
         inside = all(1 <= dimension <= manifolds.HIGHEST_DIMENSION for dimension in chosen)
         if not chosen or not inside or len(set(chosen)) < len(chosen):
-            raise InputError(
-                f"dimensions is {chosen}; accepted: different whole numbers from 1 to "
-                f"{manifolds.HIGHEST_DIMENSION}, at least one"
-            )
+            way_out = f"different whole numbers from 1 to {manifolds.HIGHEST_DIMENSION}, at least one"
+            raise InputError(f"dimensions is {chosen}; accepted: {way_out}")
         devices.choose_device(self.device)
         return sources.resolve(self.model)
 
-    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+    def recipe(self, reads: Sequence[protocol.Request] = ()) -> dict:
         same = ("n_prompts", "n_tokens", "seed", "n_points", "n_replicates")
-        return {name: getattr(self, name) for name in same} | {
-            "model": sources.resolve(self.model).identity(),
+        found: dict = {name: getattr(self, name) for name in same} | {"dimensions": list(self.dimensions)}
+        found |= {"model": sources.resolve(self.model).identity(), "families": list(manifolds.FAMILIES)}
+        found |= {
             "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
-            "dimensions": list(self.dimensions), "families": list(manifolds.FAMILIES), "local": ["ess", "tle"],
-            "noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS),
-            "controls": [*CONTROLS, SHARE],
-        }  # fmt: skip
+            "local": ["ess", "tle"],
+        }
+        found |= {"noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS)}
+        return found | {"controls": [*CONTROLS, SHARE]}
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> protocol.Estimate:
         """The model, which is always loaded in float32, and its hidden states."""
         shape = sizes.shape_of(sources.resolve(self.model))
         states = 2 * (shape["layers"] + 1) * self.n_tokens * shape["width"]
-        return Estimate(memory=sizes.PROCESS_BYTES + 4 * (shape["parameters"] + states))
+        return protocol.Estimate(memory=sizes.PROCESS_BYTES + 4 * (shape["parameters"] + states))

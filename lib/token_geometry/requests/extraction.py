@@ -8,14 +8,12 @@ from pathlib import Path
 from token_geometry.base import InputError, store, wheels
 from token_geometry.models import devices, loading, sources, tuned_lens
 from token_geometry.models.source import ModelSource
-from token_geometry.requests import sizes
-from token_geometry.requests.protocol import Estimate, Request
-from token_geometry.requests.run import Shared
+from token_geometry.requests import protocol, run, sizes
 from token_geometry.texts import corpora, shuffling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extraction(Shared, Request):
+class Extraction(run.Shared, protocol.Request):
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
     notebook = "extraction"
@@ -80,7 +78,7 @@ class Extraction(Shared, Request):
         self.resolve(dry=True)
         check_corpus(self.corpus, None if self.prompt_ids else self.n_prompts, column=self.column)
 
-    def recipe(self, reads: Sequence[Request] = ()) -> dict:
+    def recipe(self, reads: Sequence[protocol.Request] = ()) -> dict:
         """What decides the numbers of every shard."""
         return Job(self, sources.resolve(self.model), (), ()).recipe
 
@@ -88,25 +86,23 @@ class Extraction(Shared, Request):
         """What decides which shards there are, and their numbers."""
         return Job(self, sources.resolve(self.model), (), ()).plan_recipe
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> protocol.Estimate:
         if (n_passes := self.n_passes) is None:
             n_passes = len(corpora.find_corpus(self.corpus, column=self.column).texts) * len(self.orders)
         shape = sizes.shape_of(sources.resolve(self.model))
         return self.estimate_of(shape, n_passes, n_at_once=self.batch_size or 1)
 
-    def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> Estimate:
+    def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> protocol.Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
         layers, n_tokens = shape["layers"] + 1, self.n_tokens
         item = 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
         of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0
-        return Estimate(
-            memory=sizes.PROCESS_BYTES + (shape["parameters"] + of_lens) * item + n_at_once * prompt,
-            disk=n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors),
-            passes=n_passes,
-            work=shape["parameters"] * n_passes * n_tokens,
-        )
+        memory = sizes.PROCESS_BYTES + (shape["parameters"] + of_lens) * item + n_at_once * prompt
+        disk = n_passes * sizes.bytes_of_shard(layers, n_tokens, keep_neighbors=self.keep_neighbors)
+        work = shape["parameters"] * n_passes * n_tokens
+        return protocol.Estimate(memory=memory, disk=disk, passes=n_passes, work=work)
 
     def check_number_of_processes(self, num_processes: int, n_passes: int) -> None:
         """Refuse more processes or parts than there are prompts to share."""
@@ -122,10 +118,8 @@ class Extraction(Shared, Request):
         if not self.output:
             raise InputError("output is empty: give the directory that the shards go into")
         store.check_writable(Path(self.output) / "shard.nc")
-        self.check_bounds(
-            n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1, n_parts=1, batch_size=1,
-            n_permutations=1,
-        )  # fmt: skip
+        self.check_bounds(n_prompts=1, seed=0, n_tokens=4, num_processes=1, gpus_per_model=1)
+        self.check_bounds(n_parts=1, batch_size=1, n_permutations=1)
         if not self.shuffle_levels or len(set(self.shuffle_levels)) < len(self.shuffle_levels):
             raise InputError(f"shuffle_levels is {[*self.shuffle_levels]}; accepted: one or more different levels")
         shuffling.check_shuffle_levels(self.shuffle_levels, self.n_tokens)

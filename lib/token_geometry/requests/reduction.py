@@ -54,14 +54,14 @@ class Reduction(Request):
         texts = {json.dumps(one["corpus"]) for one in json.loads(attrs.get("extractions", "[]"))}
         same = len(texts) == 1 and {"corpus": json.loads(*texts)}
         made = [one for one in reads if isinstance(one, Extraction)]
-        other = [same if same and corpora.follows_python(one.corpus) else {} for one in made]
+        # of a module the texts are those of the Python that runs
+        other = [same if same and "module" in corpora.aliases().get(one.corpus, {}) else {} for one in made]
         plans = [one.plan_recipe() | texts for one, texts in zip(made, other, strict=True)]
         return self.recipe_of([store.digest(plan) for plan in plans])
 
     def recipe_of(self, plan_digests: Sequence[str]) -> dict:
         """What decides the numbers: the plans that they are made from, what is taken, the estimator."""
-        decisive = {"observables": OBSERVABLES, "estimator": self.estimator}
-        return {"extractions": sorted(plan_digests)} | decisive
+        return {"extractions": sorted(plan_digests), "observables": OBSERVABLES, "estimator": self.estimator}
 
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:
@@ -73,10 +73,8 @@ class Reduction(Request):
             if file_name(key) != key:
                 raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")
             if not isinstance(block, dict) or set(block) - _MORE not in _BLOCKS:
-                raise InputError(
-                    f"{file}: extraction {key!r} must hold just n_prompts and shuffle_levels, "
-                    "or prompt_ids and shuffle_levels, and may hold n_permutations"
-                )
+                just = "n_prompts and shuffle_levels, or prompt_ids and shuffle_levels"
+                raise InputError(f"{file}: extraction {key!r} must hold just {just}, and may hold n_permutations")
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
             raise InputError(f"{file}: no extraction has shuffle level 0, which all chapters compare with: add it")

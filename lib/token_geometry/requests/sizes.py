@@ -17,13 +17,9 @@ def shape_of(source: ModelSource) -> dict[str, int]:
     config = loading.load_config(source)
     with source.readable_errors("check its configuration"), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    text = config.get_text_config()
-    return {
-        "layers": blocks.depth(config),
-        "width": text.hidden_size,
-        "vocabulary": text.vocab_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
+    text, n = config.get_text_config(), sum(weights.numel() for weights in model.parameters())
+    shape = {"layers": blocks.depth(config), "width": text.hidden_size}
+    return shape | {"vocabulary": text.vocab_size, "parameters": n}
 
 
 def last_layer(source: ModelSource) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from token_geometry.base import InputError, parameters
 from token_geometry.models import devices, sources
@@ -34,6 +35,8 @@ class Truth(OfStatements, Request):
     notebook = "truth-pca"
     keys = ("truth",)
     none = {"n_statements": "all"}
+    of_run: ClassVar[tuple[str, ...]] = ("datasets", "n_statements")  # keys that the models of a run share
+    of_model: ClassVar[tuple[str, ...]] = ("layer", "last_layer")  # keys that each has
 
     model: str  # alias, hub id, directory or GGUF file
     layer: int  # layer whose states are projected: their index in transformers' `hidden_states`
@@ -51,8 +54,8 @@ class Truth(OfStatements, Request):
         """Check, and find out the model and what is drawn of each data set, without weights; raises as `check`."""
         self.check_file()
         self.check_bounds(seed=0, n_statements=4)
-        if self.n_layers < self.layer:
-            raise InputError(f"last_layer is {self.n_layers}; accepted: layer, which is {self.layer}, or more")
+        if self.last_layer is not None and self.last_layer < self.layer:
+            raise InputError(f"last_layer is {self.last_layer}; accepted: layer, which is {self.layer}, or more")
         devices.choose_device(self.device)
         source = sources.resolve(self.model)
         if not source.shape:  # else known without the files
@@ -68,7 +71,7 @@ class Truth(OfStatements, Request):
         return {
             "model": sources.resolve(self.model).identity(), "layer": self.layer, "last_layer": self.n_layers,
             "statements": [drawn.identity() for drawn in self._draw()], "seed": self.seed,
-            "probes": [*probes.FITS, *probes.PAIRED],
+            "probes": [*probes.FITS, *probes.PAIRED], "groups": "neighbors and shared words",
         }  # fmt: skip
 
     def estimate(self) -> Estimate:
@@ -86,18 +89,21 @@ class Truth(OfStatements, Request):
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:
         """What a run reads of statements, model by model."""
-        if (declared := run.sections.get("truth")) is None:
+        (key,) = cls.keys
+        if (declared := run.sections.get(key)) is None:
             return
-        noun = f"{run.name}.yml: truth: key"
-        parameters.refuse_unknown(declared, ["models", "datasets", "n_statements"], noun=noun)
+        noun = f"{run.name}.yml: {key}: key"
+        parameters.refuse_unknown(declared, ["models", *cls.of_run], noun=noun)
         chosen = declared.get("models", {})
         if not (chosen and isinstance(chosen, dict)):
             raise InputError(f"{noun} 'models' is {chosen!r}; accepted: models by name, each with the key layer")
-        same = {name: value for name, value in declared.items() if name != "models"}
-        for model, layers in chosen.items():
-            if not isinstance(layers, dict) or not set(layers) <= {"layer", "last_layer"}:
-                raise InputError(f"{noun} {model!r} is {layers!r}; accepted: the keys layer and last_layer")
-            name = f"truth-{file_name(model)}"
+        # what other requests read is what truth reads, if nothing is said
+        same = {name: value for name, value in run.sections.get("truth", {}).items() if name == "datasets"}
+        same |= {name: value for name, value in declared.items() if name != "models"}
+        for model, own in chosen.items():
+            if not isinstance(own, dict) or not set(own) <= set(cls.of_model):
+                raise InputError(f"{noun} {model!r} is {own!r}; accepted: the keys {' and '.join(cls.of_model)}")
+            name = f"{key.replace('_', '-')}-{file_name(model)}"
             given = {"model": model, "seed": run.seed, "device": run.device}
             given["output"] = output_of(run.name, f"{name}.nc")
-            yield Step(name, parameters.build(cls, given | same | layers, noun=noun))
+            yield Step(name, parameters.build(cls, given | same | own, noun=noun))

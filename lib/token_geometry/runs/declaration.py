@@ -17,9 +17,8 @@ def names() -> list[str]:
 
 
 def load(name: str = "") -> Run:
-    """Read a run by the name of its file in `data/runs`; empty for that of the active Quarto profile.
-
-    An `InputError` says if there is no such run, or a key of it is unknown, missing or ill-typed.
+    """Read a run by the name of its file in `data/runs`, empty for that of the active Quarto profile;
+    `InputError` if there is no such run, or a key of it is unknown, missing or ill-typed.
     """
     known = names()
     if not name:
@@ -48,10 +47,9 @@ def load(name: str = "") -> Run:
                 other = outputs.setdefault(request.output.casefold(), request)
                 if other is not request:
                     both = " and ".join(map(repr, other.models[:1] + request.models[:1]))
-                    raise InputError(
-                        f"{path.name}: results of {both} would go into one place, {request.output}: rename "
-                        "models or extractions so that they differ in letters, digits, . _ -"
-                    )
+                    way_out = "rename models or extractions so that they differ in letters, digits, . _ -"
+                    both = f"results of {both} would go into one place, {request.output}"
+                    raise InputError(f"{path.name}: {both}: {way_out}")
     except InputError as error:  # which calls a key by its name of today
         raise InputError("; ".join([str(error), *run.notes])) from None
     return run

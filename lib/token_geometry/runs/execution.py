@@ -11,13 +11,12 @@ import psutil
 from token_geometry.base import InputError, processes, project
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
-from token_geometry.runs import results
-from token_geometry.runs.declaration import Run
+from token_geometry.runs import declaration, results
 
 AT_A_TIME = 2  # notebooks at a time on a CPU: starting, loading and writing use one core, and leave others idle
 
 
-def execute(run: Run, *, recompute: bool = False) -> bool:
+def execute(run: declaration.Run, *, recompute: bool = False) -> bool:
     """Run the notebooks of a run whose results are missing or stale; with `recompute` also of what was shipped.
 
     The executed notebooks stay beside the results as the record of the run. Returns whether anything had to be
@@ -28,10 +27,9 @@ def execute(run: Run, *, recompute: bool = False) -> bool:
     for result in declared.values():
         path = result.found()
         if path is None and result.shipped.is_file() and not recompute:
-            raise InputError(
-                f"{result.shipped} is damaged, or of another recipe than {run.name}.yml declares now: compute it "
-                f"by token-geometry run {run.name} --recompute; with --dry-run that says how long it takes"
-            )
+            problem = f"{result.shipped} is damaged, or of another recipe than {run.name}.yml declares now"
+            way_out = f"compute it by token-geometry run {run.name} --recompute"
+            raise InputError(f"{problem}: {way_out}; with --dry-run that says how long it takes")
         lacking += [result] * (path is None or recompute and path == result.shipped)
     if not (planned := results.in_order(lacking)):  # whoever only reads results needs neither models nor torch
         return False
@@ -41,16 +39,17 @@ def execute(run: Run, *, recompute: bool = False) -> bool:
     # the longest first: what is short fills the gaps at the end
     planned.sort(key=lambda step: (step.depth, -estimates[step.name].work))
     folder, numbers = project.results(run.name) / "records", itertools.count(1)
-    at_a_time = _at_a_time(run, [estimate.memory for estimate in estimates.values()])
+    # one where notebooks would share a GPU, or not fit into memory together
+    alone = run.num_processes > 1 or processes.cores() < AT_A_TIME or devices.choose_device(run.device) != "cpu"
+    largest = sorted(estimate.memory for estimate in estimates.values())[-AT_A_TIME:]
+    at_a_time = 1 if alone or sum(largest) >= psutil.virtual_memory().available else AT_A_TIME
     # downloaded and dequantized before notebooks ask for them at the same time, and wait for one another
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
     missing = [(name,) for name in loaded if not sources.resolve(name).is_made()]
     _for_each(lambda name: sources.resolve(name).directory(), missing, at_a_time=at_a_time)
     for _, level in itertools.groupby(planned, key=lambda step: step.depth):
-        tasks = [
-            (f"[{next(numbers)}/{len(planned)}] {step.name}", step.request, folder / f"{step.name}.ipynb")
-            for step in level
-        ]
+        named = [(f"[{next(numbers)}/{len(planned)}] {step.name}", step) for step in level]
+        tasks = [(title, step.request, folder / f"{step.name}.ipynb") for title, step in named]
         _for_each(execute_notebook, tasks, at_a_time=at_a_time)
     return True
 
@@ -71,10 +70,8 @@ def execute_notebook(title: str, request: Request, record: Path) -> None:
             extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
         )  # fmt: skip
     except nbclient.exceptions.DeadKernelError:
-        raise InputError(
-            f"{notebook}: its kernel died, most often for want of memory: run a smaller model, fewer "
-            "tokens or another dtype"
-        ) from None
+        way_out = "run a smaller model, fewer tokens or another dtype"
+        raise InputError(f"{notebook}: its kernel died, most often for want of memory: {way_out}") from None
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{notebook}: {error.evalue or error.ename} (executed notebook: {record})") from None
 
@@ -88,10 +85,3 @@ def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
     way_out = "with a smaller model or fewer tokens"
     with processes.pool(at_a_time, what="runs notebooks", way_out=way_out, n_threads=n_threads) as pool:
         processes.all_of(pool, work, tasks)  # an extraction that is ended goes on where it was
-
-
-def _at_a_time(run: Run, memories: list[int]) -> int:
-    """Notebooks to run at a time: one where they would share a GPU, or not fit into memory together."""
-    if run.num_processes > 1 or processes.cores() < AT_A_TIME or devices.choose_device(run.device) != "cpu":
-        return 1
-    return AT_A_TIME if sum(sorted(memories)[-AT_A_TIME:]) < psutil.virtual_memory().available else 1

@@ -8,11 +8,10 @@ from token_geometry.models import sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Estimate, Request
 from token_geometry.requests.sizes import duration, spelled
-from token_geometry.runs import results
-from token_geometry.runs.declaration import Run
+from token_geometry.runs import declaration, results
 
 
-def describe(run: Run) -> tuple[str, int]:
+def describe(run: declaration.Run) -> tuple[str, int]:
     """What a run will do, as `describe_requests`."""
     text, n_problems = describe_requests({step.name: step.request for step in results.steps(run)})
     return f"run {run.name}: {run.title}\n\n{text}", n_problems
@@ -28,10 +27,9 @@ def describe_requests(requests: dict[str, Request]) -> tuple[str, int]:
         usual |= {key: list(value) for key, value in usual.items() if isinstance(value, tuple)}
         chosen = [f"{key}: {json.dumps(v)}" for key, v in request.parameters().items() if v != usual[key]]
         lines += [f"notebooks/{request.notebook}.ipynb  ({name})", f"    {', '.join(chosen)}"]
-        takes = [f"{found.passes} forward passes"] if found.passes else []
-        takes += [f"about {duration(found.seconds)}"] if found.seconds else []
-        takes += [f"{spelled(found.disk)} of disk"] if found.disk else []
-        takes += [f"{spelled(found.memory)} of memory"] if found.memory else []
+        words = {f"{found.passes} forward passes": found.passes, f"about {duration(found.seconds)}": found.seconds}
+        words |= {f"{spelled(found.disk)} of disk": found.disk, f"{spelled(found.memory)} of memory": found.memory}
+        takes = [text for text, amount in words.items() if amount]
         lines += [f"    → {', '.join(takes)}"] if takes else []
         lines += [f"    ! {problem}"] if problem else []
         disk, seconds, n_problems = disk + found.disk, seconds + found.seconds, n_problems + bool(problem)

@@ -10,17 +10,16 @@ import xarray as xr
 from token_geometry.base import InputError, one_of, store
 from token_geometry.requests.protocol import Request, Step, kinds
 from token_geometry.runs import declaration
-from token_geometry.runs.declaration import Run
 
 Kind = TypeVar("Kind", bound=Request)
 
 
-def results(run: Run) -> dict[str, Step]:
+def results(run: declaration.Run) -> dict[str, Step]:
     """The files of a run by name, each as the step that makes it."""
     return {step.name: step for kind in kinds() for step in kind.declared(run)}
 
 
-def steps(run: Run) -> list[Step]:
+def steps(run: declaration.Run) -> list[Step]:
     """Every notebook of a run with its parameters, each after those whose output it reads."""
     return in_order(results(run).values())
 
@@ -33,24 +32,23 @@ def in_order(chosen: Iterable[Step]) -> list[Step]:
     return list(found.values())
 
 
-def requests(run: Run, kind: type[Kind]) -> list[Kind]:
-    """The requests of one kind that a run makes."""
-    return [step.request for step in steps(run) if isinstance(step.request, kind)]
+def requests(run: declaration.Run, kind: type[Kind]) -> list[Kind]:
+    """The requests of one kind, and of none that is derived from it, that a run makes."""
+    return [step.request for step in steps(run) if type(step.request) is kind]
 
 
-def read(run: Run, name: str) -> xr.Dataset | None:
+def read(run: declaration.Run, name: str) -> xr.Dataset | None:
     """A result of a run, None where it declares none; an `InputError` says if it is missing, damaged or stale."""
     if (result := results(run).get(name)) is None:
         return None
     if path := result.found():
         return store.read(path)
     state = "stale or damaged" if result.path.is_file() else "missing"
-    raise InputError(
-        f"the result {name!r} of run {run.name!r} is {state}: python -m token_geometry run {run.name}"
-    )
+    way_out = f"python -m token_geometry run {run.name}"
+    raise InputError(f"the result {name!r} of run {run.name!r} is {state}: {way_out}")
 
 
-def publish(run: Run) -> list[Path]:
+def publish(run: declaration.Run) -> list[Path]:
     """Write the results of a run, which have to be there, to `data/published`, in float32 and compressed."""
     written = []
     for name, step in results(run).items():

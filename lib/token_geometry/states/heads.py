@@ -31,8 +31,8 @@ class Head:
 
         `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
         """
-        if self._is_all(ids):
-            return self._predicted(last[:-1], ids[1:])
+        if self.is_all(ids):
+            return self.predicted(last[:-1], ids[1:])
         return loss_and_entropy([self._logits_of_transformers(ids)[:-1]], ids[1:]).cpu().numpy()
 
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
@@ -44,7 +44,7 @@ class Head:
         logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
         if a lens was given.
         """
-        if (norm := self._stream.norm) is None or not self._is_all(ids):
+        if (norm := self._stream.norm) is None or not self.is_all(ids):
             if self._tuned:
                 reason = "whose logits are not what one final norm and the head make of its states: leave it out"
                 raise InputError(f"tuned_lens is given for model {self._stream.name!r}, {reason}")
@@ -54,11 +54,14 @@ class Head:
         # the last layer may be there before the norm or after it
         states = [self._translated(layer[place], number) for number, layer in enumerate(layers[:-1])]
         latent = [norm(state.to(device)).to(last) for state in states] + [last[place]]
-        found = self._predicted(torch.cat(latent), ids[place + 1].repeat(len(layers)))
+        found = self.predicted(torch.cat(latent), ids[place + 1].repeat(len(layers)))
         return found.reshape(2, len(layers), -1).mean(2)
 
-    def _predicted(self, rows: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
-        """Loss and entropy of what the head predicts from rows, shape (2, n)."""
+    def predicted(self, rows: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        """Loss of targets and entropy of what the head predicts from rows, nats, float64, shape (2, n).
+
+        `rows` are states that the head is applied to, shape (n, width). It is meant where `is_all`.
+        """
         # on a CPU a block of logits is done with before it has left the cache; a GPU waits for small operations
         is_split = isinstance(self._linear, torch.nn.Linear) and rows.device.type == "cpu"
         parts = []
@@ -83,7 +86,7 @@ class Head:
 
     def cloud(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Points as far from one another as the logits of the tokens, float32, shape (n_tokens, n)."""
-        is_linear = isinstance(self._linear, torch.nn.Linear) and self._is_all(ids)
+        is_linear = isinstance(self._linear, torch.nn.Linear) and self.is_all(ids)
         if is_linear and not self._cap:
             points = self._fit(last).double() @ self._isometry
         else:
@@ -119,8 +122,8 @@ class Head:
     def _logits_of_transformers(self, ids: torch.Tensor) -> torch.Tensor:
         return self.model(ids[None], use_cache=False).logits[0]
 
-    def _is_all(self, ids: torch.Tensor) -> bool:
-        """Whether the logits are what `_logits` makes of the last states."""
+    def is_all(self, ids: torch.Tensor) -> bool:
+        """Whether the logits are what the head alone makes of the last states; `ids` has shape (n_tokens,)."""
         # A few families scale their logits after the head. They are found by
         # comparison, so that no list of families can be out of date.
         if self._is_known is None:

@@ -125,10 +125,18 @@ class LanguageModel:
         return States(hidden, predicted[0], float(means[0]), predicted[1], float(means[1]), lens, cloud)
 
     def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
-        """Hidden states of many short texts, of which there is at least one, at the last token of each.
+        """Hidden states of many short texts at the last token of each, as of `read_texts`."""
+        return self.read_texts(token_ids, bos=bos, losses=False)[0]
 
-        They are float32 and on the CPU, shape (n_layers + 1, n_texts, width). What texts have in common at
-        their beginning is read once, where the model can be made to do so and does it right. Token ids are
+    @torch.inference_mode()
+    def read_texts(
+        self, token_ids: Sequence[Sequence[int]], *, bos: bool = False, losses: bool = True
+    ) -> tuple[torch.Tensor, list[np.ndarray]]:
+        """Hidden states of many short texts, one or more, at the last token of each, and the losses of all tokens.
+
+        The states are float32 and on the CPU, shape (n_layers + 1, n_texts, width), the losses of the tokens of
+        each text in nats, NaN where nothing is before a token; they need a whole model. What texts have in common
+        at their beginning is read once, where the model can be made to do so and does it right. Token ids are
         without special tokens; `bos` says whether BOS is fed before each text.
 
         Raises `InputError` if a text has no tokens, or one is longer than the model can read, or the model is
@@ -144,8 +152,18 @@ class LanguageModel:
                 f"a text has {longest - len(start)} tokens, and model {self.source.name!r} reads "
                 f"{context - len(start)} at most: give shorter texts"
             )
+        shared, ids = self.shares_prefixes(rows), [torch.tensor(row, device=self.device) for row in rows]
+        head = self.head if losses and self.head and self.head.is_all(ids[0]) else None
+        states, found = short_texts.read(self.stream, rows, shared=shared, head=head)
+        if losses and self.head and not head:
+            found = [np.append(np.nan, self.head.predictions(row, row)[0]) for row in ids]
+        return states, [one[len(start) :] for one in found]
+
+    def shares_prefixes(self, rows: list[list[int]]) -> bool:
+        """Whether common beginnings of texts can be read once; `rows` are their tokens, BOS included."""
         # some families see a window only, which a longer text may leave
+        longest = max(map(len, rows))
         if self._shares_prefixes is None or (self._shares_prefixes and longest > self._longest):
             self._shares_prefixes = short_texts.can_share(self.stream, rows)
         self._longest = max(longest, self._longest)
-        return short_texts.last_token(self.stream, rows, shared=self._shares_prefixes)
+        return self._shares_prefixes

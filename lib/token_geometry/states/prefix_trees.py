@@ -4,6 +4,7 @@ A token sees those before it in its own text and nothing else, so that a beginni
 read once. Miao et al., arXiv:2305.09781, verify drafts of a text so.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,28 @@ import torch
 class Tree:
     """Tokens of several texts, every shared beginning once.
 
-    `token_ids` and `depth` are the token of each node and its position in its texts, shape (node,); `sees` says
-    whether a node (row) is to see another one, shape (node, node). `texts` are the indices of the texts, and
-    `last` the node of the last token of each, shape (text,).
+    `token_ids` and `parent` are the token of each node and the node before it, -1 for none, shape (node,); `texts`
+    are the indices of the texts, and `last` the node of the last token of each, shape (text,).
     """
 
     token_ids: torch.Tensor
-    depth: torch.Tensor
-    sees: torch.Tensor
+    parent: torch.Tensor
     texts: list[int]
     last: torch.Tensor
+
+    @functools.cached_property
+    def sees(self) -> torch.Tensor:
+        """Whether a node (row) is to see another one, which stands before it in its texts, shape (node, node)."""
+        found = torch.eye(len(self.parent), dtype=torch.bool)
+        for node, parent in enumerate(self.parent.tolist()):
+            if parent >= 0:
+                found[node] |= found[parent]
+        return found
+
+    @property
+    def depth(self) -> torch.Tensor:
+        """Position of each node in its texts, shape (node,)."""
+        return self.sees.sum(1) - 1
 
 
 def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]:
@@ -46,15 +59,11 @@ def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]
 
 def _tree(token_ids: Sequence[Sequence[int]], group: list[int]) -> Tree:
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) → node
-    paths = []
+    last = []
     for i in group:
-        node, path = -1, []
+        node = -1
         for token in token_ids[i]:
             node = nodes.setdefault((node, int(token)), len(nodes))
-            path.append(node)
-        paths.append(torch.tensor(path))
-    sees = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
-    for path in paths:
-        sees[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
-    tokens, last = torch.tensor([token for _, token in nodes]), torch.stack([path[-1] for path in paths])
-    return Tree(token_ids=tokens, depth=sees.sum(1) - 1, sees=sees, texts=group, last=last)
+        last.append(node)
+    parent, tokens = torch.tensor(list(nodes)).T
+    return Tree(tokens, parent, group, torch.tensor(last))

@@ -1,13 +1,15 @@
-"""Many short texts through a model, each read at its last token."""
+"""Many short texts through a model: their states at the last token, and the loss of each token."""
 
 import inspect
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from token_geometry.states import prefix_trees
+from token_geometry.states.heads import Head
 from token_geometry.states.stream import Stream
 
 BATCH_TOKENS = 768  # tokens that are read at a time; more are no faster on a CPU, whose caches they leave
@@ -17,14 +19,21 @@ TREES_AT_ONCE = 6  # how many such groups are read at a time
 _padded = partial(pad_sequence, batch_first=True)
 
 
-def last_token(stream: Stream, rows: list[list[int]], *, shared: bool) -> torch.Tensor:
-    """States of texts at their last token, float32 and on the CPU, shape (layer, text, width).
+def read(
+    stream: Stream, rows: list[list[int]], *, shared: bool, head: Head | None = None
+) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """States of texts at their last token, float32, on the CPU, shape (layer, text, width); with a head, losses.
 
     `rows` are the tokens of each text, BOS included where it is fed. If `shared`, what texts have in common at
     their beginning is read once. Else they are sorted by length and read in batches; a shorter one is filled up
-    behind its last token, which cannot see it.
+    behind its last token, which cannot see it. Losses are those of each token in nats, NaN for the first.
     """
-    return torch.stack(_by_text((_read_trees if shared else _read_batches)(stream, rows)), dim=1)
+    states, losses = {}, {}
+    for texts, layers, some in (_read_trees if shared else _read_batches)(stream, rows, head):
+        states |= dict(zip(texts, layers.float().cpu(), strict=True))
+        losses |= dict(zip(texts, some, strict=False))
+    by_text = [states[i] for i in range(len(rows))]
+    return torch.stack(by_text, dim=1), [losses[i] for i in range(len(losses))]
 
 
 def can_share(stream: Stream, rows: list[list[int]]) -> bool:
@@ -35,40 +44,53 @@ def can_share(stream: Stream, rows: list[list[int]]) -> bool:
         return False
     longest = max(rows, key=len)
     few = [longest, longest[:-1] + [longest[0]], min(rows, key=len)]
-    plain = _by_text(_read_batches(stream, few))
+    plain, _ = read(stream, few, shared=False)
     try:
-        shared = _by_text(_read_trees(stream, few))
+        shared, _ = read(stream, few, shared=True)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
         return False
     # far from round-off, which some channels of large models magnify, and far from another context
     limit = 1e-3 if stream.model.dtype == torch.float32 else 1e-2
-    return all(float((a - b).norm() / b.norm()) < limit for a, b in zip(shared, plain, strict=True))
+    return all(float((shared[:, i] - plain[:, i]).norm() / plain[:, i].norm()) < limit for i in range(len(few)))
 
 
-def _read_batches(stream: Stream, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Texts by index, and their states at the last token, shape (text, layer, width)."""
+def _read_batches(stream: Stream, rows: list[list[int]], head: Head | None) -> Iterator[tuple]:
+    """Texts by index, their states at the last token, shape (text, layer, width), and their losses."""
     for batch in _batches([len(row) for row in rows]):
-        layers, _ = stream.read(_padded([torch.tensor(rows[i]) for i in batch]))
-        place = torch.arange(len(batch)), torch.tensor([len(rows[i]) - 1 for i in batch])
-        yield batch, torch.stack([layer[place] for layer in layers], dim=1)
+        ids = [torch.tensor(rows[i]) for i in batch]
+        layers, last = stream.read(_padded(ids))
+        place = torch.arange(len(batch)), torch.tensor([len(row) - 1 for row in ids])
+        losses = []
+        for row, states in zip(ids, last, strict=True):
+            if head:
+                losses.append(np.append(np.nan, head.predicted(states[: len(row) - 1], row[1:])[0]))
+        yield batch, torch.stack([layer[place] for layer in layers], dim=1), losses
 
 
-def _read_trees(stream: Stream, rows: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+def _read_trees(stream: Stream, rows: list[list[int]], head: Head | None) -> Iterator[tuple]:
     """The same with shared beginnings."""
     trees = list(prefix_trees.trees(rows, n_nodes=TREE_TOKENS))
     for start in range(0, len(trees), TREES_AT_ONCE):
         batch = trees[start : start + TREES_AT_ONCE]
-        ids = _padded([tree.token_ids for tree in batch])
-        # what fills up a smaller tree sees itself, since a softmax needs something to see
-        sees = torch.eye(ids.shape[1], dtype=torch.bool).repeat(len(batch), 1, 1)
+        layers, last = read_trees(stream, batch)
         for row, tree in enumerate(batch):
-            sees[row, : len(tree.sees), : len(tree.sees)] = tree.sees
-        mask = torch.zeros(sees.shape, dtype=stream.model.dtype)
-        mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
-        depths = _padded([tree.depth for tree in batch])
-        layers, _ = stream.read(ids, position_ids=depths, attention_mask=mask[:, None])
-        for row, tree in enumerate(batch):
-            yield tree.texts, torch.stack([layer[row, tree.last] for layer in layers], dim=1)
+            losses, follows = np.full(len(tree.token_ids), np.nan), tree.parent >= 0
+            if head:
+                losses[follows] = head.predicted(last[row, tree.parent[follows]], tree.token_ids[follows])[0]
+            by_text = [losses[seen] for seen in tree.sees[tree.last].numpy()] if head else []
+            yield tree.texts, torch.stack([layer[row, tree.last] for layer in layers], dim=1), by_text
+
+
+def read_trees(stream: Stream, batch: list[prefix_trees.Tree]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """`Stream.read` of trees, one a text and its nodes the tokens."""
+    ids = _padded([tree.token_ids for tree in batch])
+    # what fills up a smaller tree sees itself, since a softmax needs something to see
+    sees = torch.eye(ids.shape[1], dtype=torch.bool).repeat(len(batch), 1, 1)
+    for row, tree in enumerate(batch):
+        sees[row, : len(tree.sees), : len(tree.sees)] = tree.sees
+    mask = torch.zeros(sees.shape, dtype=stream.model.dtype)
+    mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
+    return stream.read(ids, position_ids=_padded([tree.depth for tree in batch]), attention_mask=mask[:, None])
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:
@@ -80,9 +102,3 @@ def _batches(lengths: list[int]) -> Iterator[list[int]]:
             batch = []
         batch.append(i)
     yield batch
-
-
-def _by_text(batches: Iterator[tuple[list[int], torch.Tensor]]) -> list[torch.Tensor]:
-    """States of each text, float32 and on the CPU, in the order of the texts."""
-    found = {i: one for texts, states in batches for i, one in zip(texts, states.float().cpu(), strict=True)}
-    return [found[i] for i in range(len(found))]

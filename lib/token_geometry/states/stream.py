@@ -37,6 +37,7 @@ class Stream:
         found = self.trunk.get_submodule(blocks.find(self.trunk, n_blocks))
         self.n_layers = len(found) if n_layers is None else n_layers
         """Index of the last state: the number of blocks, or fewer if so many were asked for."""
+        self.blocks = list(found)
         for place, block in enumerate(found):
             block.register_forward_pre_hook(functools.partial(_entered, place), with_kwargs=True)
             block.register_forward_hook(functools.partial(_left, place))
@@ -159,7 +160,7 @@ def _differ(one: torch.Tensor, other: torch.Tensor) -> float:
 def _entered(place: int, block, arguments: tuple, options: dict) -> None:
     if (states := getattr(_thread, "states", None)) is None:
         return
-    state = _tensor(arguments or options.get("hidden_states", tuple(options.values())))
+    state = first_tensor(arguments or options.get("hidden_states", tuple(options.values())))
     if place == 0 and not states:
         states.append(state)
     # a state moves on to the next GPU where a model is spread over several
@@ -169,10 +170,10 @@ def _entered(place: int, block, arguments: tuple, options: dict) -> None:
 
 def _left(place: int, block, arguments: tuple, output) -> None:
     if (states := getattr(_thread, "states", None)) is not None:
-        states.append(_tensor(output))
+        states.append(first_tensor(output))
 
 
-def _tensor(output) -> torch.Tensor:
+def first_tensor(output) -> torch.Tensor:
     """The states in what a block takes or gives: alone, or first in a tuple, a list or another output."""
     while not isinstance(output, torch.Tensor):
         output = output[0]

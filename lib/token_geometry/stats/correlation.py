@@ -27,15 +27,9 @@ _N_GROUPS = 200  # groups of prompts that the jackknife leaves out in turn: each
 
 
 def correlate(
-    x: xr.DataArray,
-    y: xr.DataArray,
-    *,
-    method: str = "pearson",
-    given: xr.DataArray | Sequence[xr.DataArray] | None = None,
-    pool: str | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> xr.Dataset:
+    x: xr.DataArray, y: xr.DataArray, *, method: str = "pearson", pool: str | None = None, seed: int = 0,
+    given: xr.DataArray | Sequence[xr.DataArray] | None = None, n_resamples: int = N_RESAMPLES,
+) -> xr.Dataset:  # fmt: skip
     """Correlation of two quantities over prompts, with bootstrap intervals.
 
     `x` and `y` have the dimension `prompt` and any others, and are broadcast against one another; prompts that
@@ -78,17 +72,15 @@ def correlate(
             found[3, cells] = 2 * special.stdtr(freedom, -np.abs(t))
     template = variables[0].sum(sample).drop_attrs()
     names = ("correlation", "low", "high", "p_value", "n_prompts")
-    return xr.Dataset(
-        {name: template.copy(data=part.reshape(shape)) for name, part in zip(names, found, strict=True)},
-        attrs={"method": method, "confidence": CONFIDENCE, "n_resamples": n_resamples, "seed": seed},
-    )
+    parts = {name: template.copy(data=part.reshape(shape)) for name, part in zip(names, found, strict=True)}
+    attrs = {"method": method, "confidence": CONFIDENCE, "n_resamples": n_resamples, "seed": seed}
+    return xr.Dataset(parts, attrs=attrs)
 
 
 def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
 
-    `x` has shape (m, n), `y` (n,), `given` (g, n); observations that lack a value do not take part. NaN for
-    less than g + 3 observations.
+    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3.
     """
     found = np.full(len(x), np.nan)
     patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
@@ -157,8 +149,7 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
 
 def _correlation_with_interval(values, prompt, method: str, n_resamples: int, seed: int) -> np.ndarray:
     """Correlation and the ends of its interval, shape (3, cell), of values of shape (2 or more, cell, n)."""
-    center = values.mean(-1, keepdims=True)
-    spread = values.std(-1, keepdims=True)
+    center, spread = values.mean(-1, keepdims=True), values.std(-1, keepdims=True)
     varies = spread > _CONSTANT * np.abs(values).max(-1, keepdims=True)
     values = np.divide(values - center, spread, out=np.full(values.shape, np.nan), where=varies)
     _, prompt = np.unique(prompt, return_inverse=True)
@@ -180,22 +171,18 @@ def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.nd
 
     def mean(variable):
         # ranks are those of each resample, values are the same in all
-        if variable.ndim == 2:
-            return variable @ weights.T / total
-        return np.einsum("crn,rn->cr", variable, weights) / total
+        sums = variable @ weights.T if variable.ndim == 2 else np.einsum("crn,rn->cr", variable, weights)
+        return sums / total
 
     means = [mean(variable) for variable in values]
     variances = (mean(v * v) - m * m for v, m in zip(values, means, strict=True))
     deviations = [np.sqrt(np.where(variance > _CONSTANT, variance, np.nan)) for variance in variances]
 
-    def pair(i, j):
-        covariance = mean(values[i] * values[j]) - means[i] * means[j]
-        return np.clip(covariance / (deviations[i] * deviations[j]), -1, 1)
-
     n = len(values)
     matrix = np.ones((n, n, *means[0].shape))
     for i, j in itertools.combinations(range(n), 2):
-        matrix[i, j] = matrix[j, i] = pair(i, j)
+        covariance = mean(values[i] * values[j]) - means[i] * means[j]
+        matrix[i, j] = matrix[j, i] = np.clip(covariance / (deviations[i] * deviations[j]), -1, 1)
     for k in range(n - 1, 1, -1):  # what is held fixed is taken out, one after another
         pivot = np.where(matrix[k, k] > _CONSTANT, matrix[k, k], np.nan)
         matrix = matrix - matrix[:, None, k] * matrix[None, k] / pivot
@@ -220,8 +207,7 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """Ends of the BCa interval, shape (2, cell)."""
-    known = np.isfinite(resampled)
-    center = coefficient[:, None]
+    known, center = np.isfinite(resampled), coefficient[:, None]
     below = ((resampled < center).sum(1) + (resampled <= center).sum(1)) / 2 / np.maximum(known.sum(1), 1)
     bias = special.ndtri(below)
     change = left_out.mean(1, keepdims=True) - left_out

@@ -24,8 +24,7 @@ def mean_interval(values: xr.DataArray) -> xr.Dataset:
     mean of zero, two-sided, which needs two; `n_prompts`; `n_same_sign`, how many prompts have the sign of the
     mean. NaN for no prompt.
     """
-    n = values.count("prompt")
-    mean = values.mean("prompt")
+    n, mean = values.count("prompt"), values.mean("prompt")
     same_sign = (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt")
     freedom = (n - 1).where(n >= FEWEST_PROMPTS)
     with np.errstate(invalid="ignore", divide="ignore"):

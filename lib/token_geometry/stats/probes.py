@@ -109,6 +109,13 @@ def mass_mean(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))[None]
 
 
+def mass_means(points: np.ndarray, labelings: np.ndarray) -> np.ndarray:
+    """The same for many labelings of shape (labeling, point), shape (labeling, coordinate)."""
+    n_true = labelings.sum(axis=1, keepdims=True)
+    n_false = labelings.shape[1] - n_true
+    return (labelings / np.maximum(n_true, 1) - (1 - labelings) / np.maximum(n_false, 1)) @ points
+
+
 def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Difference of the class means, times the inverse of the covariance within the classes.
 

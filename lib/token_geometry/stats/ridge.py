@@ -48,17 +48,18 @@ def nested_accuracy(
 def permutations(labels: np.ndarray, groups: np.ndarray, *, n: int, seed: int) -> np.ndarray:
     """Labelings that say nothing, shape (n, point).
 
-    Within each group, where every group holds several classes, as a prompt does in its own order and shuffled;
-    else whole groups, which have one label, are permuted.
+    Within each group that holds several classes, as a prompt does in its own order and shuffled; the other groups,
+    which have one label each, are permuted as wholes.
     """
     random = np.random.default_rng(seed)
     names, place = np.unique(groups, return_inverse=True)
     rows = [np.flatnonzero(place == number) for number in range(len(names))]
+    several = [row for row in rows if len(set(labels[row].tolist())) > 1]
+    alone = [number for number, row in enumerate(rows) if len(set(labels[row].tolist())) == 1]
+    first, is_alone = labels[[rows[number][0] for number in alone]], np.isin(place, alone)
     found = np.tile(labels, (n, 1))
-    if all(len(set(labels[row])) > 1 for row in rows):
-        for one in found:
-            for row in rows:
-                one[row] = random.permutation(labels[row])
-        return found
-    first = labels[[row[0] for row in rows]]
-    return np.stack([random.permutation(first)[place] for _ in range(n)])
+    for one in found:
+        for row in several:
+            one[row] = random.permutation(labels[row])
+        one[is_alone] = random.permutation(first)[np.searchsorted(alone, place[is_alone])]
+    return found

@@ -13,8 +13,7 @@ from sklearn.metrics import euclidean_distances
 from token_geometry.base import InputError, files, progress, store
 from token_geometry.extraction import shards
 from token_geometry.extraction.plan import ShardKey
-from token_geometry.geometry import dadapy, gride, manifolds, neighbors
-from token_geometry.geometry.table_format import RANKS
+from token_geometry.geometry import dadapy, gride, manifolds, neighbors, table_format
 from token_geometry.models import devices, loading
 from token_geometry.models.source import ModelSource
 from token_geometry.observables import catalog, labelled
@@ -42,22 +41,14 @@ def calibrate(request: Calibration) -> xr.Dataset:
         made_by = {"version": dadapy.versions()["dadapy"]}
     except InputError as error:
         made_by = {"missing": str(error)}
-    parts = [
-        measure_manifolds(request),
-        compare_precisions(request, source, selected),
-        compare_with_others(request, source, selected, with_dadapy="version" in made_by),
-    ]
+    parts = [measure_manifolds(request), compare_precisions(request, source, selected)]
+    parts.append(compare_with_others(request, source, selected, with_dadapy="version" in made_by))
     dataset = xr.merge(parts, join="exact", combine_attrs="override")
     for name, title in TITLES.items():
         dataset[name].attrs |= {"long_name": title, "units": "1"}
-    dataset.attrs = store.make_attrs(
-        f"Calibration of the measurements, {source.title}",
-        recipe,
-        model=request.model,
-        model_title=source.title,
-        **{name: getattr(request, name) for name in ("corpus", "n_tokens", "n_points", "seed")},
-        **{f"dadapy_{key}": text for key, text in made_by.items()},
-    )
+    told = {name: getattr(request, name) for name in ("model", "corpus", "n_tokens", "n_points", "seed")}
+    told |= {"model_title": source.title} | {f"dadapy_{key}": text for key, text in made_by.items()}
+    dataset.attrs = store.make_attrs(f"Calibration of the measurements, {source.title}", recipe, **told)
     store.write(dataset, Path(request.output))
     return dataset
 
@@ -77,26 +68,16 @@ def measure_manifolds(request: Calibration) -> xr.Dataset:
         expected[row, column] = manifolds.expected_dimension(**drawn, n_clouds=N_CLOUDS, seed=seed + 2**15)
         # the samples of one manifold take the place of the layers of a prompt and go the same way
         table = neighbors.neighbor_table(torch.from_numpy(np.stack(samples)).to(device))
-        mu = np.moveaxis(gride.ratios(table.distance), -1, -2)
-        found = gride.estimate(mu, labelled.SCALES // 2)
+        found = gride.estimate(np.moveaxis(gride.ratios(table.distance), -1, -2), labelled.SCALES // 2)
         estimate[row, column], error[row, column] = (part.T for part in found)
         local[:, row, column] = table.ess.mean(1), table.tle.mean(1)
     dims = ("manifold", "dimension", "scale", "replicate")
-    return xr.Dataset(
-        {
-            "manifold_id": (dims, estimate),
-            "manifold_id_error": (dims, error),
-            "manifold_id_expected": (dims[:2], expected),
-            "manifold_ess": ((*dims[:2], dims[3]), local[0]),
-            "manifold_tle": ((*dims[:2], dims[3]), local[1]),
-        },
-        coords={
-            "manifold": families,
-            "manifold_title": ("manifold", [family.title for family in manifolds.FAMILIES.values()]),
-            "dimension": dimensions,
-            "scale": labelled.SCALES,
-        },
-    )
+    variables: dict = {"manifold_id": (dims, estimate), "manifold_id_error": (dims, error)}
+    of_local = zip(labelled.LOCAL, local, strict=True)
+    variables |= {f"manifold_{name}": ((*dims[:2], dims[3]), part) for name, part in of_local}
+    titles = ("manifold", [family.title for family in manifolds.FAMILIES.values()])
+    coords = {"manifold": families, "manifold_title": titles, "dimension": dimensions, "scale": labelled.SCALES}
+    return xr.Dataset(variables | {"manifold_id_expected": (dims[:2], expected)}, coords)
 
 
 def compare_precisions(request: Calibration, source: ModelSource, selected: Sequence[Prompt]) -> xr.Dataset:
@@ -110,19 +91,15 @@ def compare_precisions(request: Calibration, source: ModelSource, selected: Sequ
         rows.append(xr.concat([catalog.observables(shard)[OBSERVED] for shard in made], "prompt"))
         del model  # the next one needs the memory
     both = xr.concat(rows, "precision").sel(k=list(K))
-    return both.assign_coords(
-        precision=list(PRECISIONS),
-        precision_title=("precision", list(PRECISIONS.values())),
-        prompt=[prompt.id for prompt in selected],
-    )
+    titles, ids = ("precision", list(PRECISIONS.values())), [prompt.id for prompt in selected]
+    return both.assign_coords(precision=list(PRECISIONS), precision_title=titles, prompt=ids)
 
 
 def compare_with_others(
     request: Calibration, source: ModelSource, selected: Sequence[Prompt], *, with_dadapy: bool
 ) -> xr.Dataset:
     """What `reference` makes of the hidden states of the prompts, in the first precision, over `prompt`."""
-    model = load(source, "float32", device=request.device)
-    rows = []
+    model, rows = load(source, "float32", device=request.device), []
     for prompt in progress.shown(selected, "DADApy and brute force", unit="prompts"):
         hidden = model.forward(prompt.token_ids).hidden.cpu().numpy()
         found = reference(hidden.astype(np.float64), with_dadapy=with_dadapy)
@@ -154,8 +131,7 @@ def controlled(hidden: np.ndarray, token_ids: np.ndarray) -> xr.DataArray:
 
 def load(source: ModelSource, precision: str, *, device: str) -> LanguageModel:
     """The model in one of `PRECISIONS`."""
-    dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    model = LanguageModel(source, dtype=dtype, device=device)
+    model = LanguageModel(source, dtype="bfloat16" if precision == "bfloat16" else "float32", device=device)
     if precision.startswith("Q"):
         quantize_blocks(model, precision)
     return model
@@ -174,10 +150,8 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
         raise InputError(f"model {model.source.name!r} has no linear layers to quantize; choose another model")
     for weight in weights:
         if weight.shape[1] % _BLOCK:
-            raise InputError(
-                f"model {model.source.name!r} has weights with rows of {weight.shape[1]} values, no multiple "
-                f"of the {_BLOCK} that a block of {kind} holds: choose another model"
-            )
+            rows = f"rows of {weight.shape[1]} values, no multiple of the {_BLOCK} that a block of {kind} holds"
+            raise InputError(f"model {model.source.name!r} has weights with {rows}: choose another model")
         with torch.inference_mode():
             rounded = quants.dequantize(quants.quantize(weight.cpu().numpy(), quantization), quantization)
             weight.copy_(torch.from_numpy(rounded))
@@ -190,13 +164,13 @@ def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
     which it is NaN, common neighbors are counted as sets, cosines are averaged over all pairs. The hidden
     states are float64, of shape (layer, token, width).
     """
-    tables = np.full((*hidden.shape[:2], len(RANKS)), np.nan)
+    tables = np.full((*hidden.shape[:2], len(table_format.RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)
     nearest, cosine = [], []
     for layer, points in enumerate(hidden):
         distinct, place = np.unique(points, axis=0, return_inverse=True)
         distances, place = euclidean_distances(distinct), place.reshape(-1)
-        ranks = [rank for rank in RANKS if rank < len(distances)]
+        ranks = [rank for rank in table_format.RANKS if rank < len(distances)]
         tables[layer, : len(distances), : len(ranks)] = np.sort(distances, axis=1)[:, ranks]
         of_tokens = distances[np.ix_(place, place)]
         np.fill_diagonal(of_tokens, np.inf)
@@ -213,12 +187,7 @@ def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
                 n_common = sum(len(set(a[:k]) & set(b[:k])) for a, b in zip(*two, strict=True))
                 overlap[layer, column] = n_common / (k * len(two[0]))
     by_scale, by_k = ("layer", "scale"), ("layer", "k")
-    return xr.Dataset(
-        {
-            "reference_intrinsic_dimension": (by_scale, dimension),
-            "reference_intrinsic_dimension_error": (by_scale, error),
-            "reference_neighborhood_overlap": (by_k, overlap),
-            "reference_cosine_similarity": ("layer", cosine),
-        },
-        coords={"layer": np.arange(len(hidden)), "scale": labelled.SCALES, "k": list(K)},
-    )
+    found: dict = {"intrinsic_dimension": (by_scale, dimension), "intrinsic_dimension_error": (by_scale, error)}
+    found |= {"neighborhood_overlap": (by_k, overlap), "cosine_similarity": ("layer", cosine)}
+    coords = {"layer": np.arange(len(hidden)), "scale": labelled.SCALES, "k": list(K)}
+    return xr.Dataset({f"reference_{name}": variable for name, variable in found.items()}, coords)

@@ -11,7 +11,7 @@ import xarray as xr
 from token_geometry.base import InputError, processes, store
 from token_geometry.base.progress import Progress
 from token_geometry.extraction.plan import held_observables, read_plan, read_shard, shard_files
-from token_geometry.observables import catalog, coordinates, labelled, layer_index
+from token_geometry.observables import catalog, labelled, layer_index
 from token_geometry.requests.reduction import OBSERVABLES, Reduction
 
 SHARDS_PER_PROCESS = 8  # with fewer shards for each, starting processes takes longer than they save
@@ -55,8 +55,7 @@ def compute(request: Reduction) -> xr.Dataset:
             names = ", ".join(dict.fromkeys(sum(without, [])))
             what = f"{sum(map(bool, without))} of {len(files)} shards were made before {names} were taken"
             print(f"{name}: {what}, which are NaN there: delete {str(directory)!r} and extract again to have them")
-    recipe = request.recipe_of([plan["plan_digest"] for plan in plans])
-    return _assemble(pieces, plans, identities, recipe)
+    return _assemble(pieces, plans, identities, request.recipe_of([plan["plan_digest"] for plan in plans]))
 
 
 def _on_all_cores(function: Callable, files: Sequence[Path], estimator: str) -> Iterator[xr.Dataset]:
@@ -77,10 +76,9 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
         attrs = shard.attrs | {"without": labelled.not_taken(shard)}
         return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
-        raise InputError(
-            f"extraction {str(directory)!r} keeps no neighbors and has not all observables (estimator "
-            f"{estimator!r}): run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
-        )
+        lacks = f"keeps no neighbors and has not all observables (estimator {estimator!r})"
+        way_out = "run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
+        raise InputError(f"extraction {str(directory)!r} {lacks}: {way_out}")
     return shard
 
 
@@ -110,39 +108,30 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     final_norm = plans[0]["recipe"].get("final_norm", True)
     index = f"index in hidden_states: 0 embeddings, L {'after' if final_norm else 'before'} the final norm"
     share = {"long_name": "layer over number of blocks", "units": "1"}
-    coords |= {
-        "layer": ("layer", layers, {"long_name": index}),
-        "layer_other": ("layer_other", layers),
-        "relative_depth": (("model", "layer"), depth, share),
-        "model_title": ("model", [identities[name]["title"] for name in names]),
-    }
+    coords |= {"layer": ("layer", layers, {"long_name": index}), "layer_other": ("layer_other", layers)}
+    titles = ("model", [identities[name]["title"] for name in names])
+    coords |= {"relative_depth": (("model", "layer"), depth, share), "model_title": titles}
     request = plans[0]["request"]
     made = [(name, piece.attrs.get("device_name", "not recorded")) for (name, *_), piece in pieces.items()]
     machines = {name: {device for model, device in made if model == name} for name in names}
-    attrs = store.make_attrs(
-        "Geometry of the hidden states of language models",
-        recipe,
-        **{name: request[name] for name in ("n_tokens", "seed", "dtype", "corpus")},
-        models=json.dumps(identities, sort_keys=True),
-        n_texts_examined=max(plan["n_examined"] for plan in plans),
-        n_texts_too_short=max(plan["n_too_short"] for plan in plans),
-        prompt_filter=json.dumps([*map(_prompt_filter, plans)], ensure_ascii=False),
-        layer_index_map=layer_index.as_json(final_norm=final_norm),
-        extractions=json.dumps([plan["recipe"] for plan in plans], sort_keys=True),
-        computed_on="; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items()),
-    )
-    return coordinates.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
+    told = {name: request[name] for name in ("n_tokens", "seed", "dtype", "corpus")}
+    told |= {"models": json.dumps(identities, sort_keys=True)}
+    told |= {f"n_texts_{name}": max(plan[f"n_{name}"] for plan in plans) for name in ("examined", "too_short")}
+    told |= {"prompt_filter": json.dumps([*map(_prompt_filter, plans)], ensure_ascii=False)}
+    told |= {"layer_index_map": layer_index.as_json(final_norm=final_norm)}
+    told |= {"extractions": json.dumps([plan["recipe"] for plan in plans], sort_keys=True)}
+    told |= {"computed_on": "; ".join(f"{name}: {', '.join(sorted(used))}" for name, used in machines.items())}
+    attrs = store.make_attrs("Geometry of the hidden states of language models", recipe, **told)
+    return catalog.with_titles(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
 def _prompt_filter(plan: dict) -> dict:
     """What the prompts of an extraction had to pass, and the counts and ids of those that did."""
-    request = plan["request"]
-    return {name: request[name] for name in ("model", "shuffle_levels")} | {
-        "n_tokens_at_least": request["n_tokens"],
-        "tokenizers": list(dict.fromkeys([request["model"], *request["filter_models"]])),
-        **{name: plan[name] for name in ("n_examined", "n_too_short")},
-        "prompts": list(dict.fromkeys(shard["prompt"] for shard in plan["shards"])),
-    }
+    request, ids = plan["request"], list(dict.fromkeys(shard["prompt"] for shard in plan["shards"]))
+    tokenizers = list(dict.fromkeys([request["model"], *request["filter_models"]]))
+    found = {name: request[name] for name in ("model", "shuffle_levels")}
+    found |= {"n_tokens_at_least": request["n_tokens"], "tokenizers": tokenizers}
+    return found | {name: plan[name] for name in ("n_examined", "n_too_short")} | {"prompts": ids}
 
 
 def _check_compatible(plans: Sequence[dict]) -> None:
@@ -150,10 +139,8 @@ def _check_compatible(plans: Sequence[dict]) -> None:
     for plan in plans:
         for name in ("corpus", "n_tokens", "seed", "dtype", "final_norm"):
             if plan["recipe"].get(name) != first["recipe"].get(name):
-                raise InputError(
-                    f"the extractions differ in {name} ({first['request'].get(name)!r} and "
-                    f"{plan['request'].get(name)!r}): give extractions of one recipe"
-                )
+                both = " and ".join(repr(one["request"].get(name)) for one in (first, plan))
+                raise InputError(f"the extractions differ in {name} ({both}): give extractions of one recipe")
         model = plan["request"]["model"]
         decisive = plan["recipe"]["model"], plan["recipe"].get("tuned_lens")
         if seen.setdefault(model, decisive) != decisive:

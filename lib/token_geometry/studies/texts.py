@@ -17,15 +17,9 @@ from token_geometry.texts import tokens
 
 
 def measure_texts(
-    model: str,
-    texts: Sequence[str],
-    *,
-    n_tokens: int | None = None,
-    shuffle_levels: Sequence[int] = (0,),
-    seed: int = 0,
-    device: str = "auto",
-    dtype: str = "float32",
-) -> xr.Dataset:
+    model: str, texts: Sequence[str], *, n_tokens: int | None = None, shuffle_levels: Sequence[int] = (0,),
+    seed: int = 0, device: str = "auto", dtype: str = "float32",
+) -> xr.Dataset:  # fmt: skip
     """All observables of texts in a model: an extraction and its reduction, of which only the data set stays.
 
     Parameters

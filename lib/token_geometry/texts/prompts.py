@@ -10,7 +10,6 @@ import numpy as np
 
 from token_geometry.base import InputError
 from token_geometry.texts import corpora, tokens
-from token_geometry.texts.corpora import Corpus
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Selection:
 
 
 def select_prompts(
-    corpus: Corpus, tokenizers: Sequence, *, n_prompts: int | None, n_tokens: int, seed: int,
+    corpus: corpora.Corpus, tokenizers: Sequence, *, n_prompts: int | None, n_tokens: int, seed: int,
     prompt_ids: Sequence[str] = (),
 ) -> Selection:  # fmt: skip
     """Draw the prompts of an extraction.
@@ -69,44 +68,38 @@ def select_prompts(
             prompts.append(replace(prompt, has_twin=stem in stems))
             stems.add(stem)
         elif prompt_ids:
-            raise InputError(
-                f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}: "
-                "lower n_tokens or leave the text out"
-            )
+            problem = f"prompt_ids holds {key!r}, which has {length} tokens, and n_tokens is {n_tokens}"
+            raise InputError(f"{problem}: lower n_tokens or leave the text out")
         else:
             too_short += 1
     if not prompt_ids and len(prompts) < (1 if n_prompts is None else n_prompts):
-        raise InputError(
-            f"corpus {corpus.name!r}: {len(prompts)} of its {len(corpus.texts)} texts have at least "
-            f"n_tokens = {n_tokens} tokens, {too_short} are shorter, and n_prompts = {n_prompts} asks "
-            "for more: lower n_prompts or n_tokens, or add longer texts"
-        )
+        found = f"{len(prompts)} of its {len(corpus.texts)} texts have at least n_tokens = {n_tokens} tokens"
+        found += f", {too_short} are shorter, and n_prompts = {n_prompts} asks for more"
+        way_out = "lower n_prompts or n_tokens, or add longer texts"
+        raise InputError(f"corpus {corpus.name!r}: {found}: {way_out}")
     return Selection(prompts=prompts, n_examined=len(prompts) + too_short, n_too_short=too_short)
 
 
-def _named(corpus: Corpus, ids: Sequence[str]) -> Sequence[str]:
+def _named(corpus: corpora.Corpus, ids: Sequence[str]) -> Sequence[str]:
     """The ids, each of which is one of the corpus."""
     for key in ids:
         if key not in corpus.texts:
-            near = difflib.get_close_matches(key, corpus.texts, n=1)
-            raise InputError(
-                f"prompt_ids holds {key!r}, which is none of the {len(corpus.texts)} ids of corpus "
-                f"{corpus.name!r}" + "".join(f"; did you mean {one!r}?" for one in near)
-            )
+            near = "".join(f"; did you mean {one!r}?" for one in difflib.get_close_matches(key, corpus.texts, n=1))
+            which = f"which is none of the {len(corpus.texts)} ids of corpus {corpus.name!r}"
+            raise InputError(f"prompt_ids holds {key!r}, {which}{near}")
     return ids
 
 
-def _drawn(corpus: Corpus, seed: int) -> Sequence[str]:
+def _drawn(corpus: corpora.Corpus, seed: int) -> Sequence[str]:
     """All ids in the order of the draw."""
     order = ((hashlib.sha256(f"{seed}\0{text}".encode()).digest(), key) for key, text in corpus.texts.items())
     return [key for _, key in sorted(order)]
 
 
-def _read(corpus: Corpus, keys: Sequence[str], n_prompts: int) -> Iterator[tuple[str, str]]:
+def _read(corpus: corpora.Corpus, keys: Sequence[str], n_prompts: int) -> Iterator[tuple[str, str]]:
     """Ids and texts in this order, of which the caller takes what it needs."""
     # a corpus that is not held in memory is read once for each so many
     size = min(2 * n_prompts + 64, corpus.n_at_a_time)
     for start in range(0, len(keys), size):
-        some = keys[start : start + size]
-        texts = corpus.some(some)
+        texts = corpus.some(some := keys[start : start + size])
         yield from ((key, texts[key]) for key in some)

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from token_geometry.base import InputError
-from token_geometry.base.files import check_file, decode, door, spelled
+from token_geometry.base import InputError, files
 from token_geometry.base.lazy import datasets
 
 Row = tuple[str | None, str]  # id of a text, None where it has none, and the text
@@ -27,11 +26,10 @@ BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULT
 
 
 def csv_table(path: Path, what: str) -> pd.DataFrame:
-    """Rows of a CSV file as strings; nothing is taken for a number or for missing.
-
-    An `InputError` refuses what is not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
+    """Rows of a CSV file as strings, nothing taken for a number or for missing; an `InputError` refuses what is
+    not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
     """
-    text = decode(path, what)
+    text = files.decode(path, what)
     for pattern, reason in (
         (re.compile("\0"), "a NUL, behind which a text would be lost: remove it"),
         (BACKSLASH_QUOTE, "a quotation mark escaped by a backslash: double it instead, as CSV has it"),
@@ -83,12 +81,8 @@ def columns_of(what: str, names: Sequence[str] | None, column: str) -> list[str]
 
 def _txt(path: Path, column: str) -> Iterator[Row]:
     if column != "text":
-        raise InputError(f"column is {column!r}, and {spelled(path)} has no columns: leave `column` out")
-    yield None, decode(path, spelled(path)).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _whole_number(digits: str) -> int | bytes:
-    return int(digits) if len(digits) <= LONGEST_NUMBER else digits.encode()
+        raise InputError(f"column is {column!r}, and {str(path)!r} has no columns: leave `column` out")
+    yield None, files.decode(path, repr(str(path))).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _open_lines(path: Path) -> io.BufferedIOBase:
@@ -102,18 +96,19 @@ def _open_lines(path: Path) -> io.BufferedIOBase:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[Row]:
-    what, number = spelled(path), 0
-    check_file(path, what)
-    with door(what), _open_lines(path) as file:
+    what, number = repr(str(path)), 0
+    whole: dict = {"parse_int": lambda digits: int(digits) if len(digits) <= LONGEST_NUMBER else digits.encode()}
+    files.check_file(path, what)
+    with files.door(what), _open_lines(path) as file:
         for place, line in enumerate(file, 1):
             for part in line.replace(b"\r", b"\n").split(b"\n"):
                 where = f"{what}, line {place}"
-                with door(where):
+                with files.door(where):
                     text = part.decode("utf-8-sig")
                     if not text.strip():
                         continue
                     try:
-                        row = json.loads(text, parse_int=_whole_number)
+                        row = json.loads(text, **whole)
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
                 row = row if isinstance(row, dict) else {}
@@ -124,12 +119,12 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
 def _parquet(path: Path, column: str) -> Iterator[Row]:
     import pyarrow.parquet
 
-    what, number = spelled(path), 0
-    check_file(path, what)
-    with door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
+    what, number = repr(str(path)), 0
+    files.check_file(path, what)
+    with files.door(f"{what} as parquet"), pyarrow.parquet.ParquetFile(path) as file:
         columns = columns_of(what, file.schema_arrow.names, column)
         for part in file.iter_batches(N_ROWS, columns=columns):
-            with door(f"{what} (rows {number + 1} to {number + len(part)})"):
+            with files.door(f"{what} (rows {number + 1} to {number + len(part)})"):
                 keys = part["id"].to_pylist() if "id" in columns else [None] * len(part)
                 texts = part[column].to_pylist()
             yield from batch(what, number, keys, texts, column, columns)
@@ -137,7 +132,7 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
 
 
 def _csv(path: Path, column: str) -> Iterator[Row]:
-    what = spelled(path)
+    what = repr(str(path))
     table = csv_table(path, what)
     columns = columns_of(what, list(table), column)
     keys = [key or None for key in table["id"]] if "id" in columns else [None] * len(table)
@@ -158,8 +153,8 @@ def format_of(path: Path) -> str:
 
 def from_disk(folder: Path, column: str) -> Iterator[Row]:
     """Rows of a folder that `save_to_disk` has written."""
-    what = spelled(folder)
-    with door(f"{what}, a folder of save_to_disk,"):
+    what = repr(str(folder))
+    with files.door(f"{what}, a folder of save_to_disk,"):
         loaded = _one_split(datasets.load_from_disk(folder), what, f"give the folder of one, as {folder.name}/")
     yield from _rows(loaded, what, column)
 
@@ -177,10 +172,9 @@ def from_hub(
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had
         reason = next(iter(str(error).splitlines()), "")[:200] if isinstance(error, ValueError) else ""
         no_path = " is no path that exists, and" if name == hub else ""
-        raise InputError(
-            f"corpus {name!r}{no_path} could not be loaded from the hub ({type(error).__name__}{reason and ': '}"
-            f"{reason}): connect to a network, or give a path to a .jsonl or .parquet file"
-        ) from None
+        why = f"could not be loaded from the hub ({type(error).__name__}{reason and ': '}{reason})"
+        way_out = "connect to a network, or give a path to a .jsonl or .parquet file"
+        raise InputError(f"corpus {name!r}{no_path} {why}: {way_out}") from None
     loaded = _one_split(loaded, f"corpus {name!r}", "name one as `split` in data/corpora.yml, as ")
     yield from _rows(loaded if rows is None else loaded.take(rows), f"corpus {name!r}", column)
 
@@ -197,7 +191,7 @@ def _one_split(loaded, what: str, way_out: str):
 
 def _rows(loaded, what: str, column: str) -> Iterator[Row]:
     number = 0
-    with door(what):
+    with files.door(what):
         names = loaded.column_names or list(next(iter(loaded), {}))  # a stream learns its columns by its first row
         columns = columns_of(what, names, column)
         # other columns, pictures for one, would be decoded

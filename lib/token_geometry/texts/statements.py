@@ -1,7 +1,10 @@
 """Statements with labels: CSV files read, checked, and drawn from."""
 
 import dataclasses
+import itertools
 import os
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,11 @@ from token_geometry.texts import reading
 
 _TABLE = files.table(__file__)
 TRUTH, MISSING, OPPOSITES = _TABLE["truth"], _TABLE["missing"], _TABLE["opposites"]  # which the file describes
+TOPICS, NEGATION = _TABLE["topics"], "neg_"
 
 LARGEST = 2**53  # whole numbers below it are told apart as floating-point numbers
 N_CLASSES = 50  # classes that a label may have; more are measurements and no classes
+GROUP_SHARE = 10  # one part in so many of the statements is as much as a group of them holds
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,27 @@ class Statements:
         """Whether the labels are 0 and 1, and so false and true."""
         return self.classes == [0, 1]
 
+    def groups(self) -> np.ndarray:
+        """Number of the group of each statement, shape (n_statements,): a group is to be in one fold.
+
+        Neighbors of a file, which keeps the true and the false statement on one thing side by side, and those that
+        share a word, rarest words first, up to one part in `GROUP_SHARE`: a word of one true and one false
+        statement misleads a probe that learned from either about the other.
+        """
+        group = (self.rows // 2).tolist()
+        members, places = defaultdict(list), defaultdict(list)
+        for place, text in enumerate(self.texts):
+            members[group[place]].append(place)
+            for word in dict.fromkeys(re.findall(r"\w+", text.lower())):
+                places[word].append(place)
+        for found in sorted(places.values(), key=len):
+            first, *others = dict.fromkeys(group[place] for place in found)
+            if sum(len(members[one]) for one in (first, *others)) <= len(group) // GROUP_SHARE:
+                for place in itertools.chain(*map(members.pop, others)):
+                    group[place] = first
+                    members[first].append(place)
+        return np.array(group)
+
     def draw(self, n_statements: int | None, *, seed: int) -> "Statements":
         """At most so many of the statements, each class in the proportion that it has.
 
@@ -60,8 +86,7 @@ class Statements:
         """
         if n_statements is None or n_statements >= len(self.texts):
             return self
-        keys = np.random.default_rng(seed).random(self.n_rows)[self.rows]
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(np.random.default_rng(seed).random(self.n_rows)[self.rows], kind="stable")
         # the classes in the order in which the file has them: the negation has the other labels there
         share = n_statements / len(self.texts)
         members = [order[self.labels[order] == label] for label in dict.fromkeys(self.labels.tolist())]
@@ -77,7 +102,16 @@ class Statements:
         texts, names = (tuple(part[i] for i in chosen) for part in (self.texts, self.label_names))
         given = {"texts": texts, "label_names": names, "labels": self.labels[chosen], "rows": self.rows[chosen]}
         found = dataclasses.replace(self, **given)
-        _check_classes(found, what)
+        different, counts = np.unique(found.labels, return_counts=True)
+        if len(different) < 2:
+            only = f"the label {names[0]!r} only" if names else "no statements"
+            raise InputError(f"{what}: {only}; accepted: statements of two classes or more")
+        if len(different) > N_CLASSES:
+            raise InputError(f"{what}: {len(different)} different labels; accepted: 2 to {N_CLASSES} classes")
+        if counts.min() < 2:
+            rare = names[found.labels.tolist().index(different[counts.argmin()])]
+            only = f"one statement only has the label {rare!r}"
+            raise InputError(f"{what}: {only}; accepted: two or more of each class")
         return found
 
 
@@ -101,20 +135,16 @@ def load(dataset: str) -> Statements:
         raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
     table = reading.csv_table(path, what)
     if lacking := [column for column in ("statement", "label") if column not in table]:
-        raise InputError(
-            f"{what} has no column {lacking[0]!r}, only {', '.join(map(repr, table)) or 'none'}: "
-            "its first line must name the columns statement and label"
-        )
+        problem = f"{what} has no column {lacking[0]!r}, only {', '.join(map(repr, table)) or 'none'}"
+        raise InputError(f"{problem}: its first line must name the columns statement and label")
     texts, spelled = table["statement"], table["label"].str.strip()
     missing = spelled.map(str.lower).isin(MISSING)
     for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
         if empty.any():
             row = int(np.argmax(empty))
             value = str(table[column].iloc[row]).strip()
-            raise InputError(
-                f"{what}, row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}; "
-                f"{empty.sum()} such rows: fill them in or take them out"
-            )
+            found = f"row {row + 1} after the first line: the {column} is {value and repr(value) or 'empty'}"
+            raise InputError(f"{what}, {found}; {empty.sum()} such rows: fill them in or take them out")
     values, shown = _numbered(list(spelled), what)
     # a statement that is there twice would be one point of the cloud, and in train and test at a time
     contradictory = pd.Series(values).groupby(texts).transform("nunique").gt(1)
@@ -141,14 +171,19 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
     A pair is known by its names (`neg_x` and `x`; `OPPOSITES`), and counts if the rows are the same and
     every label is the other one.
     """
-    by_name = {statements.name: statements for statements in sets}
-    found = {}
+    by_name, found = {statements.name: statements for statements in sets}, {}
     for name, one in by_name.items():
-        other = by_name.get(name.removeprefix("neg_") if name.startswith("neg_") else OPPOSITES.get(name, ""))
+        other = by_name.get(name.removeprefix(NEGATION) if name.startswith(NEGATION) else OPPOSITES.get(name, ""))
         if other and one.is_binary and other.is_binary and np.array_equal(one.rows, other.rows):
             if np.array_equal(one.labels, 1 - other.labels):
                 found |= {name: other.name, other.name: name}
     return found
+
+
+def kind(name: str) -> tuple[str, int]:
+    """Topic of a data set by its name, and its polarity: 1 if affirmative, -1 if negated or opposite."""
+    topic, polarity = TOPICS.get(name.removeprefix(NEGATION), (name.removeprefix(NEGATION), 1))
+    return topic, -polarity if name.startswith(NEGATION) else polarity
 
 
 def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
@@ -171,15 +206,3 @@ def _numbered(spelled: list[str], what: str) -> tuple[np.ndarray, list[str]]:
             values = (values + 1) // 2
         return values, [str(value) for value in values] if {*values.tolist()} == {0, 1} else spelled
     return np.unique(words, return_inverse=True)[1].astype(np.int64) + 1, spelled
-
-
-def _check_classes(statements: Statements, what: str) -> None:
-    found, counts = np.unique(statements.labels, return_counts=True)
-    if len(found) < 2:
-        only = f"the label {statements.label_names[0]!r} only" if len(found) else "no statements"
-        raise InputError(f"{what}: {only}; accepted: statements of two classes or more")
-    if len(found) > N_CLASSES:
-        raise InputError(f"{what}: {len(found)} different labels; accepted: 2 to {N_CLASSES} classes")
-    if counts.min() < 2:
-        rare = statements.label_names[statements.labels.tolist().index(found[counts.argmin()])]
-        raise InputError(f"{what}: one statement only has the label {rare!r}; accepted: two or more of each class")

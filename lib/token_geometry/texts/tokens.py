@@ -39,9 +39,8 @@ def _is_spanned(tokenizer, left: str, right: str) -> bool:
     model = type(tokenizer.backend_tokenizer.model).__name__
     splits = right.isspace() or (right.isalpha() and model in ("BPE", "Unigram"))
     plain = left + right.strip()
-    if not splits or not (left.isalpha() or left in ".,;:!?"):
-        return True
-    if unicodedata.normalize("NFKD", plain).casefold() != plain:
+    known = splits and (left.isalpha() or left in ".,;:!?")
+    if not known or unicodedata.normalize("NFKD", plain).casefold() != plain:
         return True
     spellings = {left + right}
     for second in (right, " ") if right.isspace() else right:

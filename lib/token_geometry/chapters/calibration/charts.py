@@ -25,9 +25,9 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     fields = ("title:N", "dimension:Q", "estimate:Q .2f", "error:Q .2f", "within:Q", "n_samples:Q")
     tooltip = charts.tooltip(*fields, title="manifold", within="samples within three errors")
     points = base.mark_circle(size=34, opacity=1).encode(y="estimate:Q", color=color, tooltip=tooltip)
-    expected = base.mark_tick(color="#000000", thickness=1.5, size=11, orient="horizontal").encode(
-        y="expected:Q", tooltip=charts.tooltip("expected:Q .2f", expected="expected for so many points")
-    )
+    tooltip = charts.tooltip("expected:Q .2f", expected="expected for so many points")
+    expected = base.mark_tick(color="#000000", thickness=1.5, size=11, orient="horizontal")
+    expected = expected.encode(y="expected:Q", tooltip=tooltip)
     layers = alt.layer(diagonal, bars, points, expected)
     return charts.panels(layers, frame, "title", width=165, height=165, columns=3, independent=())
 
@@ -54,17 +54,13 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     logarithmic axis against layer, one curve per scale.
     """
     base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
-    y = alt.Y(
-        "difference:Q",
-        title="relative difference to DADApy",
-        scale=alt.Scale(type="log", domain=[5e-17, 1e-2]),
-        axis=alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)]),
-    )
-    lines = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=22)).encode(
-        y=y,
-        color=alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis")),
-        tooltip=charts.tooltip("layer:Q", "scale:O", "difference:Q .1e"),
-    )
+    scale = alt.Scale(type="log", domain=[5e-17, 1e-2])
+    axis = alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)])
+    y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
+    color = alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis"))
+    tips = charts.tooltip("layer:Q", "scale:O", "difference:Q .1e")
+    lines = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=22))
+    lines = lines.encode(y=y, color=color, tooltip=tips)
     # one row per panel: a rule for every row would be drawn over itself
     once = base.transform_aggregate(limit="max(limit)", groupby=["quantity"])
     marks = [lines, *_rule(once, alt.Y("limit:Q"), "limit", color="#b22222")]
@@ -89,9 +85,8 @@ def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     reference = base.transform_filter(alt.FieldEqualPredicate(field="title", equal=first))
     band = reference.transform_calculate(below="-datum.error").mark_area(color=_QUIET, opacity=0.18)
     band = band.encode(y=alt.Y("below:Q", title=f"change from {first}"), y2="error:Q")
-    upper = value.properties(width=520, height=200)
     lower = alt.layer(band, curve.encode(y=alt.Y("change:Q"))).properties(width=520, height=150)
-    return alt.vconcat(upper, lower)
+    return alt.vconcat(value.properties(width=520, height=200), lower)
 
 
 def _rule(once: alt.Chart, y, text: str, *, color: str) -> list[alt.Chart]:

@@ -13,25 +13,22 @@ LIMITS = {"intrinsic dimension": 1e-4, "error": 1e-4}  # largest relative differ
 N_ERRORS = 3  # error bars within which an estimate counts as right
 SMALL = 5  # dimensions up to which the estimate is expected to be right at scale 2
 
-OBSERVABLES = catalog.selections(
-    ("intrinsic_dimension", 2), ("intrinsic_dimension", 64), ("neighborhood_overlap", 2),
-    ("cosine_similarity", None),
-)  # fmt: skip
+OBSERVABLES = catalog.selections(intrinsic_dimension=(2, 64), neighborhood_overlap=2, cosine_similarity=None)
 """The observables that are compared between precisions: title → variable, selection."""
 
 
 @dataclass(frozen=True)
 class CalibrationResults:
-    """A run as it was declared, and its calibration, which is None where the run declares none."""
+    """A run as it was declared, and its calibration."""
 
     run: declaration.Run
-    dataset: xr.Dataset | None
+    dataset: xr.Dataset
 
 
 def open_results(run: str = "") -> CalibrationResults:
-    """Calibration of a run, by default of the active profile; `InputError` if there is no run, or it is stale."""
+    """Calibration of a run, by default of the active profile; `InputError` if there is none, or it is stale."""
     declared = declaration.load(run)
-    return CalibrationResults(declared, results.read(declared, "calibration"))
+    return CalibrationResults(declared, results.open_results(declared.name, "calibration"))
 
 
 def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
@@ -43,20 +40,13 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     estimator has for so many points, and samples within three errors of that).
     """
     dataset = results.dataset
-    if dataset is None:
-        return pd.DataFrame()
-    samples = dataset["manifold_id"]
-    estimate, error = (dataset[name].mean("replicate") for name in ("manifold_id", "manifold_id_error"))
-    columns = {
-        "estimate": estimate,
-        "error": error,
-        "low": estimate - N_ERRORS * error,
-        "high": estimate + N_ERRORS * error,
-        "within": is_within(dataset, "dimension").sum("replicate"),
-        "n_samples": samples.count("replicate"),
-        "expected": dataset["manifold_id_expected"].where(samples.scale == 2),
-        "as_expected": is_within(dataset, "manifold_id_expected").sum("replicate"),
-    }
+    samples, expected = dataset["manifold_id"], "manifold_id_expected"
+    estimate, error = samples.mean("replicate"), dataset["manifold_id_error"].mean("replicate")
+    columns = {"estimate": estimate, "error": error}
+    columns |= {"low": estimate - N_ERRORS * error, "high": estimate + N_ERRORS * error}
+    n_within, n_expected = (is_within(dataset, of).sum("replicate") for of in ("dimension", expected))
+    columns |= {"within": n_within, "n_samples": samples.count("replicate")}
+    columns |= {"expected": dataset[expected].where(samples.scale == 2), "as_expected": n_expected}
     frame = xr.Dataset(columns).to_dataframe().reset_index().rename(columns={"manifold_title": "title"})
     return frame.dropna(subset="estimate")[["title", "dimension", "scale", *columns]].round(4)
 
@@ -69,18 +59,14 @@ def is_within(dataset: xr.Dataset, of: str) -> xr.DataArray:
 def differences(results: CalibrationResults) -> xr.Dataset:
     """Differences to DADApy (relative) and to brute force (absolute), over prompt, layer, and scale or k."""
     ours = results.dataset.sel(precision="float32")
-    found = {}
-    for title, name in zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True):
-        found[title] = abs(ours[name] / ours[f"reference_{name}"] - 1)
-    for name in ("neighborhood_overlap", "cosine_similarity"):
-        found[name] = abs(ours[name] - ours[f"reference_{name}"])
-    return xr.Dataset(found)
+    named = zip(LIMITS, ("intrinsic_dimension", "intrinsic_dimension_error"), strict=True)
+    found = {title: abs(ours[name] / ours[f"reference_{name}"] - 1) for title, name in named}
+    counted = ("neighborhood_overlap", "cosine_similarity")
+    return xr.Dataset(found | {name: abs(ours[name] - ours[f"reference_{name}"]) for name in counted})
 
 
 def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     """Largest relative difference to DADApy over prompts, and at least the rounding of float64."""
-    if results.dataset is None:
-        return pd.DataFrame()
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
     largest = largest.clip(min=np.finfo(np.float64).eps / 2)
     frame = largest.to_dataframe().reset_index().dropna(subset="difference")
@@ -90,14 +76,11 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:
     """Mean over prompts in every precision, its change from the first, and the error of an ID there."""
-    if results.dataset is None:
-        return pd.DataFrame()
     frames = []
     for observable, (name, at) in OBSERVABLES.items():
         values = results.dataset[name].sel(at).mean("prompt")
-        error = xr.zeros_like(values)
-        if name == "intrinsic_dimension":
-            error = results.dataset["intrinsic_dimension_error"].sel(at).mean("prompt")
+        of_dimension = results.dataset["intrinsic_dimension_error"].mean("prompt")
+        error = of_dimension.sel(at) if name == "intrinsic_dimension" else xr.zeros_like(values)
         first, error = (part.isel(precision=0, drop=True) for part in (values, error))
         parts = xr.Dataset({"value": values, "change": values - first, "error": error})
         frames.append(parts.to_dataframe().reset_index().dropna(subset="value").assign(observable=observable))

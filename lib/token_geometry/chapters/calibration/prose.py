@@ -14,30 +14,16 @@ from token_geometry.chapters.numbers import Number
 from token_geometry.geometry import manifolds
 
 
-def missing(results: CalibrationResults) -> str:
-    """Why there is nothing to show, if there is not."""
-    name = results.run.name
-    return (results.dataset is None) * (
-        f"Run {name} declares no calibration, so this chapter has no results: add the key `calibration` to "
-        f"data/runs/{name}.yml."
-    )
-
-
-@markup.unless(missing)
 def basis(results: CalibrationResults) -> Markdown:
     """What the calibration was made from."""
-    dataset = results.dataset
-    dimensions, n_prompts = dataset["dimension"].values, dataset.sizes["prompt"]
-    return Markdown(
-        f"Run {markup.escaped(results.run.name)}: {dataset.sizes['replicate']} samples of "
-        f"{dataset.attrs['n_points']} points of each of {dataset.sizes['manifold']} kinds of manifolds in "
-        f"dimensions {dimensions.min()} to {dimensions.max()}; {numbers.count(n_prompts, 'prompt')} of "
-        f"{dataset.attrs['n_tokens']} tokens of the corpus {markup.escaped(dataset.attrs['corpus'])}, read by "
-        f"{markup.escaped(dataset.attrs['model_title'])}."
-    )
+    dataset, given = results.dataset, results.dataset.attrs
+    samples = f"{dataset.sizes['replicate']} samples of {given['n_points']} points of each of"
+    kinds = f"{dataset.sizes['manifold']} kinds of manifolds in dimensions {numbers.span(dataset['dimension'])}"
+    prompts = f"{numbers.count(dataset.sizes['prompt'], 'prompt')} of {given['n_tokens']} tokens of the corpus"
+    name, corpus, model = map(markup.escaped, (results.run.name, given["corpus"], given["model_title"]))
+    return Markdown(f"Run {name}: {samples} {kinds}; {prompts} {corpus}, read by {model}.")
 
 
-@markup.unless(missing)
 def counts(results: CalibrationResults) -> Markdown:
     """Table: estimate at scale 2 by kind and dimension, below it what is expected, and the samples within."""
     rows = []
@@ -48,7 +34,7 @@ def counts(results: CalibrationResults) -> Markdown:
     return markup.table(pd.DataFrame(rows))
 
 
-@markup.unless(missing)
+@markup.listed
 def local(results: CalibrationResults) -> Iterator[str]:
     """What each estimator finds of the true dimension, on average over the samples without noise."""
     plain = _plain(results)
@@ -61,17 +47,15 @@ def local(results: CalibrationResults) -> Iterator[str]:
             yield f"Samples of dimension {side} without noise: of the true dimension the estimators find {said}."
 
 
-@markup.unless(missing)
+@markup.listed
 def within_bars(results: CalibrationResults) -> Iterator[str]:
     """How many samples are within three error bars at scale 2, and the bias where they are not."""
     dataset, at = results.dataset.sel(scale=2), _plain(results).sel(scale=2)
     right = is_within(at, "dimension")
     low, high = (right.where(side, drop=True) for side in (at.dimension <= SMALL, at.dimension > SMALL))
     if low.size:
-        yield (
-            f"At scale 2, {int(low.sum())} of {low.size} samples of dimension at most {SMALL} without noise are "
-            f"within {N_ERRORS} error bars of the truth."
-        )
+        which = f"samples of dimension at most {SMALL} without noise"
+        yield f"At scale 2, {int(low.sum())} of {low.size} {which} are within {N_ERRORS} error bars of the truth."
     if high.size:
         highest = int(at.dimension.max())
         bias = at["manifold_id"].sel(dimension=highest).mean("replicate") / highest - 1
@@ -79,13 +63,12 @@ def within_bars(results: CalibrationResults) -> Iterator[str]:
         above = f"Above, {int(high.sum())} of {high.size} are."
         yield f"{above} At dimension {highest} the estimate is off by: {spelled}."
     every = is_within(dataset, "manifold_id_expected")
-    yield (
-        f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())} are within "
-        f"{N_ERRORS} error bars of the value that the estimator has for {dataset.attrs['n_points']} points."
-    )
+    which = f"Of all {every.size} samples, of every dimension and with noise, {int(every.sum())}"
+    value = f"the value that the estimator has for {dataset.attrs['n_points']} points"
+    yield f"{which} are within {N_ERRORS} error bars of {value}."
 
 
-@markup.unless(missing)
+@markup.listed
 def bias(results: CalibrationResults) -> Iterator[str]:
     """Whether the bias has one sign for all kinds of manifolds, and how far apart two of one dimension can be."""
     mean = _plain(results)["manifold_id"].mean("replicate").swap_dims(manifold="manifold_title")
@@ -96,10 +79,9 @@ def bias(results: CalibrationResults) -> Iterator[str]:
             widest = at.isel(dimension=int(at.std("manifold_title").argmax("dimension")))
             both = widest[np.argsort(widest.values)[[0, -1]]]
             ends = " and ".join(f"{float(value):.1f} ({value.manifold_title.item()})" for value in both)
-            yield (
-                f"At scale {scale}, the bias of all kinds without noise has one sign in {n_same} of "
-                f"{at.dimension.size} dimensions. Clouds of dimension {int(widest.dimension)} differ most: {ends}."
-            )
+            alike = f"has one sign in {n_same} of {at.dimension.size} dimensions"
+            most = f"Clouds of dimension {int(widest.dimension)} differ most: {ends}."
+            yield f"At scale {scale}, the bias of all kinds without noise {alike}. {most}"
 
 
 def _plain(results: CalibrationResults) -> xr.Dataset:
@@ -107,24 +89,21 @@ def _plain(results: CalibrationResults) -> xr.Dataset:
     return results.dataset.sel(manifold=[name for name, family in manifolds.FAMILIES.items() if not family.noisy])
 
 
-@markup.unless(missing)
+@markup.listed
 def scale_findings(results: CalibrationResults) -> Iterator[str]:
     """What the scale does to the ID of the roll and of the noisy torus."""
-    estimates = results.dataset["manifold_id"]
-    dimensions = estimates["dimension"].values
+    estimates, dimensions = results.dataset["manifold_id"], results.dataset["dimension"].values
     dimension = 2 if 2 in dimensions else int(dimensions.min())
     for name in ("torus", "noisy_torus", "roll"):
         curve = estimates.sel(manifold=name, dimension=dimension).mean("replicate").dropna("scale")
-        top, bottom = curve.idxmax("scale"), curve.idxmin("scale")
         title = curve.manifold_title.item()
-        yield (
-            f"{title[0].upper()}{title[1:]} of dimension {dimension}: {float(curve[0]):.2f} at scale "
-            f"{int(curve.scale[0])} and {float(curve[-1]):.2f} at scale {int(curve.scale[-1])}, between "
-            f"{float(curve.min()):.2f} (scale {int(bottom)}) and {float(curve.max()):.2f} (scale {int(top)})."
-        )
+        ends = " and ".join(f"{float(end):.2f} at scale {int(end.scale)}" for end in (curve[0], curve[-1]))
+        extremes = (curve.isel(scale=int(place)) for place in (curve.argmin("scale"), curve.argmax("scale")))
+        between = " and ".join(f"{float(value):.2f} (scale {int(value.scale)})" for value in extremes)
+        yield f"{title[0].upper()}{title[1:]} of dimension {dimension}: {ends}, between {between}."
 
 
-@markup.unless(missing)
+@markup.listed
 def agreement(results: CalibrationResults) -> Iterator[str]:
     """Largest differences to DADApy and to brute force."""
     found = frames.differences(results)
@@ -132,19 +111,15 @@ def agreement(results: CalibrationResults) -> Iterator[str]:
         yield f"The comparison with DADApy was not run where this was computed. {markup.escaped(missing_dadapy)}."
     for title, limit in () if missing_dadapy else frames.LIMITS.items():
         largest, number = float(found[title].max()), int(found[title].count())
-        verdict = "kept" if largest <= limit else "broken"
-        yield (
-            f"The {title} differs from DADApy's by at most {Number(largest):.0e} (relative) over {number} "
-            f"combinations of prompt, layer and scale; the limit of {Number(limit):.0e} is {verdict}."
-        )
+        start = f"The {title} differs from DADApy's by at most {Number(largest):.0e} (relative) over {number}"
+        kept = f"the limit of {Number(limit):.0e} is {'kept' if largest <= limit else 'broken'}"
+        yield f"{start} combinations of prompt, layer and scale; {kept}."
     overlap, cosine = (Number(found[name].max()) for name in ("neighborhood_overlap", "cosine_similarity"))
-    yield (
-        f"The largest difference of the neighborhood overlap from a count of common neighbors is {overlap:.0e}, "
-        f"that of the mean cosine similarity from the mean of all pairs {cosine:.0e}."
-    )
+    start = "The largest difference of the neighborhood overlap from a count of common neighbors is"
+    other = f"that of the mean cosine similarity from the mean of all pairs {cosine:.0e}"
+    yield f"{start} {overlap:.0e}, {other}."
 
 
-@markup.unless(missing)
 def controls(results: CalibrationResults) -> Markdown:
     """Table: ID of the middle third of the layers over scales, and with some of the cloud left out."""
     found = results.dataset["controlled_dimension"].mean("prompt")
@@ -154,7 +129,7 @@ def controls(results: CalibrationResults) -> Markdown:
     return markup.table(spelled.reset_index(names="scale"))
 
 
-@markup.unless(missing)
+@markup.listed
 def precision_findings(results: CalibrationResults) -> Iterator[str]:
     """How far the observables move in every precision, in units and in error bars."""
     dataset = results.dataset.isel(layer=slice(1, None))
@@ -168,9 +143,7 @@ def precision_findings(results: CalibrationResults) -> Iterator[str]:
             here = at | {"precision": precision}
             errors = f" ({Number(in_errors.sel(here)):.2g} error bars)" if name == "intrinsic_dimension" else ""
             moved.append(f"{observable} by {Number(size[name].sel(here)):.2g}{errors}")
-        title = str(dataset["precision_title"].sel(precision=precision).item())
-        loss = Number(change["loss"].sel(precision=precision).mean())
-        yield (
-            f"With {title}, the mean loss changes by {loss:+.3f} nats; on average over prompts and layers, "
-            f"{', '.join(moved)}."
-        )
+        title = dataset["precision_title"].sel(precision=precision).item()
+        loss = f"{Number(change['loss'].sel(precision=precision).mean()):+.3f} nats"
+        rest = f"on average over prompts and layers, {', '.join(moved)}"
+        yield f"With {title}, the mean loss changes by {loss}; {rest}."

@@ -46,14 +46,11 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     that the control chooses.
     """
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
-    scale = alt.Scale(scheme="viridis", domain=[0, 1])
-    panel = alt.Chart(frame).mark_rect()
-    panel = panel.encode(
-        x=alt.X("layer:O", title="layer", axis=ticks),
-        y=alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks),
-        color=alt.Color("overlap:Q", scale=scale, title="overlap (k = 16)"),
-        tooltip=charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f"),
-    )
+    x = alt.X("layer:O", title="layer", axis=ticks)
+    y = alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks)
+    color = alt.Color("overlap:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), title="overlap (k = 16)")
+    tips = charts.tooltip("layer:O", "layer_other:O", "overlap:Q .2f")
+    panel = alt.Chart(frame).mark_rect().encode(x=x, y=y, color=color, tooltip=tips)
     return charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
 
 
@@ -62,16 +59,12 @@ def controls(frame: pd.DataFrame) -> alt.VConcatChart:
     """Line charts with bands, one row per observable, the trained model on the left and its control on the
     right: observable against layer, one curve per shuffle level.
     """
-    kinds = charts.unique(frame["kind"])
-    picked = charts.legend_choice("shuffle_level")
-    rows = []
+    picked, rows = charts.legend_choice("shuffle_level"), []
     for observable, part in frame.groupby("observable", sort=False):
         panel = curves(part, y_title=observable, keep=("kind",), picked=picked)
-        panel = panel.properties(width=260, height=140)
-        panel = panel if rows else panel.add_params(picked)
-        header = alt.Header(labels=not rows, labelFontSize=11, labelLimit=255)
-        rows.append(panel.facet(column=alt.Column("kind:N", sort=kinds, header=header)))
-    return alt.vconcat(*rows)
+        rows.append(panel.properties(width=260, height=140))
+    header = {"labelFontSize": 11, "labelLimit": 255}
+    return charts.rows(rows, picked, "kind", charts.unique(frame["kind"]), **header)
 
 
 def _by_scale(frame: pd.DataFrame, *, curve: str, quiet: float, **encoding) -> alt.FacetChart:

@@ -27,11 +27,8 @@ def layer_overlap(results: RunResults) -> pd.DataFrame:
 
 def controls(results: RunResults) -> pd.DataFrame:
     """Trained models and their controls (`kind`) on the same prompts and levels, as of `frames.by_observable`."""
-    parts = [
-        by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
-        for model, trained, control in control_pairs(results)
-        for dataset in (trained, control)
-    ]
+    named = [(name, one) for name, *both in control_pairs(results) for one in both]
+    parts = [by_observable(one).assign(model=name, kind=str(one["model_title"].item())) for name, one in named]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "model", "observable"])
 
 

@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup, numbers
+from token_geometry.chapters import effects, frames, markup, numbers
 from token_geometry.chapters.comparison.frames import control_pairs
-from token_geometry.chapters.effects import change
-from token_geometry.chapters.frames import FROM_ONE
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import correlate
@@ -29,7 +27,7 @@ def models(results: RunResults) -> Markdown:
 @markup.per_model
 def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     """At which scale the ID of the layers is largest."""
-    mean = results.structured["intrinsic_dimension"].sel(model=model, layer=FROM_ONE)
+    mean = results.structured["intrinsic_dimension"].sel(model=model, layer=frames.FROM_ONE)
     mean = mean.mean("prompt").dropna("layer", how="all").dropna("scale", how="any")
     if not mean.size:
         return f"{title}: too few points for an estimate."
@@ -37,10 +35,9 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     scales, counts = np.unique(best.values, return_counts=True)
     spelled = [f"{scale:.0f} in {count}" for scale, count in zip(scales, counts, strict=True)]
     top = mean.where(mean == mean.max(), drop=True)
-    return (
-        f"{title}: the mean ID is largest at scale {', '.join(spelled)} of {best.size} layers; the largest of "
-        f"all is {float(mean.max()):.1f}, in layer {int(top['layer'][0])} at scale {int(top['scale'][0])}."
-    )
+    where = f"{float(mean.max()):.1f}, in layer {int(top['layer'][0])} at scale {int(top['scale'][0])}"
+    most = f"{', '.join(spelled)} of {best.size} layers"
+    return f"{title}: the mean ID is largest at scale {most}; the largest of all is {where}."
 
 
 @markup.per_model
@@ -66,29 +63,26 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
             text = numbers.told(found, "correlation", name="95% interval ")
             parts.append(f"{text} between the scales {first} and {second}")
         lines.append(f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}.")
-    start = f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales:"
-    return markup.bullets(lines, start=start)
+    which = f"over {n_prompts} structured prompts of the ID at two scales"
+    return markup.bullets(lines, start=f"Spearman correlation {which}:")
 
 
 @markup.per_model
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
-    last = results.last_layer(model)
-    parts = []
+    last, parts = results.last_layer(model), []
     for level in dict.fromkeys(results.extremes):
         overlap = results.shuffled["layer_overlap"].sel(model=model, shuffle_level=level).mean("prompt")
         overlap = overlap.values[1 : last + 1, 1 : last + 1]
         near, far = (float(np.diagonal(overlap, step).mean()) for step in (1, last // 2))
         parts.append(f"{near:.0%} and {far:.0%} at $S = {level}$")
-    return (
-        f"{title}: the shares of common neighbors of two layers that are next to one another and of two that "
-        f"are {last // 2} layers apart are, on average, {'; '.join(parts)}."
-    )
+    which = f"two layers that are next to one another and of two that are {last // 2} layers apart"
+    return f"{title}: the shares of common neighbors of {which} are, on average, {'; '.join(parts)}."
 
 
 def control_findings(results: RunResults) -> Markdown:
     """What the ID is, and what full shuffling does to it, in a trained model and in its control."""
-    run, lines = markup.escaped(results.run.name), []
+    lines = []
     for name, *pair in control_pairs(results):
         titles = [markup.escaped(one["model_title"].item()) for one in pair]
         if not pair[0].sizes["prompt"]:
@@ -102,8 +96,7 @@ def control_findings(results: RunResults) -> Markdown:
                 mean = float(dimension.isel(shuffle_level=0).mean())
                 text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
                 if one.sizes["shuffle_level"] > 1:
-                    text += f" and full shuffling changes it by {effect(mean_interval(change(dimension)))}"
+                    text += f" and full shuffling changes it by {effect(mean_interval(effects.change(dimension)))}"
                 parts.append(text)
             lines.append(f"At scale {scale}: {'; '.join(parts)}.")
-    none = f"Run {run} declares no controls of its models: add the key `controls` to its file in data/runs."
-    return markup.bullets(lines or [none])
+    return markup.bullets(lines or ["The run has no control."])

@@ -10,9 +10,7 @@ import xarray as xr
 from IPython.display import Markdown
 
 from token_geometry.base import project
-from token_geometry.chapters import charts, markup
-from token_geometry.chapters.confounds import ENDS
-from token_geometry.chapters.frames import FROM_ONE, middle
+from token_geometry.chapters import charts, confounds, frames, markup
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.numbers import Number, short
 from token_geometry.chapters.published import arrays
@@ -40,13 +38,13 @@ def frame(results: RunResults) -> pd.DataFrame:
 
 def _quantities(of: xr.Dataset) -> pd.DataFrame:
     depth, found = of["relative_depth"], {}
-    for scale in ENDS:
-        at = of.sel(scale=scale, layer=FROM_ONE, drop=True)
+    for scale in confounds.ENDS:
+        at = of.sel(scale=scale, layer=frames.FROM_ONE, drop=True)
         curve = at["intrinsic_dimension_mean"]
         found[f"largest ID at scale {scale}"] = curve.max("layer")
         found[f"depth of the largest ID at scale {scale}"] = depth.where(curve == curve.max("layer")).max("layer")
-        found[f"correlation of ID and loss at scale {scale}"] = middle(at["pearson_id_loss"])
-    found["neighborhood overlap at k = 2"] = middle(of["neighborhood_overlap_mean"].sel(k=2, drop=True))
+        found[f"correlation of ID and loss at scale {scale}"] = frames.middle(at["pearson_id_loss"])
+    found["neighborhood overlap at k = 2"] = frames.middle(of["neighborhood_overlap_mean"].sel(k=2, drop=True))
     return xr.Dataset(found).to_array("quantity", name="value").to_dataframe().reset_index()
 
 
@@ -57,17 +55,14 @@ def chart(frame: pd.DataFrame) -> alt.LayerChart:
     """
     ends = [float(frame["parameters"].min()) / 6, float(frame["parameters"].max()) * 1.4]
     scale, axis = alt.Scale(type="log", domain=ends, nice=False), alt.Axis(format="~s", grid=False)
-    base = alt.Chart(frame[["quantity", "model", "family", "numbers", "parameters", "value"]]).encode(
-        x=alt.X("parameters:Q", scale=scale, axis=axis),
-        y=alt.Y("value:Q", title="value of the quantity", scale=alt.Scale(zero=False)),
-        color=charts.color(frame, "numbers", None),
-    )
+    x, y = alt.X("parameters:Q", scale=scale, axis=axis), alt.Y("value:Q", title="value of the quantity")
+    base = alt.Chart(frame[["quantity", "model", "family", "numbers", "parameters", "value"]])
+    base = base.encode(x=x, y=y.scale(zero=False), color=charts.color(frame, "numbers", None))
     tooltip = charts.tooltip("model:N", "numbers:N", "parameters:Q .3s", "value:Q .2f")
     points = base.mark_circle(size=60, opacity=1).encode(tooltip=tooltip)
     text = base.mark_text(align="right", dx=-7, fontSize=10).encode(text="model:N")
-    return alt.layer(points, base.mark_line(opacity=0.5).encode(detail="family:N"), text).properties(
-        width=520, height=260
-    )
+    lines = base.mark_line(opacity=0.5).encode(detail="family:N")
+    return alt.layer(points, lines, text).properties(width=520, height=260)
 
 
 def findings(frame: pd.DataFrame) -> Markdown:

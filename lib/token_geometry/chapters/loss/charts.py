@@ -5,28 +5,21 @@ import pandas as pd
 
 from token_geometry.chapters import charts
 
-_FIELDS = (
-    "layer:Q", "scale:Q", "correlation:Q .2f", "mean:Q +.2f", "low:Q .2f", "high:Q .2f", "q_value:Q .2g",
-    "n_prompts:Q",
-)  # fmt: skip
+_FIELDS = ["layer:Q", "scale:Q", "correlation:Q .2f", "mean:Q +.2f", "low:Q .2f", "high:Q .2f"]
+_FIELDS += ["q_value:Q .2g", "n_prompts:Q"]
 
 
 @charts.figure("correlation with the loss")
 def correlation_curves(
-    frame: pd.DataFrame,
-    *,
-    color: str = "measure",
-    color_title: str = "correlation",
-    x: str = "layer",
+    frame: pd.DataFrame, *, color: str = "measure", color_title: str = "correlation", x: str = "layer",
     y_title: str = "correlation with the loss",
-) -> alt.FacetChart:
+) -> alt.FacetChart:  # fmt: skip
     """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
     keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
     """
-    n_names = frame[color].nunique()
-    by_level = frame[color].iloc[0].startswith("S = ")
+    n_names, by_level = frame[color].nunique(), frame[color].iloc[0].startswith("S = ")
     levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
     colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
     picked = charts.legend_choice(color)
@@ -34,17 +27,10 @@ def correlation_curves(
     options = {"scale": alt.Scale(domain=[-1, 1]), "picked": picked, "band": 0.15 if n_names < 6 else 0.07}
     marks = charts.banded(frame, axis, colors, y_title, middle="correlation", **options)
     fill = alt.Fill(f"{color}:N", scale=colors["scale"])  # a scale of its own would have other colors
-    points = (
-        alt.Chart(frame)
-        .encode(x=axis, color=colors)
-        .mark_point(size=26, strokeWidth=1.3)
-        .encode(
-            y="correlation:Q",
-            fill=alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff")),
-            opacity=charts.shown(picked, 1.0, 0.0),
-            tooltip=[*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)],
-        )
-    )
+    fill = alt.condition("datum.discovered == 'yes'", fill, alt.value("#ffffff"))
+    tips = [*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)]
+    points = alt.Chart(frame).mark_point(size=26, strokeWidth=1.3).encode(x=axis, y="correlation:Q", color=colors)
+    points = points.encode(fill=fill, opacity=charts.shown(picked, 1.0, 0.0), tooltip=tips)
     chart = alt.layer(charts.zero_rule(data=frame), *marks, points)
     return charts.panels(chart.add_params(picked), frame, width=253)
 
@@ -58,19 +44,12 @@ def correlation_map(
     frame: pd.DataFrame, *, value: str = "correlation", title: str = "correlation with the loss", end: float = 1
 ) -> alt.TopLevelMixin:
     """Heat map, one panel per model: {title} over layer and scale."""
-    base = alt.Chart(frame).encode(
-        x=alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0)),
-        y=alt.Y("scale:O", title="scale (rank n2)", sort="descending"),
-        tooltip=_tooltip(frame),
-    )
-    cells = base.mark_rect().encode(
-        color=alt.Color(
-            f"{value}:Q",
-            title=title,
-            scale=alt.Scale(domain=[-end, end], scheme="purpleorange", reverse=True),
-            legend=alt.Legend(gradientLength=240, values=[-end, -end / 2, 0, end / 2, end]),
-        )
-    )
+    x = alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0))
+    y = alt.Y("scale:O", title="scale (rank n2)", sort="descending")
+    base = alt.Chart(frame).encode(x=x, y=y, tooltip=_tooltip(frame))
+    scale = alt.Scale(domain=[-end, end], scheme="purpleorange", reverse=True)
+    legend = alt.Legend(gradientLength=240, values=[-end, -end / 2, 0, end / 2, end])
+    cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", title=title, scale=scale, legend=legend))
     dots = base.mark_circle(size=10, color="black").transform_filter("datum.discovered == 'yes'")
     return charts.panels(alt.layer(cells, dots), frame, width=255)
 
@@ -93,27 +72,16 @@ def logit_scatter(frame: pd.DataFrame) -> alt.HConcatChart:
     return alt.hconcat(*(part.properties(width=250, height=230) for part in (left, right)))
 
 
-def _cloud(
-    frame: pd.DataFrame,
-    titles: dict[str, str],
-    *,
-    names: list[str],
-    color: str = "model_title",
-    legend=alt.Undefined,
-) -> alt.LayerChart:
+def _cloud(frame, titles: dict[str, str], *, names: list[str], color="model_title", legend=alt.Undefined):
     """Prompts and lines of least squares; `titles` of both axes, `names` of selections of a prompt, own first."""
     (x, x_title), (y, y_title) = titles.items()
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
-    base = alt.Chart(frame).encode(
-        x=alt.X(f"{x}:Q", title=x_title, scale=scales[0]),
-        y=alt.Y(f"{y}:Q", title=y_title, scale=scales[1]),
-        color=charts.color(frame, color, legend=legend),
-    )
+    axes = {"x": alt.X(f"{x}:Q", title=x_title, scale=scales[0])}
+    axes |= {"y": alt.Y(f"{y}:Q", title=y_title, scale=scales[1])}
+    base = alt.Chart(frame).encode(**axes, color=charts.color(frame, color, legend=legend))
     line = base.transform_regression(x, y, groupby=[color]).mark_line(opacity=0.5, strokeDash=[5, 3])
     hovered = {"or": [{"param": name, "empty": False} for name in names]}
-    points = base.mark_circle(opacity=1).encode(
-        size=alt.SizeValue(45, condition={"test": hovered, "value": 160}),
-        tooltip=charts.tooltip("prompt:N", f"{x}:Q .3f", f"{y}:Q .2f", **titles),
-    )
+    size = alt.SizeValue(45, condition={"test": hovered, "value": 160})
+    tips = charts.tooltip("prompt:N", f"{x}:Q .3f", f"{y}:Q .2f", **titles)
     own = alt.selection_point(name=names[0], fields=["prompt"], on="pointerover", empty=False)
-    return alt.layer(line, points.add_params(own))
+    return alt.layer(line, base.mark_circle(opacity=1).encode(size=size, tooltip=tips).add_params(own))

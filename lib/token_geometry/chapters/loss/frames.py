@@ -19,12 +19,7 @@ AS_IT_IS, AT_FIXED = "as it is", "at fixed cosine similarity"
 LATENT, WITH_LOSS = "with latent entropy", "with the loss"
 AT_FIXED_LATENT = "with the loss at fixed latent entropy"
 
-_OTHERS = catalog.selections(
-    ("neighborhood_overlap", 2),
-    ("neighborhood_overlap", 16),
-    ("cosine_similarity", None),
-    ("neighbor_angle", None),
-)
+_OTHERS = catalog.selections(neighborhood_overlap=(2, 16), cosine_similarity=None, neighbor_angle=None)
 
 
 def scale(results: RunResults) -> int:
@@ -39,12 +34,10 @@ def dimensions(results: RunResults) -> xr.DataArray:
 
 def quantities(results: RunResults) -> dict[str, xr.DataArray]:
     """What the chapter sets against the loss, each over model, prompt and layer."""
-    chosen = catalog.selections(("intrinsic_dimension", scale(results))) | _OTHERS
+    chosen = catalog.selections(intrinsic_dimension=scale(results)) | _OTHERS
     # dimension and overlap say nothing of the embeddings, where equal tokens coincide
-    return {
-        title: results.structured[name].sel(at | ({"layer": FROM_ONE} if at else {}), drop=True)
-        for title, (name, at) in chosen.items()
-    }
+    kept = {title: (name, at | ({"layer": FROM_ONE} if at else {})) for title, (name, at) in chosen.items()}
+    return {title: results.structured[name].sel(at, drop=True) for title, (name, at) in kept.items()}
 
 
 def correlate(values: xr.DataArray, loss: xr.DataArray, **options) -> xr.Dataset:

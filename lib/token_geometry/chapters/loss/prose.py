@@ -20,8 +20,7 @@ def basis(results: RunResults) -> Markdown:
     n_levels, n_all = results.observables.sizes["shuffle_level"], results.shuffled.sizes["prompt"]
     text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
     several = f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
-    single = "It has one shuffle level only: what shuffling adds to a correlation is not part of it."
-    return Markdown(text + (several if n_levels > 1 else single))
+    return Markdown(text + several * (n_levels > 1))
 
 
 def _enough(n_prompts: int) -> str:
@@ -43,14 +42,11 @@ def middle(results: RunResults, model: str, title: str) -> str:
     curve = correlate(dimension.sel(scale=near), loss, n_resamples=1)["correlation"]
     if bool(curve.isnull().all()):
         return f"{title}: too few prompts for a correlation."
-    line = (
-        f"{title}: in layers {layers.start} to {layers.stop} the ID at scale {near} correlates with the loss with "
-        f"$r$ from {Number(curve.min()):.2f} to {Number(curve.max()):.2f}; its mean over these layers does so "
-        f"with {spell(found[near])}, {_verdict(found[near])}."
-    )
-    if far != near:
-        line += f" At scale {far} the mean has {spell(found[far])}, {_verdict(found[far])}."
-    return line
+    ends = f"$r$ from {Number(curve.min()):.2f} to {Number(curve.max()):.2f}"
+    where = f"in layers {layers.start} to {layers.stop} the ID at scale {near} correlates with the loss"
+    mean = f"its mean over these layers does so with {spell(found[near])}, {_verdict(found[near])}."
+    other = f" At scale {far} the mean has {spell(found[far])}, {_verdict(found[far])}." * (far != near)
+    return f"{title}: {where} with {ends}; {mean}{other}"
 
 
 def spell(found: xr.Dataset, symbol: str = "$r$", *, value: str = "correlation") -> str:
@@ -69,8 +65,7 @@ def _verdict(found: xr.Dataset) -> str:
 
 def strongest_table(results: RunResults) -> Markdown:
     """Table: where each quantity correlates most with the loss, and in how many layers it does."""
-    loss = results.structured["loss"]
-    rows = []
+    loss, rows = results.structured["loss"], []
     for name, values in frames.quantities(results).items():
         found = frames.correlate(values, loss)
         ranks = correlate(values, loss, method="spearman", n_resamples=1)["correlation"]
@@ -102,12 +97,13 @@ def levels(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts were run at all levels."
     means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
     single = correlate(dimension, loss, n_resamples=1)["correlation"]
-    return (
-        f"{title}: over all levels, the mean ID of layers {layers.start} to {layers.stop} correlates with the "
-        f"loss with {spell(pooled)}. The {int(means['n_prompts'])} means of the levels alone have $r$ = "
-        f"{Number(means['correlation']):.2f}; taken away, they leave {spell(within)}. Within single levels $r$ "
-        f"goes from {Number(single.min()):.2f} to {Number(single.max()):.2f}."
+    every = f"the mean ID of layers {layers.start} to {layers.stop} correlates with the loss with {spell(pooled)}"
+    alone = (
+        f"The {int(means['n_prompts'])} means of the levels alone have $r$ = {Number(means['correlation']):.2f}"
     )
+    ends = f"{Number(single.min()):.2f} to {Number(single.max()):.2f}"
+    rest = f"taken away, they leave {spell(within)}. Within single levels $r$ goes from {ends}"
+    return f"{title}: over all levels, {every}. {alone}; {rest}."
 
 
 @markup.per_model
@@ -115,8 +111,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
     """How the ID of the middle layers goes with their latent entropy, and what is left of the loss beside it."""
     dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
     one = frames.dimensions(results).sel(model=model, layer=layers, scale=frames.scale(results))
-    dimension = one.mean("layer")
-    entropy = dataset["lens_entropy"].sel(layer=layers).mean("layer")
+    dimension, entropy = one.mean("layer"), dataset["lens_entropy"].sel(layer=layers).mean("layer")
     if not bool(entropy.notnull().any()):
         return f"{title}: it has no latent predictions, or they were not taken."
     pairs = (dimension, entropy, None), (dimension, dataset["loss"], None), (dimension, dataset["loss"], entropy)
@@ -125,11 +120,10 @@ def latent(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a correlation."
     curve = dataset["lens_entropy"].mean("prompt")
     middle, last = (Number(curve.sel(layer=some).mean()) for some in (layers, results.last_layer(model)))
-    return (
-        f"{title}: the mean ID of layers {layers.start} to {layers.stop} correlates with their latent entropy "
-        f"with {spell(found[0])}, {_verdict(found[0])}; with the loss with {spell(found[1])}, and at fixed latent "
-        f"entropy with {spell(found[2])}. That entropy is {middle:.2f} nats there and {last:.2f} at the end."
-    )
+    start = f"the mean ID of layers {layers.start} to {layers.stop} correlates with their latent entropy with"
+    rest = f"with the loss with {spell(found[1])}, and at fixed latent entropy with {spell(found[2])}"
+    end = f"That entropy is {middle:.2f} nats there and {last:.2f} at the end."
+    return f"{title}: {start} {spell(found[0])}, {_verdict(found[0])}; {rest}. {end}"
 
 
 @markup.per_model
@@ -143,10 +137,8 @@ def tokens(results: RunResults, model: str, title: str) -> str:
             return f"{title}: the prompts are too short."
         n_same, n_prompts = (int(found[part]) for part in ("n_same_sign", "n_prompts"))
         parts.append(f"{name.upper()} {effect(found)}, with this sign in {n_same} of {n_prompts} prompts")
-    return (
-        f"{title}: rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with "
-        f"its loss, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
-    )
+    what = f"rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with its loss"
+    return f"{title}: {what}, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
 
 
 @markup.per_model
@@ -160,11 +152,12 @@ def partial(results: RunResults, model: str, title: str) -> str:
     layer = int(plain["correlation"].abs().idxmax())
     n_plain, n_fixed = (len(part.query("discovered == 'yes' and correlation > 0")) for part in (plain, fixed))
     rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
-    return (
-        f"{title}: in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to "
-        f"{spell(rows[1])} when the cosine similarity is held fixed. With $q$ ≤ {frames.RATE} it is above zero "
-        f"in {n_plain} of {len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed."
+    there = (
+        f"in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to {spell(rows[1])}"
     )
+    counts = f"in {n_plain} of {len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed"
+    above = f"With $q$ ≤ {frames.RATE} it is above zero {counts}"
+    return f"{title}: {there} when the cosine similarity is held fixed. {above}."
 
 
 @markup.per_model
@@ -175,16 +168,14 @@ def logits(results: RunResults, model: str, title: str) -> str:
     if not np.isfinite(entropy["correlation"]):
         return f"{title}: too few prompts for a correlation."
     dimension = dataset["logit_intrinsic_dimension"].sel(scale=frames.LOGIT_SCALES)
-    found = correlate(dimension, dataset["entropy"])
-    known = found.dropna("scale", subset=["correlation"])
+    known = correlate(dimension, dataset["entropy"]).dropna("scale", subset=["correlation"])
     each = [f"{spell(known.sel(scale=s))} at scale {s}" for s in known["scale"].values]
     of_loss = correlate(dimension.sel(scale=frames.scale(results)), dataset["loss"])
-    return (
-        f"{title}: the ID of the logits correlates with the entropy with {', '.join(each)}, and with the loss "
-        f"with {spell(of_loss)} at scale {frames.scale(results)}; the entropy with the loss with "
-        f"{spell(entropy)}. The mean entropy is {Number(dataset['entropy'].mean()):.2f} nats, "
-        f"the mean loss {Number(dataset['loss'].mean()):.2f}."
-    )
+    mean, mean_loss = (f"{Number(dataset[name].mean()):.2f}" for name in ("entropy", "loss"))
+    with_loss = f"with the loss with {spell(of_loss)} at scale {frames.scale(results)}"
+    start = f"the ID of the logits correlates with the entropy with {', '.join(each)}, and {with_loss}"
+    end = f"The mean entropy is {mean} nats, the mean loss {mean_loss}"
+    return f"{title}: {start}; the entropy with the loss with {spell(entropy)}. {end}."
 
 
 def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None = None) -> Markdown:
@@ -204,9 +195,6 @@ def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None =
 
 def scatter(frame: pd.DataFrame, x: str, y: str) -> Markdown:
     """Correlation of the points of each model."""
-    lines = [
-        f"{title}: $r$ = {Number(np.corrcoef(part[x], part[y])[0, 1]):.2f}."
-        for title, part in frame.groupby("model_title", sort=False)
-        if len(part) > 2
-    ]
-    return markup.bullets(lines or ["Too few prompts."])
+    parts = {title: part for title, part in frame.groupby("model_title", sort=False) if len(part) > 2}
+    r = {title: Number(np.corrcoef(part[x], part[y])[0, 1]) for title, part in parts.items()}
+    return markup.bullets([f"{title}: $r$ = {one:.2f}." for title, one in r.items()] or ["Too few prompts."])

@@ -6,8 +6,7 @@ from functools import partial
 import pandas as pd
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup
-from token_geometry.chapters.numbers import count, seconds, short
+from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.performance.results import COMMANDS, NAMES, folder, read_benchmark, times
 from token_geometry.requests.extraction import Extraction
 from token_geometry.runs import declaration, results
@@ -54,10 +53,10 @@ def _numbers(block: dict, start: str = "") -> dict[str, str]:
         if isinstance(value, dict) and "median" not in value:
             found |= _numbers(value, f"{words}: ")
         elif isinstance(value, dict):
-            middle, low, high = (short(value[name] / unit) for name in ("median", "min", "max"))
+            middle, low, high = (numbers.short(value[name] / unit) for name in ("median", "min", "max"))
             found[words] = f"{middle} ({low} to {high})"
         elif value is not None and key != "title":
-            found[words] = markup.escaped(value) if isinstance(value, str) else short(value / unit)
+            found[words] = markup.escaped(value) if isinstance(value, str) else numbers.short(value / unit)
     return found
 
 
@@ -80,11 +79,10 @@ def _stages(result: dict) -> Iterator[dict]:
 def _bounds(result: dict) -> Iterator[str]:
     for procedure, frame in times(result).set_index("stage").groupby("procedure", sort=False):
         took, alone = frame["median"], frame.loc[frame["part"] == "forward pass", "median"].sum()
-        yield (
-            f"{markup.escaped(result['title'])}, {procedure}: a prompt takes {seconds(took.sum())} s, "
-            f"{seconds(alone)} s of it for the forward pass ({alone / took.sum():.0%}) and "
-            f"{seconds(took.sum() - alone)} s after it; longest: {took.idxmax()} ({seconds(took.max())} s)."
-        )
+        parts = f"{numbers.seconds(alone)} s of it for the forward pass ({alone / took.sum():.0%})"
+        parts += f" and {numbers.seconds(took.sum() - alone)} s after it"
+        start = f"{markup.escaped(result['title'])}, {procedure}: a prompt takes {numbers.seconds(took.sum())} s"
+        yield f"{start}, {parts}; longest: {took.idxmax()} ({numbers.seconds(took.max())} s)."
 
 
 def _operations(result: dict) -> Iterator[dict]:
@@ -137,7 +135,7 @@ def _run_cost(result: dict, run: declaration.Run | None = None) -> list[str]:
     passes = sum(r.n_prompts * len(r.shuffle_levels) for r in requests)
     cost = times(result).groupby("procedure", sort=False)["median"].sum() * passes / 60
     spelled = ", ".join(f"{minutes:.2g} minutes ({procedure})" for procedure, minutes in cost.items())
-    return [f"The run {run.name} takes {count(passes, 'prompt')}, shuffled ones included: {spelled}."]
+    return [f"The run {run.name} takes {numbers.count(passes, 'prompt')}, shuffled ones included: {spelled}."]
 
 
 SHOWN: dict[str, tuple[str, Callable]] = {

@@ -27,11 +27,6 @@ def tokens() -> xr.Dataset:
     return dataset.assign_coords(relative_depth=dataset["layer"] / dataset.attrs["n_blocks"])
 
 
-def read_off() -> pd.DataFrame:
-    """Numbers that were read off figures: columns `quantity`, `scale`, `model`, `value`, `layer`, `n_prompts`."""
-    return pd.read_csv(project.root() / "data" / "published" / "read-off-figures.csv")
-
-
 def summary(observable: str) -> pd.DataFrame:
     """Mean and standard deviation over prompts of an observable, with the columns of `frames.summary`."""
     dataset = tokens()
@@ -44,6 +39,5 @@ def summary(observable: str) -> pd.DataFrame:
 def correlation() -> xr.Dataset:
     """Published Pearson correlation of ID and loss by layer and scale, with Fisher's interval by the prompts."""
     coefficient, n_prompts = tokens()["pearson_id_loss"], tokens().attrs["n_prompts"]
-    half = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3)
-    z = np.arctanh(coefficient)
+    half, z = special.ndtri((1 + CONFIDENCE) / 2) / np.sqrt(n_prompts - 3), np.arctanh(coefficient)
     return xr.Dataset({"correlation": coefficient, "low": np.tanh(z - half), "high": np.tanh(z + half)})

@@ -20,16 +20,13 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
         claim=shown["claim"] + " (" + shown["quantity"] + ")",
         spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
     ).fillna({"low": shown["value"], "high": shown["value"]})
-    base = alt.Chart(shown).encode(
-        y=alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"])),
-        color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS),
-    )
+    y = alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"]))
+    base = alt.Chart(shown).encode(y=y, color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
-    points = base.mark_point(size=55, filled=True, opacity=1).encode(
-        x=alt.X("value:Q", title=None),
-        shape=alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"])),
-        tooltip=charts.tooltip("model_title:N", "spelled:N", "verdict:N", spelled="number and interval"),
-    )
+    shape = alt.Shape("side:N", title="numbers", scale=alt.Scale(domain=_SIDES, range=["circle", "diamond"]))
+    tips = charts.tooltip("model_title:N", "spelled:N", "verdict:N", spelled="number and interval")
+    points = base.mark_point(size=55, filled=True, opacity=1)
+    points = points.encode(x=alt.X("value:Q", title=None), shape=shape, tooltip=tips)
     panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data)
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
     facet = alt.Facet("claim:N", sort=charts.unique(shown["claim"]), header=header)
@@ -42,23 +39,16 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     """Line charts, one row per observable, structured text on the left and shuffled on the right: mean against
     relative depth, one curve per model, solid if published and dashed if of the run.
     """
-    picked = charts.legend_choice("model_title")
+    picked, rows = charts.legend_choice("model_title"), []
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
-    rows = []
+    dash = alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke"))
+    tips = charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f")
+    looks = {"color": charts.color(frame, "model_title"), "strokeDash": dash, "tooltip": tips}
     for observable, part in frame.groupby("observable", sort=False):
-        base = alt.Chart(part).encode(
-            x=_DEPTH,
-            y=alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False)),
-            color=charts.color(frame, "model_title"),
-            strokeDash=alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke")),
-            opacity=charts.shown(picked, 0.95, 0.08),
-            tooltip=charts.tooltip("model_title:N", "layer:Q", "mean:Q .3f", "std:Q .3f"),
-        )
-        panel = charts.traced(base, 10).properties(width=270, height=170)
-        panel = panel if rows else panel.add_params(picked)
-        header = alt.Header(labels=not rows)
-        rows.append(panel.facet(column=alt.Column("order:N", sort=["structured", "shuffled"], header=header)))
-    return alt.vconcat(*rows)
+        y = alt.Y("mean:Q", title=observable, scale=alt.Scale(zero=False))
+        base = alt.Chart(part).encode(x=_DEPTH, y=y, opacity=charts.shown(picked, 0.95, 0.08), **looks)
+        rows.append(charts.traced(base, 10).properties(width=270, height=170))
+    return charts.rows(rows, picked, "order", ["structured", "shuffled"])
 
 
 @charts.figure("correlation of ID and loss", choose="scale", initial=2)
@@ -76,15 +66,10 @@ def correlations(frame: pd.DataFrame) -> alt.FacetChart:
 @charts.figure("loss (nats)")
 def losses(frame: pd.DataFrame) -> alt.LayerChart:
     """Points with bars: mean loss in nats against shuffle level."""
-    base = alt.Chart(frame).encode(
-        x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("model_title:N", sort=charts.unique(frame["model_title"])),
-        color=charts.color(frame, "model_title"),
-    )
+    offset = alt.XOffset("model_title:N", sort=charts.unique(frame["model_title"]))
+    base = alt.Chart(frame).encode(x=charts.LEVEL_AXIS, xOffset=offset, color=charts.color(frame, "model_title"))
     bars = base.mark_rule().encode(y=alt.Y("low:Q", title="loss (nats)"), y2="high:Q")
-    points = base.mark_point(filled=True, size=45, opacity=1).encode(
-        y="mean:Q",
-        shape=alt.Shape("side:N", title=None, scale=alt.Scale(domain=_SIDES)),
-        tooltip=charts.tooltip("model_title:N", "mean:Q .2f", "std:Q .2f"),
-    )
+    shape = alt.Shape("side:N", title=None, scale=alt.Scale(domain=_SIDES))
+    tips = charts.tooltip("model_title:N", "mean:Q .2f", "std:Q .2f")
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(y="mean:Q", shape=shape, tooltip=tips)
     return alt.layer(bars, points).properties(width=520, height=230)

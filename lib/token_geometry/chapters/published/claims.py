@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import methodcaller
 
 import numpy as np
 import pandas as pd
@@ -46,11 +47,6 @@ def peak_height(evidence: Evidence) -> Estimate:
     return evidence.change("intrinsic_dimension", points)
 
 
-def depth_change(evidence: Evidence) -> Estimate:
-    """Change of the depth at which the ID at scale 2 is largest."""
-    return evidence.depth_change(2)
-
-
 def cosine_at_the_end(evidence: Evidence) -> Estimate:
     """Change of the cosine similarity of the last layer."""
     last = int(evidence.mean("cosine_similarity", evidence.levels[0])["layer"].max())
@@ -79,6 +75,7 @@ def largest_correlation(evidence: Evidence, *, scale: int) -> Estimate | None:
     return (evidence.strongest(scale) or (None, None))[1]
 
 
+depth_change = methodcaller("depth_change", 2)  # change of the depth at which the ID at scale 2 is largest
 CLAIMS = [
     Claim(**entry | {"number": partial(globals()[function], **options)})
     for entry in files.table(__file__)["claims"]

@@ -33,22 +33,13 @@ class Evidence(ABC):
     """What is known of one model, published or of a run."""
 
     side: str  # `published` or `run`
+    title: str  # name of the model
+    levels: tuple[int, int]  # the lowest and the highest shuffle level
     dataset: xr.Dataset  # its numbers at every shuffle level: means, or those of each prompt
     n_prompts: int  # prompts that were run at the lowest and the highest level
     n_blocks: int  # depth of the model
     scales: list[int]  # those that have data
     correlations: xr.Dataset  # Pearson's of ID and loss over structured prompts, by layer and scale
-
-    @property
-    def title(self) -> str:
-        """Name of the model."""
-        return str(self.dataset["model_title"].item())
-
-    @property
-    def levels(self) -> tuple[int, int]:
-        """The lowest and the highest shuffle level."""
-        levels = self.dataset["shuffle_level"].values
-        return int(levels.min()), int(levels.max())
 
     def peak_layer(self, level: int, scale: int) -> int:
         """Layer from 1 at which the mean ID is largest."""
@@ -90,6 +81,8 @@ class Published(Evidence):
 
     def __init__(self, model: str):
         given = arrays.tokens().sel(model=model)
+        levels = given["shuffle_level"].values
+        self.title, self.levels = str(given["model_title"].item()), (int(levels.min()), int(levels.max()))
         self.dataset = given.rename({name: name.removesuffix("_mean") for name in given})
         self.n_prompts, self.n_blocks = (int(self.dataset.attrs[name]) for name in ("n_prompts", "n_blocks"))
         self.scales = self.dataset["scale"].values.tolist()
@@ -116,7 +109,8 @@ class Measured(Evidence):
     side = "run"
 
     def __init__(self, results: RunResults, model: str):
-        self.dataset = results.ends.sel(model=model)
+        self.dataset, self.levels = results.ends.sel(model=model), results.extremes
+        self.title = str(self.dataset["model_title"].item())
         self.n_prompts, self.n_blocks = self.dataset.sizes["prompt"], results.last_layer(model)
         present = self.dataset["intrinsic_dimension"].notnull().any(["shuffle_level", "prompt", "layer"])
         self.scales = present["scale"].values[present.values].tolist()
@@ -136,10 +130,8 @@ class Measured(Evidence):
             return found
         dimension = self.dataset["intrinsic_dimension"].sel(scale=scale, layer=FROM_ONE)
         # with one seed the resamples of both levels hold the same prompts
-        first, last = (
-            intervals.resampled_means(dimension.sel(shuffle_level=level).dropna("layer")).idxmax("layer")
-            for level in self.levels
-        )
+        ends = (dimension.sel(shuffle_level=level).dropna("layer") for level in self.levels)
+        first, last = (intervals.resampled_means(end).idxmax("layer") for end in ends)
         return Estimate(found.value, *map(float, ((last - first) / self.n_blocks).quantile(_ENDS)))
 
 

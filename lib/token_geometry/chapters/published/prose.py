@@ -3,8 +3,8 @@
 import pandas as pd
 from IPython.display import Markdown
 
+from token_geometry.base import project
 from token_geometry.chapters import markup, numbers
-from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.published import arrays, evidence
 from token_geometry.chapters.results import RunResults
 from token_geometry.observables.catalog import CATALOG
@@ -68,10 +68,8 @@ def agreement(frame: pd.DataFrame) -> Markdown:
 def paper_itself(frame: pd.DataFrame) -> Markdown:
     """Claims that the published numbers of a model do not bear out, by the same rule as for the run."""
     given = frame[(frame["side"] == "published") & (frame["verdict"] != "agrees")]
-    lines = [
-        f"{entry.model_title}: {entry.claim[0].lower()}{entry.claim[1:]}: {_difference(entry)}, {entry.verdict}."
-        for entry in given.itertuples()
-    ]
+    told = [(f"{one.claim[0].lower()}{one.claim[1:]}: {_difference(one)}", one) for one in given.itertuples()]
+    lines = [f"{one.model_title}: {text}, {one.verdict}." for text, one in told]
     return markup.bullets(lines or ["All published models bear out all claims."])
 
 
@@ -81,22 +79,17 @@ def _difference(entry) -> str:
 
 def read_off(results: RunResults) -> Markdown:
     """Largest correlations: read off figures over all published prompts, of the arrays, and of the run."""
-    given = arrays.read_off()
+    given = pd.read_csv(project.root() / "data" / "published" / "read-off-figures.csv")
     scale, n_prompts = int(given["scale"].iloc[0]), int(given["n_prompts"].iloc[0])
-    titles = arrays.tokens()["model_title"]
-    figures = ", ".join(
-        f"{row.value:.2f} in layer {row.layer} of {titles.sel(model=row.model).item()}"
-        for row in given.itertuples()
-    )
-    peaks = ", ".join(
-        f"{numbers.estimate(best.value, best.low, best.high)} in layer {layer} of {markup.escaped(model.title)}"
-        for model in evidence.of_all(results)
-        for layer, best in filter(None, [model.strongest(scale)])
-    )
-    return Markdown(
-        f"At scale {scale}, the correlation is largest with {figures} over {n_prompts} prompts (read off the "
-        f"figures of the paper); over the prompts kept here it is largest with {peaks}."
-    )
+    titles = arrays.tokens()["model_title"].sel(model=given["model"].values).values
+    figures = zip(given.itertuples(), titles, strict=True)
+    read = [f"{row.value:.2f} in layer {row.layer} of {title}" for row, title in figures]
+    best = [(*found, model.title) for model in evidence.of_all(results) if (found := model.strongest(scale))]
+    told = [(numbers.estimate(r.value, r.low, r.high), layer, markup.escaped(title)) for layer, r, title in best]
+    kept = ", ".join(f"{r} in layer {layer} of {title}" for r, layer, title in told)
+    start = f"At scale {scale}, the correlation is largest with {', '.join(read)} over {n_prompts} prompts"
+    end = f"over the prompts kept here it is largest with {kept}"
+    return Markdown(f"{start} (read off the figures of the paper); {end}.")
 
 
 def tops(variable: str, *, at: int | None = None) -> Markdown:
@@ -104,21 +97,19 @@ def tops(variable: str, *, at: int | None = None) -> Markdown:
     entry, lines = CATALOG[variable], []
     for model in evidence.of_all():
         means = {level: model.mean(variable, level, **entry.at(at)) for level in model.levels}
-        spelled = " and ".join(
-            f"{Number(mean.max()):.2f} in layer {int(mean.idxmax('layer'))} at $S = {level}$"
-            for level, mean in means.items()
-        )
+        tops = [(numbers.Number(mean.max()), int(mean.idxmax("layer")), level) for level, mean in means.items()]
+        spelled = " and ".join(f"{top:.2f} in layer {layer} at $S = {level}$" for top, layer, level in tops)
         lines.append(f"{model.title}: the mean {entry.title_at(at)} is largest with {spelled}.")
     return markup.bullets(lines)
 
 
 def peaks(frame: pd.DataFrame) -> Markdown:
     """Where the ID of every model is largest, from `claims.peaks`."""
-    return markup.bullets(
-        f"{row.model_title} ({row.side}): the ID at scale 2 is largest, {row.mean:.1f}, at "
-        f"{row.relative_depth:.0%} of the depth for $S = {row.shuffle_level}$."
-        for row in markup.with_text_titles(frame).itertuples()
-    )
+    lines = []
+    for row in markup.with_text_titles(frame).itertuples():
+        at = f"at {row.relative_depth:.0%} of the depth for $S = {row.shuffle_level}$"
+        lines.append(f"{row.model_title} ({row.side}): the ID at scale 2 is largest, {row.mean:.1f}, {at}.")
+    return markup.bullets(lines)
 
 
 def losses(frame: pd.DataFrame) -> Markdown:

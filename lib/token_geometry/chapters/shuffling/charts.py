@@ -3,25 +3,19 @@
 import altair as alt
 import pandas as pd
 
-from token_geometry.chapters import charts
+from token_geometry.chapters import charts, frames
 from token_geometry.chapters.curves import curves
-from token_geometry.chapters.frames import BESIDE
 
 
 @charts.figure("loss (nats)")
 def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
     """Line chart: loss in nats against shuffle level, thin lines for prompts and thick ones for their mean."""
     hovered = alt.selection_point(fields=["prompt"], on="pointerover", empty=False)
-    base = alt.Chart(frame).encode(
-        x=alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0)),
-        color=charts.color(frame, "model_title"),
-    )
-    single = base.encode(
-        y=alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False)),
-        detail=["prompt:N", "model_title:N"],
-        opacity=charts.shown(hovered, 1.0, 0.25),
-        tooltip=charts.tooltip("prompt:N", "shuffle_level:O", "loss:Q .3f"),
-    )
+    base = alt.Chart(frame).encode(x=charts.LEVEL_AXIS, color=charts.color(frame, "model_title"))
+    y = alt.Y("loss:Q", title="loss (nats)", scale=alt.Scale(zero=False))
+    tips = charts.tooltip("prompt:N", "shuffle_level:O", "loss:Q .3f")
+    single = base.encode(y=y, detail=["prompt:N", "model_title:N"], tooltip=tips)
+    single = single.encode(opacity=charts.shown(hovered, 1.0, 0.25))
     mean = base.mark_line(strokeWidth=3).encode(y="mean(loss):Q")
     return alt.layer(charts.traced(single, 40).add_params(hovered), mean).properties(width=520, height=230)
 
@@ -51,19 +45,17 @@ def prompts(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return _observables(frame, hovered, color=color, opacity=charts.shown(hovered, 1.0, 0.4))
 
 
-@charts.figure("effect of shuffling on the ID")
-def effects(frame: pd.DataFrame, *, initial: int | None = None, by: str = "scale") -> alt.TopLevelMixin:
+@charts.figure("effect of shuffling on the ID", choose="scale")
+def effects(frame: pd.DataFrame, *, by: str = "") -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling against
     layer, at the scale that the slider chooses, with zero as a dashed line.
 
-    With another column in `by` there is one curve per value of it.
+    With a column in `by` there is one curve per value of it.
     """
-    one_curve = by == "scale"
-    color = alt.value(charts.LEVEL_COLORS[-1]) if one_curve else charts.color(frame, by, by)
+    color = charts.color(frame, by, by) if by else alt.value(charts.LEVEL_COLORS[-1])
     fields = ("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
     marks = charts.banded(frame, charts.LAYER_AXIS, color, "change of the ID", *fields)
-    chart = charts.panels(alt.layer(charts.zero_rule(), *marks, data=frame), frame, height=200)
-    return charts.chosen(chart, frame["scale"], title="scale", initial=initial) if one_curve else chart
+    return charts.panels(alt.layer(charts.zero_rule(), *marks, data=frame), frame, height=200)
 
 
 @charts.figure("severity of shuffling", choose="scale")
@@ -90,31 +82,25 @@ def angles(frame: pd.DataFrame) -> alt.FacetChart:
     level, at the layer that the slider chooses.
     """
     names = [column for column in frame if column.startswith("S = ")]
-    levels = [int(name.split()[-1]) for name in names]
     picked = charts.legend_choice("shuffle_level")
     titles = {"shuffle_level": "shuffle level", "angle": "center of the bin (degrees)"}
+    x = alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180]))
+    whole = charts.whole(frame, *names)
+    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=whole)
+    color = charts.level_color([int(name.split()[-1]) for name in names], title="shuffle level", names=names)
+    tips = charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles)
     panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)
-    panel = panel.encode(
-        x=alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180])),
-        y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names)),
-        color=charts.level_color(levels, title="shuffle level", names=names),
-        opacity=charts.shown(picked),
-        tooltip=charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles),
-    )
-    chart = charts.panels(panel.add_params(picked), frame, alone=270, height=200, independent=())
+    panel = panel.encode(x=x, y=y, color=color, opacity=charts.shown(picked), tooltip=tips).add_params(picked)
+    chart = charts.panels(panel, frame, alone=270, height=200, independent=())
     return chart.transform_fold(names, as_=["shuffle_level", "share"])
 
 
 def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.FacetChart:
-    base = alt.Chart(frame).encode(
-        x=charts.LAYER_AXIS,
-        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-        detail="prompt:N",
-        tooltip=charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f"),
-        **encoding,
-    )
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+    tips = charts.tooltip("prompt:N", "shuffle_level:N", "layer:Q", "value:Q .3f")
+    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS, y=y, detail="prompt:N", tooltip=tips, **encoding)
     # columns of the frame become rows in the browser: the page carries a third of the text
-    names = [name for name in BESIDE if name in frame]
+    names = [name for name in frames.BESIDE if name in frame]
     # an unseen rule over all values keeps the axes of a panel where they are while the control moves
     ends, by = {"low": "min(value)", "high": "max(value)"}, ["model_title", "observable"]
     rule = alt.Chart(frame).mark_rule(opacity=0).encode(y="min(low):Q", y2="max(high):Q")
@@ -128,9 +114,7 @@ def _grid(panel: alt.Chart, frame: pd.DataFrame, order: list[str] | None = None)
     name = alt.Header(orient="left", labelAngle=-90, labelAlign="center", labelFontSize=11)
     order = order or charts.unique(frame["observable"])
     # as wide as the text, each panel with some 45 pixels for its axis
-    faceted = panel.properties(width=600 // max(len(order), 3) - 50, height=140).facet(
-        row=alt.Row("model_title:N", sort=charts.unique(frame["model_title"]), header=name),
-        column=alt.Column("observable:N", sort=order),
-        spacing=14,
-    )
+    panel = panel.properties(width=600 // max(len(order), 3) - 50, height=140)
+    row = alt.Row("model_title:N", sort=charts.unique(frame["model_title"]), header=name)
+    faceted = panel.facet(row=row, column=alt.Column("observable:N", sort=order), spacing=14)
     return faceted.resolve_scale(x="independent", y="independent")

@@ -7,8 +7,6 @@ from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.frames import BESIDE, middle, peak
 from token_geometry.chapters.loss.frames import RATE
 from token_geometry.chapters.loss.prose import spell
-from token_geometry.chapters.markup import escaped
-from token_geometry.chapters.numbers import Number
 from token_geometry.chapters.over_layers import change_by_prompt, effect, level_means, one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.chapters.shuffling import frames
@@ -49,7 +47,7 @@ def prompt_spread(results: RunResults) -> Markdown:
 
 
 def _short(value: xr.DataArray, sign: str = "") -> str:
-    return f"{Number(value):{sign}.2g}" if abs(float(value)) < 1 else f"{Number(value):{sign}.1f}"
+    return f"{numbers.Number(value):{sign}.2g}" if abs(float(value)) < 1 else f"{numbers.Number(value):{sign}.1f}"
 
 
 @markup.unless(one_level)
@@ -65,11 +63,9 @@ def effect_by_layer(results: RunResults) -> Markdown:
             parts.append(f"at scale {scale} it raises the ID in {raised} and lowers it in {lowered}")
         few = f"no intervals from less than {intervals.FEWEST_PROMPTS} prompts" * bool(one["low"].isnull().all())
         lines.append(f"{title}: {few or '; '.join(parts)}.")
-    start = (
-        f"Layers in which full shuffling ($S = {results.extremes[1]}$) raises or lowers the ID, with $q$ ≤ "
-        f"{RATE} over all layers and scales of a model (of {results.ends.sizes['prompt']} prompts):"
-    )
-    return markup.bullets(lines, start=start)
+    start = f"Layers in which full shuffling ($S = {results.extremes[1]}$) raises or lowers the ID"
+    family = f"over all layers and scales of a model (of {results.ends.sizes['prompt']} prompts)"
+    return markup.bullets(lines, start=f"{start}, with $q$ ≤ {RATE} {family}:")
 
 
 @markup.per_model
@@ -81,10 +77,9 @@ def angle_modes(results: RunResults, model: str, title: str, *, layer: int) -> s
         found = at[["neighbor_angle", "neighbor_angle_histogram"]].sel(shuffle_level=level).mean("prompt")
         shares = found["neighbor_angle_histogram"]
         mode, above = float(shares.idxmax("angle")), float(shares.sel(angle=slice(60, None)).sum())
-        parts.append(
-            f"at $S = {level}$ the mean is {float(found['neighbor_angle']):.1f}°, the fullest bin "
-            f"{mode - half:.0f}° to {mode + half:.0f}°, and {above:.0%} of the angles are above 60°"
-        )
+        mean = f"the mean is {float(found['neighbor_angle']):.1f}°"
+        bins = f"the fullest bin {mode - half:.0f}° to {mode + half:.0f}°"
+        parts.append(f"at $S = {level}$ {mean}, {bins}, and {above:.0%} of the angles are above 60°")
     return f"{title}, layer {int(at['layer'])}: {'; '.join(parts)}."
 
 
@@ -129,19 +124,16 @@ def basis(results: RunResults) -> Markdown:
     n_structured = int(dataset["loss"].sel(shuffle_level=low).notnull().any("model").sum())
     ids, too_short = dataset["prompt"].values.tolist(), int(dataset.attrs["n_texts_too_short"])
     tokenizer = "one of the tokenizers of the models" if len(results.models) > 1 else "the tokenizer of the model"
-    lines = [
-        f"Run {escaped(results.run.name)}: {escaped(results.run.title)}. {n_structured} prompts of "
-        f"{dataset.attrs['n_tokens']} tokens of the corpus {escaped(dataset.attrs['corpus'])} at $S = {low}$, "
-        f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']} at "
-        f"$S = {high}$. Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer "
-        f"tokens under {tokenizer}. Those taken are "
-        f"{', '.join(map(escaped, ids)) if len(ids) <= _N_LISTED else 'listed in the data set'}."
-    ]
+    taken = ", ".join(map(markup.escaped, ids)) if len(ids) <= _N_LISTED else "listed in the data set"
+    name, title, corpus = map(markup.escaped, (results.run.name, results.run.title, dataset.attrs["corpus"]))
+    prompts = f"{n_structured} prompts of {dataset.attrs['n_tokens']} tokens of the corpus {corpus} at $S = {low}$"
+    ends = f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']}"
+    short = f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens"
+    start = f"Run {name}: {title}. {prompts}, {ends} at $S = {high}$."
+    lines = [f"{start} {short} under {tokenizer}. Those taken are {taken}."]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
-        lines.append(
-            f"{title}: {numbers.span(points.where(points.layer > 0))} distinct points per cloud after the "
-            f"embeddings, {numbers.span(points.sel(layer=0))} in the embeddings, where a token that "
-            "occurs twice is one point."
-        )
+        after, before = (numbers.span(some) for some in (points.where(points.layer > 0), points.sel(layer=0)))
+        there = f"{before} in the embeddings, where a token that occurs twice is one point"
+        lines.append(f"{title}: {after} distinct points per cloud after the embeddings, {there}.")
     return markup.bullets(lines)

@@ -1,5 +1,7 @@
 """Charts of the chapter on truth."""
 
+import json
+
 import altair as alt
 import pandas as pd
 
@@ -20,7 +22,7 @@ def projection(frame: pd.DataFrame) -> alt.TopLevelMixin:
         titles = [f"{place} of the two components" for place in ("first", "second")]
         return _points(base, frame, titles, size=34, scale=_equal(part, ["c1", "c2", "c3"]))
 
-    return _squares(frame, panel, "panel").add_params(pair)
+    return _squares(frame, panel).add_params(pair)
 
 
 @charts.figure("projection over layers", choose="layer")
@@ -35,14 +37,17 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame) -> alt.ConcatChart:
         base = alt.Chart(part).transform_lookup("statement_id", from_=lookup)
         return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
-    return _squares(frame, panel)
+    shown = "shown_layer" if frame["layer"].nunique() > 1 else str(frame["layer"].iloc[0])
+    return _squares(
+        frame, panel, "model_title", lambda title: alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {shown}]")
+    )
 
 
-@charts.figure("projection of all data sets", choose="model_title")
+@charts.figure("projection of all data sets", choose="panel")
 def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Scatter plots of all data sets on the two first components of the first data set."""
     # in units of the widest component, so that one pair of axes serves every model
-    widest = frame.groupby("model_title")[["c1", "c2"]].transform(lambda c: c.abs().max()).max(axis=1)
+    widest = frame.groupby("panel")[["c1", "c2"]].transform(lambda c: c.abs().max()).max(axis=1)
     frame = frame.assign(x=(frame["c1"] / widest).round(3), y=(frame["c2"] / widest).round(3))
     options = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(values=[-1, 0, 1])}
     points = _points(alt.Chart(frame.drop(columns=["c1", "c2"])), frame, _TWO, size=18, **options)
@@ -59,7 +64,7 @@ def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
         tooltip=charts.tooltip("dataset:N", "n_components:Q", "explained:Q .1%"),
     )
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18))
-    return charts.panels(line, frame, width=280, height=240)
+    return charts.panels(line, frame, "panel", width=280, height=240)
 
 
 @charts.figure("accuracy")
@@ -79,20 +84,21 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested
     on.
     """
-    order = charts.unique([*frame["train"], *frame["test"]])
+    trains, tests = (charts.unique(frame[column]) for column in ("train", "test"))
     base = alt.Chart(frame).encode(
-        x=alt.X("test:N", title="tested on", sort=order, axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("train:N", title="learned from", sort=order),
+        x=alt.X("test:N", title="tested on", sort=tests, axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("train:N", title="learned from", sort=trains),
     )
     scale = alt.Scale(scheme="blueorange", domain=[0, 1], domainMid=0.5, reverse=True)
     cells = base.mark_rect().encode(
         color=alt.Color("accuracy:Q", title="accuracy", scale=scale, legend=alt.Legend(format=".0%")),
-        tooltip=charts.tooltip("train:N", "test:N", "accuracy:Q .1%"),
+        tooltip=charts.tooltip("train:N", "test:N", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%"),
     )
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
-    text = base.mark_text(fontSize=11).encode(text=alt.Text("accuracy:Q", format=".0%"), color=contrast)
-    side = 190 if frame["model_title"].nunique() > 1 else 300
-    return charts.panels(alt.layer(cells, text), frame, width=side, alone=side, height=side, independent=())
+    text = base.mark_text(fontSize=11).encode(text="cell:N", color=contrast)
+    # one above the other: of more beside one another, names and numbers would find no room
+    size = {"width": 320, "alone": 320, "height": 24 * len(trains), "columns": 1}
+    return charts.panels(alt.layer(cells, text), frame, "panel", **size, independent=())
 
 
 @charts.figure("plane of truth and polarity")
@@ -126,10 +132,12 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
     )
 
 
-def _squares(frame: pd.DataFrame, panel, by: str = "model_title") -> alt.ConcatChart:
+def _squares(frame: pd.DataFrame, panel, by: str = "panel", lines=lambda title: title.rsplit(", ", 1)):
+    """One square per model, below its name and, in a line of its own, its layer."""
     titles = charts.unique(frame[by])
     side = 252 if len(titles) > 1 else 480
-    parts = [panel(frame[frame[by] == title]).properties(width=side, height=side, title=title) for title in titles]
+    size = {"width": side, "height": side}
+    parts = [panel(frame[frame[by] == t]).properties(**size, title=alt.Title(lines(t))) for t in titles]
     return alt.concat(*parts, columns=2)
 
 

@@ -5,18 +5,20 @@ import pandas as pd
 import xarray as xr
 from IPython.display import Markdown
 
-from token_geometry.chapters import markup
+from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number, interval
 from token_geometry.chapters.performance.results import COMMANDS, read_benchmark
 from token_geometry.chapters.truth.frames import BASELINES, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
+from token_geometry.texts import statements
 
 N_SHOWN = 1  # statements of each data set and label whose tokens are shown
 
 
-def _missing(results: TruthResults) -> str:
+def missing(results: TruthResults) -> str:
+    """What there is instead of results, empty if there are some."""
     return "" if results.datasets else markup.bullets(results.notes).data
 
 
@@ -47,25 +49,22 @@ def tokens(results: TruthResults) -> Markdown:
     return markup.table(pd.DataFrame(rows, columns=["statement", "data set", "label", "token read"]))
 
 
-@markup.unless(_missing)
+@markup.unless(missing)
 @markup.per_model
 def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Where the first data set comes apart on its first two components."""
     values, chance = dataset["separation"].values[0], float(dataset["chance"][0])
     low, high = (dataset[f"separation_{end}"].values[0] for end in ("low", "high"))
     top = int(values.argmax())
-    # one layer of many lies above chance by accident: what counts is from where on all do
-    above = len(low) - int(np.cumprod((low > chance)[::-1]).sum())
-    onset = f"from layer {above} on its interval lies above chance"
-    if above == len(low):
-        onset = "at the last layer its interval does not lie above chance"
+    above = numbers.layers(dataset["layer"].values[low > chance])
     return (
         f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
-        f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); {onset}."
+        f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); its interval lies above "
+        f"chance in {above.replace('none', 'no layer')}."
     )
 
 
-@markup.unless(_missing)
+@markup.unless(missing)
 @markup.per_model
 def held(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """How much of the variance of each data set its first two components hold."""
@@ -87,7 +86,7 @@ def apart(frame: pd.DataFrame, column: str, *by: str) -> Markdown:
     return markup.bullets(lines, start=start) if lines else Markdown("No statements are true or false.")
 
 
-@markup.unless(_missing)
+@markup.unless(missing)
 @markup.per_model
 def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
@@ -103,19 +102,23 @@ def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     return f"{title}, {escaped(dataset.attrs['basis'])}, layer {dataset.attrs['layer']}: {', '.join(found)}."
 
 
-@markup.unless(_missing)
+@markup.unless(missing)
 def transferred(results: TruthResults) -> list[str]:
-    """Mean accuracy of each probe on data sets that it did not learn from."""
+    """Mean accuracy of each probe on what it did not learn from, never over data sets of both polarities."""
     lines = []
     for dataset, title in results.models:
-        found, transfer = [], dataset["transfer_accuracy"].values
-        other = ~np.eye(transfer.shape[-1], dtype=bool)
-        for probe, matrix in zip(dataset["probe"].values, transfer, strict=True):
-            if len(values := matrix[other & np.isfinite(matrix)]):
-                ends = interval(values.min(), values.max(), ".0%")
-                found.append(f"{probes.TITLES[probe]} {values.mean():.0%} ({ends})")
-        start = f"{title}, layer {dataset.attrs['layer']}, mean over pairs of different data sets"
-        lines += [f"{start}: {', '.join(found)}."] * bool(found)
+        topics, polarity = map(np.array, zip(*map(statements.kind, dataset["dataset_name"].values), strict=True))
+        topic, same = np.equal.outer(topics, topics), np.equal.outer(polarity, polarity)
+        pairs = {"another topic, same polarity": ~topic & same, "another topic, opposite polarity": ~topic & ~same}
+        pairs["same topic, opposite polarity"] = topic & ~same
+        for words, chosen in pairs.items():
+            found = []
+            for probe, matrix in zip(dataset["probe"].values, dataset["transfer_accuracy"].values, strict=True):
+                if len(values := matrix[chosen & np.isfinite(matrix)]):
+                    ends = f" ({interval(values.min(), values.max(), '.0%')})" * (len(values) > 1)
+                    found.append(f"{probes.TITLES[probe]} {values.mean():.0%}{ends}")
+            start = f"{title}, layer {dataset.attrs['layer']}, {words}"
+            lines += [f"{start}: {', '.join(found)}."] * bool(found)
     return lines or ["No probe was tested on a data set that it did not learn from."]
 
 

@@ -1,7 +1,9 @@
 """The truth results of a run, or of one request, and the parameters that ask for them."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import xarray as xr
 
@@ -10,7 +12,9 @@ from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunParameters
 from token_geometry.models import sources
 from token_geometry.requests import sizes
+from token_geometry.requests.protocol import Request
 from token_geometry.requests.truth import OfStatements, Truth
+from token_geometry.requests.truth_controls import OfControls, TruthControls
 from token_geometry.runs import declaration, results
 
 
@@ -18,39 +22,44 @@ from token_geometry.runs import declaration, results
 class TruthParameters(RunParameters, OfStatements):
     """Parameters of `notebooks/truth-pca.ipynb`: with `run` alone it reads what the run has, else it computes."""
 
+    kind: ClassVar[type[Any]] = Truth  # of what it computes, with one key
     model: str = ""  # model to read the statements with; empty: the first that the run names
     layer: int | None = None  # layer of the projection; None: that of the run, else half of the depth
     datasets: Sequence[str] = ()  # data sets or CSV files; empty: those of the run
-    output: str = ""  # file of the dataset; empty: `data/results/truth.nc`
+    output: str = ""  # file of the dataset; empty: the key under `data/results`
 
     @property
     def is_request(self) -> bool:
         """Whether anything but the run is given."""
-        return replace(self, datasets=tuple(self.datasets)) != TruthParameters(run=self.run)
+        return replace(self, datasets=tuple(self.datasets)) != type(self)(run=self.run)
 
-    def request(self) -> Truth:
+    def request(self) -> Request:
         """What to compute."""
         run = declaration.load(self.run)
-        declared = {one.model: one for one in results.requests(run, Truth)}
+        declared = {one.model: one for one in results.requests(run, self.kind)}
         model = self.model or next(iter(declared), run.models[0])
         same, layer = declared.get(model), self.layer
         if layer is None:
             layer = same.layer if same else sizes.last_layer(sources.resolve(model)) // 2
         some = same or next(iter(declared.values()), None)
-        return Truth(
-            model=model,
-            layer=layer,
-            datasets=list(self.datasets or (some.datasets if some else ["cities"])),
-            **{field.name: getattr(self, field.name) for field in fields(OfStatements)},
-            output=self.output or "data/results/truth.nc",
-        )
+        datasets = list(self.datasets or (some.datasets if some else ["cities"]))
+        given = {field.name: getattr(self, field.name) for field in fields(self.kind)}
+        given |= {"model": model, "layer": layer, "datasets": datasets}
+        return self.kind(**given | {"output": self.output or f"data/results/{self.kind.keys[0]}.nc"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlsParameters(TruthParameters, OfControls):
+    """Parameters of `notebooks/truth-controls.ipynb`."""
+
+    kind = TruthControls
 
 
 @dataclass(frozen=True)
 class TruthResults:
     """What the chapter shows."""
 
-    datasets: tuple[xr.Dataset, ...]  # one truth dataset per model
+    datasets: tuple[xr.Dataset, ...]  # one dataset per model
     notes: tuple[str, ...]  # what is missing, and what to do about it
 
     @property
@@ -66,23 +75,20 @@ class TruthResults:
 
 def open_results(chosen: TruthParameters) -> TruthResults:
     """Read what a run has, or compute what is asked; an `InputError` says if there is no such run or it cannot."""
+    (key,) = chosen.kind.keys
     if chosen.is_request:
         # only whoever computes needs torch, which takes seconds to import
-        from token_geometry.studies import truth
-
-        return TruthResults(datasets=(truth.measure(chosen.request()),), notes=())
+        study = importlib.import_module(f"token_geometry.studies.{key}")
+        return TruthResults(datasets=(study.measure(chosen.request()),), notes=())
     run = declaration.load(chosen.run)
     found, notes = [], []
-    for step in results.steps(run):
-        if isinstance(step.request, Truth) and (path := step.found()):
+    for step in (step for step in results.steps(run) if type(step.request) is chosen.kind):
+        if path := step.found():
             found.append(store.read(path))
-        elif isinstance(step.request, Truth):
+        else:
             state = "stale or damaged" if step.path.is_file() else "missing"
-            way = f"`python -m token_geometry run {run.name}`"
-            notes.append(f"The truth results of {step.request.model} are {state}: {way}.")
+            notes.append(f"The results {step.name} are {state}: `python -m token_geometry run {run.name}`.")
     if not found and not notes:
-        notes.append(
-            f"Run {run.name} declares no statements, so this chapter has no results: add the key `truth` to "
-            f"data/runs/{run.name}.yml."
-        )
+        lacking = f"Run {run.name} declares nothing of this kind, so this chapter has no results"
+        notes.append(f"{lacking}: add the key `{key}` to data/runs/{run.name}.yml.")
     return TruthResults(datasets=tuple(found), notes=tuple(notes))

@@ -35,9 +35,8 @@ _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 
 
 def read(path: Path, head: Header):
-    """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`.
-
-    Raises `InputError` if the file holds a key or tensor that the model would not use.
+    """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`;
+    `InputError` if the file holds a key or tensor that the model would not use.
     """
     if head.metadata.get(f"{head.metadata['general.architecture']}.block_count", 0) >= 10_000:
         raise ValueError("it counts too many blocks")  # transformers would lay out each
@@ -67,7 +66,12 @@ class _Keys:
                 setattr(self.config, attribute, True)
         if hasattr(self.config, "num_attention_heads"):
             self._heads()
-        self._layer_types()
+        pattern = self.values.get("attention.sliding_window_pattern")
+        if pattern and hasattr(self.config, "layer_types"):
+            numbers = range(self.config.num_hidden_layers)
+            slides = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in numbers]
+            self.config.layer_types = [f"{'sliding' if one else 'full'}_attention" for one in slides]
+            self.take("attention.sliding_window_pattern")
         if hasattr(self.config, "rope_parameters"):
             self._rope()
         for key, value in self.values.items():
@@ -105,14 +109,6 @@ class _Keys:
                 self.take("attention.scale")
         elif scale and math.isclose(scale, length**-0.5, rel_tol=1e-6):
             self.take("attention.scale")
-
-    def _layer_types(self) -> None:
-        pattern = self.values.get("attention.sliding_window_pattern")
-        if pattern and hasattr(self.config, "layer_types"):
-            n_layers = self.config.num_hidden_layers
-            slides = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in range(n_layers)]
-            self.config.layer_types = [f"{'sliding' if one else 'full'}_attention" for one in slides]
-            self.take("attention.sliding_window_pattern")
 
     def _rope(self) -> None:
         config, rope = self.config, self.config.rope_parameters
@@ -195,10 +191,8 @@ def _read_by_transformers(architecture: str, head: Header, config) -> set[str]:
 
 
 def _unused(path: Path, what: str) -> InputError:
-    return InputError(
-        f"GGUF file {path} holds {what}, which the model that transformers makes of the file does not use: its "
-        "states would be wrong; take the model in transformers' format"
-    )
+    problem = f"GGUF file {path} holds {what}, which the model that transformers makes of the file does not use"
+    return InputError(f"{problem}: its states would be wrong; take the model in transformers' format")
 
 
 def _refuse_unused_tensors(path: Path, head: Header, config) -> None:

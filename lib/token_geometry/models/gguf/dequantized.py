@@ -132,8 +132,7 @@ def _dequantize(gguf: Path, target: Path) -> None:
     head = header.read(gguf)
     with header.readable_errors(gguf, head), _header_read_once():
         tokenizers.check(gguf, head)
-        config = configuration.read(gguf, head)
-        tokenizer = tokenizers.read(gguf, head)
+        config, tokenizer = configuration.read(gguf, head), tokenizers.read(gguf, head)
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32, output_loading_info=True
         )

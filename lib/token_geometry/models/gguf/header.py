@@ -30,12 +30,10 @@ class Header:
         """`layers`, `width`, `vocabulary` and `parameters` of the model."""
         try:
             architecture = self.metadata["general.architecture"]
-            return {
-                "layers": self.metadata[f"{architecture}.block_count"],
-                "width": self.metadata[f"{architecture}.embedding_length"],
-                "vocabulary": self.tensors["token_embd.weight"][1],
-                "parameters": sum(map(prod, self.tensors.values())),
-            }
+            keys = {"layers": f"{architecture}.block_count", "width": f"{architecture}.embedding_length"}
+            found = {name: self.metadata[key] for name, key in keys.items()}
+            n = sum(map(prod, self.tensors.values()))
+            return found | {"vocabulary": self.tensors["token_embd.weight"][1], "parameters": n}
         except KeyError as error:
             raise ValueError(f"it lacks {error}") from None
 
@@ -51,21 +49,16 @@ def readable_errors(path: Path, head: Header | None = None) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = textwrap.shorten(reason, 160, placeholder=" …")
         if head:  # then the file is whole
-            architecture, transformers = head.metadata.get("general.architecture"), version("transformers")
-            raise InputError(
-                f"GGUF file {path} is of architecture {architecture!r}, and transformers {transformers} "
-                f"makes no model of it ({reason}): take the model in transformers' format"
-            ) from None
-        raise InputError(
-            f"GGUF file {path} could not be read ({reason}): it is cut short, damaged or of another format; "
-            "take the whole file, or transformers' format"
-        ) from None
+            problem = f"GGUF file {path} is of architecture {head.metadata.get('general.architecture')!r}, and"
+            problem += f" transformers {version('transformers')} makes no model of it ({reason})"
+            raise InputError(f"{problem}: take the model in transformers' format") from None
+        way_out = "it is cut short, damaged or of another format; take the whole file, or transformers' format"
+        raise InputError(f"GGUF file {path} could not be read ({reason}): {way_out}") from None
 
 
 def read(path: Path) -> Header:
-    """Read the header of a GGUF file and check that every tensor it names lies inside the file.
-
-    Raises `InputError` if the file is no GGUF, is cut short or a part of a model, or its header makes no sense.
+    """Read the header of a GGUF file and check that every tensor it names lies inside the file; `InputError` if
+    it is no GGUF, is cut short or a part of a model, or its header makes no sense.
     """
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
@@ -79,10 +72,8 @@ def _read(path: Path, size: int, changed: int) -> Header:
     n_parts, number = metadata.get("split.count", 1), metadata.get("split.no", 0) + 1
     if n_parts > 1:
         first = path.name.replace(f"{number:05d}-of", "00001-of")
-        raise InputError(
-            f"GGUF file {path} is part {number} of {n_parts} of a model: merge them with llama.cpp's "
-            f"'llama-gguf-split --merge {first} merged.gguf' and give merged.gguf"
-        )
+        way_out = f"llama.cpp's 'llama-gguf-split --merge {first} merged.gguf' and give merged.gguf"
+        raise InputError(f"GGUF file {path} is part {number} of {n_parts} of a model: merge them with {way_out}")
     return Header(metadata, {tensor.name: tuple(tensor.shape.tolist()) for tensor in reader.tensors})
 
 

@@ -9,7 +9,7 @@ knows some of the names and takes GPT-2's rule for the others. The rules in `tok
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers
 
 from token_geometry.base import InputError, files, one_of
 from token_geometry.base.lazy import transformers
@@ -44,7 +44,15 @@ def read(path: Path, head: Header):
     backend, kind = tokenizer.backend_tokenizer, head.metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         name = head.metadata.get("tokenizer.ggml.pre", "default")
-        backend.pre_tokenizer = _splitting(_NAMES[name])
+        # the steps of its rule, of which tokenizers makes objects as it makes them of a `tokenizer.json`
+        split, steps = (
+            {"type": "Split", "behavior": "Isolated", "invert": False},
+            _TABLE["rules"][_NAMES[name]]["steps"],
+        )
+        steps = [split | {"pattern": {"Regex": one}} if isinstance(one, str) else one for one in steps]
+        whole = json.loads(Tokenizer(models.BPE()).to_str())
+        whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+        backend.pre_tokenizer = Tokenizer.from_str(json.dumps(whole)).pre_tokenizer
         backend.normalizer = normalizers.NFC() if name in _TABLE["composed"] else None
         backend.model.ignore_merges = name in _TABLE["whole_words"]
     elif kind == "llama" and not head.metadata["general.architecture"].startswith("gemma"):
@@ -53,20 +61,9 @@ def read(path: Path, head: Header):
     return tokenizer
 
 
-def _splitting(rule: str) -> pre_tokenizers.PreTokenizer:
-    """The steps of a rule, of which tokenizers makes objects as it makes them of a `tokenizer.json`."""
-    steps = _TABLE["rules"][rule]["steps"]
-    split = {"type": "Split", "behavior": "Isolated", "invert": False}
-    steps = [split | {"pattern": {"Regex": one}} if isinstance(one, str) else one for one in steps]
-    whole = json.loads(Tokenizer(models.BPE()).to_str())
-    whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
-    return Tokenizer.from_str(json.dumps(whole)).pre_tokenizer
-
-
 def spaces(*, before: bool):
-    """SentencePiece's way with spaces, which are a character of the words; `before`: one begins every text.
-
-    transformers puts one only where there is none.
+    """SentencePiece's way with spaces, which are a character of the words; `before`: one begins every text,
+    where transformers puts one only if there is none.
     """
     steps = [normalizers.Prepend("\u2581")] if before else []
     return normalizers.Sequence([*steps, normalizers.Replace(" ", "\u2581")])

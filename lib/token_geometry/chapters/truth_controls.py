@@ -1,0 +1,263 @@
+"""The chapter that asks whether probes of statements find truth, or what goes with it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from IPython.display import Markdown
+
+from token_geometry.base import files
+from token_geometry.chapters import charts, markup, numbers
+from token_geometry.chapters.markup import escaped
+from token_geometry.chapters.numbers import Number, estimate, interval
+from token_geometry.chapters.truth.frames import by_polarity, of_all, with_cells
+from token_geometry.chapters.truth.prose import missing
+from token_geometry.chapters.truth.results import TruthResults
+from token_geometry.stats import correlation
+from token_geometry.texts import statements
+
+PROBES, DIRECTIONS, SENSES, LIKELIHOOD, CONFOUNDS = files.table(__file__).values()
+NULL = {"null_low": 0.025, "null_middle": 0.5, "null_high": 0.975}  # quantiles over permuted labels
+ENDS = [0.025, 0.975]
+LEVEL = 0.05  # share of false discoveries among the layers that are named
+
+
+def _frame(dataset: xr.Dataset, name: str, **columns: xr.DataArray) -> pd.DataFrame:
+    """A variable over `dataset` and more as `accuracy`, with `low`, `high`, nulls, and further columns."""
+    own = {"accuracy": name, "low": f"{name}_low", "high": f"{name}_high"}
+    columns = {column: dataset[variable] for column, variable in own.items() if variable in dataset} | columns
+    if name and (variable := name.removesuffix("accuracy") + "null_accuracy") in dataset:
+        columns |= {end: dataset[variable].sel(quantile=q) for end, q in NULL.items()}
+    one = xr.Dataset({column: values.reset_coords(drop=True) for column, values in columns.items()})
+    names = dataset["dataset_name"].values
+    return one.assign_coords(dataset=("dataset", names)).to_dataframe().reset_index().round(4)
+
+
+@of_all("model_title", "dataset", "curve", "layer", "accuracy", "low", "high", "chance")
+def null_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Accuracy over layers of the probes, with permuted labels (quantiles), in untrained networks (extremes)."""
+    found = _frame(dataset, "accuracy", chance=dataset["chance"])
+    curves = found["probe"].map(PROBES)
+    yield found.assign(curve=curves)
+    names = {"null_middle": "accuracy", "null_low": "low", "null_high": "high"}
+    yield (
+        found[["dataset", "layer", "chance", *names]]
+        .rename(columns=names)
+        .assign(curve=curves + ", labels permuted")
+    )
+    seeds = _untrained(dataset)
+    ends = {"accuracy": seeds.mean("control"), "low": seeds.min("control"), "high": seeds.max("control")}
+    yield _frame(dataset, "", chance=dataset["chance"], **ends).assign(curve="ridge, untrained networks")
+
+
+def _untrained(dataset: xr.Dataset) -> xr.DataArray:
+    nothing = dataset["accuracy"].sel(probe="ridge", drop=True).expand_dims("control") * np.nan
+    return dataset.get("untrained_accuracy", nothing)
+
+
+@of_all("model_title", "dataset", "name", "accuracy", "low", "high", "null_low", "null_high")
+def predictor_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """What likelihood, direction, length and tokens tell of the label, beside permuted labels."""
+    found = _frame(dataset, "predictor_accuracy")
+    yield found.assign(name=found["predictor"].map(LIKELIHOOD | CONFOUNDS))
+
+
+@of_all("model_title", "dataset", "name", "accuracy", "low", "high", "null_low", "null_high")
+def effect_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Normalized indirect effect of the directions of the probes, beside the range of random directions."""
+    if "indirect_effect" in dataset:
+        random = dataset["indirect_effect"].drop_sel(direction=[*DIRECTIONS])
+        ends = {"null_low": random.min("direction"), "null_high": random.max("direction")}
+        found = _frame(dataset.sel(direction=[*DIRECTIONS]), "indirect_effect", **ends)
+        yield found.assign(name=found["direction"].map(DIRECTIONS) + ", " + found["sense"].map(SENSES))
+
+
+@of_all("model_title", "panel", "train", "test", "accuracy", "low", "high", "null_low", "null_high", "cell")
+def group_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Accuracy by what a direction learned from (one data set, one and its negation, all but one topic)."""
+    order = by_polarity(dataset["dataset_name"].values)
+    place = {name: number for number, name in enumerate(dict.fromkeys([*order, *dataset["train"].values]))}
+    found = _frame(dataset, "group_accuracy").rename(columns={"dataset": "test"}).dropna()
+    found = found.sort_values(["train", "test"], key=lambda names: names.map(place))
+    yield with_cells(found, found["accuracy"].between(found["null_low"], found["null_high"]))
+
+
+@charts.figure("accuracy by predictor", choose="dataset")
+def dots(frame: pd.DataFrame, *, title: str = "accuracy", spec: str = ".0%", least=(0.3, 1)) -> alt.FacetChart:
+    """Dot plot, one panel per model: {title} of each row with its interval, over the range where nothing tells."""
+    ends = frame[["low", "high", "null_low", "null_high"]]
+    domain = [min(least[0], float(ends.min(axis=None))), max(least[1], float(ends.max(axis=None)))]
+    options = {"scale": alt.Scale(domain=domain), "axis": alt.Axis(format=".1f", tickCount=4), "title": title}
+    fields = [f"{name}:Q {spec}" for name in ("accuracy", "low", "high", "null_low", "null_high")]
+    titles = {"accuracy": title, "null_low": "of what tells nothing: from", "null_high": "up to", "name": " "}
+    told = charts.tooltip("name:N", *fields, **titles)
+    base = alt.Chart(frame).encode(alt.Y("name:N", title=None, sort=charts.unique(frame["name"])), tooltip=told)
+    null = base.mark_bar(height=12, color="#888888", opacity=0.35).encode(alt.X("null_low:Q", **options))
+    rule = base.mark_rule(color="#0072b2", strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    point = base.mark_circle(size=60, color="#0072b2", opacity=1).encode(x="accuracy:Q")
+    marks = alt.layer(null.encode(x2="null_high:Q"), rule, point)
+    return charts.panels(marks, frame, height=alt.Step(24), width=150, alone=380, columns=3)
+
+
+def _each(one: xr.Dataset, name: str, spec: str = ".0%") -> list[str]:
+    parts = zip(*(one[f"{name}{end}"].values for end in ("", "_low", "_high")), strict=True)
+    return [estimate(*values, spec=spec) if np.isfinite(values[0]) else "–" for values in parts]
+
+
+def _range(values, spec: str = ".0%") -> str:
+    known = np.asarray(values)[np.isfinite(values)]
+    return interval(known.min(), known.max(), spec) if known.size else "–"
+
+
+def _named(dataset: xr.Dataset, texts: list[str], chosen: np.ndarray) -> str:
+    parts = zip(map(escaped, dataset["dataset_name"].values), texts, chosen, strict=True)
+    return ", ".join(f"{name} {text}" for name, text, yes in parts if yes)
+
+
+def _table(columns_of: Callable[[xr.Dataset], dict]) -> Callable[[TruthResults], Markdown]:
+    """Decorator: what a function makes columns of, for each model, as a table of all."""
+
+    @markup.unless(missing)
+    def made(results: TruthResults) -> Markdown:
+        parts = []
+        for dataset, title in results.models:
+            names = {"model": title, "data set": [*map(escaped, dataset["dataset_name"].values)]}
+            parts.append(pd.DataFrame(names | columns_of(dataset)))
+        return markup.table(pd.concat(parts))
+
+    return made
+
+
+@markup.unless(missing)
+def basis(results: TruthResults) -> list[str]:
+    """What was read, and what is missing or was left out."""
+    lines = [*results.notes]
+    for dataset, title in results.models:
+        n, seeds = (dataset.sizes.get(dim, 0) for dim in ("statement", "control"))
+        controls = f"{dataset.attrs['n_permutations']} permutations of the labels, {seeds} untrained networks"
+        lines.append(f"{title}: {n} statements, directions at layer {dataset.attrs['layer']}, {controls}.")
+        lines += [f"{title}: {escaped(line)}." for line in dataset.attrs["left_out"].splitlines()]
+    return lines
+
+
+@markup.unless(missing)
+@markup.per_model
+def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """On which data sets ridge does better than with permuted labels, and what these and untrained ones give."""
+    at = dataset.sel(layer=dataset.attrs["layer"])
+    one, null = at.sel(probe="ridge"), at["null_accuracy"].sel(probe="ridge", quantile=ENDS)
+    above = (one["accuracy"] > null.sel(quantile=ENDS[1])).values
+    told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
+    control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
+    start = f"{title}, layer {at.attrs['layer']}: ridge does better than with 97.5% of the permuted labels on"
+    return f"{start} {told}. {control}."
+
+
+@_table
+def null_table(dataset: xr.Dataset) -> dict:
+    """Table: accuracies at the layer beside those of controls, and the layers that hold as discoveries."""
+    one = dataset.sel(layer=dataset.attrs["layer"])
+    found = {title: _each(one.sel(probe=probe), "accuracy") for probe, title in PROBES.items()}
+    found |= {"permuted": [*map(_range, one["null_accuracy"].sel(probe="ridge", quantile=ENDS).values)]}
+    found |= {"untrained": [*map(_range, _untrained(one).transpose("dataset", ...).values)]}
+    q = correlation.adjusted(dataset["p_value"].sel(probe="ridge").transpose("dataset", "layer").values)
+    return found | {"layers": [numbers.layers(dataset["layer"].values[row <= LEVEL]) for row in q]}
+
+
+@markup.unless(missing)
+def transferred(results: TruthResults) -> list[str]:
+    """Mean accuracy on other topics by what a direction learned from, each polarity for itself."""
+    lines, frame = [], group_frame(results)
+    for dataset, title in results.models:
+        found = defaultdict(list)
+        for row in frame[frame["model_title"] == dataset.model_title].itertuples():
+            (topic, polarity), (own, own_polarity) = map(statements.kind, (row.test, row.train.split(" + ")[0]))
+            side = "affirmative" if polarity == 1 else "negated"
+            same = "the same" if polarity == own_polarity else "the opposite"
+            if own == f"all but {topic}":
+                found[f"all other topics, on {side} statements"].append(row.accuracy)
+            elif own != topic and " + " in row.train:
+                found[f"a data set and its negation, on {side} statements of other topics"].append(row.accuracy)
+            elif own != topic and not own.startswith("all but "):
+                found[f"one data set, on other topics of {same} polarity"].append(row.accuracy)
+        start = f"{title}, layer {dataset.attrs['layer']}, mean accuracy of what is learned from"
+        told = "; ".join(f"{words} {np.mean(part):.0%} ({_range(part)})" for words, part in found.items())
+        lines += [f"{start} {told}."] * bool(told)
+        if (layer := int(dataset["truth_direction_layer"])) >= 0:
+            known, null = (dataset[f"truth_direction_{name}"] for name in ("accuracy", "null_accuracy"))
+            told = _named(dataset, _each(dataset, "truth_direction_accuracy"), np.isfinite(known.values))
+            at = f"at layer {layer}, where its variance ratio is largest"
+            lines.append(
+                f"{title}, truth direction {at}: {told}; permuted labels {_range(null.sel(quantile=ENDS))}."
+            )
+    return lines or ["No direction was tested on another topic."]
+
+
+@markup.unless(missing)
+@markup.per_model
+def likelihood(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """On which data sets the direction is right about statements that likelihood gets wrong."""
+    right, each = dataset["disagreement_accuracy"].values, _each(dataset, "disagreement_accuracy")
+    low, _, high = dataset["disagreement_null_accuracy"].transpose("quantile", "dataset").values
+    sorts = {"more than": right > high, "fewer than": right < low, "as many as": (low <= right) & (right <= high)}
+    found = {words: _named(dataset, each, chosen) for words, chosen in sorts.items()}
+    told = "; ".join(f"{words} permuted labels would on {names}" for words, names in found.items() if names)
+    return f"{title}: of the statements that the likelihood gets wrong, the direction gets right {told}."
+
+
+@_table
+def likelihood_table(dataset: xr.Dataset) -> dict:
+    """Table: accuracy of likelihood, direction and both, that where they disagree, and their correlation."""
+    chosen = {"last word": "likelihood_last_word", "direction": "direction", "both": "direction_and_likelihood"}
+    found = {title: _each(dataset.sel(predictor=name), "predictor_accuracy") for title, name in chosen.items()}
+    found |= {"last word wrong": dataset["n_disagreeing"].values}
+    found |= {"direction right there": _each(dataset, "disagreement_accuracy")}
+    one = dataset.sel(measure="last_word")
+    found |= {"$r$ with projection": _each(one, "projection_correlation", ".2f")}
+    found |= {"within classes": _each(one, "projection_correlation_within", ".2f")}
+    parts = [one.isel(statement=one["dataset"].values == name) for name in one["dataset_name"].values]
+    with_truth = [xr.corr(part["label"], part["log_probability"]).item() for part in parts]
+    return found | {"$r$ with truth": [f"{Number(r):.2f}" for r in with_truth]}
+
+
+@markup.unless(missing)
+@markup.per_model
+def confounds(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
+    """Which plain quantities tell the label better than permuted labels do."""
+    told = []
+    for name, words in CONFOUNDS.items():
+        one = dataset.sel(predictor=name)
+        null = one["predictor_null_accuracy"].sel(quantile=ENDS[1])
+        above = (one["predictor_accuracy"] > null).values & (name != "direction")
+        told += [f"{words} on {_named(dataset, _each(one, 'predictor_accuracy'), above)}"] * bool(above.any())
+    return f"{title}: better than permuted labels: {'; '.join(told) or 'none'}."
+
+
+@markup.unless(missing)
+def caused(results: TruthResults) -> list[str]:
+    """Whether the model answers the prompt, and what adding and subtracting directions changes of its answers."""
+    lines = []
+    for dataset, title in results.models:
+        if "indirect_effect" not in dataset:
+            lines.append(f"{title}: not steered.")
+            continue
+        both, right = dataset.sel(sense="both"), _each(dataset, "prompt_accuracy")
+        for i in np.flatnonzero(np.isfinite(dataset["prompt_accuracy"])):
+            one, name = both.isel(dataset=i), escaped(dataset["dataset_name"].values[i])
+            own, random = (
+                one.sel(direction=[*DIRECTIONS]),
+                one["indirect_effect"].drop_sel(direction=[*DIRECTIONS]),
+            )
+            each = zip(DIRECTIONS.values(), _each(own, "indirect_effect", ".2f"), strict=True)
+            effect = (
+                f"indirect effect: {', '.join(map(' '.join, each))}; random directions {_range(random, '.2f')}"
+            )
+            unable = ", so that the model cannot do the task" * bool(one["prompt_accuracy_low"] <= 0.5)
+            false, true = map(Number, one["prompt_difference"].values)
+            told = f"{title}, {name}: the prompt is answered right for {right[i]} of the statements{unable}"
+            end = f"; {effect}." if true > false else "."  # else there is nothing to compare it with
+            lines.append(f"{told}; P(TRUE) − P(FALSE) is {false:.2f} on false and {true:.2f} on true ones{end}")
+    return lines
