@@ -63,6 +63,11 @@ def test_a_new_format_makes_every_result_stale(path, monkeypatch):
     assert store.digest(RECIPE) != digest and not store.is_fresh(path, store.digest(RECIPE))
 
 
+def test_the_digest_of_a_recipe_is_that_of_results_of_before():
+    # a change makes every result stale, and stands in CHANGELOG.md
+    assert store.digest({"seed": 1}) == "d74fbd831968b143"
+
+
 def test_every_part_of_a_recipe_decides_its_digest():
     others = [{"model": {"sha256": "ac"}, "n_tokens": 1024}, RECIPE | {"n_tokens": 1025}, RECIPE | {"x": None}]
     assert len({store.digest(recipe) for recipe in (RECIPE, *others)}) == 4
