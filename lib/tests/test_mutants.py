@@ -9,6 +9,7 @@ import mutants
 from token_geometry.base import project
 
 
+@pytest.mark.slow
 def test_every_mutant_that_changes_no_number_is_one():
     there = {(module, said) for module, _, _, said, _ in mutants.found_in()}
     for reason, places in mutants.EQUIVALENT.items():

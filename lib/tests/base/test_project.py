@@ -148,6 +148,7 @@ def test_importing_the_library_needs_nothing_of_the_report():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_is_run_as_it_stands():
     everything = readme.commands()
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"].values()
@@ -221,6 +222,7 @@ def test_quarto_reads_the_project():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_rendering_leaves_no_outputs_in_the_notebooks(tmp_path):
     """Quarto writes them into the sources while it runs, and runs nothing when it is interrupted."""
     cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="1")])
@@ -242,6 +244,7 @@ def test_an_interrupted_rendering_leaves_no_outputs_in_the_notebooks(tmp_path):
     assert not nbformat.read(path, 4).cells[0].outputs
 
 
+@pytest.mark.slow
 def test_a_notebook_whose_outputs_cannot_be_taken_out_stays_as_it_was(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "lib")
     import postrender

@@ -209,6 +209,7 @@ def test_a_dimension_that_no_memory_holds_is_damage(kind, tmp_path, refused):
     assert not store.is_fresh(path, store.digest(RECIPE))
 
 
+@pytest.mark.slow
 def test_an_attribute_of_many_megabytes_is_damage(small, refused):
     with netCDF4.Dataset(small, "a") as file:
         file.title = "x" * 50_000_000

@@ -252,6 +252,7 @@ def rows(chart):
     return max(chart.to_dict()["datasets"].values(), key=len)
 
 
+@pytest.mark.slow
 def test_the_figures_hold_the_scales_neighborhoods_and_levels_that_the_paper_shows(monkeypatch):
     results = results_of(n_prompts=10, n_shuffled=6)
     shuffling = outputs("shuffling", results, monkeypatch)
@@ -306,6 +307,7 @@ def over_layers_names():
     return [entry.name for entry in catalog.CATALOG.values() if "layer" in entry.dims and len(entry.dims) < 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", over_layers_names())
 def test_any_observable_of_the_catalog_has_a_chart_an_alt_text_and_a_sentence_over_layers(name):
     results, entry = results_of(), catalog.CATALOG[name]

@@ -242,6 +242,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("error")
 def test_the_chapter_draws_and_says_all_of_any_run(case, monkeypatch):

@@ -380,6 +380,7 @@ def test_what_a_script_before_rendering_says_is_lacking_is_left_out_and_not_coun
     assert "Gone" not in first.get_text() + second.get_text()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_stops_the_book_and_leaves_the_old_one(tmp_path, capsys, monkeypatch):
     root = small(tmp_path, "```{python}\n1 / 0\n```")
     monkeypatch.chdir(root)
@@ -389,6 +390,7 @@ def test_a_failing_cell_stops_the_book_and_leaves_the_old_one(tmp_path, capsys, 
     assert sorted(p.name for p in root.iterdir()) == ["_book", "_quarto.yml", "book", "index.qmd"]
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_while_others_run_is_one_line(tmp_path):
     root = small(tmp_path, "```{python}\nimport time; time.sleep(5); 1 / 0\n```")
     write(
@@ -405,6 +407,7 @@ def test_a_cell_that_fails_while_others_run_is_one_line(tmp_path):
     assert run.stderr == "error: index.qmd, code cell 1: ZeroDivisionError: division by zero\n"
 
 
+@pytest.mark.slow
 def test_a_book_that_a_killed_process_had_taken_away_is_put_back(tmp_path):
     """It was killed between taking the old book away and putting the new one into its place."""
     root = small(tmp_path, "```{python}\n1 / 0\n```")

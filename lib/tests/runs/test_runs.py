@@ -97,6 +97,7 @@ def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuf
     assert run.sections["extractions"]["fully_shuffled"] == {"n_prompts": 12, "shuffle_levels": [5]}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert main(["run", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out

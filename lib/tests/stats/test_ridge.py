@@ -33,6 +33,7 @@ def brute_force(points, labels, parts, given=None):
     return right / len(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_classes", "is_given"), [(2, False), (3, False), (2, True)])
 def test_accuracies_are_those_of_one_fit_at_a_time(n_classes, is_given):
     labels = np.arange(36) % n_classes

@@ -33,6 +33,7 @@ def single_passes(model, rows, bos):
         yield found if bos else np.append(np.nan, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared beginnings", "padded batches"])
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
 def test_losses_are_those_of_single_passes_and_states_those_of_a_reading(name, shared, request, monkeypatch):
