@@ -272,3 +272,15 @@ def test_trying_an_output_makes_nothing_and_removes_what_killed_processes_left_o
         path.write_bytes(b"half")
     store.check_writable(tmp_path / "x.nc")
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_compressed_strings_are_those_that_were_written_and_take_little_room(tmp_path):
+    texts = [f"The city of Ghāziābād {n} is in India." for n in range(500)] + ["", " ends in a blank "]
+    dataset = xr.Dataset({"text": ("one", texts), "empty": ("one", [""] * 502)}, {"name": ("one", ["ü"] * 502)})
+    dataset = dataset.assign_attrs(recipe_digest="x")
+    for compressed in (False, True):
+        store.write(dataset, tmp_path / f"{compressed}.nc", compressed=compressed)
+        found = store.read(tmp_path / f"{compressed}.nc")
+        assert found["text"].values.tolist() == texts and set(found["empty"].values) == {""}
+        assert set(found["name"].values) == {"ü"}
+    assert (tmp_path / "True.nc").stat().st_size < (tmp_path / "False.nc").stat().st_size / 2

@@ -338,6 +338,7 @@ def test_the_control_of_a_model_has_no_control_of_its_own(tiny):
         ({"n_permutations": 19}, ["n_permutations is 19", "20 or more"]),
         ({"n_untrained": -1}, ["n_untrained is -1", "0 or more"]),
         ({"seed": -1}, ["seed is -1"]),
+        ({"steered": True}, ["steered is true", "accepted: false"]),
         ({"output": "truth.csv"}, ["truth.csv", ".nc"]),
         ({"datasets": []}, ["datasets is empty"]),
         ({"datasets": ["maths"]}, ["datasets is ['maths']", "true and false"]),

@@ -72,7 +72,11 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
     """
     partial = files.partial(path)
     whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
-    packed = {name: {"zlib": True} for name, v in dataset.data_vars.items() if compressed and v.ndim}
+    # strings as characters: others stand each by itself, and are not compressed
+    kinds = {kind: {"zlib": True, "dtype": "S1"} for kind in "OU"}
+    packed = {
+        n: kinds.get(v.dtype.kind, {"zlib": True}) for n, v in dataset.variables.items() if compressed and v.ndim
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _NETCDF:
