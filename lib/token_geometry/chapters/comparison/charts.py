@@ -57,16 +57,17 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
 
 
-@charts.figure("untrained control")
+@charts.figure("untrained control", choose="control")
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
-    """Line charts with bands, one row per observable, the trained model on the left and its control on the
-    right: observable against layer, one curve per shuffle level.
+    """Line charts with bands, one row per observable, the trained model on the left and the control that the menu
+    chooses on the right: observable against layer, one curve per shuffle level.
     """
     kinds = charts.unique(frame["kind"])
     picked = charts.legend_choice("shuffle_level")
     rows = []
     for observable, part in frame.groupby("observable", sort=False):
-        panel = curves(part, y_title=observable, keep=("kind",), picked=picked)
+        panel = curves(part, y_title=observable, keep=("kind", "control"), picked=picked)
+        panel.layer[0].name = f"row_{len(rows)}"  # which Altair asks for where a menu comes on top
         panel = panel.properties(width=260, height=140)
         panel = panel if rows else panel.add_params(picked)
         header = alt.Header(labels=not rows, labelFontSize=11, labelLimit=255)

@@ -26,13 +26,15 @@ def layer_overlap(results: RunResults) -> pd.DataFrame:
 
 
 def controls(results: RunResults) -> pd.DataFrame:
-    """Trained models and their controls (`kind`) on the same prompts and levels, as of `frames.by_observable`."""
+    """A trained model and its control (`kind`) on the same prompts, as of `by_observable`, for every `control`."""
     parts = [
-        by_observable(dataset).assign(model=model, kind=str(dataset["model_title"].item()))
-        for model, trained, control in control_pairs(results)
+        by_observable(dataset).assign(control=name, kind=str(dataset["model_title"].item()))
+        for name, trained, control in control_pairs(results)
         for dataset in (trained, control)
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "model", "observable"])
+    return (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "control", "observable"])
+    )
 
 
 def control_pairs(results: RunResults) -> list[tuple[str, xr.Dataset, xr.Dataset]]:

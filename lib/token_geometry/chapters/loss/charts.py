@@ -19,6 +19,7 @@ def correlation_curves(
     color_title: str = "correlation",
     x: str = "layer",
     y_title: str = "correlation with the loss",
+    choose: str | None = None,
 ) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
@@ -27,8 +28,8 @@ def correlation_curves(
     """
     n_names = frame[color].nunique()
     by_level = frame[color].iloc[0].startswith("S = ")
-    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
-    colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
+    palette = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"] if by_level else charts.MODEL_COLORS
+    colors = charts.color(frame, color, color_title, palette=palette, legend=charts.legend(frame, color, choose))
     picked = charts.legend_choice(color)
     axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
     options = {"scale": alt.Scale(domain=[-1, 1]), "picked": picked, "band": 0.15 if n_names < 6 else 0.07}

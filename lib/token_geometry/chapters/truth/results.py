@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import xarray as xr
 
-from token_geometry.base import store
+from token_geometry.base import InputError, store
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunParameters
 from token_geometry.models import sources
@@ -81,8 +81,5 @@ def open_results(chosen: TruthParameters) -> TruthResults:
             way = f"`python -m token_geometry run {run.name}`"
             notes.append(f"The truth results of {step.request.model} are {state}: {way}.")
     if not found and not notes:
-        notes.append(
-            f"Run {run.name} declares no statements, so this chapter has no results: add the key `truth` to "
-            f"data/runs/{run.name}.yml."
-        )
+        raise InputError(f"run {run.name} declares no statements: add the key truth to data/runs/{run.name}.yml")
     return TruthResults(datasets=tuple(found), notes=tuple(notes))
