@@ -195,6 +195,26 @@ def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab,
     assert files["fig-a.svg"].startswith(b"<svg") and files["fig-a.png"].startswith(b"\x89PNG")
 
 
+def test_references_of_a_notebook_that_is_run_by_itself_are_plain_words(folder, tab):
+    text = (
+        "<h2>Part {#sec-a .if-b}</h2><p>@fig-a-b shows it <em>so</em> @eq-e says, as @doe2020 and others "
+        "[@roe2021; @moe2022] do (@sec-x-y). @tbl-c lists it: [@fig-d; @fig-e].</p><pre>@fig-a</pre>"
+    )
+    alone = (ASSETS / "alone.js").read_text(encoding="utf-8")
+    path = folder / "alone.html"
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><body><script>{alone}</script>{text}</body>", encoding="utf-8"
+    )
+    tab.open(path.as_uri())
+    assert tab.evaluate("document.body.innerText").split("\n\n") == [
+        "Part",
+        "The figure “a b” shows it so the equation “e” says, as Doe 2020 and others (Roe 2021; Moe 2022) do "
+        "(the section “x y”). The table “c” lists it: the figure “d”; the figure “e”.",
+        "@fig-a",
+    ]
+    assert alone in next(charts._bundles())
+
+
 TOP = {"orient": "top"}
 
 

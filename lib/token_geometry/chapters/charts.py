@@ -17,7 +17,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from token_geometry.base import files
+from token_geometry.base import files, project
 from token_geometry.chapters import markup
 
 _TABLE = files.table(__file__)
@@ -50,7 +50,8 @@ def _bundles() -> Iterator[str]:
     import vl_convert
 
     text = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
-    return itertools.chain([f"<script>{text}</script>\n"], itertools.repeat(""))
+    words = (project.root() / "book" / "assets" / "alone.js").read_text(encoding="utf-8")  # in place of references
+    return itertools.chain([f"<script>{text}</script>\n<script>{words}</script>\n"], itertools.repeat(""))
 
 
 def chart_html(spec: dict) -> str:
