@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 import appendices
+import families_page
 import pages
 from token_geometry.__main__ import main
 from token_geometry.base import files, processes, project
-from token_geometry.chapters import families
 from token_geometry.chapters.charts import BUNDLE
 from token_geometry.observables import catalog
 from token_geometry.runs import declaration
@@ -39,7 +39,7 @@ def write_bundle() -> None:
 
 def write_tables() -> None:
     """Write what chapters include, each as a file."""
-    tables = {"observables": catalog.as_table(), "families": families.as_page(), "trust": appendices.trust()}
+    tables = {"observables": catalog.as_table(), "families": families_page.as_page(), "trust": appendices.trust()}
     tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
     tables |= {"lacking": pages.addable(declaration.load())}
     for name, text in tables.items():

@@ -16,10 +16,11 @@ import xarray as xr
 import yaml
 from IPython.display import Markdown
 
+import families_page
 import pages
 from token_geometry import chapters
 from token_geometry.base import project
-from token_geometry.chapters import charts, families, markup, over_layers
+from token_geometry.chapters import charts, markup, over_layers
 from token_geometry.chapters import results as results_module
 from token_geometry.chapters.curves import curves, layer_curves
 from token_geometry.chapters.frames import summary
@@ -353,7 +354,7 @@ def test_the_chapter_on_methods_includes_the_table_of_the_catalog_and_defines_al
 def test_the_appendix_has_every_family_once_with_what_was_said_of_it():
     assert "{{< include _families.md >}}" in (project.root() / "book" / "families.qmd").read_text()
     table = json.loads((project.root() / "data" / "families.json").read_text())
-    page = families.as_page().replace("\\", "")
+    page = families_page.as_page().replace("\\", "")
     assert f"these are {len(table['families'])} models" in page and f"of {table['n_classes']} classes" in page
     tables, _, exceptions = page.partition("Exceptions among")
     rows = [line.strip("| ").split(" | ") for line in tables.splitlines() if line.startswith("| ")]
