@@ -122,6 +122,11 @@ def test_nulls_of_all_layers_are_those_of_a_loop_over_permutations():
     assert float(found["p_value"].sel(probe="ridge", layer=1).squeeze()) > 0.3  # where all points are one
 
 
+def test_of_no_answers_nothing_is_told():
+    assert np.isnan(truth_controls._told(np.full(21, np.nan), 0)).all()
+    assert np.isnan(truth_controls._told(np.array([0.5]), 10)[4:]).all()
+
+
 def test_mass_means_of_many_labelings_are_those_of_each():
     points, labels = some_points()
     labelings = ridge.permutations(labels, np.arange(60), n=5, seed=1)
@@ -317,7 +322,8 @@ def test_a_data_set_has_every_variable_with_a_title_and_says_what_it_leaves_out(
 
 
 def test_labels_with_a_decimal_point_and_four_statements_are_read_as_true_and_false(tiny):
-    found = truth_controls.measure(request_of(tiny, datasets=[str(tiny / "few.csv")], n_untrained=0))
+    found = truth_controls.measure(request_of(tiny, datasets=[str(tiny / "few.csv")], n_untrained=0, last_layer=2))
+    assert found.sizes["layer"] == 3 and int(found["truth_direction_layer"]) == -1
     assert found["label"].values.tolist() == [0, 1, 0, 1] and "untrained_accuracy" not in found
     assert found["chance"].values.tolist() == [0.5]
 

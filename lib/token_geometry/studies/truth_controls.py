@@ -66,8 +66,8 @@ def measure(request: TruthControls) -> xr.Dataset:
         owns = [known.isel(statement=known["dataset"].values == s.name) for s in drawn]
         each = xr.concat([_predictors(sets[i], clouds[i], owns[i]) for i in binary], binary)
         each = each.reindex(dataset=range(len(sets))).drop_vars("dataset").transpose("predictor", "dataset", ...)
-        parts = [known, each, _groups(sets, clouds), _truth_direction(sets, states)]
-        parts += [_over_layers(sets, states[: request.n_layers + 1])]
+        states = states[: request.n_layers + 1]
+        parts = [known, each, _groups(sets, clouds), _truth_direction(sets, states), _over_layers(sets, states)]
         parts += [_untrained(request, sets, texts, n=0 if source.control else request.n_untrained)]
     dataset = xr.merge(parts, join="outer", combine_attrs="drop")
     for name, variable in dataset.data_vars.items():
@@ -133,7 +133,7 @@ def _told(right: np.ndarray, n: int) -> np.ndarray:
     `right` are the shares that are right, for the labels and then for their permutations.
     """
     null = right[1:] if len(right) > 1 and n else [np.nan]
-    p_value = (1 + (null >= right[0] - 1e-9).sum()) / len(right)
+    p_value = (1 + (null >= right[0] - 1e-9).sum()) / (len(right) if n else np.nan)
     ends = probes.interval(right[0] * n, np.array(n or np.nan))
     return np.array([right[0], *ends, p_value, *np.quantile(null, QUANTILES)])
 
