@@ -41,8 +41,6 @@ class TruthControls(OfControls, Truth):
     def resolve(self) -> tuple[ModelSource, list[Statements]]:
         # fewer permutations say nothing at the level of the intervals
         self.check_bounds(n_permutations=20, n_untrained=0)
-        if self.steered:
-            raise InputError("steered is true; accepted: false, since steering is not part of this version")
         source, drawn = super().resolve()
         if not any(one.is_binary for one in drawn):
             raise InputError(
