@@ -10,18 +10,19 @@ import xarray as xr
 
 from token_geometry.base import files
 from token_geometry.models import blocks
+from token_geometry.requests.truth_controls import PROMPT
 from token_geometry.states import steering
 from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes
 from token_geometry.stats.intervals import CONFIDENCE, N_RESAMPLES, resample_weights
 from token_geometry.texts.statements import Statements
 
-MOST = 40  # statements of a data set that are steered, half of them true; directions learn from the others
+MOST, IN_ALL = 40, 160  # statements of a data set, half of them true, and of all, that are steered
 BAND = 1 / 4  # share of the layers whose states are moved: that of the request and those before it
 
 _TABLE = files.table(__file__)
-DIRECTIONS, LEFT_OUT, QUESTION = list(_TABLE["directions"]), _TABLE["left_out"], _TABLE["question"]
-FEW_SHOT = "".join(f"{text}{QUESTION}{_TABLE['words'][truth]}\n" for text, truth in _TABLE["examples"])
+DIRECTIONS, LEFT_OUT, QUESTION = list(_TABLE["directions"]), _TABLE["left_out"], PROMPT["question"]
+FEW_SHOT = "".join(f"{text}{QUESTION}{PROMPT['words'][truth]}\n" for text, truth in PROMPT["examples"])
 
 
 @torch.inference_mode()
@@ -35,7 +36,7 @@ def steer(
     from those that are not steered. Lines say what could not be steered.
     """
     tokenizer, head, context = model.tokenizer, model.head, blocks.context(model.model.config) or np.inf
-    asking = [FEW_SHOT, *(QUESTION + _TABLE["words"][truth] for truth in (True, False))]
+    asking = [FEW_SHOT, *(QUESTION + PROMPT["words"][truth] for truth in (True, False))]
     start, true, false = tokenizer(asking, add_special_tokens=False)["input_ids"]
     end = os.path.commonprefix([true, false])
     rows = [[tokenizer.bos_token_id] * bos + start + row + end for row in ids]
@@ -53,7 +54,7 @@ def steer(
         fits = np.array([len(row) <= context for row in own])
         order = np.random.default_rng(seed).permutation(len(own))
         members = [order[fits[order] & (one.labels[order] == truth)] for truth in (0, 1)]
-        n = min(MOST, *map(len, members)) // 2 * one.is_binary
+        n = min(MOST, IN_ALL // len(sets), *map(len, members)) // 2 * one.is_binary
         said = {"data": one.name, "n": (~fits).sum(), "context": context}
         lines += [LEFT_OUT["long"].format(**said)] * (not fits.all())
         lines += [LEFT_OUT["few"].format(**said)] * (one.is_binary and not n)
