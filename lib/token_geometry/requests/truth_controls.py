@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.models import sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
 from token_geometry.requests.protocol import Request
 from token_geometry.requests.truth import Truth
 from token_geometry.texts.statements import Statements
+
+PROMPT = files.table(__file__)  # what a model is asked when it is steered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,6 @@ class TruthControls(OfControls, Truth):
     def resolve(self) -> tuple[ModelSource, list[Statements]]:
         # fewer permutations say nothing at the level of the intervals
         self.check_bounds(n_permutations=20, n_untrained=0)
-        if self.steered:
-            raise InputError("steered is true; accepted: false, since steering is not part of this version")
         source, drawn = super().resolve()
         if not any(one.is_binary for one in drawn):
             raise InputError(
@@ -51,5 +51,9 @@ class TruthControls(OfControls, Truth):
         return source, drawn
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        same = ("n_permutations", "n_untrained", "steered")
-        return super().recipe() | {name: getattr(self, name) for name in same} | {"probes": ["mass_mean", "ridge"]}
+        same = {
+            "n_permutations": self.n_permutations,
+            "n_untrained": self.n_untrained,
+            "probes": ["mass_mean", "ridge"],
+        }
+        return super().recipe() | same | {"steered": PROMPT if self.steered else False}

@@ -22,7 +22,7 @@ from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes, ridge
 from token_geometry.stats.correlation import correlate
-from token_geometry.studies import reading, truth
+from token_geometry.studies import reading, steering, truth
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
@@ -58,6 +58,8 @@ def measure(request: TruthControls) -> xr.Dataset:
     ids = tokenizer(texts)["input_ids"]
     states, losses = model.read_texts(ids, bos=bos)
     known = _known(sets, ids, losses, [_last_word(tokenizer, *one) for one in zip(texts, ids, strict=True)])
+    read, same = time.perf_counter(), {"bos": bos, "layer": request.layer, "seed": request.seed}
+    steered, lines = steering.steer(model, drawn, states, ids, **same) if request.steered else (xr.Dataset(), [])
     passed = time.perf_counter()
     del model  # the untrained ones need the memory
     with threadpool_limits(1, user_api="blas"):  # many small problems: cores would wait for one another
@@ -67,17 +69,19 @@ def measure(request: TruthControls) -> xr.Dataset:
         each = xr.concat([_predictors(sets[i], clouds[i], owns[i]) for i in binary], binary)
         each = each.reindex(dataset=range(len(sets))).drop_vars("dataset").transpose("predictor", "dataset", ...)
         states = states[: request.n_layers + 1]
-        parts = [known, each, _groups(sets, clouds), _truth_direction(sets, states), _over_layers(sets, states)]
+        parts = [known, steered, each, _groups(sets, clouds), _truth_direction(sets, states)]
+        parts += [_over_layers(sets, states)]
         parts += [_untrained(request, sets, texts, n=0 if source.control else request.n_untrained)]
     dataset = xr.merge(parts, join="outer", combine_attrs="drop")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": TITLES[name], "units": "nat" if name == "log_probability" else "1"}
-    lines = [LEFT_OUT["classes"].format(name=s.name, n=len(s.classes)) for s in drawn if not s.is_binary]
+    lines += [LEFT_OUT["classes"].format(name=s.name, n=len(s.classes)) for s in drawn if not s.is_binary]
     lines += [LEFT_OUT["negation"].format(name=drawn[i].name) for i in binary if sets[i].opposite < 0]
-    dataset.attrs = store.make_attrs(
+    dataset.attrs = steered.attrs | store.make_attrs(
         f"Controls of truth at layer {request.layer}, {source.title}", recipe, model=request.model,
         model_title=source.title, layer=request.layer, seed=request.seed, n_permutations=request.n_permutations,
-        left_out="\n".join(lines), seconds_forward=passed - started, seconds_probes=time.perf_counter() - passed,
+        left_out="\n".join(lines), seconds_forward=read - started, seconds_steering=passed - read,
+        seconds_probes=time.perf_counter() - passed,
     )  # fmt: skip
     store.write(dataset, Path(request.output))
     return dataset
