@@ -41,7 +41,8 @@ def write_tables() -> None:
     """Write what chapters include, each as a file."""
     tables = {"observables": catalog.as_table(), "families": families_page.as_page(), "trust": appendices.trust()}
     tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
-    tables |= {"lacking": pages.addable(declaration.load())}
+    appendices.pack_notebooks()
+    tables |= {"downloads": appendices.downloads(declaration.load()), "lacking": pages.addable(declaration.load())}
     for name, text in tables.items():
         write(text, project.root() / "book" / f"_{name}.md")
 

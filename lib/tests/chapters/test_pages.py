@@ -92,7 +92,7 @@ def test_the_charts_of_many_models_fit_a_page_and_a_phone(chapter, n_models, fol
     models = {f"Coder-1.5B-Instruct (Q4_K_M) {n}": 30 - 6 * n for n in range(n_models)}
     results = results_of(models, n_prompts=12, n_shuffled=8)
     others = [observed({f"{name}@random": models[name]}, (0, 2), 2, 2) for name in [*models][:2]]
-    control = xr.concat(others, "model", combine_attrs="override")
+    control = xr.concat(others, "model", join="outer", combine_attrs="override")
     results = dataclasses.replace(results, control=control)
     path = write(folder, figures_of(chapter, results, monkeypatch))
     assert check_pages.chart_faults(path, tab, [(1280, False), (390, False)]) == []
@@ -193,6 +193,17 @@ def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab,
     header, *rows = files["fig-a.csv"].decode().splitlines()
     assert header == "x,y (nats),s,model_title" and len(rows) == len(points())
     assert files["fig-a.svg"].startswith(b"<svg") and files["fig-a.png"].startswith(b"\x89PNG")
+
+
+def test_formulas_are_in_the_font_that_comes_with_the_book(folder, tab):
+    path = folder / "formula.html"
+    path.write_text(HEAD + "<math><mi>𝜌</mi><mo>∑</mo></math></main></div></body></html>", encoding="utf-8")
+    tab.open(path.as_uri())
+    fonts = "[...document.fonts].map((font) => [font.family.replaceAll('\"', ''), font.status])"
+    assert tab.evaluate(f"document.fonts.ready.then(() => {fonts})") == [["STIX Two Math", "loaded"]]
+    assert tab.evaluate("getComputedStyle(document.querySelector('math')).fontFamily").startswith(
+        '"STIX Two Math"'
+    )
 
 
 def test_references_of_a_notebook_that_is_run_by_itself_are_plain_words(folder, tab):
