@@ -89,5 +89,5 @@ def timed(request: Request, found: Estimate) -> Estimate:
     n_clouds = len(manifolds.FAMILIES) * len(request.dimensions) * (N_CLOUDS + request.n_replicates)
     each = estimates.probed(device, "float32", request.n_tokens, **shape)[1]
     # a pass in each precision, and brute force, which takes nearly as long as all of these
-    n_each = 1.8 * len(PRECISIONS) * request.n_prompts
-    return replace(found, seconds=(n_clouds * cloud + n_each * each) / n_threads)
+    passes = 1.8 * len(PRECISIONS) * request.n_prompts * each
+    return replace(found, seconds=(n_clouds * cloud + passes) / n_threads)
