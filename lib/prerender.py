@@ -14,7 +14,6 @@ import pages
 from token_geometry.__main__ import main
 from token_geometry.base import files, processes, project
 from token_geometry.chapters.charts import BUNDLE
-from token_geometry.observables import catalog
 from token_geometry.runs import declaration
 
 PAGES = "_pages.yml"  # a metadata file of _quarto.yml
@@ -38,8 +37,8 @@ def write_bundle() -> None:
 
 
 def write_tables() -> None:
-    """Write what chapters include, each as a file."""
-    tables = {"observables": catalog.as_table(), "families": families_page.as_page(), "trust": appendices.trust()}
+    """Write what pages show, each as a file; Quarto reads pages before it runs this, so none may include one."""
+    tables = {"families": families_page.as_page(), "trust": appendices.trust()}
     tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
     appendices.pack_notebooks()
     tables |= {"downloads": appendices.downloads(declaration.load()), "lacking": pages.addable(declaration.load())}

@@ -307,3 +307,14 @@ def test_what_the_system_refuses_is_one_line(error, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and line.endswith(": check disk space and permissions")
     assert (error.strerror or "broken") in line and (error.filename or "a file") in line
+
+
+def test_no_page_includes_a_file_that_rendering_makes():
+    # Quarto reads all pages before it runs what makes them, so a first rendering would end there
+    root = project.root()
+    pages = [*root.glob("*.qmd"), *root.glob("book/*.qmd"), *root.glob("notebooks/*.ipynb")]
+    assert len(pages) > 15
+    included = [
+        (page.name, name) for page in pages for name in re.findall(r"{{< include (\S+) >}}", page.read_text())
+    ]
+    assert [(page, name) for page, name in included if name.startswith("_")] == []
