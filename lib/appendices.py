@@ -1,9 +1,12 @@
-"""Tables that the appendices include, made before rendering: trust, licences of models and texts, libraries."""
+"""Tables that the appendices include, made before rendering: trust, licences, libraries, files to download."""
 
+import hashlib
 import importlib.metadata
 import re
 import tomllib
+import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -11,8 +14,12 @@ from token_geometry.base import project
 from token_geometry.chapters import markup
 from token_geometry.models import controls
 from token_geometry.requests.run import Run
+from token_geometry.requests.sizes import spelled as size_of
 from token_geometry.runs import results
 from token_geometry.texts import corpora
+
+NOTEBOOKS = "book/assets/notebooks.zip"  # what prerender.py makes of the notebooks
+LARGEST = 50_000_000  # bytes of a file that a book carries
 
 
 def trust() -> str:
@@ -71,6 +78,28 @@ def licence(found) -> str:
     classifiers = [line for line in found.get_all("Classifier") or [] if line.startswith("License ::")]
     stated = [found["License-Expression"], text if not text.startswith("Copyright") else ""]
     return next(filter(None, [*stated, *(line.rpartition(" :: ")[2] for line in classifiers)]), "not stated")
+
+
+def downloads(run: Run) -> str:
+    """Files that a book brings with it, the results of its run and its notebooks, with size and SHA-256."""
+    found = [path for step in results.results(run).values() if (path := step.found())]
+    rows = []
+    for path in [*found, project.root() / NOTEBOOKS]:
+        size, name = path.stat().st_size, markup.escaped(path.name)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # an address from the root of the book: both renderers copy what a page leads to
+        address = quote(f"/{path.relative_to(project.root()).as_posix()}")
+        name = f"[{name}]({address})" if size <= LARGEST else f"{name} (too large for the book)"
+        rows.append([name, size_of(size), f"`{digest}`"])
+    return markup.table(pd.DataFrame(rows, columns=["file", "size", "SHA-256"])).data.replace("--: |", ":-- |", 2)
+
+
+def pack_notebooks() -> None:
+    """Put the notebooks into one file, which is the same as long as they are."""
+    with zipfile.ZipFile(project.root() / NOTEBOOKS, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted((project.root() / "notebooks").glob("*.ipynb")):
+            packed.writestr(zipfile.ZipInfo(f"notebooks/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def table(rows: list[list[str]], *names: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 
-from token_geometry.base import project
+from token_geometry.base import files, processes, project
 from token_geometry.runs import declaration
 
 
@@ -31,7 +31,8 @@ def strip_outputs(path: Path) -> None:
     if notebook.metadata.get("language_info", {}).keys() - {"name"}:
         notebook.metadata["language_info"], dirty = {"name": "python"}, True
     if dirty:
-        path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        processes.remove_left(path.parent, f".{path.name}.")
+        files.write(nbformat.writes(notebook) + "\n", path)  # whole: what is lost of a source is lost
 
 
 def keep(rendered: Path, run: str) -> None:
@@ -39,8 +40,10 @@ def keep(rendered: Path, run: str) -> None:
     folder, partial = rendered.with_name(run), rendered.with_name(f".{run}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(rendered, partial)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # not removed before the new one stands in its place
+        folder.rename(rendered / "before")
     partial.rename(folder)
+    shutil.rmtree(rendered / "before", ignore_errors=True)
 
 
 if __name__ == "__main__":

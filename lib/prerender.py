@@ -9,15 +9,20 @@ from pathlib import Path
 import yaml
 
 import appendices
+import families_page
 import pages
 from token_geometry.__main__ import main
-from token_geometry.base import files, project
-from token_geometry.chapters import families
+from token_geometry.base import files, processes, project
 from token_geometry.chapters.charts import BUNDLE
-from token_geometry.observables import catalog
 from token_geometry.runs import declaration
 
 PAGES = "_pages.yml"  # a metadata file of _quarto.yml
+
+
+def write(text: str, path: Path) -> None:
+    """Write a file whole, and remove what a killed process left of it."""
+    processes.remove_left(path.parent, f".{path.name}.")
+    files.write(text, path)
 
 
 def write_bundle() -> None:
@@ -28,25 +33,24 @@ def write_bundle() -> None:
     target = project.root() / BUNDLE
     if not target.is_file() or not target.read_text(encoding="utf-8").startswith(made_by):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(made_by + vl_convert.javascript_bundle(), encoding="utf-8")
-        partial.replace(target)
+        write(made_by + vl_convert.javascript_bundle(), target)
 
 
 def write_tables() -> None:
-    """Write what chapters include, each as a file."""
-    tables = {"observables": catalog.as_table(), "families": families.as_page(), "trust": appendices.trust()}
+    """Write what pages show, each as a file; Quarto reads pages before it runs this, so none may include one."""
+    tables = {"families": families_page.as_page(), "trust": appendices.trust()}
     tables |= {"licences": appendices.licences(declaration.load()), "libraries": appendices.libraries()}
-    tables |= {"lacking": pages.addable(declaration.load())}
+    appendices.pack_notebooks()
+    tables |= {"downloads": appendices.downloads(declaration.load()), "lacking": pages.addable(declaration.load())}
     for name, text in tables.items():
-        (project.root() / "book" / f"_{name}.md").write_text(text, encoding="utf-8")
+        write(text, project.root() / "book" / f"_{name}.md")
 
 
 def write_pages() -> None:
     """Write which pages the book of the run has; Quarto reads its configuration again after this."""
     config = files.read_yaml(project.root() / "_quarto.yml", "_quarto.yml")
     text = yaml.safe_dump(pages.of_run(config, declaration.load()))
-    (project.root() / PAGES).write_text(f"# written by lib/prerender.py\n{text}", encoding="utf-8")
+    write(f"# written by lib/prerender.py\n{text}", project.root() / PAGES)
 
 
 def clean_after(process: int) -> None:
@@ -57,10 +61,15 @@ def clean_after(process: int) -> None:
 
 
 if __name__ == "__main__":
+    # a rendering that is killed leaves nobody at work, who would hold up the next one
+    processes.end_with(os.getppid())
     if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ:  # the other renderer leaves the notebooks as they are
         clean_after(os.getppid())
-    write_bundle()
-    if not (code := main(["run"])):  # which says in one line what is wrong with the run
-        write_tables()
-        write_pages()
+    try:
+        write_bundle()
+        if not (code := main(["run"])):  # which says in one line what is wrong with the run
+            write_tables()
+            write_pages()
+    except OSError as error:
+        sys.exit(f"error: {error.filename} cannot be written ({error.strerror}): check disk space and permissions")
     sys.exit(code)

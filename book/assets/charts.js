@@ -232,7 +232,7 @@
   // Makes panels narrower until the chart fits its place and, where they are stacked, as wide as that.
   async function fit(state) {
     const { view, arranged, place } = state;
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 5; round++) {
       const svg = place.querySelector("svg");
       const excess = svg.getBoundingClientRect().width - place.clientWidth;
       if (!place.clientWidth || (excess < 0.5 && (excess > -2 || !state.narrow))) return;

@@ -57,6 +57,10 @@
   // the name of such a link must hold its text, the number of the chapter too
   for (const link of document.querySelectorAll(".pagination-link[aria-label]")) link.removeAttribute("aria-label");
 
+  // Quarto's search fetches its index, which a page that is read as a file must not
+  if (isQuarto && location.protocol === "file:")
+    for (const box of document.querySelectorAll("#quarto-search")) box.style.display = "none";
+
   if (isQuarto) return;
 
   for (const heading of document.querySelectorAll("main :is(h2, h3, h4)[id], main section[id] > :is(h2, h3, h4)")) {

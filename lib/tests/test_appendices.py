@@ -1,14 +1,17 @@
 """The tables of licences: what is said of models, texts and libraries, and what where nothing is known."""
 
+import hashlib
 import importlib.metadata
+import re
 from email.message import Message
 
 import pytest
+import xarray as xr
 import yaml
 
 import appendices
-from token_geometry.base import project
-from token_geometry.runs import declaration
+from token_geometry.base import project, store
+from token_geometry.runs import declaration, results
 
 RUN = {
     "title": "own",
@@ -62,6 +65,35 @@ def test_every_model_and_corpus_that_comes_with_the_project_has_a_licence_and_a_
             assert entry["license"] and appendices.origin(entry), name
     (line,) = [line for line in appendices.licences(declaration.load("families")).splitlines() if "0\\.5B" in line]
     assert "pandas\\-sns\\-2\\-part1 0\\.9\\.0 and 5 more packages" in line
+
+
+def test_what_a_book_brings_with_it_is_there_with_its_size_and_digest(tmp_path, monkeypatch):
+    for name in ("data/models.yml", "data/corpora.yml", "data/runs/own.yml", "_quarto.yml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text((project.root() / name).read_text() if name != "data/runs/own.yml" else "")
+    run = {**RUN, "models": ["smollm2-135m"]}
+    (tmp_path / "data" / "runs" / "own.yml").write_text(yaml.safe_dump({k: run[k] for k in list(run)[:5]}))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "a.ipynb").write_text("{}")
+    (tmp_path / "book" / "assets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(project.cache()))
+    declared = declaration.load("own")
+    (step,) = results.results(declared).values()
+    store.write(xr.Dataset({"a": ("x", [1.0])}, attrs=store.make_attrs("", step.recipe())), step.path)
+    appendices.pack_notebooks()
+    packed = (tmp_path / appendices.NOTEBOOKS).read_bytes()
+    rows = {
+        re.match(r"\[(.*?)\]\((.*?)\)", name).groups(): rest
+        for name, *rest in cells(appendices.downloads(declared))
+    }
+    assert [name.replace("\\", "") for name, _ in rows] == ["observables.nc", "notebooks.zip"]
+    for (_, address), (_, digest) in rows.items():
+        assert hashlib.sha256((tmp_path / address[1:]).read_bytes()).hexdigest() == digest.strip("`")
+    appendices.pack_notebooks()
+    assert (tmp_path / appendices.NOTEBOOKS).read_bytes() == packed
+    monkeypatch.setattr(appendices, "LARGEST", 10)
+    assert "too large for the book" in appendices.downloads(declared)
 
 
 def test_every_library_that_is_asked_for_has_its_version_and_a_licence():

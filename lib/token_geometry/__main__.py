@@ -47,14 +47,16 @@ def main(argv: list[str] | None = None) -> int:
             raise one_of("option", unknown[0], options.known)
         return options.do(options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        said = str(error)
+    except OSError as error:  # what is wrong with a value or a file is an InputError
+        said = f"{error.filename or 'a file'}: {error.strerror or error}: check disk space and permissions"
     except ModuleNotFoundError as error:
-        print(f"error: the report needs {error.name}: pip install token_geometry[report]", file=sys.stderr)
-        return 1
+        said = f"the report needs {error.name}: pip install token_geometry[report]"
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
         return 130
+    print(f"error: {said}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ import tomllib
 
 import book_sources
 import nbformat
+import psutil
 import pytest
 import readme
 import yaml
@@ -147,6 +148,7 @@ def test_importing_the_library_needs_nothing_of_the_report():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_is_run_as_it_stands():
     everything = readme.commands()
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"].values()
@@ -220,6 +222,7 @@ def test_quarto_reads_the_project():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_rendering_leaves_no_outputs_in_the_notebooks(tmp_path):
     """Quarto writes them into the sources while it runs, and runs nothing when it is interrupted."""
     cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="1")])
@@ -239,3 +242,79 @@ def test_an_interrupted_rendering_leaves_no_outputs_in_the_notebooks(tmp_path):
     rendering.wait()
     assert cleaning.wait(30) == 0
     assert not nbformat.read(path, 4).cells[0].outputs
+
+
+@pytest.mark.slow
+def test_a_notebook_whose_outputs_cannot_be_taken_out_stays_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "lib")
+    import postrender
+
+    path = tmp_path / "a.ipynb"
+    cell = nbformat.v4.new_code_cell("1", execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    before = path.read_text()
+    script = (  # as on a full disk
+        "import pathlib, postrender, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "postrender.strip_outputs(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")}, capture_output=True)
+    assert done.returncode and path.read_text() == before
+    postrender.strip_outputs(path)
+    assert nbformat.read(path, 4).cells[0].execution_count is None
+    assert [left.name for left in tmp_path.iterdir()] == ["a.ipynb"], "what the other left is removed"
+
+
+RENDERING = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", '''
+import os, runpy, sys, time
+import token_geometry.__main__
+
+def run(words):
+    print(os.getpid(), flush=True)
+    time.sleep(1000)
+
+token_geometry.__main__.main = run
+runpy.run_path(sys.argv[1], run_name="__main__")
+''', sys.argv[1]])
+"""
+
+
+@pytest.mark.slow
+def test_what_comes_before_rendering_ends_with_the_rendering(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("_quarto.yml", "data/models.yml"):
+        (tmp_path / name).touch()
+    command = [sys.executable, "-c", RENDERING, str(ROOT / "lib" / "prerender.py")]
+    given = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT / "lib")}}
+    rendering = subprocess.Popen(command, **given, stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(rendering.stdout.readline()))
+    rendering.kill()
+    rendering.wait()
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/a/b"), OSError("broken")])
+def test_what_the_system_refuses_is_one_line(error, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(declaration, "load", fail)
+    assert main(["run"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and line.endswith(": check disk space and permissions")
+    assert (error.strerror or "broken") in line and (error.filename or "a file") in line
+
+
+def test_no_page_includes_a_file_that_rendering_makes():
+    # Quarto reads all pages before it runs what makes them, so a first rendering would end there
+    root = project.root()
+    pages = [*root.glob("*.qmd"), *root.glob("book/*.qmd"), *root.glob("notebooks/*.ipynb")]
+    assert len(pages) > 15
+    included = [
+        (page.name, name) for page in pages for name in re.findall(r"{{< include (\S+) >}}", page.read_text())
+    ]
+    assert [(page, name) for page, name in included if name.startswith("_")] == []

@@ -63,6 +63,11 @@ def test_a_new_format_makes_every_result_stale(path, monkeypatch):
     assert store.digest(RECIPE) != digest and not store.is_fresh(path, store.digest(RECIPE))
 
 
+def test_the_digest_of_a_recipe_is_that_of_results_of_before():
+    # a change makes every result stale, and stands in CHANGELOG.md
+    assert store.digest({"seed": 1}) == "d74fbd831968b143"
+
+
 def test_every_part_of_a_recipe_decides_its_digest():
     others = [{"model": {"sha256": "ac"}, "n_tokens": 1024}, RECIPE | {"n_tokens": 1025}, RECIPE | {"x": None}]
     assert len({store.digest(recipe) for recipe in (RECIPE, *others)}) == 4
@@ -204,6 +209,7 @@ def test_a_dimension_that_no_memory_holds_is_damage(kind, tmp_path, refused):
     assert not store.is_fresh(path, store.digest(RECIPE))
 
 
+@pytest.mark.slow
 def test_an_attribute_of_many_megabytes_is_damage(small, refused):
     with netCDF4.Dataset(small, "a") as file:
         file.title = "x" * 50_000_000
@@ -266,3 +272,15 @@ def test_trying_an_output_makes_nothing_and_removes_what_killed_processes_left_o
         path.write_bytes(b"half")
     store.check_writable(tmp_path / "x.nc")
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_compressed_strings_are_those_that_were_written_and_take_little_room(tmp_path):
+    texts = [f"The city of Ghāziābād {n} is in India." for n in range(500)] + ["", " ends in a blank "]
+    dataset = xr.Dataset({"text": ("one", texts), "empty": ("one", [""] * 502)}, {"name": ("one", ["ü"] * 502)})
+    dataset = dataset.assign_attrs(recipe_digest="x")
+    for compressed in (False, True):
+        store.write(dataset, tmp_path / f"{compressed}.nc", compressed=compressed)
+        found = store.read(tmp_path / f"{compressed}.nc")
+        assert found["text"].values.tolist() == texts and set(found["empty"].values) == {""}
+        assert set(found["name"].values) == {"ü"}
+    assert (tmp_path / "True.nc").stat().st_size < (tmp_path / "False.nc").stat().st_size / 2

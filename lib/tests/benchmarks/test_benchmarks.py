@@ -293,6 +293,14 @@ def test_all_results_of_the_book_are_read():
         assert written in rows(prose.show("pipeline", measured["pipeline"]).data)["prompts per second: written"]
 
 
+def test_memory_stays_where_it_is_over_five_hundred_prompts():
+    command = [sys.executable, str(project.root() / "lib/benchmarks/memory.py"), "--growth", "--tiny"]
+    done = subprocess.run([*command, "--n-prompts", "500"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["n_prompts"] == 500 and found["growth"] <= 0.05
+
+
 def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):
     process = start("gpu", "--device", "cuda:7", "--output", tmp_path / "none.json")
     _, errors = process.communicate()

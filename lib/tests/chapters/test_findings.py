@@ -175,6 +175,7 @@ def run_of(models, n_prompts, tmp_path):
     ), tmp_path / "observables.nc"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_models", [2, 4])
 def test_every_finding_is_what_its_file_gives(n_models, tmp_path):
     models = dict(list({"one": 12, "two": 9, "three": 6, "four": 10}.items())[:n_models])
@@ -185,6 +186,7 @@ def test_every_finding_is_what_its_file_gives(n_models, tmp_path):
     assert re.findall(r"@(fig-\w+-\w+)", said) == [finding.figure for finding in findings.of_run(results)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED.exists(), reason="the results of the run `families` are not here")
 def test_every_finding_of_the_shipped_run_is_what_its_file_gives():
     with xr.open_dataset(SHIPPED, engine="netcdf4") as dataset:

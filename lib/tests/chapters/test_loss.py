@@ -85,6 +85,7 @@ def test_the_scatter_is_at_the_layer_of_the_strongest_correlation():
     assert table[2].startswith("| Model one | ID at scale 4 | 3 | −1.00")
 
 
+@pytest.mark.slow
 def test_discoveries_are_as_rare_as_promised_where_nothing_correlates():
     frames = [loss_frames.dimension_frame(made(0.0, noise=1.0, levels=(0,), seed=seed)) for seed in range(3)]
     share = np.mean([(frame["discovered"] == "yes").mean() for frame in frames])

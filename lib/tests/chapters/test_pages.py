@@ -1,17 +1,21 @@
 """Pages as a browser draws them: what a reader would stumble over is found, and the book has none of it."""
 
+import dataclasses
 import json
 import re
 import shutil
 
 import browser
 import check_pages
+import pandas as pd
 import pytest
+import xarray as xr
 from IPython.display import Markdown
-from test_chapters import code_cells, label, outputs, results_of
+from test_chapters import code_cells, label, observed, outputs, results_of
 
 from token_geometry.base import project
 from token_geometry.chapters import charts
+from token_geometry.chapters.loss.charts import correlation_curves
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,12 +76,51 @@ RUNS = {
     "estimators": lambda: results_of({"alone": 6}, n_prompts=10),
     "published": lambda: results_of(n_prompts=10, n_shuffled=6),
 }
+MANY = ("shuffling", "model-comparison", "effects", "loss", "estimators", "profile-probe", "published")
 
 
 @pytest.mark.parametrize("chapter", RUNS)
 def test_the_charts_of_a_chapter_do_what_a_reader_expects(chapter, folder, tab, monkeypatch):
     path = write(folder, figures_of(chapter, RUNS[chapter](), monkeypatch))
     assert check_pages.chart_faults(path, tab, [(1280, False), (390, True)]) == []
+
+
+@pytest.mark.parametrize("n_models", [3, 4])
+@pytest.mark.parametrize("chapter", MANY)
+def test_the_charts_of_many_models_fit_a_page_and_a_phone(chapter, n_models, folder, tab, monkeypatch):
+    """Their titles are as long as those of real models, and two have a control each."""
+    models = {f"Coder-1.5B-Instruct (Q4_K_M) {n}": 30 - 6 * n for n in range(n_models)}
+    results = results_of(models, n_prompts=12, n_shuffled=8)
+    others = [observed({f"{name}@random": models[name]}, (0, 2), 2, 2) for name in [*models][:2]]
+    control = xr.concat(others, "model", join="outer", combine_attrs="override")
+    results = dataclasses.replace(results, control=control)
+    path = write(folder, figures_of(chapter, results, monkeypatch))
+    assert check_pages.chart_faults(path, tab, [(1280, False), (390, False)]) == []
+
+
+def test_a_legend_lists_what_has_data_at_the_value_that_is_chosen(folder, tab):
+    rows = [
+        {
+            "model_title": "one",
+            "scale": scale,
+            "texts": texts,
+            "measure": measure,
+            "correlation": 0.1,
+            "low": 0,
+            "high": 0.2,
+        }
+        for texts, measures in {"speeches": ["loss"], "code": ["loss", "length"]}.items()
+        for measure in measures
+        for scale in (2, 4)
+    ]
+    frame = pd.DataFrame(rows).assign(discovered="no", q_value=0.5, n_prompts=9)
+    drawn = correlation_curves(frame, x="scale", choose="texts", finding="None.")
+    tab.open(write(folder, [("fig-a", "One.", charts.chart_html(drawn.to_dict()))]))
+    names = "[...document.querySelectorAll('.role-legend-label text')].map((text) => text.textContent)"
+    assert tab.evaluate(names) == ["loss"]
+    menu = "document.querySelector('select')"
+    tab.evaluate(f"{menu}.value = 'code'; {menu}.dispatchEvent(new Event('change'))")
+    assert tab.evaluate(f"drawCharts().then(() => {names})") == ["loss", "length"]
 
 
 def test_a_model_has_one_color_in_all_chapters(folder, monkeypatch):
@@ -150,6 +193,37 @@ def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab,
     header, *rows = files["fig-a.csv"].decode().splitlines()
     assert header == "x,y (nats),s,model_title" and len(rows) == len(points())
     assert files["fig-a.svg"].startswith(b"<svg") and files["fig-a.png"].startswith(b"\x89PNG")
+
+
+def test_formulas_are_in_the_font_that_comes_with_the_book(folder, tab):
+    path = folder / "formula.html"
+    path.write_text(HEAD + "<math><mi>𝜌</mi><mo>∑</mo></math></main></div></body></html>", encoding="utf-8")
+    tab.open(path.as_uri())
+    fonts = "[...document.fonts].map((font) => [font.family.replaceAll('\"', ''), font.status])"
+    assert tab.evaluate(f"document.fonts.ready.then(() => {fonts})") == [["STIX Two Math", "loaded"]]
+    assert tab.evaluate("getComputedStyle(document.querySelector('math')).fontFamily").startswith(
+        '"STIX Two Math"'
+    )
+
+
+def test_references_of_a_notebook_that_is_run_by_itself_are_plain_words(folder, tab):
+    text = (
+        "<h2>Part {#sec-a .if-b}</h2><p>@fig-a-b shows it <em>so</em> @eq-e says, as @doe2020 and others "
+        "[@roe2021; @moe2022] do (@sec-x-y). @tbl-c lists it: [@fig-d; @fig-e].</p><pre>@fig-a</pre>"
+    )
+    alone = (ASSETS / "alone.js").read_text(encoding="utf-8")
+    path = folder / "alone.html"
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><body><script>{alone}</script>{text}</body>", encoding="utf-8"
+    )
+    tab.open(path.as_uri())
+    assert tab.evaluate("document.body.innerText").split("\n\n") == [
+        "Part",
+        "The figure “a b” shows it so the equation “e” says, as Doe 2020 and others (Roe 2021; Moe 2022) do "
+        "(the section “x y”). The table “c” lists it: the figure “d”; the figure “e”.",
+        "@fig-a",
+    ]
+    assert alone in next(charts._bundles())
 
 
 TOP = {"orient": "top"}

@@ -259,6 +259,7 @@ def test_observables_are_the_same_on_one_core_and_on_all(forty_shards, monkeypat
         reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))
 
 
+@pytest.mark.slow
 def test_shards_made_before_local_dimensions_were_taken_are_accepted_and_said(forty_shards, capsys, monkeypatch):
     monkeypatch.setattr(processes, "cores", lambda: 1)
     whole = reduction.compute(Reduction(extraction=str(forty_shards), output="observables.nc"))

@@ -454,6 +454,7 @@ def test_damage_anywhere_in_a_shard_is_noticed(request_for, tmp_path):
     assert not store.is_fresh(copy, expected.attrs["recipe_digest"])
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_cut_zeroed_or_of_another_recipe_is_made_again(request_for, alone):
     request = request_for()
     directory = extraction.extract(request)

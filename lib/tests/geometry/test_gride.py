@@ -206,3 +206,11 @@ def test_where_dadapy_cannot_be_had_it_is_refused_in_one_line_and_the_rest_works
     assert done.stdout.startswith("DADApy cannot be had here: ") and done.stdout.count("\n") == 1
     assert any(way in done.stdout for way in ("network", "install Python 3.11 or 3.12", "pip install uv"))
     assert not list((tmp_path / "cache").glob("dadapy-*/bin/python"))
+
+
+@pytest.mark.parametrize("n1", [1, 4, 32])
+def test_points_that_do_not_take_part_change_neither_estimate_nor_error(n1):
+    mu = 1 + np.random.default_rng(n1).gamma(2, 0.1, 50)
+    expected = gride.estimate(mu, np.array(n1))
+    found = gride.estimate(np.insert(mu, [0, 7, 50], np.nan), np.array(n1))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

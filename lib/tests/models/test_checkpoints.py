@@ -1,16 +1,19 @@
 """Meta's checkpoints: joined, turned and cut, they are the model that transformers knows."""
 
 import base64
+import contextlib
 import json
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from token_geometry.models import loading, sources
+from token_geometry.base.errors import InputError
+from token_geometry.models import checkpoints, loading, sources
 from token_geometry.requests.extraction import Extraction
 from token_geometry.states.model import LanguageModel
 from token_geometry.texts import corpora
@@ -198,6 +201,21 @@ def test_a_file_that_was_cut_short_is_refused(share, write_meta, tmp_path, refus
     (folder / "consolidated.01.pth").write_bytes(content[: int(share * len(content))])
     with refused("consolidated.01.pth", "cut short"):
         load(folder)
+
+
+def test_whatever_torch_raises_of_a_damaged_file_is_one_line(write_meta, tmp_path, refused):
+    path = written(write_meta, tmp_path) / "consolidated.01.pth"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        (pickled,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        start = whole.index(archive.read(pickled))
+    for place in range(start, start + 120):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):
+            checkpoints.open_shards(tmp_path)
+    path.write_bytes(whole[: start - 40] + bytes(20) + whole[start - 20 :])
+    with refused("consolidated.01.pth", "could not be read"):
+        checkpoints.open_shards(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["params.json", "tokenizer.model", "consolidated.00.pth"])

@@ -275,6 +275,7 @@ def states_of(model, *, bos):
     return torch.cat(output.hidden_states)[:, int(bos) :], float(output.loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FILES)
 def test_states_of_a_file_are_those_of_the_model_that_was_written_bit_for_bit(what, tmp_path):
     model, path = written(tmp_path, *FILES[what])

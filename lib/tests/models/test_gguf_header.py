@@ -55,6 +55,17 @@ def test_a_file_of_which_any_part_is_missing_is_refused_before_anything_long_beg
         request.check()
 
 
+def test_numbers_of_parts_that_are_none_are_refused_in_one_line(tmp_path, refused):
+    path = tmp_path / "parts.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_string("split.count", "two")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with refused("parts.gguf", "could not be read"):
+        gguf_header.read(path)
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(60), b"GGUF" + bytes([9, 0, 0, 0]) + bytes(60)])
 def test_a_file_of_another_format_or_version_is_refused(content, tmp_path, refused):
     (tmp_path / "other.gguf").write_bytes(content)

@@ -118,6 +118,7 @@ def test_a_copy_of_another_model_in_its_place_is_made_again(source, tmp_path, ca
     assert other.is_made()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", dequantized.SUMS])
 @pytest.mark.parametrize("damage", ["gone", "short", "changed"])
 def test_a_copy_whose_description_is_damaged_is_made_again(name, damage, source, capsys):

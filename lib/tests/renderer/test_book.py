@@ -380,6 +380,7 @@ def test_what_a_script_before_rendering_says_is_lacking_is_left_out_and_not_coun
     assert "Gone" not in first.get_text() + second.get_text()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_stops_the_book_and_leaves_the_old_one(tmp_path, capsys, monkeypatch):
     root = small(tmp_path, "```{python}\n1 / 0\n```")
     monkeypatch.chdir(root)
@@ -387,6 +388,37 @@ def test_a_failing_cell_stops_the_book_and_leaves_the_old_one(tmp_path, capsys, 
     assert capsys.readouterr().err == "error: index.qmd, code cell 1: ZeroDivisionError: division by zero\n"
     assert (root / "_book" / "index.html").read_text() == "before"
     assert sorted(p.name for p in root.iterdir()) == ["_book", "_quarto.yml", "book", "index.qmd"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_while_others_run_is_one_line(tmp_path):
+    root = small(tmp_path, "```{python}\nimport time; time.sleep(5); 1 / 0\n```")
+    write(
+        root,
+        **{
+            "_quarto.yml": "project: {type: book}\nbook: {chapters: [index.qmd, other.qmd]}",
+            "other.qmd": "# Other\n\n```{python}\nimport time; time.sleep(1000)\n```",
+        },
+    )
+    command = [sys.executable, "-m", "token_geometry.renderer.book"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr == "error: index.qmd, code cell 1: ZeroDivisionError: division by zero\n"
+
+
+@pytest.mark.slow
+def test_a_book_that_a_killed_process_had_taken_away_is_put_back(tmp_path):
+    """It was killed between taking the old book away and putting the new one into its place."""
+    root = small(tmp_path, "```{python}\n1 / 0\n```")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = root / f"._book-{dead.pid}-x"
+    left.mkdir()
+    (root / "_book").rename(left / "before")
+    with pytest.raises(book.BookError, match="ZeroDivisionError"):
+        book.render(root)
+    assert (root / "_book" / "index.html").read_text() == "before" and not left.exists()
 
 
 def test_a_failing_pre_render_gives_its_exit_code(tmp_path, capsys, monkeypatch):

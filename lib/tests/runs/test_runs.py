@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import socket
 
 import gguf
@@ -97,6 +98,7 @@ def test_the_demo_run_has_sixteen_structured_four_shuffled_and_twelve_fully_shuf
     assert run.sections["extractions"]["fully_shuffled"] == {"n_prompts": 12, "shuffle_levels": [5]}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_paper_lists_every_notebook_and_an_estimate(capsys):
     assert main(["run", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out
@@ -360,7 +362,7 @@ def test_a_run_computes_once_notices_a_change_and_keeps_its_record(declared):
     assert store.read(results.results(larger)["observables"].path).sizes["prompt"] == 3
 
 
-def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch):
+def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declared, monkeypatch, capsys):
     made = []
 
     def make(title, request, record):
@@ -368,10 +370,14 @@ def test_a_calibration_that_is_added_or_changed_is_made_without_the_rest(declare
         for result in results.results(declaration.load("small")).values():
             if request.notebook == result.request.notebook:
                 store.write(xr.Dataset(attrs=store.make_attrs("", result.recipe())), result.path)
+        return record.stem, 1.0
 
     monkeypatch.setattr(execution, "execute_notebook", make)
     assert execution.execute(declared()) is True
     assert made == ["extraction", "observables"]
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"2 notebooks, about \d+ (s|minutes) in all", first)
+    assert re.fullmatch(r"2 of 2 made, 1 s gone, nothing left", last)
     made.clear()
     run = declared(calibration={"n_points": 64})
     assert not is_fresh(run) and execution.execute(run) is True
@@ -433,8 +439,12 @@ def test_published_results_stand_in_for_those_of_this_machine_until_the_declarat
     assert row["digest"] in provenance.table("small").data
     assert results.publish(run) == []  # what came with the project is not published again as of this machine
     computed = []
-    monkeypatch.setattr(execution, "execute_notebook", lambda title, *_: computed.append(title))
-    monkeypatch.setattr(execution, "_for_each", lambda work, tasks, **_: [work(*task) for task in tasks])
+
+    def pretend_to_make(title, request, record):
+        computed.append(title)
+        return record.stem, 1.0
+
+    monkeypatch.setattr(execution, "execute_notebook", pretend_to_make)
     assert not execution.execute(run) and not computed
     other = declared(seed=5)
     (stale,) = results.results(other).values()
@@ -445,6 +455,35 @@ def test_published_results_stand_in_for_those_of_this_machine_until_the_declarat
     with refused_by_execution:
         execution.execute(declared())
     assert not computed and execution.execute(declared(), recompute=True) and len(computed) == 2
+
+
+def test_the_time_that_is_left_follows_what_notebooks_took_beside_one_another(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(execution.time, "monotonic", lambda: now)
+    tell = execution._teller({"a": 60.0, "b": 60.0, "c": 120.0, "d": 120.0}, 2)
+    now = 180.0  # two at a time, each of which took three times as long as alone
+    tell(("a", 180.0))
+    tell(("b", 180.0))
+    now = 540.0
+    tell(("c", 360.0))
+    tell(("d", 360.0))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "4 notebooks, about 6 minutes in all"
+    assert said[1] == "1 of 4 made, 3 minutes gone, about 6 minutes left"
+    assert said[2] == said[1].replace("1 of", "2 of") and said[4] == "4 of 4 made, 9 minutes gone, nothing left"
+
+
+def test_a_dry_run_has_the_time_of_statements_and_of_a_calibration(declared, tmp_path, capsys):
+    rows = "".join(f"The number {n} is {word}.,{n % 2}\n" for n in range(40) for word in ("large", "small"))
+    (tmp_path / "numbers.csv").write_text(f"statement,label\n{rows}")
+    truth = {"datasets": ["numbers.csv"], "n_statements": 40, "models": {"smollm2-135m": {"layer": 2}}}
+    declared(truth=truth, calibration={"n_prompts": 1, "n_points": 64, "dimensions": [2]})
+    assert main(["run", "small", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for notebook in ("truth-pca", "calibration", "extraction"):
+        (takes,) = re.findall(rf"notebooks/{notebook}.ipynb .*?→ (.*?)\n", printed, re.DOTALL)
+        assert re.search(r"about [\d.]+ (s|minutes)", takes), takes
+    assert "for the extractions" not in printed and " on this machine; to download: " in printed
 
 
 def test_published_results_of_a_corpus_of_python_itself_serve_every_python(declared, monkeypatch):

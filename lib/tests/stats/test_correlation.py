@@ -108,6 +108,7 @@ def test_at_several_fixed_quantities_it_is_that_of_the_residuals_with_its_interv
     assert np.isnan(correlation.correlate(*arrays[:2], given=[*arrays[2:4], arrays[2] * 2])["correlation"])
 
 
+@pytest.mark.slow
 def test_the_p_value_by_permutation_is_scipys_and_is_uniform_where_nothing_correlates():
     random = np.random.default_rng(2)
     y = random.normal(size=12)

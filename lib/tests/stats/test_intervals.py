@@ -87,6 +87,7 @@ def test_the_error_is_that_of_resampled_models_and_prompts():
     assert [float(found["low"]), float(found["high"])] == pytest.approx(ends, abs=0.08 * np.ptp(ends))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_models", "prompts"), [(3, 0.0), (4, 0.0), (4, 1.0), (4, 3.0), (12, 2.0)])
 def test_intervals_cover_the_mean_of_all_models_and_prompts(n_models, prompts):
     random = np.random.default_rng(1)

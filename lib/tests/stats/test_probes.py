@@ -114,3 +114,33 @@ def test_probes_look_for_their_direction_in_a_hundred_components(monkeypatch):
     truth._over_layers([made()], states, seed=0)
     truth._at_layer([made()], states[0], np.zeros((len(probes.TITLES), 1)), seed=0)
     assert widths == {100}
+
+
+def test_where_the_training_points_have_one_label_every_answer_is_that_label():
+    points, labels = np.zeros((4, 2)), np.array([0, 0, 0, 1])
+    parts = [(np.array([0, 1]), np.array([2, 3])), (np.array([3]), np.array([0, 1]))]
+    assert probes.cross_validate(probes.mass_mean, points, labels, parts) == 1 / 4
+
+
+def test_a_score_of_zero_is_an_answer_for_the_first_class():
+    points, labels = cloud()
+    parts = probes.folds(labels, np.arange(60), seed=0)
+    found = probes.cross_validate(lambda points, labels: np.zeros((1, 8)), points, labels, parts)
+    assert found == (labels == 0).mean() != (labels == 1).mean()
+
+
+def test_points_on_a_line_have_one_component():
+    line = np.arange(30.0)[:, None] * np.array([1.0, 2, 3, 4]) + 5
+    for points in (line, np.repeat(line, 3, axis=1)[:5]):
+        found = probes.principal_components(points)
+        assert len(found.axes) == len(found.variance_ratio) == 1 and found.variance_ratio[0] == 1
+
+
+def test_the_unit_of_the_points_is_no_matter_to_ccs():
+    points, labels = cloud()
+    masks = np.ones((2, 60), dtype=bool)
+    masks[1, ::2] = False
+    one = probes.contrast_consistent_search(points, -points, masks, seed=0)
+    other = probes.contrast_consistent_search(1024 * points, -1024 * points, masks, seed=0)
+    np.testing.assert_array_equal(1024 * other[:, :-1], one[:, :-1])
+    np.testing.assert_array_equal(other[:, -1], one[:, -1])

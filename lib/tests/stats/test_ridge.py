@@ -33,6 +33,7 @@ def brute_force(points, labels, parts, given=None):
     return right / len(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_classes", "is_given"), [(2, False), (3, False), (2, True)])
 def test_accuracies_are_those_of_one_fit_at_a_time(n_classes, is_given):
     labels = np.arange(36) % n_classes
@@ -66,3 +67,9 @@ def test_permutations_exchange_labels_within_prompts_or_whole_prompts():
         tuple(sorted(labels))
     }
     assert len({tuple(one) for one in found}) > 5
+
+
+def test_groups_of_one_point_each_are_permuted_as_wholes():
+    labels, groups = np.array([0, 1, 0, 1, 1]), np.arange(5)
+    found = ridge.permutations(labels, groups, n=20, seed=0)
+    assert found.shape == (20, 5) and all(sorted(one) == [0, 0, 1, 1, 1] for one in found)

@@ -75,6 +75,7 @@ def test_a_sample_is_determined_by_its_seed():
     assert not np.allclose(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [1, 2, 3, 4])
 @pytest.mark.parametrize("family", SMOOTH)
 def test_dimension_of_a_manifold_is_within_three_error_bars_at_scale_2(family, dimension):
@@ -83,6 +84,7 @@ def test_dimension_of_a_manifold_is_within_three_error_bars_at_scale_2(family, d
     assert (abs(found - dimension) <= 3 * error).sum() >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [6, 8, 10])
 @pytest.mark.parametrize("family", ["sphere", "gaussian"])
 def test_without_edges_and_circles_dimensions_up_to_ten_are_within_three_error_bars(family, dimension):
@@ -111,6 +113,7 @@ def test_the_expected_dimension_of_a_circle_is_one():
     assert abs(found - 1) < 4 / np.sqrt(8 * 4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "low", "high"),
     [

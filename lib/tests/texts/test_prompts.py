@@ -31,6 +31,70 @@ def ids(selection):
 # Drawing
 
 
+class Words:
+    """A tokenizer whose tokens are the lengths of words."""
+
+    is_fast = False
+
+    def __call__(self, text, **_):
+        return {"input_ids": [len(word) for word in text.split()]}
+
+
+class HalfWords(Words):
+    """One that has two words in a token."""
+
+    def __call__(self, text, **_):
+        return {"input_ids": super().__call__(text)["input_ids"][::2]}
+
+
+TEXTS = {name: " ".join(["word", name * 7] * n) for n, name in enumerate("abcdef", 1)}
+
+
+def of_texts(seed=0):
+    """A corpus of texts of 2, 4, … 12 words, and their ids in the order in which a seed draws them."""
+    corpus = corpora.Corpus("own", "own", lambda: TEXTS.items())
+    return corpus, sorted(TEXTS, key=lambda key: checksum(f"{seed}\0{TEXTS[key]}"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_prompts", [1, 2, 4, None])
+def test_the_first_texts_of_the_draw_that_are_long_enough_are_the_prompts(seed, n_prompts):
+    corpus, order = of_texts(seed)
+    long_enough = [key for key in order if key not in "ab"]
+    for tokenizers in ([Words()], [Words(), HalfWords()]):
+        n_tokens = 6 if len(tokenizers) == 1 else 3
+        found = draw(corpus, tokenizers, n_prompts, n_tokens=n_tokens, seed=seed)
+        assert ids(found) == long_enough[:n_prompts]
+        assert [prompt.token_ids.tolist() for prompt in found.prompts] == [[4, 7, 4, 7, 4, 7][:n_tokens]] * len(
+            ids(found)
+        )
+        passed = order if n_prompts is None else order[: order.index(ids(found)[-1])]
+        assert found.n_too_short == sum(key in "ab" for key in passed)
+        assert found.n_examined == found.n_too_short + len(found.prompts)
+
+
+def test_more_prompts_than_long_texts_are_refused_whatever_is_asked_for(refused):
+    corpus, _ = of_texts()
+    with refused("4 of its 6 texts", "2 are shorter", "n_prompts = 5"):
+        draw(corpus, [Words()], 5, n_tokens=6)
+    with refused("0 of its 6 texts", "6 are shorter"):
+        draw(corpus, [Words()], None, n_tokens=13)
+
+
+def test_named_texts_are_the_prompts_in_their_order_or_refused(refused):
+    corpus, _ = of_texts()
+
+    def named(*prompt_ids, n_tokens=6, n_prompts=None):
+        given = {"n_prompts": n_prompts, "n_tokens": n_tokens, "seed": 0, "prompt_ids": prompt_ids}
+        return prompts.select_prompts(corpus, [Words()], **given)
+
+    assert ids(named("f", "c", "d", n_prompts=2)) == ["f", "c", "d"]
+    with refused("'b', which has 4 tokens", "n_tokens is 6"):
+        named("f", "b")
+    with refused("'dd', which is none of the 6 ids", "did you mean 'd'?"):
+        named("dd")
+
+
 def test_a_prompt_is_the_beginning_of_its_text_without_special_tokens(sotu, tokenizers):
     for tokenizer in tokenizers:
         for prompt in draw(sotu, [tokenizer], 2).prompts:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import transformers
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as kinds
 
 from token_geometry.models import loading, sources
@@ -90,6 +90,52 @@ def fast(model, pre_tokenizer=None):
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def letters(*more, kind=kinds.BPE):
+    """A tokenizer of single letters and these tokens."""
+    vocabulary = {token: number for number, token in enumerate(["[UNK]", *"abc 1.é一", *more])}
+    given = {"merges": []} if kind is kinds.BPE else {"unk_token": "[UNK]"}
+    return fast(kind(vocab=vocabulary, **given))
+
+
+@pytest.mark.parametrize("n_texts", [2, 4000])
+def test_no_special_token_is_among_them(n_texts):
+    tokenizer = letters("<s>")
+    start = tokenizer.convert_tokens_to_ids("<s>")
+    template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    tokenizer.backend_tokenizer.post_processor = template
+    text = "ab c" * n_texts
+    assert tokenizer(text)["input_ids"][0] == start
+    assert tokens.beginning(tokenizer, text, 6) == whole(tokenizer, text)[:6] and start not in whole(
+        tokenizer, text
+    )
+
+
+def test_no_more_of_a_long_text_is_tokenized_than_its_beginning_takes():
+    counting = Counting(letters())
+    text = "ab c" * 20_000
+    assert tokens.beginning(counting, text, 64) == whole(letters(), text)[:64]
+    assert counting.n_characters < 2000
+    assert len(tokens.beginning(counting, "ab c" * 20, 64)) == 64
+
+
+@pytest.mark.parametrize(
+    ("pair", "more", "is_spanned"),
+    [
+        ("a ", (), False), ("ab", (), False), (". ", (), False), ("a ", ("a ",), True), ("ab", ("cab",), True),
+        ("a ", ("a▁",), True), ("a ", ("aĠ",), True), ("a ", ("aĊ",), False), ("a\n", ("aĊ",), True),
+        ("a\n", ("aĠ",), True), ("1 ", (), True), ("a1", (), True), ("é ", (), True), ("A ", (), True),
+        ("ﬁ ", (), True), (" a", (), True), ("一丁", (), False), ("一丁", ("Ģä",), True), ("一丁", ("äģ",), False),
+    ],
+)  # fmt: skip
+def test_two_characters_that_no_token_spans_are_known(pair, more, is_spanned):
+    assert tokens._is_spanned(letters(*more), *pair) == is_spanned
+
+
+def test_letters_of_a_word_that_is_looked_up_whole_are_never_apart():
+    assert tokens._is_spanned(letters(kind=kinds.WordPiece), "a", "b")
+    assert not tokens._is_spanned(letters(kind=kinds.WordPiece), "a", " ")
 
 
 def test_merges_that_depend_on_the_end_of_a_text_are_seen():

@@ -1,6 +1,7 @@
 """Files from outside, behind a door that makes each error of reading one line."""
 
 import contextlib
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,18 @@ def decode(path: Path, what: str) -> str:
         if 4 * content[:1000].count(0) > len(content[:1000]) > 0:
             raise InputError(f"{what} is not UTF-8 (it holds NULs as UTF-16 does): convert it to UTF-8")
         return content.decode("utf-8-sig")
+
+
+def partial(path: Path) -> Path:
+    """Name of a file until it is whole; what a killed process left under it `processes.remove_left` finds."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def write(text: str, path: Path) -> None:
+    """Write a text so that the file is either whole or as before."""
+    unfinished = partial(path)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def read_yaml(path: Path, what: str) -> dict:

@@ -72,11 +72,11 @@ def pool(
         raise InputError(f"{problem}: start again, {way_out}; what is done is kept") from None
 
 
-def all_of(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple]) -> None:
-    """Do tasks in the processes of a pool; the first that fails ends them all, and what it raised is raised."""
+def all_of(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple], then: Callable = id) -> None:
+    """Do tasks in a pool, and `then` something with what each returned; the first that fails ends them all."""
     try:
         for done in as_completed([pool.submit(function, *task) for task in tasks]):
-            done.result()
+            then(done.result())
     except BaseException:
         # what goes on beside the one that failed would keep the reader of its line waiting
         pool.shutdown(kill_workers=True)

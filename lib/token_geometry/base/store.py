@@ -54,7 +54,7 @@ def check_writable(path: Path) -> None:
         folder = next(part for part in path.absolute().parents if part.exists())
         if path.is_dir():
             raise IsADirectoryError(None, "it is a directory")
-        for name in (str(path).encode(), folder / _partial(path).name):
+        for name in (str(path).encode(), folder / files.partial(path).name):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(name)  # which finds a NUL and a name that is too long
         with tempfile.TemporaryFile(dir=folder):
@@ -64,20 +64,19 @@ def check_writable(path: Path) -> None:
         raise InputError(f"output {str(path)!r} cannot be written ({reason}): choose another one") from None
 
 
-def _partial(path: Path) -> Path:
-    """Name of a file until it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-
 def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
     """Write a dataset so that the file is either whole or not there, perhaps compressed.
 
     It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
     noticed on reading. An `InputError` says if the folder cannot be written or the disk is full.
     """
-    partial = _partial(path)
+    partial = files.partial(path)
     whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
-    packed = {name: {"zlib": True} for name, v in dataset.data_vars.items() if compressed and v.ndim}
+    # strings as characters: others stand each by itself, and are not compressed
+    kinds = {kind: {"zlib": True, "dtype": "S1"} for kind in "OU"}
+    packed = {
+        n: kinds.get(v.dtype.kind, {"zlib": True}) for n, v in dataset.variables.items() if compressed and v.ndim
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _NETCDF:

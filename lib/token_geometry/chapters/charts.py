@@ -17,7 +17,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from token_geometry.base import files
+from token_geometry.base import files, project
 from token_geometry.chapters import markup
 
 _TABLE = files.table(__file__)
@@ -50,7 +50,8 @@ def _bundles() -> Iterator[str]:
     import vl_convert
 
     text = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
-    return itertools.chain([f"<script>{text}</script>\n"], itertools.repeat(""))
+    words = (project.root() / "book" / "assets" / "alone.js").read_text(encoding="utf-8")  # in place of references
+    return itertools.chain([f"<script>{text}</script>\n<script>{words}</script>\n"], itertools.repeat(""))
 
 
 def chart_html(spec: dict) -> str:
@@ -143,6 +144,14 @@ def color(frame: pd.DataFrame, column: str, title="model", *, palette=MODEL_COLO
     return alt.Color(f"{column}:N", title=title, scale=alt.Scale(domain=[*values], range=[*colors]), **options)
 
 
+def legend(frame: pd.DataFrame, column: str, choose: str | None):
+    """Legend of the values of a column that there are at the value of `choose` that a control shows."""
+    at = {str(value): unique(part[column]) for value, part in frame.groupby(choose)} if choose else {}
+    if all(len(values) == frame[column].nunique() for values in at.values()):
+        return alt.Undefined
+    return alt.Legend(values=alt.ExprRef(f"{json.dumps(at)}[shown_{choose}]"))
+
+
 def whole(frame: pd.DataFrame, *columns: str, **options) -> alt.Scale:
     """Scale over all values of some columns, so that it stays where it is while a control moves."""
     ends = [float(frame[[*columns]].agg(end).agg(end)) for end in ("min", "max")]
@@ -205,7 +214,7 @@ def panels(
     """
     values = unique(frame[by])
     if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
-        width, columns = 170, 3
+        width, columns = min(width, 160 if "y" in independent else 170), 3  # an axis takes 45
     sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
     faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
     return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted

@@ -32,8 +32,7 @@ def unless(instead: Callable) -> Callable[[Callable[..., Markdown | Iterable[str
     return decorate
 
 
-listed = unless(lambda results: "")
-"""Decorator of what yields lines of results: they are a list."""
+listed = unless(lambda results: "")  # decorator of what yields lines of results: they are a list
 
 
 def per_model(say: Callable[..., str | None]) -> Callable[..., Markdown]:

@@ -71,17 +71,14 @@ def change(results: RunResults, model: str, title: str, *, name: str, at: int | 
     return f"{title}: {means}. {change_by_prompt(values, results.middle_layers(model))}"
 
 
-def largest(results: RunResults, *, name: str, at: int | None = None) -> Markdown:
+@markup.per_model
+def largest(results: RunResults, model: str, title: str, *, name: str, at: int | None = None) -> str:
     """Where the mean of an observable over structured prompts is largest."""
-    entry, lines = CATALOG[name], []
-    what = entry.title_at(at, short=entry.choice is not None).removeprefix("mean ")
-    for model, title in results.models:
-        top = frames.peak(results.structured[name].sel(model=model, **entry.at(at)))
-        depth, spec = top.layer / results.last_layer(model), ".1f" if top.mean >= 2 else ".2f"
-        where = f"in layer {top.layer}, at {depth:.0%} of the depth"
-        lines.append(f"{title}: the mean {what} is largest {where}, with {top.mean:{spec}} ± {top.std:{spec}}.")
-    alone = "The run has one model only, so there is nothing to compare it with." * (len(lines) == 1)
-    return markup.bullets(lines, start=alone)
+    what = CATALOG[name].title_at(at, short=CATALOG[name].choice is not None).removeprefix("mean ")
+    top = frames.peak(results.structured[name].sel(model=model, **CATALOG[name].at(at)))
+    depth, spec = top.layer / results.last_layer(model), ".1f" if top.mean >= 2 else ".2f"
+    where = f"in layer {top.layer}, at {depth:.0%} of the depth"
+    return f"{title}: the mean {what} is largest {where}, with {top.mean:{spec}} ± {top.std:{spec}}."
 
 
 def change_by_prompt(values: xr.DataArray, layers: slice) -> str:

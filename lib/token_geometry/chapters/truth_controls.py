@@ -20,9 +20,7 @@ from token_geometry.stats import correlation
 from token_geometry.texts import statements
 
 PROBES, DIRECTIONS, SENSES, LIKELIHOOD, CONFOUNDS = files.table(__file__).values()
-NULL = {"null_low": 0.025, "null_middle": 0.5, "null_high": 0.975}  # quantiles over permuted labels
-ENDS = [0.025, 0.975]
-LEVEL = 0.05  # share of false discoveries among the layers that are named
+ENDS = [0.025, 0.975]  # quantiles over permuted labels
 
 
 def _frame(dataset: xr.Dataset, name: str, **columns: xr.DataArray) -> pd.DataFrame:
@@ -30,7 +28,8 @@ def _frame(dataset: xr.Dataset, name: str, **columns: xr.DataArray) -> pd.DataFr
     own = {"accuracy": name, "low": f"{name}_low", "high": f"{name}_high"}
     columns = {column: dataset[variable] for column, variable in own.items() if variable in dataset} | columns
     if name and (variable := name.removesuffix("accuracy") + "null_accuracy") in dataset:
-        columns |= {end: dataset[variable].sel(quantile=q) for end, q in NULL.items()}
+        names = {"null_low": ENDS[0], "null_middle": 0.5, "null_high": ENDS[1]}
+        columns |= {end: dataset[variable].sel(quantile=q) for end, q in names.items()}
     one = xr.Dataset({column: values.reset_coords(drop=True) for column, values in columns.items()})
     names = dataset["dataset_name"].values
     return one.assign_coords(dataset=("dataset", names)).to_dataframe().reset_index().round(4)
@@ -109,7 +108,14 @@ def _each(one: xr.Dataset, name: str, spec: str = ".0%") -> list[str]:
 
 def _range(values, spec: str = ".0%") -> str:
     known = np.asarray(values)[np.isfinite(values)]
-    return interval(known.min(), known.max(), spec) if known.size else "–"
+    if not known.size:
+        return "–"
+    return interval(known.min(), known.max(), spec) if np.ptp(known) else f"{Number(known[0]):{spec}}"
+
+
+def _better(one: xr.Dataset, name: str) -> np.ndarray:
+    null = one[name.removesuffix("accuracy") + "null_accuracy"].sel(quantile=ENDS[1])
+    return ((one[name] > null) & (one[f"{name}_low"] > one["chance"])).values
 
 
 def _named(dataset: xr.Dataset, texts: list[str], chosen: np.ndarray) -> str:
@@ -124,8 +130,8 @@ def _table(columns_of: Callable[[xr.Dataset], dict]) -> Callable[[TruthResults],
     def made(results: TruthResults) -> Markdown:
         parts = []
         for dataset, title in results.models:
-            names = {"model": title, "data set": [*map(escaped, dataset["dataset_name"].values)]}
-            parts.append(pd.DataFrame(names | columns_of(dataset)))
+            names = [*map(escaped, dataset["dataset_name"].values)]
+            parts.append(pd.DataFrame({"model": title, "data set": names} | columns_of(dataset)))
         return markup.table(pd.concat(parts))
 
     return made
@@ -136,9 +142,9 @@ def basis(results: TruthResults) -> list[str]:
     """What was read, and what is missing or was left out."""
     lines = [*results.notes]
     for dataset, title in results.models:
-        n, seeds = (dataset.sizes.get(dim, 0) for dim in ("statement", "control"))
-        controls = f"{dataset.attrs['n_permutations']} permutations of the labels, {seeds} untrained networks"
-        lines.append(f"{title}: {n} statements, directions at layer {dataset.attrs['layer']}, {controls}.")
+        seeds = numbers.count(dataset.sizes.get("control", 0), "untrained network")
+        read = f"{dataset.sizes['statement']} statements, directions at layer {dataset.attrs['layer']}"
+        lines.append(f"{title}: {read}, {dataset.attrs['n_permutations']} permutations of the labels, {seeds}.")
         lines += [f"{title}: {escaped(line)}." for line in dataset.attrs["left_out"].splitlines()]
     return lines
 
@@ -149,10 +155,12 @@ def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """On which data sets ridge does better than with permuted labels, and what these and untrained ones give."""
     at = dataset.sel(layer=dataset.attrs["layer"])
     one, null = at.sel(probe="ridge"), at["null_accuracy"].sel(probe="ridge", quantile=ENDS)
-    above = (one["accuracy"] > null.sel(quantile=ENDS[1])).values
+    above = _better(one, "accuracy")
     told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
     control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
-    start = f"{title}, layer {at.attrs['layer']}: ridge does better than with 97.5% of the permuted labels on"
+    start = (
+        f"{title}, layer {at.attrs['layer']}: ridge does better than permuted labels and than the largest class on"
+    )
     return f"{start} {told}. {control}."
 
 
@@ -163,8 +171,9 @@ def null_table(dataset: xr.Dataset) -> dict:
     found = {title: _each(one.sel(probe=probe), "accuracy") for probe, title in PROBES.items()}
     found |= {"permuted": [*map(_range, one["null_accuracy"].sel(probe="ridge", quantile=ENDS).values)]}
     found |= {"untrained": [*map(_range, _untrained(one).transpose("dataset", ...).values)]}
-    q = correlation.adjusted(dataset["p_value"].sel(probe="ridge").transpose("dataset", "layer").values)
-    return found | {"layers": [numbers.layers(dataset["layer"].values[row <= LEVEL]) for row in q]}
+    ridge = dataset.sel(probe="ridge").transpose("dataset", "layer", ...)
+    better = _better(ridge, "accuracy") & (correlation.adjusted(ridge["p_value"].values) <= 0.05)
+    return found | {"layers": [numbers.layers(dataset["layer"].values[row]) for row in better]}
 
 
 @markup.unless(missing)
@@ -213,14 +222,17 @@ def likelihood_table(dataset: xr.Dataset) -> dict:
     """Table: accuracy of likelihood, direction and both, that where they disagree, and their correlation."""
     chosen = {"last word": "likelihood_last_word", "direction": "direction", "both": "direction_and_likelihood"}
     found = {title: _each(dataset.sel(predictor=name), "predictor_accuracy") for title, name in chosen.items()}
-    found |= {"last word wrong": dataset["n_disagreeing"].values}
+    wrong = dataset["n_disagreeing"].values
+    found |= {"last word wrong": [f"{n:.0f}" if np.isfinite(n) else "–" for n in wrong]}
     found |= {"direction right there": _each(dataset, "disagreement_accuracy")}
     one = dataset.sel(measure="last_word")
     found |= {"$r$ with projection": _each(one, "projection_correlation", ".2f")}
     found |= {"within classes": _each(one, "projection_correlation_within", ".2f")}
     parts = [one.isel(statement=one["dataset"].values == name) for name in one["dataset_name"].values]
     with_truth = [xr.corr(part["label"], part["log_probability"]).item() for part in parts]
-    return found | {"$r$ with truth": [f"{Number(r):.2f}" for r in with_truth]}
+    return found | {
+        "$r$ with truth": [f"{Number(r):.2f}" if n >= 0 else "–" for r, n in zip(with_truth, wrong, strict=True)]
+    }
 
 
 @markup.unless(missing)
@@ -230,8 +242,7 @@ def confounds(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     told = []
     for name, words in CONFOUNDS.items():
         one = dataset.sel(predictor=name)
-        null = one["predictor_null_accuracy"].sel(quantile=ENDS[1])
-        above = (one["predictor_accuracy"] > null).values & (name != "direction")
+        above = _better(one, "predictor_accuracy") & (name != "direction")
         told += [f"{words} on {_named(dataset, _each(one, 'predictor_accuracy'), above)}"] * bool(above.any())
     return f"{title}: better than permuted labels: {'; '.join(told) or 'none'}."
 

@@ -47,13 +47,14 @@ def core_seconds(job: extraction.Job) -> tuple[float, float]:
     A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and
     entropy, and the tables of one random cloud that of a layer's geometry.
     """
-    return _probed(job.devices[0], job.request.dtype, job.request.n_tokens, **job.shape)
+    return probed(job.devices[0], job.request.dtype, job.request.n_tokens, **job.shape)
 
 
 @functools.cache
-def _probed(
-    device: str, dtype_name: str, n_tokens: int, *, layers: int, width: int, vocabulary: int, parameters: int
+def probed(
+    device: str, dtype_name: str, n_tokens: int, *, layers: int, width: int, vocabulary: int, parameters: float
 ) -> tuple[float, float]:
+    """As `core_seconds`, of a prompt of so many tokens and a model of this shape."""
     on_gpu = resources.is_gpu(device)
     # an eighth of a feed-forward layer on a CPU: enough for the rate, and at once over
     rows, inner = (n_tokens, width) if on_gpu else (min(n_tokens, 256), min(width, 1024))

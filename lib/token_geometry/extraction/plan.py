@@ -1,7 +1,6 @@
 """The directory of an extraction: which shards it is to hold, and the reading of them, which needs no torch."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +74,8 @@ def write_plan(
 
 def save_plan(directory: Path, plan: dict) -> None:
     """Write a plan with its checksum, so that it is either whole or as before."""
-    partial = directory / f".{PLAN}.{os.getpid()}.partial"
     whole = plan | {"checksum": store.digest(plan)}
-    partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(directory / PLAN)
+    files.write(json.dumps(whole, indent=1, ensure_ascii=False), directory / PLAN)
 
 
 def read_plan(directory: Path) -> dict:

@@ -198,6 +198,8 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     options = cells.DEFAULTS | {"code-fold": html_options(config).get("code-fold", False)}
     options |= {k: v for k, v in (config.get("execute") or {}).items() if k in options}
     prefix = f".{output.name}-"
+    for before in () if output.exists() else output.parent.glob(f"{prefix}*/before"):
+        before.rename(output)  # of a process that was killed between its two last steps
     processes.remove_left(output.parent, prefix)
     with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", dir=output.parent) as temporary:
         site = Path(temporary, "site")

@@ -112,6 +112,8 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
                 print(f"{chapter.source}: executed in {time.perf_counter() - start:.1f} s", flush=True)
 
     async def run_all() -> None:
+        # one that fails ends the others, of which there is nothing to say
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         await asyncio.gather(*map(run, chapters))
 
     free = asyncio.Semaphore(WORKERS)

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from token_geometry.base import InputError
+from token_geometry.base import InputError, files
 from token_geometry.models import sources
 from token_geometry.models.source import ModelSource
 from token_geometry.requests import sizes
-from token_geometry.requests.protocol import Estimate, Request
+from token_geometry.requests.protocol import Request
 from token_geometry.requests.truth import Truth
 from token_geometry.texts.statements import Statements
+
+PROMPT = files.table(__file__)  # what a model is asked when it is steered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,9 @@ class TruthControls(OfControls, Truth):
         return source, drawn
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        same = ("n_permutations", "n_untrained", "steered")
-        return super().recipe() | {name: getattr(self, name) for name in same} | {"probes": ["mass_mean", "ridge"]}
-
-    def estimate(self) -> Estimate:
-        """The whole model, in float32, the states at the last tokens, and weights times tokens of all readings."""
-        shape, drawn = sizes.shape_of(sources.resolve(self.model)), self._draw()
-        states = 2 * (shape["layers"] + 1) * sum(len(one.texts) for one in drawn) * shape["width"]
-        # about four characters a token, of which a half is read once for several statements
-        n_tokens = sum(len(text) for one in drawn for text in one.texts) // 8
-        work = shape["parameters"] * n_tokens * (2 + self.n_untrained) // 2
-        return Estimate(memory=sizes.PROCESS_BYTES + 4 * (shape["parameters"] + states), work=work)
+        same = {
+            "n_permutations": self.n_permutations,
+            "n_untrained": self.n_untrained,
+            "probes": ["mass_mean", "ridge"],
+        }
+        return super().recipe() | same | {"steered": PROMPT if self.steered else False}

@@ -3,6 +3,7 @@
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import psutil
 from token_geometry.base import InputError, processes, project
 from token_geometry.models import devices, sources
 from token_geometry.requests.protocol import Request
-from token_geometry.runs import declaration, results
+from token_geometry.requests.sizes import duration
+from token_geometry.runs import declaration, forecast, results
 
 AT_A_TIME = 2  # notebooks at a time on a CPU: starting, loading and writing use one core, and leave others idle
 
@@ -35,7 +37,7 @@ def execute(run: declaration.Run, *, recompute: bool = False) -> bool:
         return False
     for step in planned:
         step.request.check()
-    estimates = {step.name: step.request.estimate() for step in planned}
+    estimates = {step.name: forecast.timed(step.request, step.request.estimate()) for step in planned}
     # the longest first: what is short fills the gaps at the end
     planned.sort(key=lambda step: (step.depth, -estimates[step.name].work))
     folder, numbers = project.results(run.name) / "records", itertools.count(1)
@@ -47,20 +49,37 @@ def execute(run: declaration.Run, *, recompute: bool = False) -> bool:
     loaded = dict.fromkeys(model for step in planned for model in step.request.models)
     missing = [(name,) for name in loaded if not sources.resolve(name).is_made()]
     _for_each(lambda name: sources.resolve(name).directory(), missing, at_a_time=at_a_time)
+    tell = _teller({s.name: estimates[s.name].seconds + forecast.STARTS for s in planned}, at_a_time)
     for _, level in itertools.groupby(planned, key=lambda step: step.depth):
         named = [(f"[{next(numbers)}/{len(planned)}] {step.name}", step) for step in level]
         tasks = [(title, step.request, folder / f"{step.name}.ipynb") for title, step in named]
-        _for_each(execute_notebook, tasks, at_a_time=at_a_time)
+        _for_each(execute_notebook, tasks, at_a_time=at_a_time, then=tell)
     return True
 
 
-def execute_notebook(title: str, request: Request, record: Path) -> None:
-    """Run the notebook of a request, its output shown below `title`; the line of a cell that fails is raised."""
+def _teller(expected: dict[str, float], at_a_time: int) -> Callable[[tuple[str, float]], None]:
+    """Say how long notebooks will take; what is returned says, of each that is made, how much is left then."""
+    print(f"{len(expected)} notebooks, about {duration(sum(expected.values()))} in all", flush=True)
+    start, took = time.monotonic(), dict[str, float]()
+
+    def tell(made: tuple[str, float]) -> None:
+        took.update([made])
+        # each takes longer beside others than alone, which is what is expected
+        slower = sum(took.values()) / sum(expected[name] for name in took) / at_a_time
+        gone, n_left = time.monotonic() - start, len(expected) - len(took)
+        left = f"about {duration(sum(expected.values()) * slower - gone)}" if n_left else "nothing"
+        print(f"{len(took)} of {len(expected)} made, {duration(gone)} gone, {left} left", flush=True)
+
+    return tell
+
+
+def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, float]:
+    """Run the notebook of a request; the record's name and seconds, or the line of a cell that fails is raised."""
     import nbclient
     import papermill
 
     print(title, flush=True)
-    notebook = f"{request.notebook}.ipynb"
+    notebook, start = f"{request.notebook}.ipynb", time.monotonic()
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -74,14 +93,15 @@ def execute_notebook(title: str, request: Request, record: Path) -> None:
         raise InputError(f"{notebook}: its kernel died, most often for want of memory: {way_out}") from None
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{notebook}: {error.evalue or error.ename} (executed notebook: {record})") from None
+    return record.stem, time.monotonic() - start
 
 
-def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int) -> None:
+def _for_each(work: Callable, tasks: list[tuple], *, at_a_time: int, then: Callable = id) -> None:
     if (at_a_time := min(at_a_time, len(tasks))) < 2:
         for task in tasks:
-            work(*task)
+            then(work(*task))
         return
     n_threads = os.environ.get("OMP_NUM_THREADS", processes.cores() // at_a_time)
     way_out = "with a smaller model or fewer tokens"
     with processes.pool(at_a_time, what="runs notebooks", way_out=way_out, n_threads=n_threads) as pool:
-        processes.all_of(pool, work, tasks)  # an extraction that is ended goes on where it was
+        processes.all_of(pool, work, tasks, then)  # an extraction that is ended goes on where it was

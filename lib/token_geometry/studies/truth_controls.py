@@ -22,7 +22,7 @@ from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.states.model import LanguageModel
 from token_geometry.stats import probes, ridge
 from token_geometry.stats.correlation import correlate
-from token_geometry.studies import reading, truth
+from token_geometry.studies import reading, steering, truth
 from token_geometry.texts import statements
 from token_geometry.texts.statements import Statements
 
@@ -58,28 +58,29 @@ def measure(request: TruthControls) -> xr.Dataset:
     ids = tokenizer(texts)["input_ids"]
     states, losses = model.read_texts(ids, bos=bos)
     known = _known(sets, ids, losses, [_last_word(tokenizer, *one) for one in zip(texts, ids, strict=True)])
-    passed, lines = time.perf_counter(), []
+    read, same = time.perf_counter(), {"bos": bos, "layer": request.layer, "seed": request.seed}
+    steered, lines = steering.steer(model, drawn, states, ids, **same) if request.steered else (xr.Dataset(), [])
+    passed = time.perf_counter()
     del model  # the untrained ones need the memory
     with threadpool_limits(1, user_api="blas"):  # many small problems: cores would wait for one another
         clouds = truth.split(states[request.layer], drawn)
         binary = pd.Index([i for i, s in enumerate(drawn) if s.is_binary], name="dataset")
-        owns = (known.isel(statement=known["dataset"].values == drawn[i].name) for i in binary)
-        each = xr.concat(
-            [_predictors(sets[i], clouds[i], own) for i, own in zip(binary, owns, strict=True)], binary
-        )
+        owns = [known.isel(statement=known["dataset"].values == s.name) for s in drawn]
+        each = xr.concat([_predictors(sets[i], clouds[i], owns[i]) for i in binary], binary)
         each = each.reindex(dataset=range(len(sets))).drop_vars("dataset").transpose("predictor", "dataset", ...)
-        parts = [known, each, _groups(sets, clouds), _truth_direction(sets, states)]
-        parts += [_over_layers(sets, states[: request.n_layers + 1])]
+        states = states[: request.n_layers + 1]
+        parts = [known, steered, each, _groups(sets, clouds), _truth_direction(sets, states)]
+        parts += [_over_layers(sets, states)]
         parts += [_untrained(request, sets, texts, n=0 if source.control else request.n_untrained)]
     dataset = xr.merge(parts, join="outer", combine_attrs="drop")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": TITLES[name], "units": "nat" if name == "log_probability" else "1"}
     lines += [LEFT_OUT["classes"].format(name=s.name, n=len(s.classes)) for s in drawn if not s.is_binary]
     lines += [LEFT_OUT["negation"].format(name=drawn[i].name) for i in binary if sets[i].opposite < 0]
-    dataset.attrs = store.make_attrs(
+    dataset.attrs = steered.attrs | store.make_attrs(
         f"Controls of truth at layer {request.layer}, {source.title}", recipe, model=request.model,
         model_title=source.title, layer=request.layer, seed=request.seed, n_permutations=request.n_permutations,
-        left_out="\n".join(lines), seconds_forward=passed - started,
+        left_out="\n".join(lines), seconds_forward=read - started, seconds_steering=passed - read,
         seconds_probes=time.perf_counter() - passed,
     )  # fmt: skip
     store.write(dataset, Path(request.output))
@@ -109,11 +110,11 @@ def _last_word(tokenizer: Callable, text: str, ids: list[int]) -> tuple[str, sli
 def _known(sets: Sets, ids: Sequence[list[int]], losses: Arrays, words: Sequence[tuple[str, slice]]) -> xr.Dataset:
     """What is known of each statement and data set before any geometry."""
     one, whole, drawn = "statement", "dataset", [s.drawn for s in sets]
-    parts = (
-        (-x[np.isfinite(x)], -x[place][np.isfinite(x[place])]) for x, (_, place) in zip(losses, words, strict=True)
-    )
     # a first token is predicted by nothing, and may be all there is
-    likelihood = [[x.sum(), x.sum() / max(len(x), 1), y.sum() if len(y) else np.nan] for x, y in parts]
+    parts = [(x[np.isfinite(x)], x[place]) for x, (_, place) in zip(losses, words, strict=True)]
+    likelihood = [
+        [-(x.sum() or np.nan), -x.sum() / (len(x) or np.nan), -(np.nansum(y) or np.nan)] for x, y in parts
+    ]
     variables = {
         "label": (one, np.concatenate([s.labels for s in drawn])), "last_word": (one, [word for word, _ in words]),
         "statement_text": (one, [text for s in drawn for text in s.texts]),
@@ -136,10 +137,9 @@ def _told(right: np.ndarray, n: int) -> np.ndarray:
     `right` are the shares that are right, for the labels and then for their permutations.
     """
     null = right[1:] if len(right) > 1 and n else [np.nan]
-    p_value = (1 + (null >= right[0] - 1e-9).sum()) / len(right)
-    return np.array(
-        [right[0], *probes.interval(right[0] * n, np.array(n or np.nan)), p_value, *np.quantile(null, QUANTILES)]
-    )
+    p_value = (1 + (null >= right[0] - 1e-9).sum()) / (len(right) if n else np.nan)
+    ends = probes.interval(right[0] * n, np.array(n or np.nan))
+    return np.array([right[0], *ends, p_value, *np.quantile(null, QUANTILES)])
 
 
 def _variables(kind: str, dims: tuple[str, ...], told: np.ndarray) -> dict[str, tuple]:
@@ -231,13 +231,11 @@ def _groups(sets: Sets, clouds: Arrays) -> xr.Dataset:
     trains = {sets[i].drawn.name: [i] for i in binary}
     trains |= {f"{sets[i].drawn.name} + {sets[j].drawn.name}": [i, j] for i, j in _pairs(sets)}
     topics = dict.fromkeys(sets[i].topic for i in binary)
-    trains |= {
-        f"all but {topic}": [i for i in binary if sets[i].topic != topic] for topic in topics if len(topics) > 1
-    }
+    for topic in topics if len(topics) > 1 else ():
+        trains[f"all but {topic}"] = [i for i in binary if sets[i].topic != topic]
     signs = [[sets[i].polarity for i in members] for members in trains.values()]
-    weights = [
-        {i: 1 / sign.count(sets[i].polarity) for i in m} for sign, m in zip(signs, trains.values(), strict=True)
-    ]
+    parts = zip(signs, trains.values(), strict=True)
+    weights = [{i: 1 / sign.count(sets[i].polarity) for i in members} for sign, members in parts]
     learned = [", ".join(dict.fromkeys(sets[i].topic for i in members)) for members in trains.values()]
     polarity = ["both" if len(set(sign)) > 1 else "+" if sign[0] > 0 else "-" for sign in signs]
     coords = {"train": list(trains), "train_topics": ("train", learned), "train_polarity": ("train", polarity)}
@@ -254,14 +252,9 @@ def _truth_direction(sets: Sets, states: torch.Tensor) -> xr.Dataset:
     drawn, pairs, weights = [s.drawn for s in sets], _pairs(sets), []
 
     def ratio(points: torch.Tensor) -> float:
-        clouds, found = truth.split(points, drawn), [np.nan] * (not pairs)
-        for i, j in pairs:
-            for train, test in sets[i].folds:
-                sides = [clouds[place] - clouds[place][train].mean(axis=0) for place in (i, j)]
-                first, second = (side[train] for side in sides)
-                direction = probes.truth_direction(first, second, drawn[i].labels[train])
-                found += [probes.variance_ratio(side[test] @ direction.T, drawn[i].labels[test]) for side in sides]
-        return float(np.mean(found))
+        clouds = truth.split(points, drawn)
+        found = [probes.variance_ratio(clouds[i], drawn[i].labels) for pair in pairs for i in pair]
+        return float(np.mean(found or np.nan))
 
     ratios = np.array(parallel.map_layers(ratio, states))
     layer = int(ratios.argmax()) if pairs else -1

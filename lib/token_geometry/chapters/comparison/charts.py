@@ -54,14 +54,15 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     return charts.panels(panel, frame, alone=400, height=270, independent=("x", "y"))
 
 
-@charts.figure("untrained control")
+@charts.figure("untrained control", choose="control")
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
-    """Line charts with bands, one row per observable, the trained model on the left and its control on the
-    right: observable against layer, one curve per shuffle level.
+    """Line charts with bands, one row per observable, the trained model on the left and the control that the menu
+    chooses on the right: observable against layer, one curve per shuffle level.
     """
     picked, rows = charts.legend_choice("shuffle_level"), []
     for observable, part in frame.groupby("observable", sort=False):
-        panel = curves(part, y_title=observable, keep=("kind",), picked=picked)
+        panel = curves(part, y_title=observable, keep=("kind", "control"), picked=picked)
+        panel.layer[0].name = f"row_{len(rows)}"  # which Altair asks for where a menu comes on top
         rows.append(panel.properties(width=260, height=140))
     header = {"labelFontSize": 11, "labelLimit": 255}
     return charts.rows(rows, picked, "kind", charts.unique(frame["kind"]), **header)

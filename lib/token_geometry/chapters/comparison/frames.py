@@ -26,10 +26,11 @@ def layer_overlap(results: RunResults) -> pd.DataFrame:
 
 
 def controls(results: RunResults) -> pd.DataFrame:
-    """Trained models and their controls (`kind`) on the same prompts and levels, as of `frames.by_observable`."""
+    """A trained model and its control (`kind`) on the same prompts, as of `by_observable`, for every `control`."""
     named = [(name, one) for name, *both in control_pairs(results) for one in both]
-    parts = [by_observable(one).assign(model=name, kind=str(one["model_title"].item())) for name, one in named]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "model", "observable"])
+    parts = [by_observable(one).assign(control=name, kind=str(one["model_title"].item())) for name, one in named]
+    columns = ["kind", "control", "observable"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def control_pairs(results: RunResults) -> list[tuple[str, xr.Dataset, xr.Dataset]]:

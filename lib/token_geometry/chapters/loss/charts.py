@@ -12,7 +12,7 @@ _FIELDS += ["q_value:Q .2g", "n_prompts:Q"]
 @charts.figure("correlation with the loss")
 def correlation_curves(
     frame: pd.DataFrame, *, color: str = "measure", color_title: str = "correlation", x: str = "layer",
-    y_title: str = "correlation with the loss",
+    y_title: str = "correlation with the loss", choose: str | None = None,
 ) -> alt.FacetChart:  # fmt: skip
     """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
@@ -21,7 +21,11 @@ def correlation_curves(
     """
     n_names, by_level = frame[color].nunique(), frame[color].iloc[0].startswith("S = ")
     levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
-    colors = charts.color(frame, color, color_title, palette=levels if by_level else charts.MODEL_COLORS)
+    options = {
+        "palette": levels if by_level else charts.MODEL_COLORS,
+        "legend": charts.legend(frame, color, choose),
+    }
+    colors = charts.color(frame, color, color_title, **options)
     picked = charts.legend_choice(color)
     axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
     options = {"scale": alt.Scale(domain=[-1, 1]), "picked": picked, "band": 0.15 if n_names < 6 else 0.07}

@@ -38,9 +38,7 @@ def emergence(frame: pd.DataFrame, texts: pd.DataFrame) -> alt.ConcatChart:
         return _points(base, texts, _TWO, size=34, scale=alt.Scale(domain=[-4, 4], clamp=True))
 
     shown = "shown_layer" if frame["layer"].nunique() > 1 else str(frame["layer"].iloc[0])
-    return _squares(
-        frame, panel, "model_title", lambda title: alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {shown}]")
-    )
+    return _squares(frame, panel, "model_title", layer=shown)
 
 
 @charts.figure("projection of all data sets", choose="panel")
@@ -132,12 +130,14 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
     )
 
 
-def _squares(frame: pd.DataFrame, panel, by: str = "panel", lines=lambda title: title.rsplit(", ", 1)):
-    """One square per model, below its name and, in a line of its own, its layer."""
+def _squares(frame: pd.DataFrame, panel, by: str = "panel", *, layer: str = "") -> alt.ConcatChart:
     titles = charts.unique(frame[by])
     side = 252 if len(titles) > 1 else 480
-    size = {"width": side, "height": side}
-    parts = [panel(frame[frame[by] == t]).properties(**size, title=alt.Title(lines(t))) for t in titles]
+    parts = []
+    for title in titles:
+        # the layer, which `layer` is an expression for, has a line of its own
+        lines = alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {layer}]") if layer else title.rsplit(", ", 1)
+        parts.append(panel(frame[frame[by] == title]).properties(width=side, height=side, title=alt.Title(lines)))
     return alt.concat(*parts, columns=2)
 
 

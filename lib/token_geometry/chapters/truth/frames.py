@@ -118,7 +118,7 @@ def transfer_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     frame = long(transfer, "accuracy").rename(columns={"train_dataset": "train", "test_dataset": "test"})
     n = frame["test"].map(pd.Series(dataset["dataset"].values).value_counts()).to_numpy()
     low, high = probes.interval(frame["accuracy"].to_numpy() * n, n)
-    chance = frame["test"].map(dict(zip(dataset["dataset_name"].values, dataset["chance"].values, strict=True)))
+    chance = frame["test"].map(pd.Series(dataset["chance"].values, dataset["dataset_name"].values)).to_numpy()
     frame = frame.assign(probe=frame["probe"].map(probes.TITLES), low=low.round(4), high=high.round(4))
     yield with_cells(frame, (low <= chance) & (chance <= high))
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import xarray as xr
 
-from token_geometry.base import store
+from token_geometry.base import InputError, store
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.results import RunParameters
 from token_geometry.models import sources
@@ -89,6 +89,7 @@ def open_results(chosen: TruthParameters) -> TruthResults:
             state = "stale or damaged" if step.path.is_file() else "missing"
             notes.append(f"The results {step.name} are {state}: `python -m token_geometry run {run.name}`.")
     if not found and not notes:
-        lacking = f"Run {run.name} declares nothing of this kind, so this chapter has no results"
-        notes.append(f"{lacking}: add the key `{key}` to data/runs/{run.name}.yml.")
+        raise InputError(
+            f"run {run.name} declares nothing of this kind: add the key {key} to data/runs/{run.name}.yml"
+        )
     return TruthResults(datasets=tuple(found), notes=tuple(notes))
