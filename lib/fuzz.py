@@ -165,7 +165,7 @@ def whole_files(folder: Path) -> dict[str, list[bytes]]:
     packed = folder / "packed"
     store.write(data, packed, compressed=True)
     found["shard"] = [path.read_bytes(), packed.read_bytes()]
-    save_plan(folder, {"recipe": {}, "shards": [{"prompt": "a", "shuffle_level": 0, "file": "a.nc"}]})
+    save_plan(folder, {"recipe": {}, "request": {"n_tokens": 16}, "shards": []})
     found["plan"] = [(folder / PLAN).read_bytes()]
     declared = {
         "title": "t", "models": ["m"], "corpus": "texts.jsonl", "n_tokens": 16,
