@@ -90,8 +90,7 @@ def load_model(
             # what transformers would report as left out was meant to be
             stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
             transformers.logging.set_verbosity_error()
-        options = {"config": config, "dtype": getattr(torch, dtype)}
-        parts = {}
+        options, parts = {"config": config, "dtype": getattr(torch, dtype)}, {}
         if len(devices) > 1:
             parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name)
         if source.control == "random":

@@ -56,8 +56,7 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
         return Markdown(f"With {n_prompts} prompts, nothing can be said about their order.")
     for model, title in results.models:
         dimension = every.sel(model=model, layer=min(layer, results.last_layer(model))).dropna("scale")
-        scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
-        parts = []
+        scales, parts = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]], []
         for first, second in itertools.pairwise(scales):
             found = correlate(*(dimension.sel(scale=s, drop=True) for s in (first, second)), method="spearman")
             text = numbers.told(found, "correlation", name="95% interval ")

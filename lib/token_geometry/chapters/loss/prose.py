@@ -70,16 +70,14 @@ def strongest_table(results: RunResults) -> Markdown:
         found = frames.correlate(values, loss)
         ranks = correlate(values, loss, method="spearman", n_resamples=1)["correlation"]
         for model, title, layer in frames.strongest(found["correlation"]):
-            here = found.sel(model=model, layer=layer)
-            n_tested = int(found["p_value"].sel(model=model).count())
+            here, n_tested = found.sel(model=model, layer=layer), int(found["p_value"].sel(model=model).count())
             n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
             rank, q = f"{Number(ranks.sel(model=model, layer=layer)):.2f}", f"{Number(here['q_value']):.2g}"
             title = markup.escaped(title)
             rows.append((title, name, layer, spell(here, ""), rank, q, f"{n_found} of {n_tested}"))
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
-    titles = [title for _, title in results.models]
-    rows.sort(key=lambda row: titles.index(row[0]))
+    rows.sort(key=lambda row: [title for _, title in results.models].index(row[0]))
     columns = ["model", "quantity", "layer", "Pearson", "Spearman", "q", f"layers with q ≤ {frames.RATE}"]
     return markup.table(pd.DataFrame(rows, columns=columns))
 
@@ -187,8 +185,7 @@ def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None =
     lines = []
     for title, part in kept.groupby("model_title", sort=False):
         row = part.loc[part["correlation"].abs().idxmax()]
-        what = f" ({row[named]})" if named and measure is None else ""
-        value = Number(row["correlation"])
+        what, value = f" ({row[named]})" if named and measure is None else "", Number(row["correlation"])
         lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value:.2f}.")
     return markup.bullets(lines or ["No correlation."])
 
