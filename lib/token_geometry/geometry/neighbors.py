@@ -92,10 +92,8 @@ def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
     """Layer and token of the first state that is NaN or infinite, if there is one."""
     # where a sum is finite all its terms are; a sum of large terms may overflow without one that does
     finite = torch.isfinite(torch.stack(map_layers(lambda points: points.sum(1, dtype=torch.float32), hidden)))
-    for layer, token in (~finite).nonzero().tolist():
-        if not bool(torch.isfinite(hidden[layer, token]).all()):
-            return layer, token
-    return None
+    places = map(tuple, (~finite).nonzero().tolist())
+    return next((place for place in places if not bool(torch.isfinite(hidden[place]).all())), None)
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:

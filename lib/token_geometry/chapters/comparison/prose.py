@@ -43,8 +43,8 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
-    values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
-    values = values.mean("prompt").dropna("scale")
+    dimension = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
+    values = dimension.mean("prompt").dropna("scale")
     first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
     return f"{title}, layer {layer}: the ID goes from {first} to {last}."
 

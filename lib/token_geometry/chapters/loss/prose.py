@@ -96,9 +96,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
     means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
     single = correlate(dimension, loss, n_resamples=1)["correlation"]
     every = f"the mean ID of layers {layers.start} to {layers.stop} correlates with the loss with {spell(pooled)}"
-    alone = (
-        f"The {int(means['n_prompts'])} means of the levels alone have $r$ = {Number(means['correlation']):.2f}"
-    )
+    n_means, r = int(means["n_prompts"]), Number(means["correlation"])
+    alone = f"The {n_means} means of the levels alone have $r$ = {r:.2f}"
     ends = f"{Number(single.min()):.2f} to {Number(single.max()):.2f}"
     rest = f"taken away, they leave {spell(within)}. Within single levels $r$ goes from {ends}"
     return f"{title}: over all levels, {every}. {alone}; {rest}."
@@ -149,10 +148,8 @@ def partial(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a partial correlation."
     layer = int(plain["correlation"].abs().idxmax())
     n_plain, n_fixed = (len(part.query("discovered == 'yes' and correlation > 0")) for part in (plain, fixed))
-    rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
-    there = (
-        f"in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to {spell(rows[1])}"
-    )
+    ends = (spell(xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze()) for part in (plain, fixed))
+    there = f"in layer {layer}, where the correlation is strongest, it goes from {' to '.join(ends)}"
     counts = f"in {n_plain} of {len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed"
     above = f"With $q$ ≤ {frames.RATE} it is above zero {counts}"
     return f"{title}: {there} when the cosine similarity is held fixed. {above}."
