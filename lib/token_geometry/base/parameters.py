@@ -42,9 +42,7 @@ def read_yaml(text: str, where: str) -> dict:
     return copy.deepcopy(_parsed(text, where))
 
 
-@functools.lru_cache(
-    maxsize=32
-)  # a run of twelve models asks for their file some 250 times, at a tenth of a second each
+@functools.lru_cache(maxsize=32)  # a run of twelve models asks for their file some 250 times, at 0.1 s each
 def _parsed(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)

@@ -122,8 +122,7 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
                 none = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80)
                 none = none.mark_text(text=text, fontSize=13, color="#666666")
                 return none.properties(description=f"{description} No data.")
-            chart = draw(frame, *others, **options)
-            title = _CONTROLS.get(choose, TITLES.get(choose, choose))
+            chart, title = draw(frame, *others, **options), _CONTROLS.get(choose, TITLES.get(choose, choose))
             chart = chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
             return chart.properties(description=description)
 

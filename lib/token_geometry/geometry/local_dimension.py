@@ -89,8 +89,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     `squared` are the squared distances of the neighbors to the point, nearest first, shape (n, k), k even, and
     `among` those of the neighbors to one another, shape (n, k, k).
     """
-    n_neighbors = squared.shape[1]
-    unit = squared[:, -1:]
+    n_neighbors, unit = squared.shape[1], squared[:, -1:]
     u, v = squared / unit, among / unit[:, :, None]
     own, other = u[:, :, None], u[:, None, :]
     difference, room = own - other, 4 - 4 * own
@@ -103,8 +102,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     logs = products[0].mul(products[1]).mul_(16).log_().sum((1, 2), dtype=torch.float64)
     central = (0.5 * u.double().log()).sum(1)
     # a pair that was dropped is not counted; the diagonal stands for the distances to the point itself
-    counted = n_neighbors**2 - dropped.sum((1, 2)) + n_neighbors
-    dimension = -2 * counted / (logs + 2 * central)
+    dimension = -2 * n_neighbors**2 - dropped.sum((1, 2)) + n_neighbors / (logs + 2 * central)
     return torch.where(logs > -_SMALLEST, 0.0, dimension).where(squared[:, 0] > 0, torch.nan)
 
 

@@ -92,10 +92,8 @@ def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
     """Layer and token of the first state that is NaN or infinite, if there is one."""
     # where a sum is finite all its terms are; a sum of large terms may overflow without one that does
     finite = torch.isfinite(torch.stack(map_layers(lambda points: points.sum(1, dtype=torch.float32), hidden)))
-    for layer, token in (~finite).nonzero().tolist():
-        if not bool(torch.isfinite(hidden[layer, token]).all()):
-            return layer, token
-    return None
+    places = map(tuple, (~finite).nonzero().tolist())
+    return next((place for place in places if not bool(torch.isfinite(hidden[place]).all())), None)
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -210,8 +208,7 @@ def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tenso
     squares, norms = points.square().sum(2), centered.square().sum(2)
     spread, size = norms.sum(1), squares.sum(1)
     gram = centered @ centered.mT
-    moments = cosine.of_clouds(points, centered, center, gram)
-    sums = norms[:, :, None] + norms[:, None, :]
+    moments, sums = cosine.of_clouds(points, centered, center, gram), norms[:, :, None] + norms[:, None, :]
     squared = torch.sub(sums, gram, alpha=2, out=gram)
     squared.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     for layer, first, second in (p.T for p in (squared <= _CANCELLATION * sums).nonzero().split(_PAIRS_AT_ONCE)):
@@ -240,8 +237,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
     the distances within parts, and how many points were decided so.
     """
     rows, group = _distinct(points)
-    squared = squared_distances(points[rows])
-    n_others = len(rows) - 1
+    squared, n_others = squared_distances(points[rows]), len(rows) - 1
     among_all = None
     if len(rows) < len(points):
         # a point that repeats others has their list, but for the point itself
@@ -302,8 +298,7 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
     unit = (2 * points.shape[1] ** 0.5 + 2) * torch.finfo(torch.float32).eps / 2
-    error = unit * (norms + norms[nearest].max(1).values)
-    n_edge = nearest.shape[1]
+    error, n_edge = unit * (norms + norms[nearest].max(1).values), nearest.shape[1]
     gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
     # so that what is no number for an overflow is not taken for decided
     decided = gaps.min(1).values > 2 * error if n_edge > 1 else values[:, 0] > 0

@@ -16,8 +16,7 @@ from token_geometry.models.gguf import tokenizers
 _TABLE = files.table(__file__)
 _SIZES = {*_TABLE["sizes"]}
 _KNOWN = _SIZES | {*_TABLE["others"]}
-_EMBEDDINGS = "tok_embeddings.weight"
-_QUERIES = "layers.0.attention.wq.weight"
+_EMBEDDINGS, _QUERIES = "tok_embeddings.weight", "layers.0.attention.wq.weight"
 
 _LLAMA_3_NAMED, _LLAMA_3_SPECIAL = _TABLE["llama_3_named"], 256
 

@@ -29,8 +29,7 @@ def refuse_uneven_heads(config, name: str) -> None:
     heads, keys = (text.to_dict().get(f"num_{of}_heads") for of in ("attention", "key_value"))
     # of a family that has no such number, or makes keys of latent vectors, the entry is nobody's
     is_used = hasattr(type(text), "num_key_value_heads") and not hasattr(text, "kv_lora_rank")
-    are_numbers = isinstance(heads, int) and isinstance(keys, int) and is_used
-    if are_numbers and (keys < 1 or heads % keys):
+    if isinstance(heads, int) and isinstance(keys, int) and is_used and (keys < 1 or heads % keys):
         found = f"num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}"
         raise InputError(f"model {name!r}: {found}: check its configuration")
 

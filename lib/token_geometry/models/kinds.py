@@ -198,10 +198,8 @@ class Meta(Directory):
         return checkpoints.read_tokenizer(Path(self.location))
 
     def weights(self, config, n_blocks: int | None = None) -> dict:
-        return {
-            "pretrained_model_name_or_path": None,
-            "state_dict": checkpoints.tensors(Path(self.location), config),
-        }
+        tensors = checkpoints.tensors(Path(self.location), config)
+        return {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
 
 @dataclass(frozen=True)

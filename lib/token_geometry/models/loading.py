@@ -90,8 +90,7 @@ def load_model(
             # what transformers would report as left out was meant to be
             stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
             transformers.logging.set_verbosity_error()
-        options = {"config": config, "dtype": getattr(torch, dtype)}
-        parts = {}
+        options, parts = {"config": config, "dtype": getattr(torch, dtype)}, {}
         if len(devices) > 1:
             parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name)
         if source.control == "random":
@@ -114,12 +113,10 @@ def load_model(
 def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     """Whether `n_layers` blocks, None for all, are all of the model's; `InputError` if there are fewer."""
     last = blocks.depth(config)
-    if n_layers is None or n_layers == last:
-        return True
-    if not 0 <= n_layers < last:
+    if n_layers is not None and not 0 <= n_layers <= last:
         problem = f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}"
         raise InputError(f"{problem}; accepted: 0 to {last}")
-    return False
+    return n_layers in (None, last)
 
 
 def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:

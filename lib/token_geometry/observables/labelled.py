@@ -74,8 +74,7 @@ def token_correlation(shard: xr.Dataset) -> xr.Dataset:
     """Rank correlation of a token's local dimension with its loss, at fixed position and count in the prompt."""
     ids, loss = shard["token_id"].values, shard["token_loss"].values
     _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    given = np.stack([np.arange(len(ids)), counts[place]])
-    none = np.full(shard["distinct"].shape, np.nan)
+    given, none = np.stack([np.arange(len(ids)), counts[place]]), np.full(shard["distinct"].shape, np.nan)
     local = {name: shard[name].values if name in shard else none for name in LOCAL}
     found = {f"{name}_loss_correlation": correlation.partial_rank(local[name], loss, given) for name in LOCAL}
     return _over("layer", **found)

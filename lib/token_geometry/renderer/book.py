@@ -123,8 +123,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     heads = as_list(options.get("include-in-header"))
     if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
         raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
-    top = "\n".join(entry["text"] for entry in heads)
-    styles = [STYLE, *as_list(options.get("css"))]
+    top, styles = "\n".join(entry["text"] for entry in heads), [STYLE, *as_list(options.get("css"))]
     for file in [match[2] for match in ROOTED.finditer(top)] + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
     cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}

@@ -16,8 +16,7 @@ from token_geometry.texts import corpora, shuffling
 class Extraction(run.Shared, protocol.Request):
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
-    notebook = "extraction"
-    old_names = {"shard": "part", "n_shards": "n_parts"}
+    notebook, old_names = "extraction", {"shard": "part", "n_shards": "n_parts"}
     none = {"n_prompts": "all", "batch_size": "what fits"}
 
     model: str  # alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control

@@ -45,8 +45,7 @@ def correlate(
     if method not in METHODS:
         raise one_of("method", method, METHODS)
     sample = [pool, "prompt"] if pool else ["prompt"]
-    held = [given] if isinstance(given, xr.DataArray) else given or ()
-    variables = xr.broadcast(x, y, *held)
+    variables = xr.broadcast(x, y, *[given] if isinstance(given, xr.DataArray) else given or ())
     variables = [v.transpose(*(d for d in v.dims if d not in sample), *sample) for v in variables]
     shape, n_prompts = variables[0].shape[: -len(sample)], variables[0].sizes["prompt"]
     n_values = n_prompts * (variables[0].sizes[pool] if pool else 1)
@@ -56,8 +55,7 @@ def correlate(
     # cells that lack the same prompts share their resamples
     patterns, which = np.unique(np.isfinite(values).all(0), axis=0, return_inverse=True)
     for number, kept in enumerate(patterns):
-        cells = np.flatnonzero(which.ravel() == number)
-        n_kept = len(np.unique(prompt[kept]))
+        cells, n_kept = np.flatnonzero(which.ravel() == number), len(np.unique(prompt[kept]))
         found[4, cells] = n_kept
         freedom = n_kept - len(values)  # n - 2, and one less for each quantity held fixed
         if freedom < 1:
@@ -140,8 +138,7 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     """Adjusted p-values of one family of tests, as of `false_discovery`."""
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
-    found = np.full(np.shape(p_values), np.nan)
-    tested = np.isfinite(p_values)
+    found, tested = np.full(np.shape(p_values), np.nan), np.isfinite(p_values)
     if tested.any():
         found[tested] = stats.false_discovery_control(p_values[tested])
     return found
@@ -153,8 +150,7 @@ def _correlation_with_interval(values, prompt, method: str, n_resamples: int, se
     varies = spread > _CONSTANT * np.abs(values).max(-1, keepdims=True)
     values = np.divide(values - center, spread, out=np.full(values.shape, np.nan), where=varies)
     _, prompt = np.unique(prompt, return_inverse=True)
-    n_prompts = prompt.max() + 1
-    coefficient = _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
+    n_prompts, coefficient = prompt.max() + 1, _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
     if n_prompts < FEWEST_PROMPTS:
         return np.stack([coefficient, *np.full((2, len(coefficient)), np.nan)])
     resampled = _coefficients(values, resample_weights(prompt, n_resamples, seed), method)

@@ -53,8 +53,7 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a
     logarithmic axis against layer, one curve per scale.
     """
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
-    scale = alt.Scale(type="log", domain=[5e-17, 1e-2])
+    base, scale = alt.Chart(frame).encode(x=charts.LAYER_AXIS), alt.Scale(type="log", domain=[5e-17, 1e-2])
     axis = alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)])
     y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
     color = alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis"))
@@ -76,8 +75,7 @@ def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     """Two line charts, one above the other: an observable against layer, one curve per precision; and its
     change from float32.
     """
-    first = frame["title"].iloc[0]
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
+    first, base = frame["title"].iloc[0], alt.Chart(frame).encode(x=charts.LAYER_AXIS)
     tooltip = charts.tooltip("title:N", "layer:Q", "value:Q .4f", "change:Q +.4f", title="precision")
     curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
     curve = curve.encode(color=charts.color(frame, "title", None), tooltip=tooltip)

@@ -117,8 +117,7 @@ def centered(values: xr.DataArray) -> xr.DataArray:
 def scatter_frame(results: RunResults) -> pd.DataFrame:
     """ID and loss of every structured prompt, at the layer where they correlate most in each model (`panel`)."""
     dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), results.structured["loss"]
-    columns = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"]
-    rows = []
+    columns, rows = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"], []
     for model, title, layer in strongest(correlation.correlate(dimension, loss, n_resamples=1)["correlation"]):
         both = {"intrinsic_dimension": dimension.sel(model=model, layer=layer), "loss": loss.sel(model=model)}
         frame = xr.Dataset(both).to_dataframe().reset_index().dropna(subset=[*both])

@@ -85,8 +85,7 @@ def angles(frame: pd.DataFrame) -> alt.FacetChart:
     picked = charts.legend_choice("shuffle_level")
     titles = {"shuffle_level": "shuffle level", "angle": "center of the bin (degrees)"}
     x = alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180]))
-    whole = charts.whole(frame, *names)
-    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=whole)
+    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names))
     color = charts.level_color([int(name.split()[-1]) for name in names], title="shuffle level", names=names)
     tips = charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles)
     panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)

@@ -51,8 +51,7 @@ def shuffling_effect(results: RunResults, values: xr.DataArray | None = None, *,
 def severities(results: RunResults) -> xr.Dataset:
     """`bleu` by prompt and level above the lowest, and `change` of the mean ID of the middle layers from that."""
     dimension = frames.middle(results.observables["intrinsic_dimension"])
-    change = dimension - dimension.isel(shuffle_level=0, drop=True)
-    found = results.observables[["bleu"]].assign(change=change)
+    found = results.observables[["bleu"]].assign(change=dimension - dimension.isel(shuffle_level=0, drop=True))
     return found.where(found["change"].notnull()).isel(shuffle_level=slice(1, None))
 
 

@@ -45,10 +45,8 @@ def read(path: Path, head: Header):
     if kind == "gpt2":
         name = head.metadata.get("tokenizer.ggml.pre", "default")
         # the steps of its rule, of which tokenizers makes objects as it makes them of a `tokenizer.json`
-        split, steps = (
-            {"type": "Split", "behavior": "Isolated", "invert": False},
-            _TABLE["rules"][_NAMES[name]]["steps"],
-        )
+        split = {"type": "Split", "behavior": "Isolated", "invert": False}
+        steps = _TABLE["rules"][_NAMES[name]]["steps"]
         steps = [split | {"pattern": {"Regex": one}} if isinstance(one, str) else one for one in steps]
         whole = json.loads(Tokenizer(models.BPE()).to_str())
         whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
