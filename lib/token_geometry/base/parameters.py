@@ -106,8 +106,7 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
     field `noun`, says if a name is no field, a field without default is missing, or a value is ill-typed.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    given = _renamed(kind, given, fields, noun)
+    hints, given = typing.get_type_hints(kind), _renamed(kind, given, fields, noun)
     refuse_unknown(given, fields, noun=noun)
     values = {name: _read(value, hints[name]) for name, value in given.items()}
     for name, value in values.items():

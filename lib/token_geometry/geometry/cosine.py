@@ -20,8 +20,7 @@ def similarity(points: torch.Tensor) -> tuple[float, float]:
     unit = points / norms[:, None]
     center = unit.mean(0, dtype=torch.float64)
     rest = unit - center.to(unit.dtype)
-    gram = rest @ rest.T if n_points <= width else rest.T @ rest
-    along = (rest @ center.to(rest.dtype)).double()
+    gram, along = rest @ rest.T if n_points <= width else rest.T @ rest, (rest @ center.to(rest.dtype)).double()
     spread = gram.square().sum(dtype=torch.float64) + 2 * n_points * along.square().sum()
     return float(center.square().sum()), float(spread.sqrt()) / n_points
 

@@ -17,8 +17,7 @@ _LOWEST, _HIGHEST = 1e-3, 1e3  # bracket of the dimension, as in DADApy
 _TOLERANCE = 1e-11
 
 # DADApy keeps 1 - mu^-d away from zero by these: in the score and in the Fisher information.
-_FLOOR_SCORE = 2e-7
-_FLOOR_FISHER = 5 * np.finfo(np.float64).eps
+_FLOOR_SCORE, _FLOOR_FISHER = 2e-7, 5 * np.finfo(np.float64).eps
 
 
 def ratios(distance: np.ndarray) -> np.ndarray:
@@ -39,12 +38,9 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     q50) do not enter the likelihood (points that nearly coincide), but do enter the Fisher information; the
     score counts N - 1 points, not N. Both as in DADApy 0.3.
     """
-    shape = mu.shape[:-1]
-    mu = mu.reshape(-1, mu.shape[-1])
-    n1 = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float)
-    present = np.isfinite(mu)
-    usable = present.sum(1) >= 2
-    dimension, error = np.full(len(mu), np.nan), np.full(len(mu), np.nan)
+    shape, mu = mu.shape[:-1], mu.reshape(-1, mu.shape[-1])
+    n1, present = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float), np.isfinite(mu)
+    usable, dimension, error = present.sum(1) >= 2, np.full(len(mu), np.nan), np.full(len(mu), np.nan)
     if usable.any():
         mu, n1, present = mu[usable], n1[usable], present[usable]
         log_mu = np.log(np.where(present, mu, 1.0))
@@ -71,8 +67,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
         expected = special.digamma(2 * n1[:, 0]) - special.digamma(n1[:, 0])
         d = np.nan_to_num(expected * (n_kept - 1) / weight.sum(1), nan=_HIGHEST)
     d = np.clip(d, _LOWEST, _HIGHEST)
-    low, high = np.full(len(d), _LOWEST), np.full(len(d), _HIGHEST)
-    open_ = np.flatnonzero(n1[:, 0] > 1)
+    low, high, open_ = np.full(len(d), _LOWEST), np.full(len(d), _HIGHEST), np.flatnonzero(n1[:, 0] > 1)
     for _ in range(100):
         if not open_.size:
             break

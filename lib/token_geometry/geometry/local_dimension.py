@@ -93,8 +93,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     u, v = squared / unit, among / unit[:, :, None]
     own, other = u[:, :, None], u[:, None, :]
     difference, room = own - other, 4 - 4 * own
-    measured = _inside(v, difference, room)
-    reflected = _inside((2 * own + 2 * other).sub_(v), difference, room)
+    measured, reflected = _inside(v, difference, room), _inside((2 * own + 2 * other).sub_(v), difference, room)
     dropped = ~(torch.minimum(measured, reflected) >= _SMALLEST / 2)
     dropped.diagonal(dim1=1, dim2=2).fill_(True)
     # four logarithms at once, of halves of radii
@@ -102,7 +101,8 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     logs = products[0].mul(products[1]).mul_(16).log_().sum((1, 2), dtype=torch.float64)
     central = (0.5 * u.double().log()).sum(1)
     # a pair that was dropped is not counted; the diagonal stands for the distances to the point itself
-    dimension = -2 * n_neighbors**2 - dropped.sum((1, 2)) + n_neighbors / (logs + 2 * central)
+    counted = n_neighbors**2 - dropped.sum((1, 2)) + n_neighbors
+    dimension = -2 * counted / (logs + 2 * central)
     return torch.where(logs > -_SMALLEST, 0.0, dimension).where(squared[:, 0] > 0, torch.nan)
 
 

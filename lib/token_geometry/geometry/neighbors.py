@@ -206,8 +206,7 @@ def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tenso
     center = points.mean(1, keepdim=True)
     centered = points - center
     squares, norms = points.square().sum(2), centered.square().sum(2)
-    spread, size = norms.sum(1), squares.sum(1)
-    gram = centered @ centered.mT
+    spread, size, gram = norms.sum(1), squares.sum(1), centered @ centered.mT
     moments, sums = cosine.of_clouds(points, centered, center, gram), norms[:, :, None] + norms[:, None, :]
     squared = torch.sub(sums, gram, alpha=2, out=gram)
     squared.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -237,8 +236,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
     the distances within parts, and how many points were decided so.
     """
     rows, group = _distinct(points)
-    squared, n_others = squared_distances(points[rows]), len(rows) - 1
-    among_all = None
+    squared, n_others, among_all = squared_distances(points[rows]), len(rows) - 1, None
     if len(rows) < len(points):
         # a point that repeats others has their list, but for the point itself
         among_all = _without_own(selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group])
@@ -272,14 +270,12 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     The first is None where points coincide or most rows are undecided, the second where the Gram matrix does not
     serve.
     """
-    norms, n_points = cloud.centered_squares, len(cloud.points)
-    similarity = None
+    norms, n_points, similarity = cloud.centered_squares, len(cloud.points), None
     # else rounding errors of the Gram matrix, which go with the centered points, could be seen
     if bool((norms / cloud.squares).mean() <= _CENTERED_SHARE):
         similarity = cosine.FromGram(cloud.points, cloud.centered, cloud.center, cloud.squares.sqrt())
     # one value more than is kept: whether the last neighbor is the right one depends on the next
-    n_edge = min(n_index + 1, n_points - 1)
-    selected, matrix = [], norms.new_empty(n_points, n_points)
+    n_edge, selected, matrix = min(n_index + 1, n_points - 1), [], norms.new_empty(n_points, n_points)
     for start, gram in _gram_rows(cloud.centered, out=matrix):
         if similarity is not None:
             similarity.add(gram, start)
@@ -347,8 +343,7 @@ def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> 
 def _angles(points, rows, first, second) -> torch.Tensor:
     """Angles in degrees between the vectors from `rows` to `first` and `second`, shape (n,)."""
     # on a CPU in pieces that stay in its cache, three times as fast
-    piece = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
-    cosines = []
+    piece, cosines = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows), []
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
         origin = points[i]
         to_first, to_second = points[j].sub_(origin), points[k].sub_(origin)

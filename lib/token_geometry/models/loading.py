@@ -125,8 +125,7 @@ def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None
     Of the files that Meta publishes none says how long that is: there, any length passes. `n_tokens` counts no
     special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`.
     """
-    context = blocks.context(config)
-    bos = needs_bos(source, config.model_type) if bos is None else bos
+    context, bos = blocks.context(config), needs_bos(source, config.model_type) if bos is None else bos
     if source.kind != "meta" and context and n_tokens + bos > context:
         length = f"{context} tokens{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
         raise InputError(f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {length}")

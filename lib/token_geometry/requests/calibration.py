@@ -23,8 +23,7 @@ CONTROLS: list[str] = _TABLE["controls"]  # what is left out of a cloud
 class Calibration(run.OfPrompts, protocol.Request):
     """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
 
-    notebook = "calibration"
-    keys = ("calibration",)
+    notebook, keys = "calibration", ("calibration",)
     file = "validation.nc"  # as before its key was renamed, so that results that are there are found
     old_keys = {"validation": "calibration"}
 

@@ -93,8 +93,7 @@ class Extraction(run.Shared, protocol.Request):
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> protocol.Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
-        layers, n_tokens = shape["layers"] + 1, self.n_tokens
-        item = 4 if self.dtype == "float32" else 2
+        layers, n_tokens, item = shape["layers"] + 1, self.n_tokens, 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
         of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0

@@ -28,8 +28,7 @@ class Reduction(Request):
     structured prompts of more tokens under `longer`, with `n_prompts` and `n_tokens`.
     """
 
-    notebook = "observables"
-    keys = ("extractions", "controls", "genres", "longer")
+    notebook, keys = "observables", ("extractions", "controls", "genres", "longer")
 
     extraction: str | Sequence[str]  # directory of an extraction, or a list of them
     estimator: str = "gride"  # of the intrinsic dimension: `gride`, or `dadapy` for the library itself

@@ -205,11 +205,9 @@ def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -
     """Ends of the BCa interval, shape (2, cell)."""
     known, center = np.isfinite(resampled), coefficient[:, None]
     below = ((resampled < center).sum(1) + (resampled <= center).sum(1)) / 2 / np.maximum(known.sum(1), 1)
-    bias = special.ndtri(below)
-    change = left_out.mean(1, keepdims=True) - left_out
+    bias, change = special.ndtri(below), left_out.mean(1, keepdims=True) - left_out
     with np.errstate(invalid="ignore", divide="ignore"):
-        acceleration = (change**3).sum(1) / (6 * (change**2).sum(1) ** 1.5)
-        ends = []
+        acceleration, ends = (change**3).sum(1) / (6 * (change**2).sum(1) ** 1.5), []
         for z in special.ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]):
             shifted = bias + z
             ends.append(special.ndtr(bias + shifted / (1 - acceleration * shifted)))

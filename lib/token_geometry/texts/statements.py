@@ -65,8 +65,7 @@ class Statements:
         share a word, rarest words first, up to one part in `GROUP_SHARE`: a word of one true and one false
         statement misleads a probe that learned from either about the other.
         """
-        group = (self.rows // 2).tolist()
-        members, places = defaultdict(list), defaultdict(list)
+        group, members, places = (self.rows // 2).tolist(), defaultdict(list), defaultdict(list)
         for place, text in enumerate(self.texts):
             members[group[place]].append(place)
             for word in dict.fromkeys(re.findall(r"\w+", text.lower())):

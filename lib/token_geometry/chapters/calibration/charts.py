@@ -36,8 +36,7 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def scales(frame: pd.DataFrame) -> alt.LayerChart:
     """Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold."""
     base = alt.Chart(frame).encode(x=charts.SCALE_AXIS)
-    truth = base.mark_line(**_DASHED).encode(y="dimension:Q")
-    color = charts.color(frame, "title", "manifold")
+    truth, color = base.mark_line(**_DASHED).encode(y="dimension:Q"), charts.color(frame, "title", "manifold")
     # logarithmic, so that the noise of one curve leaves room for the bend of another
     limits = charts.whole(frame, "low", "high", type="log", nice=False)
     ticks = alt.Axis(values=[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40])

@@ -34,8 +34,7 @@ def _enough(n_prompts: int) -> str:
 @markup.per_model
 def middle(results: RunResults, model: str, title: str) -> str:
     """How the mean ID of the middle layers correlates with the loss."""
-    layers = results.middle_layers(model)
-    near, far = frames.scale(results), results.reference_scale
+    layers, near, far = results.middle_layers(model), frames.scale(results), results.reference_scale
     dimension = frames.dimensions(results).sel(model=model, layer=layers)
     loss = results.structured["loss"].sel(model=model)
     found = {s: correlate(dimension.sel(scale=s).mean("layer"), loss) for s in (near, far)}
@@ -126,8 +125,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def tokens(results: RunResults, model: str, title: str) -> str:
     """Whether within a prompt the local dimension of a token goes with its loss."""
-    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
-    parts = []
+    dataset, layers, parts = results.structured.sel(model=model), results.middle_layers(model), []
     for name in ("ess", "tle"):
         found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
         if bool(found["mean"].isnull()):
