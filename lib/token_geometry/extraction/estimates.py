@@ -44,8 +44,7 @@ def core_seconds(job: extraction.Job) -> tuple[float, float]:
     """Seconds of what is done once and of each prompt, on one core or one GPU, from a short probe.
 
     A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and
-    entropy, and the tables of one random cloud that of a layer's geometry.
-    """
+    entropy, and the tables of one random cloud that of a layer's geometry."""
     return probed(job.devices[0], job.request.dtype, job.request.n_tokens, **job.shape)
 
 

@@ -6,8 +6,7 @@ With n1 = n2/2 and mu = r_n2 / r_n1, the density of mu given the dimension d is
 
 (Denti, Doimo, Laio, Mira, Sci. Rep. 12, 20005 (2022)). d is found by maximum likelihood; its error
 is the inverse square root of the Fisher information. The conventions that decide digits are those of
-DADApy's `return_id_scaling_gride`, and are stated where they are applied.
-"""
+DADApy's `return_id_scaling_gride`, and are stated where they are applied."""
 
 import numpy as np
 
@@ -17,15 +16,15 @@ _LOWEST, _HIGHEST = 1e-3, 1e3  # bracket of the dimension, as in DADApy
 _TOLERANCE = 1e-11
 
 # DADApy keeps 1 - mu^-d away from zero by these: in the score and in the Fisher information.
-_FLOOR_SCORE, _FLOOR_FISHER = 2e-7, 5 * np.finfo(np.float64).eps
+_FLOOR_SCORE = 2e-7
+_FLOOR_FISHER = 5 * np.finfo(np.float64).eps
 
 
 def ratios(distance: np.ndarray) -> np.ndarray:
     """Ratios mu of the distances to neighbors of rank 2n and n, shape (..., n_points, n_ranks - 1).
 
     They come from the distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks), and are NaN
-    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy.
-    """
+    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy."""
     mu = distance[..., 1:] / distance[..., :-1]
     return np.where(mu == 1, 1 + 10 * np.finfo(np.float64).eps, mu)
 
@@ -36,11 +35,13 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     `mu` are ratios r_{2 n1} / r_{n1}, shape (..., n_points), NaN for points that do not take part, and `n1` the
     rank of the nearer neighbor, broadcast against the leading dimensions. Ratios of at least q50 + 20 (q95 -
     q50) do not enter the likelihood (points that nearly coincide), but do enter the Fisher information; the
-    score counts N - 1 points, not N. Both as in DADApy 0.3.
-    """
-    shape, mu = mu.shape[:-1], mu.reshape(-1, mu.shape[-1])
-    n1, present = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float), np.isfinite(mu)
-    usable, dimension, error = present.sum(1) >= 2, np.full(len(mu), np.nan), np.full(len(mu), np.nan)
+    score counts N - 1 points, not N. Both as in DADApy 0.3."""
+    shape = mu.shape[:-1]
+    mu = mu.reshape(-1, mu.shape[-1])
+    n1 = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float)
+    present = np.isfinite(mu)
+    usable = present.sum(1) >= 2
+    dimension, error = np.full(len(mu), np.nan), np.full(len(mu), np.nan)
     if usable.any():
         mu, n1, present = mu[usable], n1[usable], present[usable]
         log_mu = np.log(np.where(present, mu, 1.0))
@@ -67,7 +68,8 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
         expected = special.digamma(2 * n1[:, 0]) - special.digamma(n1[:, 0])
         d = np.nan_to_num(expected * (n_kept - 1) / weight.sum(1), nan=_HIGHEST)
     d = np.clip(d, _LOWEST, _HIGHEST)
-    low, high, open_ = np.full(len(d), _LOWEST), np.full(len(d), _HIGHEST), np.flatnonzero(n1[:, 0] > 1)
+    low, high = np.full(len(d), _LOWEST), np.full(len(d), _HIGHEST)
+    open_ = np.flatnonzero(n1[:, 0] > 1)
     for _ in range(100):
         if not open_.size:
             break
@@ -85,8 +87,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
 def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
 
-    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out.
-    """
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out."""
     power = np.exp(-d[:, None] * weight)
     gap = 1 - power
     floored = gap < _FLOOR_SCORE

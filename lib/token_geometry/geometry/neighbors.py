@@ -7,8 +7,7 @@ between the two nearest, local dimensions, and the cosine similarity. Every obse
 Distances come from the Gram matrix of the centered points, in float32 where that decides the
 neighborhoods as float64 would; the deviation of the cosine comes from the same matrix. A row that float32
 cannot be trusted with (near-duplicates, nearly equal distances, tokens of huge norm) is noticed by a bound on
-the rounding error and done again in float64.
-"""
+the rounding error and done again in float64."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,8 +57,7 @@ class NeighborTable:
     `angle`, in degrees, is that between the vectors to the first and second neighbor among distinct points.
     `ess` and `tle` are local dimensions among distinct points by `local_dimension.simplex_skewness` and
     `tight_local`, float64, NaN where there are too few points. A point that repeats an earlier one has NaN for
-    all but `index` and `distinct`.
-    """
+    all but `index` and `distinct`."""
 
     distance: np.ndarray  # shape (layer, token, rank)
     index: np.ndarray  # shape (layer, token, N_NEIGHBORS)
@@ -92,8 +90,10 @@ def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
     """Layer and token of the first state that is NaN or infinite, if there is one."""
     # where a sum is finite all its terms are; a sum of large terms may overflow without one that does
     finite = torch.isfinite(torch.stack(map_layers(lambda points: points.sum(1, dtype=torch.float32), hidden)))
-    places = map(tuple, (~finite).nonzero().tolist())
-    return next((place for place in places if not bool(torch.isfinite(hidden[place]).all())), None)
+    for layer, token in (~finite).nonzero().tolist():
+        if not bool(torch.isfinite(hidden[layer, token]).all()):
+            return layer, token
+    return None
 
 
 def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -101,8 +101,7 @@ def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) ->
 
     The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their norms are taken
     again from the difference of the vectors: so equal points are at exactly zero. Points have shape (n, width) and
-    any floating type; `rows` are indices, shape (m,), by default all.
-    """
+    any floating type; `rows` are indices, shape (m,), by default all."""
     centered = points.to(torch.float64, copy=True)
     centered -= centered.mean(0)
     norms = _squared_norms(centered)
@@ -124,8 +123,7 @@ def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[i
     """Blocks of rows of the Gram matrix, each with the index of its first row; they may be overwritten.
 
     On a CPU a block has few enough rows to stay in a core's cache. Products are taken for one half of the
-    matrix; the other half is its mirror image.
-    """
+    matrix; the other half is its mirror image."""
     step = selection.ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
     for start in range(0, len(centered), step):
         stop = start + step
@@ -188,8 +186,7 @@ def layers_at_once(hidden: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The fields of a neighbor table layer by layer, of several layers at a time and in float64.
 
     A GPU waits for every small operation to be started: layer by layer it would take ten times as long. A layer
-    where points coincide, or a point is zero, is done by itself.
-    """
+    where points coincide, or a point is zero, is done by itself."""
     n_points = hidden.shape[1]
     for layers in hidden.split(max(1, _PAIRS_OF_LAYERS // n_points**2)):
         if n_points <= N_NEIGHBORS:
@@ -206,8 +203,10 @@ def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tenso
     center = points.mean(1, keepdim=True)
     centered = points - center
     squares, norms = points.square().sum(2), centered.square().sum(2)
-    spread, size, gram = norms.sum(1), squares.sum(1), centered @ centered.mT
-    moments, sums = cosine.of_clouds(points, centered, center, gram), norms[:, :, None] + norms[:, None, :]
+    spread, size = norms.sum(1), squares.sum(1)
+    gram = centered @ centered.mT
+    moments = cosine.of_clouds(points, centered, center, gram)
+    sums = norms[:, :, None] + norms[:, None, :]
     squared = torch.sub(sums, gram, alpha=2, out=gram)
     squared.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     for layer, first, second in (p.T for p in (squared <= _CANCELLATION * sums).nonzero().split(_PAIRS_AT_ONCE)):
@@ -233,10 +232,11 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
     points, the points nearest to each point among all, the indices of the distinct points, their local dimensions,
-    the distances within parts, and how many points were decided so.
-    """
+    the distances within parts, and how many points were decided so."""
     rows, group = _distinct(points)
-    squared, n_others, among_all = squared_distances(points[rows]), len(rows) - 1, None
+    squared = squared_distances(points[rows])
+    n_others = len(rows) - 1
+    among_all = None
     if len(rows) < len(points):
         # a point that repeats others has their list, but for the point itself
         among_all = _without_own(selection.smallest(squared[:, group], n_index + 1, n_index + 1)[1][group])
@@ -268,14 +268,15 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     """As `_nearest_float64` by float32, but for the rows that this cannot decide; and the cosine similarity.
 
     The first is None where points coincide or most rows are undecided, the second where the Gram matrix does not
-    serve.
-    """
-    norms, n_points, similarity = cloud.centered_squares, len(cloud.points), None
+    serve."""
+    norms, n_points = cloud.centered_squares, len(cloud.points)
+    similarity = None
     # else rounding errors of the Gram matrix, which go with the centered points, could be seen
     if bool((norms / cloud.squares).mean() <= _CENTERED_SHARE):
         similarity = cosine.FromGram(cloud.points, cloud.centered, cloud.center, cloud.squares.sqrt())
     # one value more than is kept: whether the last neighbor is the right one depends on the next
-    n_edge, selected, matrix = min(n_index + 1, n_points - 1), [], norms.new_empty(n_points, n_points)
+    n_edge = min(n_index + 1, n_points - 1)
+    selected, matrix = [], norms.new_empty(n_points, n_points)
     for start, gram in _gram_rows(cloud.centered, out=matrix):
         if similarity is not None:
             similarity.add(gram, start)
@@ -294,7 +295,8 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
     # The rounding error of a product of rows of this width, in units of the last place of the two
     # norms: measured at most 30 for widths of 576 and 640, that is 1.2 sqrt(width).
     unit = (2 * points.shape[1] ** 0.5 + 2) * torch.finfo(torch.float32).eps / 2
-    error, n_edge = unit * (norms + norms[nearest].max(1).values), nearest.shape[1]
+    error = unit * (norms + norms[nearest].max(1).values)
+    n_edge = nearest.shape[1]
     gaps = values[:, 1:n_edge] - values[:, : n_edge - 1]
     # so that what is no number for an overflow is not taken for decided
     decided = gaps.min(1).values > 2 * error if n_edge > 1 else values[:, 0] > 0
@@ -321,8 +323,7 @@ def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> 
     `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), or those
     of several clouds, which gives as many, and
     `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
-    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank.
-    """
+    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank."""
     sizes = subsets.sizes(n_points)
     found = squared.new_full((*squared.shape[:-2], len(subsets.KINDS), sum(sizes), len(RANKS)), torch.nan)
     for kind, lines in zip(subsets.KINDS, found.unbind(-3), strict=True):
@@ -343,7 +344,8 @@ def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> 
 def _angles(points, rows, first, second) -> torch.Tensor:
     """Angles in degrees between the vectors from `rows` to `first` and `second`, shape (n,)."""
     # on a CPU in pieces that stay in its cache, three times as fast
-    piece, cosines = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows), []
+    piece = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
+    cosines = []
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
         origin = points[i]
         to_first, to_second = points[j].sub_(origin), points[k].sub_(origin)

@@ -34,8 +34,7 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     """GRIDE estimate and its Fisher error, over layer and scale.
 
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
-    `dadapy` asks DADApy itself, and is refused where that cannot be had.
-    """
+    `dadapy` asks DADApy itself, and is refused where that cannot be had."""
     dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
     return _over("layer", "scale", intrinsic_dimension=dimension, intrinsic_dimension_error=error)
 
@@ -128,8 +127,7 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
     """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle, of which the
-    coordinate holds the centers of the bins; a bin has its lower edge, the last one both.
-    """
+    coordinate holds the centers of the bins; a bin has its lower edge, the last one both."""
     angles = shard["neighbor_angle"].values.astype(np.float64)
     counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])
     total = counts.sum(1, keepdims=True)

@@ -57,8 +57,7 @@ class Extraction(run.Shared, protocol.Request):
 
         Of the processes `n_models` are on this machine (None: all), of which this is number `place`. `dry` leaves
         out what needs a download or a model's dequantization: the check of its length. An `InputError` names
-        the parameter, its value and what is accepted.
-        """
+        the parameter, its value and what is accepted."""
         self._check_values()
         n_models = n_models or self.num_processes
         chosen = devices.assign(self.device, gpus_per_model=self.gpus_per_model, n_models=n_models, place=place)

@@ -4,8 +4,7 @@ Data come in and go out as xarray objects; the unit of observation is always the
 done at once for all layers, scales and models, and one resample of the prompts serves them all.
 
 Intervals are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (1996)], as of
-`scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN.
-"""
+`scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN."""
 
 import itertools
 import math
@@ -45,7 +44,8 @@ def correlate(
     if method not in METHODS:
         raise one_of("method", method, METHODS)
     sample = [pool, "prompt"] if pool else ["prompt"]
-    variables = xr.broadcast(x, y, *[given] if isinstance(given, xr.DataArray) else given or ())
+    held = [given] if isinstance(given, xr.DataArray) else given or ()
+    variables = xr.broadcast(x, y, *held)
     variables = [v.transpose(*(d for d in v.dims if d not in sample), *sample) for v in variables]
     shape, n_prompts = variables[0].shape[: -len(sample)], variables[0].sizes["prompt"]
     n_values = n_prompts * (variables[0].sizes[pool] if pool else 1)
@@ -55,7 +55,8 @@ def correlate(
     # cells that lack the same prompts share their resamples
     patterns, which = np.unique(np.isfinite(values).all(0), axis=0, return_inverse=True)
     for number, kept in enumerate(patterns):
-        cells, n_kept = np.flatnonzero(which.ravel() == number), len(np.unique(prompt[kept]))
+        cells = np.flatnonzero(which.ravel() == number)
+        n_kept = len(np.unique(prompt[kept]))
         found[4, cells] = n_kept
         freedom = n_kept - len(values)  # n - 2, and one less for each quantity held fixed
         if freedom < 1:
@@ -78,8 +79,7 @@ def correlate(
 def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
 
-    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3.
-    """
+    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3."""
     found = np.full(len(x), np.nan)
     patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
     for number, kept in enumerate(patterns):
@@ -101,8 +101,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, *given: np.ndarray, seed: int = 
 
     `x` has shape (m, n), `y` and each of `given` (n,); NaN for less than three observations and one more for each
     of `given`, and where a value is NaN or all are the same. What `given` leaves of y is permuted `N_PERMUTATIONS`
-    times, and `given` is taken away again, after Freedman & Lane, J. Bus. Econ. Stat. 1, 292 (1983).
-    """
+    times, and `given` is taken away again, after Freedman & Lane, J. Bus. Econ. Stat. 1, 292 (1983)."""
     n, fixed = len(y), np.array([np.ones(len(y)), *given])
     spread = fixed[1:].std(1, keepdims=True)
     if n < len(fixed) + 2 or not (spread > 0).all():
@@ -127,8 +126,7 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
 
     The dimensions `over` make one family of tests, as layer and scale; each entry of the other dimensions is a
     family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
-    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
-    """
+    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`."""
     dims = [list(over)]
     found = xr.apply_ufunc(adjusted, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
     return found.transpose(*p_values.dims)
@@ -138,7 +136,8 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     """Adjusted p-values of one family of tests, as of `false_discovery`."""
     from scipy import stats  # it takes a second to import, and most chapters need none of it
 
-    found, tested = np.full(np.shape(p_values), np.nan), np.isfinite(p_values)
+    found = np.full(np.shape(p_values), np.nan)
+    tested = np.isfinite(p_values)
     if tested.any():
         found[tested] = stats.false_discovery_control(p_values[tested])
     return found
@@ -150,7 +149,8 @@ def _correlation_with_interval(values, prompt, method: str, n_resamples: int, se
     varies = spread > _CONSTANT * np.abs(values).max(-1, keepdims=True)
     values = np.divide(values - center, spread, out=np.full(values.shape, np.nan), where=varies)
     _, prompt = np.unique(prompt, return_inverse=True)
-    n_prompts, coefficient = prompt.max() + 1, _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
+    n_prompts = prompt.max() + 1
+    coefficient = _coefficients(values, np.ones((1, len(prompt))), method)[:, 0]
     if n_prompts < FEWEST_PROMPTS:
         return np.stack([coefficient, *np.full((2, len(coefficient)), np.nan)])
     resampled = _coefficients(values, resample_weights(prompt, n_resamples, seed), method)
@@ -205,9 +205,11 @@ def _bca(coefficient: np.ndarray, resampled: np.ndarray, left_out: np.ndarray) -
     """Ends of the BCa interval, shape (2, cell)."""
     known, center = np.isfinite(resampled), coefficient[:, None]
     below = ((resampled < center).sum(1) + (resampled <= center).sum(1)) / 2 / np.maximum(known.sum(1), 1)
-    bias, change = special.ndtri(below), left_out.mean(1, keepdims=True) - left_out
+    bias = special.ndtri(below)
+    change = left_out.mean(1, keepdims=True) - left_out
     with np.errstate(invalid="ignore", divide="ignore"):
-        acceleration, ends = (change**3).sum(1) / (6 * (change**2).sum(1) ** 1.5), []
+        acceleration = (change**3).sum(1) / (6 * (change**2).sum(1) ** 1.5)
+        ends = []
         for z in special.ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]):
             shifted = bias + z
             ends.append(special.ndtr(bias + shifted / (1 - acceleration * shifted)))

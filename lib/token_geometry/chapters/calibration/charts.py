@@ -12,8 +12,7 @@ _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
 @charts.figure("estimated dimension", choose="scale")
 def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with error bars, one panel per kind of manifold: estimated against true dimension, with the
-    diagonal where they are equal.
-    """
+    diagonal where they are equal."""
     top = float(frame["dimension"].max()) * 1.05
     x = alt.X("dimension:Q", title="true dimension", scale=charts.whole(frame, "dimension"))
     base = alt.Chart(frame).encode(x=x)
@@ -50,8 +49,7 @@ def scales(frame: pd.DataFrame) -> alt.LayerChart:
 @charts.figure("relative difference to DADApy")
 def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a
-    logarithmic axis against layer, one curve per scale.
-    """
+    logarithmic axis against layer, one curve per scale."""
     base, scale = alt.Chart(frame).encode(x=charts.LAYER_AXIS), alt.Scale(type="log", domain=[5e-17, 1e-2])
     axis = alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)])
     y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
@@ -72,8 +70,7 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("observables by precision", choose="observable", initial="ID at scale 64")
 def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     """Two line charts, one above the other: an observable against layer, one curve per precision; and its
-    change from float32.
-    """
+    change from float32."""
     first, base = frame["title"].iloc[0], alt.Chart(frame).encode(x=charts.LAYER_AXIS)
     tooltip = charts.tooltip("title:N", "layer:Q", "value:Q .4f", "change:Q +.4f", title="precision")
     curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))

@@ -17,8 +17,7 @@ def correlation_curves(
     """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
-    keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
-    """
+    keeps one curve. `color` is the column of the curves, `color_title` the title of its legend."""
     n_names, by_level = frame[color].nunique(), frame[color].iloc[0].startswith("S = ")
     palette = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"] if by_level else charts.MODEL_COLORS
     options = {"palette": palette, "legend": charts.legend(frame, color, choose)}

@@ -103,8 +103,7 @@ def peaks(results: RunResults) -> pd.DataFrame:
     """Layer and height of the largest mean ID at scale 2 of every model, structured and shuffled.
 
     Columns `model_title`, `side`, `shuffle_level`, `layer`, `relative_depth`, `mean`, `low`, `high` (interval
-    of the mean at that layer), `n_prompts`.
-    """
+    of the mean at that layer), `n_prompts`."""
     rows = []
     for evidence in of_all(results):
         for level in dict.fromkeys(evidence.levels) if 2 in evidence.scales else ():
