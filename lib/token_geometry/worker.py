@@ -2,8 +2,7 @@
 
 Started by a launcher, once a process: `torchrun … -m token_geometry.worker -p model smollm2-135m …`, or on GPUs
 `accelerate launch --module token_geometry.worker …`. The process takes its number from accelerate's
-`PartialState`, makes every n-th shard of n processes, and gathers nothing: the shards are the result.
-"""
+`PartialState`, makes every n-th shard of n processes, and gathers nothing: the shards are the result."""
 
 import argparse
 import contextlib
@@ -42,8 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def share(request: Extraction) -> None:
     """Make this process's part of an extraction; `InputError` as of `extraction.extract`, or if its
-    `num_processes` is not 1 nor how many came up in all.
-    """
+    `num_processes` is not 1 nor how many came up in all."""
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     job = request.resolve(n_models=n_here, place=int(os.environ.get("LOCAL_RANK", "0")))
     # gloo, also where there are GPUs: the processes only have to agree on the prompts

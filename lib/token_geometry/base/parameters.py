@@ -1,7 +1,6 @@
 """Named values from outside, checked against a dataclass: notebook parameters, options, keys of a run.
 
-papermill hands over any name with a mere warning, so a notebook checks its parameters itself.
-"""
+papermill hands over any name with a mere warning, so a notebook checks its parameters itself."""
 
 import contextlib
 import copy
@@ -37,14 +36,11 @@ class _Unique(yaml.SafeLoader):
 
 def read_yaml(text: str, where: str) -> dict:
     """The mapping that a YAML text holds, empty for an empty one, no key twice; an `InputError`, which calls it
-    `where`, says with line and column if it is not YAML, or if it holds something else.
-    """
+    `where`, says with line and column if it is not YAML, or if it holds something else."""
     return copy.deepcopy(_parsed(text, where))
 
 
-@functools.lru_cache(
-    maxsize=32
-)  # a run of twelve models asks for their file some 250 times, at a tenth of a second each
+@functools.lru_cache(maxsize=32)  # a run of twelve models asks for their file some 250 times, at 0.1 s each
 def _parsed(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)
@@ -93,8 +89,7 @@ def _of_word(word, hint):
 
 def collect(kind: type[Kind], namespace: dict) -> Kind:
     """Build a request, whose fields are a notebook's parameters, from the ``globals()`` behind their cells;
-    `InputError` if a name is no parameter, one is missing, or a value has not the type of its field.
-    """
+    `InputError` if a name is no parameter, one is missing, or a value has not the type of its field."""
     given = {name: namespace[name] for name in namespace if not (name.startswith("_") or name in _IPYTHON)}
     code = types.ModuleType | types.FunctionType | type
     return build(kind, {name: one for name, one in given.items() if not isinstance(one, code)}, noun="parameter")
@@ -105,11 +100,9 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
 
     Names that its fields had before stand in its attribute `old_names`, if it has one. Lists, `true`, `false`
     and `none` may come as strings, since ``papermill -p`` hands them over so. An `InputError`, which calls a
-    field `noun`, says if a name is no field, a field without default is missing, or a value is ill-typed.
-    """
+    field `noun`, says if a name is no field, a field without default is missing, or a value is ill-typed."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    given = _renamed(kind, given, fields, noun)
+    hints, given = typing.get_type_hints(kind), _renamed(kind, given, fields, noun)
     refuse_unknown(given, fields, noun=noun)
     values = {name: _read(value, hints[name]) for name, value in given.items()}
     for name, value in values.items():

@@ -38,8 +38,7 @@ def in_order(executor: Executor, function: Callable, items: Iterable, *, ahead: 
 
     The calling thread takes an item only when fewer than `ahead` are under way, done ones that wait for an earlier
     one counted, so that memory does not depend on how many there are. The first exception in their order is
-    raised, and items that wait are dropped then.
-    """
+    raised, and items that wait are dropped then."""
     waiting: deque = deque()
     try:
         for item in items:
@@ -60,8 +59,7 @@ def pool(
     """Processes of `n_threads` each that work while the context lasts; they end with this one, however it ends.
 
     They import what their functions need and no more, and need no guard in the program that starts them. What
-    they are at when the context ends they finish. If one is killed, an `InputError` says `what` they do.
-    """
+    they are at when the context ends they finish. If one is killed, an `InputError` says `what` they do."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(n_threads))
     executor = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=threads)
     try:

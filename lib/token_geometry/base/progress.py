@@ -19,8 +19,7 @@ class Progress(contextlib.AbstractContextManager):
     """Count of what is done, of a `total` of things that `unit` names, on standard error, with the time left.
 
     Without a terminal the lines of a log come 10, 25, 48 … seconds after the start, at last every ten
-    minutes: a dozen in the first hour, six in each of the others, and one at the end.
-    """
+    minutes: a dozen in the first hour, six in each of the others, and one at the end."""
 
     def __init__(self, total: int, title: str, *, unit: str, clock=time.monotonic):
         self._total, self._title, self._unit, self._clock = total, title, unit, clock

@@ -12,8 +12,7 @@ from token_geometry.base import InputError, files, locks
 
 def find() -> Path | None:
     """The project's root: the nearest folder that holds `_quarto.yml`, upwards from the working directory, else
-    from the checkout that this package lies in; None where there is none.
-    """
+    from the checkout that this package lies in; None where there is none."""
     starts, marks = (Path.cwd(), Path(__file__).resolve()), ("_quarto.yml", "data/models.yml")
     folders = (folder for start in starts for folder in (start, *start.parents))
     return next((folder for folder in folders if all((folder / mark).is_file() for mark in marks)), None)

@@ -68,15 +68,12 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
     """Write a dataset so that the file is either whole or not there, perhaps compressed.
 
     It is written to a temporary name, flushed to the disk and renamed. It carries a checksum, so that damage is
-    noticed on reading. An `InputError` says if the folder cannot be written or the disk is full.
-    """
-    partial = files.partial(path)
-    whole = dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
+    noticed on reading. An `InputError` says if the folder cannot be written or the disk is full."""
+    partial, whole = files.partial(path), dataset.assign_attrs({_CHECKSUM: _checksum(dataset)})
     # strings as characters: others stand each by itself, and are not compressed
     kinds = {kind: {"zlib": True, "dtype": "S1"} for kind in "OU"}
-    packed = {
-        n: kinds.get(v.dtype.kind, {"zlib": True}) for n, v in dataset.variables.items() if compressed and v.ndim
-    }
+    arrays = {name: one for name, one in dataset.variables.items() if compressed and one.ndim}
+    packed = {name: kinds.get(one.dtype.kind, {"zlib": True}) for name, one in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _NETCDF:

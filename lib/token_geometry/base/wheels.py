@@ -32,8 +32,7 @@ def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache by path, size and times, one of which nobody can set."""
     stat = path.stat()
     stamp = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    memo = project.cache() / "checksums" / key
+    memo = project.cache() / "checksums" / hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
     if memo.is_file() and re.fullmatch("[0-9a-f]{64}", kept := memo.read_text(errors="replace")):
         return kept
     with path.open("rb") as file:

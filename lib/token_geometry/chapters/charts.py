@@ -105,8 +105,7 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
     The function gets the option `finding`, a computed text. It makes the alt text together with the beginning of
     the docstring, which says chart type and axes and in which options may stand by name; the option `form` puts
     something else in the docstring's place. `choose` is a column of which a control under the chart shows one
-    value at a time, beginning with `initial` (see `chosen`); both may be given as options, too.
-    """
+    value at a time, beginning with `initial` (see `chosen`); both may be given as options, too."""
 
     def decorate(draw: Callable) -> Callable:
         beginning = " ".join(draw.__doc__.partition("\n\n")[0].split()).removesuffix(".")
@@ -122,8 +121,7 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
                 none = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80)
                 none = none.mark_text(text=text, fontSize=13, color="#666666")
                 return none.properties(description=f"{description} No data.")
-            chart = draw(frame, *others, **options)
-            title = _CONTROLS.get(choose, TITLES.get(choose, choose))
+            chart, title = draw(frame, *others, **options), _CONTROLS.get(choose, TITLES.get(choose, choose))
             chart = chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
             return chart.properties(description=description)
 
@@ -210,8 +208,7 @@ def panels(
     """One panel per value of a column.
 
     `width` and `height` are pixels of one panel among several, `alone` is the width of a single one, `columns` how
-    many are beside one another, and `independent` are the axes that each has of its own.
-    """
+    many are beside one another, and `independent` are the axes that each has of its own."""
     values = unique(frame[by])
     if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
         width, columns = min(width, 160 if "y" in independent else 170), 3  # an axis takes 45
@@ -232,8 +229,7 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
 
     The control is a menu, of which a page of the book makes a slider where the values are numbers.
     `values` is the column, which the chart's data hold, `title` the name of a value, as `scale` or `layer`, and
-    `initial` the value to begin with; by default, and if the column lacks it, the first.
-    """
+    `initial` the value to begin with; by default, and if the column lacks it, the first."""
     options = values.unique().tolist()
     options = options if isinstance(options[0], str) else sorted(options)
     initial = initial if initial in options else options[0]

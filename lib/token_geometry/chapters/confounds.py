@@ -33,8 +33,7 @@ def samples(results: RunResults) -> dict[str, xr.Dataset]:
     """Structured prompts of each genre by its corpus, that of the run first, and under `WITHIN` all of them.
 
     Each has `dimension` (mean ID of the middle layers) over model, prompt and scale, `loss` over model and prompt,
-    and the confounds that all prompts have and that are not the same in all; `WITHIN` has `stratum` besides.
-    """
+    and the confounds that all prompts have and that are not the same in all; `WITHIN` has `stratum` besides."""
     found = {name: _sample(results.run, name, dataset) for name, dataset in results.genres.items()}
     if len(found) > 1:
         common = [name for name in found[results.run.corpus] if all(name in one for one in found.values())]
@@ -83,8 +82,7 @@ def correlations(found: dict[str, xr.Dataset], pairs: Callable[..., Pairs], **op
     """Correlations of `partial` or `with_confounds` as a frame for `loss.charts.correlation_curves`, with `texts`.
 
     P-values are by permutation of the second quantity over prompts; all texts, models and scales of a measure are
-    the family of `q_value`. What could not be taken has no row.
-    """
+    the family of `q_value`. What could not be taken has no row."""
     taken = [(sample, texts, *one) for texts, sample in found.items() for one in pairs(sample, **options).items()]
     tested = [({"texts": texts, "measure": measure}, _test(one, *pair)) for one, texts, measure, pair in taken]
     parts = [one.to_dataframe().reset_index().assign(**names) for names, one in tested]

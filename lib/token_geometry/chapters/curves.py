@@ -10,16 +10,14 @@ from token_geometry.chapters import charts
 def layer_curves(frame: pd.DataFrame, *, y_title: str, facet="model_title", choose=None) -> alt.FacetChart:
     """Line chart with bands, one panel per model: {y_title} against layer, one curve per shuffle level.
 
-    The frame has the columns of `frames.summary`, `facet` and `choose`; only the outer levels have a band.
-    """
+    The frame has the columns of `frames.summary`, `facet` and `choose`; only the outer levels have a band."""
     return charts.panels(curves(frame, y_title=y_title, keep=(facet, choose)), frame, facet)
 
 
 @charts.figure("curves over layers")
 def by_depth(frame: pd.DataFrame, *, y_title: str, choose: str | None = None) -> alt.TopLevelMixin:
     """Line chart with bands: {y_title} of structured prompts against layer and relative depth, one curve per
-    model.
-    """
+    model."""
     picked = charts.legend_choice("model_title")
     common = {"color": "model_title", "keep": (choose,), "picked": picked}
     left = curves(frame, y_title=y_title, **common).add_params(picked)
@@ -35,8 +33,7 @@ def curves(
 
     `x` is `layer` or `relative_depth`, `color` `shuffle_level` or `model_title`; `keep` are further columns that
     facets and filters need, None among them is passed over. `picked` is a selection of another panel that this
-    one follows; by default it makes its own, at the legend.
-    """
+    one follows; by default it makes its own, at the legend."""
     columns = charts.unique(c for c in (x, "layer", color, *keep, "mean", "std", "low", "high", "n_prompts") if c)
     by_level = color == "shuffle_level"
     levels = sorted(set(frame[color])) if by_level else []

@@ -66,8 +66,7 @@ def frame(results: RunResults, measure: str) -> pd.DataFrame:
     """Effect of full shuffling on the ID under the declared summary, by scale.
 
     `measure` is `difference`, or `log ratio`, of which the frame has the ratios: geometric means over prompts.
-    Columns `model_title`, `scale`, `mean`, `low`, `high`, `n_prompts`; NaN where there is no interval.
-    """
+    Columns `model_title`, `scale`, `mean`, `low`, `high`, `n_prompts`; NaN where there is no interval."""
     columns, parts = ["mean", "low", "high"], []
     for one in of_all(results):
         part = found(one, measure)[[*columns, "n_prompts"]].reset_coords(drop=True)

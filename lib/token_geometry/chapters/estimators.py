@@ -35,8 +35,7 @@ def by_number(results: RunResults) -> pd.DataFrame:
     """ID of the middle layers of structured prompts, of the longer ones of a run, by the number of points taken.
 
     Columns `model_title`, `part`, `n_points`, `at` (a scale, or `RADIUS`), and `mean`, `low`, `high`, `n_prompts`
-    of `intervals.mean_interval`; the mean is over prompts, the same ones throughout.
-    """
+    of `intervals.mean_interval`; the mean is over prompts, the same ones throughout."""
     found = [intervals.mean_interval(_by_number(results, model)).to_dataframe() for model, _ in results.models]
     columns = ["part", "n_points", "at", "mean", "low", "high", "n_prompts", "model_title"]
     return pd.concat(found).reset_index().dropna(subset="mean")[columns].round(3)

@@ -37,8 +37,7 @@ def summary(variable: xr.DataArray) -> pd.DataFrame:
     """Mean and standard deviation over the dimension `prompt` as a tidy frame.
 
     It has one row per combination of the other dimensions that has data: their columns, `model_title` and
-    `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`.
-    """
+    `relative_depth` where they apply, `mean`, `std` (of the sample, n − 1), `low`, `high`, `n_prompts`."""
     count = variable.count("prompt")
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, std = variable.mean("prompt"), variable.std("prompt", ddof=1).where(count > 1, 0.0)

@@ -68,5 +68,4 @@ def escaped(text: str) -> str:
     """Text that neither HTML nor Markdown makes anything of."""
     special = "\\`*_{}[]()#+-.!~^$@'\""  # a bar is left to the table
     visible = re.sub(r"\x1b\[[0-9;]*m|[\x00-\x08\x0e-\x1f\x7f]", "", str(text))
-    line = " ".join(html.escape(visible, quote=False).split())
-    return "".join(f"\\{c}" if c in special else c for c in line)
+    return "".join(f"\\{c}" if c in special else c for c in " ".join(html.escape(visible, quote=False).split()))

@@ -27,8 +27,7 @@ def estimate(value: float, low: float, high: float, *, sign="", digits=None, nam
     """A number and its interval in brackets, if it has one.
 
     `sign` is `+` for a difference, `digits` are those behind the point, by default two, and more where the
-    number is small, or `spec` says both; `name` says what is in the brackets.
-    """
+    number is small, or `spec` says both; `name` says what is in the brackets."""
     if digits is None:
         digits = 2 if abs(value) >= 0.1 or value == 0 else 3 if abs(value) >= 0.01 else 4
     spec = spec or f"{sign}.{digits}f"

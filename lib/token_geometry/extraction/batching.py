@@ -19,17 +19,14 @@ def fitting(model, n_tokens: int, *, size: int | None = None, n_processes: int =
     `model` is a loaded `states.LanguageModel`, `n_tokens` the length of each prompt, `size` the prompts of a
     batch where this is given, and `n_processes` how many share the memory of a CPU. A GPU takes as many prompts
     as the memory holds that is free beside the weights, up to `LARGEST`; a CPU one: a core has enough to do
-    with it, and a larger batch only leaves the caches.
-    """
-    config = model.model.config.get_text_config()
-    item = next(model.model.parameters()).element_size()
+    with it, and a larger batch only leaves the caches."""
+    config, item = model.model.config.get_text_config(), next(model.model.parameters()).element_size()
     prompt = bytes_of_prompt(layers=model.n_layers + 1, n_tokens=n_tokens, width=config.hidden_size, item=item)
     geometry = bytes_of_geometry(n_tokens)
     if gpus := [device for device in model.devices if resources.is_gpu(device)]:
         free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
         return size or as_many_as_fit(LARGEST, prompt, free=free, fixed=geometry), 0
-    size = size or 1
-    free = psutil.virtual_memory().available // n_processes
+    size, free = size or 1, psutil.virtual_memory().available // n_processes
     return size, as_many_as_fit(torch.get_num_threads(), size * prompt + geometry, free=free)
 
 
@@ -40,8 +37,7 @@ def as_many_as_fit(n: int, each: int, *, free: int, fixed: int = 0) -> int:
 
 class Halving:
     """Work in batches, of `size` items at first, that become half as large where the memory is too small;
-    `what` says what one item is, for the error.
-    """
+    `what` says what one item is, for the error."""
 
     def __init__(self, size: int, *, what: str):
         self.size, self._what = size, what

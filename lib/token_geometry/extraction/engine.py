@@ -27,8 +27,7 @@ def make(job: Job, work: Work, *, place: int = 0, n_processes: int = 1) -> None:
     fewer where the memory has no room for them. A team of threads inside a matrix product would be no faster, and
     shares the sums out by their number: measured for SmolLM2-135M and Gemma 3 270M at 64 to 100 tokens, one and
     two threads differ in the states by up to 1e-5 of their norm. So no number depends on cores, processes or
-    parts. Behind a GPU other processes reduce and write, while it works on the prompts that follow.
-    """
+    parts. Behind a GPU other processes reduce and write, while it works on the prompts that follow."""
     request, source, keys = job.request, work.source, work.missing[place::n_processes]
     kept = {"keep_neighbors": request.keep_neighbors}
     if not keys:

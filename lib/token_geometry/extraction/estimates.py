@@ -20,8 +20,7 @@ from token_geometry.states import heads
 def describe(job: extraction.Job, missing: Sequence[plan.ShardKey], *, n_processes: int = 1) -> str:
     """One line on what shards, which so many processes share, take on this machine."""
     found, n_passes = take(job, len(missing), n_processes=n_processes), len(missing)
-    free = shutil.disk_usage(Path(job.request.output)).free
-    n_prompts = len({key.prompt.id for key in missing})
+    free, n_prompts = shutil.disk_usage(Path(job.request.output)).free, len({key.prompt.id for key in missing})
     each = "" if n_processes == 1 else " in each process"
     took = f"about {sizes.duration(found.seconds)} on {job.devices[0]}, {sizes.spelled(found.disk)} of disk"
     room = f"({sizes.spelled(free)} free), {sizes.spelled(found.memory)} of memory{each}"
@@ -45,8 +44,7 @@ def core_seconds(job: extraction.Job) -> tuple[float, float]:
     """Seconds of what is done once and of each prompt, on one core or one GPU, from a short probe.
 
     A product of matrices gives the rate of the multiply-adds, a few rows of logits the time of loss and
-    entropy, and the tables of one random cloud that of a layer's geometry.
-    """
+    entropy, and the tables of one random cloud that of a layer's geometry."""
     return probed(job.devices[0], job.request.dtype, job.request.n_tokens, **job.shape)
 
 

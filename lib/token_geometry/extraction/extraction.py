@@ -16,8 +16,7 @@ def extract(request: Extraction) -> Path:
 
     Shards that are whole and of this recipe are kept; so an interrupted extraction goes on at the shards it had
     reached. Raises `InputError` if the request cannot be carried out, the directory holds another extraction and
-    `overwrite` is not set, another run is working on it, or one of several processes is killed.
-    """
+    `overwrite` is not set, another run is working on it, or one of several processes is killed."""
     job, n_processes = request.resolve(), request.num_processes
     directory = plan.prepare(job)
     with contextlib.ExitStack() as stack:

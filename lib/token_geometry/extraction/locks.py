@@ -1,8 +1,7 @@
 """Locks: two runs on one directory exclude each other, parts of one run do not.
 
 A run holds the lock of its part (a whole run is part 0 of 1) as long as it works; the system gives it
-free when the process ends, however it ends.
-"""
+free when the process ends, however it ends."""
 
 import contextlib
 import json
@@ -23,8 +22,7 @@ def held(directory: Path, *, part: int, n_parts: int, plan_digest: str) -> Itera
     """Hold the lock of part `part` of `n_parts` of an extraction's directory while the context lasts.
 
     Where a file system knows no locks nothing is held, and a line says so. Parts of another plan are another
-    run. Raises `InputError` if another run works on the directory, or another process on this part of it.
-    """
+    run. Raises `InputError` if another run works on the directory, or another process on this part of it."""
     try:
         own = _lock(directory, f"{part}-of-{n_parts}", plan_digest)
     except Timeout as error:

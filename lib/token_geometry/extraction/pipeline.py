@@ -25,8 +25,7 @@ def behind(
     `made` are tables and the files they go to. They are taken one batch, of `batch_size`, and a little more
     before the first of them is written, and then as fast as they are written, by `n_writers` processes; None:
     by as many as keep up with a GPU, where `n_processes` with GPUs share the cores. Yields 1 for every shard
-    that is there, in the order of the tables. Raises `InputError` as `finish`, or if a process is killed.
-    """
+    that is there, in the order of the tables. Raises `InputError` as `finish`, or if a process is killed."""
     if n_writers is None:
         # a core writes some thirty shards of an 8 B model in a second, and reduces some five to ten
         n_writers = max(1, min(2 if keep_neighbors else 8, processes.cores() // n_processes - 1))

@@ -35,8 +35,7 @@ class ShardKey:
 
 def prepare(job: Job) -> Path:
     """The directory of an extraction, made where it is missing; `InputError` if it cannot be written, or it
-    holds another extraction and `overwrite` is not set.
-    """
+    holds another extraction and `overwrite` is not set."""
     directory, recipe = Path(job.request.output), job.recipe
     if (directory / PLAN).exists() and not job.request.overwrite:
         found, held = (read_plan(directory)[key] for key in ("recipe", "request"))
@@ -57,8 +56,7 @@ def write_plan(
     directory: Path, job: Job, source: ModelSource, selection: prompts.Selection, keys: Sequence[ShardKey]
 ) -> set[str]:
     """Say what a directory is to hold; returns the files of what it was last meant to hold and is no more: no
-    other file in it is ours.
-    """
+    other file in it is ours."""
     shards = [{"prompt": k.prompt.id, "shuffle_level": k.shuffle_level, "file": k.file_name()} for k in keys]
     plan: dict = {"recipe": job.recipe, "recipe_digest": store.digest(job.recipe)}
     plan |= {"plan_digest": store.digest(job.plan_recipe), "request": job.request.parameters()}
@@ -133,8 +131,7 @@ def reduced(shard: xr.Dataset) -> xr.Dataset:
 
 def cost_table(directory: Path) -> pd.DataFrame:
     """What each shard that is there cost: device, batch, seconds of the stages for a prompt, and the peak
-    memory (GB) of the process up to then.
-    """
+    memory (GB) of the process up to then."""
     paths = [directory / entry["file"] for entry in read_plan(directory)["shards"]]
     # others are of another part, or not reached yet
     made = pd.DataFrame(map(store.read_attrs, filter(Path.is_file, paths))).reindex(columns=[*_COSTS])

@@ -19,8 +19,7 @@ def make_tables(
     model: LanguageModel, keys: Sequence[ShardKey], request: Extraction, recipe: dict
 ) -> Iterator[transfer.Tables]:
     """One forward pass of prompts, all of `n_tokens` tokens, and the tables of each."""
-    started = time.perf_counter()
-    seed, order = request.seed, shuffling.block_permutation
+    started, seed, order = time.perf_counter(), request.seed, shuffling.block_permutation
     permutations = [
         order(key.shuffle_level, seed=seed, text_sha256=key.prompt.text_sha256, number=key.permutation)
         for key in keys

@@ -18,8 +18,7 @@ class Work:
     """What is to be done of an extraction, as the process that leads it found out.
 
     `source` is the model, a revision of the hub by its commit, `recipe` what decides the numbers of every
-    shard, and `missing` what is to be made.
-    """
+    shard, and `missing` what is to be made."""
 
     source: ModelSource
     recipe: dict
@@ -31,8 +30,7 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
     """Find out what is missing of an extraction, say what it will take, and keep others off its directory.
 
     `job` and `directory` are of `Extraction.resolve` and `plan.prepare`; `n_processes` share the work. Raises
-    `InputError` if the prompts cannot be had, or another run is working on the directory.
-    """
+    `InputError` if the prompts cannot be had, or another run is working on the directory."""
     request, plan_digest = job.request, store.digest(job.plan_recipe)
     with locks.held(directory, part=request.part, n_parts=request.n_parts, plan_digest=plan_digest):
         source = job.source.at_commit()

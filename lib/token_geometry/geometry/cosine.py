@@ -1,7 +1,6 @@
 """Cosine similarity between the tokens of a cloud: mean and standard deviation over all pairs, diagonal included.
 
-A zero vector is at a right angle to all, also to itself. Mean: Viswanathan et al., arXiv:2501.10573.
-"""
+A zero vector is at a right angle to all, also to itself. Mean: Viswanathan et al., arXiv:2501.10573."""
 
 import torch
 
@@ -41,8 +40,7 @@ class FromGram:
     The Gram matrix is that of the centered points c_i = x_i - m. With s_i = c_i . m + |m|^2 / 2 the product of two
     points is c_i . c_j + s_i + s_j; the mean over all pairs is the squared length of the mean of the unit vectors.
     `points`, of which none is zero, and `centered` have shape (token, width), `center` (width,), and `norms`,
-    those of the points, (token,).
-    """
+    those of the points, (token,)."""
 
     def __init__(self, points: torch.Tensor, centered: torch.Tensor, center: torch.Tensor, norms: torch.Tensor):
         self._norms, self._inverse = norms, 1 / norms

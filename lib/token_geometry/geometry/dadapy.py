@@ -22,8 +22,7 @@ def estimate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     `distance` holds the distances to the neighbors of rank 1, 2, 4 …, shape (n_clouds, n_points, n_ranks);
     points with NaN in the first column are left out, and scales beyond the first rank that is missing are NaN.
-    Raises `InputError` if the environment of DADApy cannot be made here.
-    """
+    Raises `InputError` if the environment of DADApy cannot be made here."""
     with tempfile.TemporaryDirectory() as folder:
         tables, found = Path(folder) / "tables.npy", Path(folder) / "found.npy"
         np.save(tables, distance.astype(np.float64))

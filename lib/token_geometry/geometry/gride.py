@@ -6,8 +6,7 @@ With n1 = n2/2 and mu = r_n2 / r_n1, the density of mu given the dimension d is
 
 (Denti, Doimo, Laio, Mira, Sci. Rep. 12, 20005 (2022)). d is found by maximum likelihood; its error
 is the inverse square root of the Fisher information. The conventions that decide digits are those of
-DADApy's `return_id_scaling_gride`, and are stated where they are applied.
-"""
+DADApy's `return_id_scaling_gride`, and are stated where they are applied."""
 
 import numpy as np
 
@@ -25,8 +24,7 @@ def ratios(distance: np.ndarray) -> np.ndarray:
     """Ratios mu of the distances to neighbors of rank 2n and n, shape (..., n_points, n_ranks - 1).
 
     They come from the distances to the neighbors of rank 1, 2, 4 …, shape (..., n_points, n_ranks), and are NaN
-    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy.
-    """
+    where one is missing. A ratio of exactly 1 is nudged by ten units of the last place, as in DADApy."""
     mu = distance[..., 1:] / distance[..., :-1]
     return np.where(mu == 1, 1 + 10 * np.finfo(np.float64).eps, mu)
 
@@ -37,8 +35,7 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     `mu` are ratios r_{2 n1} / r_{n1}, shape (..., n_points), NaN for points that do not take part, and `n1` the
     rank of the nearer neighbor, broadcast against the leading dimensions. Ratios of at least q50 + 20 (q95 -
     q50) do not enter the likelihood (points that nearly coincide), but do enter the Fisher information; the
-    score counts N - 1 points, not N. Both as in DADApy 0.3.
-    """
+    score counts N - 1 points, not N. Both as in DADApy 0.3."""
     shape = mu.shape[:-1]
     mu = mu.reshape(-1, mu.shape[-1])
     n1 = np.broadcast_to(n1, shape).reshape(-1, 1).astype(float)
@@ -90,8 +87,7 @@ def _maximum_likelihood(log_mu: np.ndarray, kept: np.ndarray, n1: np.ndarray) ->
 def _score(d, weight, n_kept, n1) -> tuple[np.ndarray, np.ndarray]:
     """Derivative of the log-likelihood at d, which falls in d, and its own derivative, shape (m,).
 
-    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out.
-    """
+    (N - 1)/d + sum_i [ (n1 - 1)/(1 - mu_i^-d) - (2 n1 - 1) ] log mu_i; `weight` is log mu, 0 if left out."""
     power = np.exp(-d[:, None] * weight)
     gap = 1 - power
     floored = gap < _FLOOR_SCORE

@@ -1,8 +1,7 @@
 """Local intrinsic dimension of each point from the distances within its neighborhood: ESS and TLE.
 
 Both need no vectors: what angles and projections there are among the neighbors of a point follows from
-their distances to it and to one another.
-"""
+their distances to it and to one another."""
 
 import functools
 
@@ -26,8 +25,7 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
     part; of several clouds at once it has shape (cloud, n, n), and their points follow one another. `nearest` are
     the indices of the neighbors of each point, nearest first, without the point itself and without coincident
     points, shape (n, k). First comes `simplex_skewness` of the first `N_SIMPLEX` neighbors,
-    then `tight_local` of the first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes.
-    """
+    then `tight_local` of the first `N_TIGHT`; NaN where there are fewer neighbors than an estimate takes."""
     n_points, nearest = squared.shape[-1], nearest[:, :N_TIGHT]
     n_rows = _ROWS_IN_CACHE if squared.device.type == "cpu" else len(nearest)
     found = torch.full((2, len(nearest)), torch.nan, dtype=torch.float64, device=squared.device)
@@ -54,8 +52,7 @@ def simplex_skewness(among: torch.Tensor) -> torch.Tensor:
     another, shape (n, k, k). The vectors from the mean of the neighbors to each span triangles with it; the
     ratio of their areas to what they would be at right angles grows with the dimension d as Γ(d/2)² /
     (Γ((d+1)/2) Γ((d−1)/2)) (Johnsson, Soneson, Fontes, IEEE TPAMI 37, 196 (2015), version a of order 1).
-    Between two whole dimensions the ratio is interpolated linearly.
-    """
+    Between two whole dimensions the ratio is interpolated linearly."""
     # scalar products of the vectors from the mean follow from squared distances by centering twice
     means = among.mean(2)
     inner = -0.5 * (among - means[:, :, None] - means[:, None, :] + means.mean(1)[:, None, None])
@@ -87,8 +84,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     distances are equal, NaN where a neighbor coincides with the point.
 
     `squared` are the squared distances of the neighbors to the point, nearest first, shape (n, k), k even, and
-    `among` those of the neighbors to one another, shape (n, k, k).
-    """
+    `among` those of the neighbors to one another, shape (n, k, k)."""
     n_neighbors = squared.shape[1]
     unit = squared[:, -1:]
     u, v = squared / unit, among / unit[:, :, None]
@@ -112,7 +108,6 @@ def _inside(square: torch.Tensor, difference: torch.Tensor, four_rooms: torch.Te
     """Half the radius of the ball that touches the neighborhood's from inside, and at the other side a point.
 
     Half the smaller root of a quadratic equation, in the form that divides by a sum. By the triangle inequality
-    the sum loses no more than two digits where its first term is negative.
-    """
+    the sum loses no more than two digits where its first term is negative."""
     b = square + difference
     return square / (square * four_rooms).addcmul_(b, b).sqrt_().add_(b)

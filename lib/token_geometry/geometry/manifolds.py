@@ -1,8 +1,7 @@
 """Manifolds: random samples of shapes whose intrinsic dimension is known, in 64 coordinates.
 
 Every sample is turned by a random orthogonal map, so that no coordinate is a coordinate of the
-manifold. The map keeps distances: what bends a shape is its own formula.
-"""
+manifold. The map keeps distances: what bends a shape is its own formula."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ class Family:
     """One kind of manifold, for every dimension; `title` is the name that a reader sees.
 
     `draw` makes of a generator, a number of points and a dimension points in the fewest coordinates they need.
-    To a `noisy` one noise is added: then the dimension depends on the scale at which one looks.
-    """
+    To a `noisy` one noise is added: then the dimension depends on the scale at which one looks."""
 
     title: str
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
@@ -71,8 +69,7 @@ def expected_dimension(family: str, *, dimension: int, n_points: int, n_clouds: 
     The maximum of the likelihood of r_2 / r_1, one over the mean of log(r_2 / r_1) (Facco et al., Sci. Rep. 7,
     12140 (2017)), is taken over all points of several clouds together. It is what a single cloud differs
     from by chance only; how far it is from `dimension` is the bias of the estimator.
-    `n_clouds` clouds are drawn as by `sample`, the first with `seed` and each other with the next one.
-    """
+    `n_clouds` clouds are drawn as by `sample`, the first with `seed` and each other with the next one."""
     from sklearn.metrics import euclidean_distances
 
     logarithms = []

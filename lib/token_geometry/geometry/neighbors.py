@@ -7,8 +7,7 @@ between the two nearest, local dimensions, and the cosine similarity. Every obse
 Distances come from the Gram matrix of the centered points, in float32 where that decides the
 neighborhoods as float64 would; the deviation of the cosine comes from the same matrix. A row that float32
 cannot be trusted with (near-duplicates, nearly equal distances, tokens of huge norm) is noticed by a bound on
-the rounding error and done again in float64.
-"""
+the rounding error and done again in float64."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,8 +57,7 @@ class NeighborTable:
     `angle`, in degrees, is that between the vectors to the first and second neighbor among distinct points.
     `ess` and `tle` are local dimensions among distinct points by `local_dimension.simplex_skewness` and
     `tight_local`, float64, NaN where there are too few points. A point that repeats an earlier one has NaN for
-    all but `index` and `distinct`.
-    """
+    all but `index` and `distinct`."""
 
     distance: np.ndarray  # shape (layer, token, rank)
     index: np.ndarray  # shape (layer, token, N_NEIGHBORS)
@@ -103,8 +101,7 @@ def squared_distances(points: torch.Tensor, rows: torch.Tensor | None = None) ->
 
     The Gram matrix of the centered points gives all pairs at once. Pairs that are close for their norms are taken
     again from the difference of the vectors: so equal points are at exactly zero. Points have shape (n, width) and
-    any floating type; `rows` are indices, shape (m,), by default all.
-    """
+    any floating type; `rows` are indices, shape (m,), by default all."""
     centered = points.to(torch.float64, copy=True)
     centered -= centered.mean(0)
     norms = _squared_norms(centered)
@@ -126,8 +123,7 @@ def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[i
     """Blocks of rows of the Gram matrix, each with the index of its first row; they may be overwritten.
 
     On a CPU a block has few enough rows to stay in a core's cache. Products are taken for one half of the
-    matrix; the other half is its mirror image.
-    """
+    matrix; the other half is its mirror image."""
     step = selection.ROWS_IN_CACHE if centered.device.type == "cpu" else len(centered)
     for start in range(0, len(centered), step):
         stop = start + step
@@ -190,8 +186,7 @@ def layers_at_once(hidden: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The fields of a neighbor table layer by layer, of several layers at a time and in float64.
 
     A GPU waits for every small operation to be started: layer by layer it would take ten times as long. A layer
-    where points coincide, or a point is zero, is done by itself.
-    """
+    where points coincide, or a point is zero, is done by itself."""
     n_points = hidden.shape[1]
     for layers in hidden.split(max(1, _PAIRS_OF_LAYERS // n_points**2)):
         if n_points <= N_NEIGHBORS:
@@ -237,8 +232,7 @@ def _nearest_float64(points, n_values: int, n_index: int) -> tuple[torch.Tensor,
 
     Returns the smallest squared distances among distinct points, the points nearest to them among distinct
     points, the points nearest to each point among all, the indices of the distinct points, their local dimensions,
-    the distances within parts, and how many points were decided so.
-    """
+    the distances within parts, and how many points were decided so."""
     rows, group = _distinct(points)
     squared = squared_distances(points[rows])
     n_others = len(rows) - 1
@@ -274,8 +268,7 @@ def _nearest_float32(cloud: _Cloud, n_values: int, n_index: int) -> tuple[tuple 
     """As `_nearest_float64` by float32, but for the rows that this cannot decide; and the cosine similarity.
 
     The first is None where points coincide or most rows are undecided, the second where the Gram matrix does not
-    serve.
-    """
+    serve."""
     norms, n_points = cloud.centered_squares, len(cloud.points)
     similarity = None
     # else rounding errors of the Gram matrix, which go with the centered points, could be seen
@@ -330,8 +323,7 @@ def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> 
     `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), or those
     of several clouds, which gives as many, and
     `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
-    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank.
-    """
+    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank."""
     sizes = subsets.sizes(n_points)
     found = squared.new_full((*squared.shape[:-2], len(subsets.KINDS), sum(sizes), len(RANKS)), torch.nan)
     for kind, lines in zip(subsets.KINDS, found.unbind(-3), strict=True):

@@ -1,8 +1,7 @@
 """Observables that compare lists of nearest neighbors.
 
 Lists are turned into a table of ranks once: entry (i, j) is the place of j among the neighbors of i. Then
-each neighbor of one list is looked up in the other, and counts for every k that reaches both places.
-"""
+each neighbor of one list is looked up in the other, and counts for every k that reaches both places."""
 
 import numpy as np
 
@@ -12,8 +11,7 @@ def neighborhood_overlap(index: np.ndarray) -> np.ndarray:
 
     chi_k = (1/N) sum_i |N_k^l(i) intersect N_k^(l+1)(i)| / k, self excluded (Viswanathan et al., arXiv:2501.10573;
     Doimo et al., NeurIPS 2020). `index` are the indices of neighbors, nearest first, shape (layer, n_points,
-    n_neighbors); -1 marks a missing one. NaN at the last layer, and beyond the neighbors there are.
-    """
+    n_neighbors); -1 marks a missing one. NaN at the last layer, and beyond the neighbors there are."""
     overlap = np.full((index.shape[0], index.shape[2]), np.nan)
     for layer in range(len(index) - 1):
         overlap[layer] = _shares(_ranks(index[layer + 1]), index[layer])
@@ -25,8 +23,7 @@ def reciprocity(index: np.ndarray) -> np.ndarray:
 
     r_k = 1/(N k) sum_ij A_ij A_ji. The edge from i to its neighbor j is mutual within k when i stands in the
     list of j, and both places are within k (Garlaschelli & Loffredo, Phys. Rev. Lett. 93, 268701 (2004);
-    Viswanathan et al., arXiv:2501.10573).
-    """
+    Viswanathan et al., arXiv:2501.10573)."""
     shares = np.empty((index.shape[0], index.shape[2]))
     for layer, lists in enumerate(index):
         # entry (i, j) of the transpose: the place of i in the list of j

@@ -11,8 +11,7 @@ def map_layers(function: Callable, hidden: torch.Tensor) -> list:
 
     On a CPU the layers are shared out to as many threads as torch uses, and each works on one core: a
     team of threads inside each small operation would spend its time waiting for one another, above all
-    where other programs run.
-    """
+    where other programs run."""
     n_threads = torch.get_num_threads()
     if hidden.device.type != "cpu" or n_threads == 1:
         return [function(points) for points in hidden]

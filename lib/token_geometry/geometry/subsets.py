@@ -1,8 +1,7 @@
 """Parts of a cloud: how far apart neighbors are among fewer of its points, and what dimension they have there.
 
 A causal model gives the first n tokens of a text the states that it gives them alone, so that the first n points
-are the cloud of a shorter prompt; as many points at random have the text's whole length and fewer neighbors.
-"""
+are the cloud of a shorter prompt; as many points at random have the text's whole length and fewer neighbors."""
 
 import numpy as np
 
@@ -29,8 +28,7 @@ def members(n_points: int, kind: str, size: int) -> np.ndarray:
 def estimates(distance: np.ndarray, n_points: int) -> tuple[np.ndarray, np.ndarray]:
     """GRIDE estimate and mean distance of the neighbors involved, each of shape (layer, kind, size, scale).
 
-    `distance` is that of `neighbors.part_distances` at every layer, shape (layer, kind, point, rank).
-    """
+    `distance` is that of `neighbors.part_distances` at every layer, shape (layer, kind, point, rank)."""
     dimension, mean = [], []
     for part in np.split(distance.astype(np.float64), np.cumsum(sizes(n_points))[:-1], axis=2):
         dimension.append(gride.estimate(np.moveaxis(gride.ratios(part), -1, -2), np.array(RANKS[:-1]))[0])

@@ -34,8 +34,7 @@ def trunk(model):
 
 def find(trunk, n_layers: int) -> str:
     """Name, inside a network without head, of the list of its blocks; its configuration counts `n_layers`.
-    `InputError` if it keeps its blocks in no list of this length, nor in the only list there is.
-    """
+    `InputError` if it keeps its blocks in no list of this length, nor in the only list there is."""
     inside = {id(module) for module in trunk.get_decoder().modules()}
     every = ((name, part) for name, part in trunk.named_modules() if isinstance(part, torch.nn.ModuleList))
     lists = {name: len(part) for name, part in every if id(part) in inside}
@@ -53,8 +52,7 @@ def network(config, n_blocks: int | None):
     """Class of a network, the configuration it takes, and a sketch without weights.
 
     It keeps `n_blocks` of the blocks, without a head; None: all of them and the head. Raises `InputError` if
-    the network cannot be cut there.
-    """
+    the network cannot be cut there."""
     with torch.device("meta"):  # which has shapes and no weights
         sketch = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if n_blocks is None:
@@ -92,8 +90,7 @@ def _first(sketch, path: str, n_blocks: int, prefix: str) -> type:
     from its depth (the scale of the residuals in MiniCPM, the blocks that share keys in Gemma 4) stays what it
     is in the whole model. transformers lays a network out without memory for its weights: the blocks that are
     cut off cost nothing. `path`: name of the list of blocks; `prefix`: name of the network inside of the whole
-    model, which the names of weights begin with.
-    """
+    model, which the names of weights begin with."""
     kind, parts = type(sketch), {name for name, _ in sketch.named_children()}
 
     def __init__(self, config, *arguments, **options):

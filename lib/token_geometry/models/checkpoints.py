@@ -1,7 +1,6 @@
 """Checkpoints as Meta publishes LLaMA: `consolidated.*.pth`, `params.json`, `tokenizer.model`.
 
-The tensors stay in the files, which are mapped into memory, until transformers asks for one.
-"""
+The tensors stay in the files, which are mapped into memory, until transformers asks for one."""
 
 import json
 import pickle
@@ -16,8 +15,7 @@ from token_geometry.models.gguf import tokenizers
 _TABLE = files.table(__file__)
 _SIZES = {*_TABLE["sizes"]}
 _KNOWN = _SIZES | {*_TABLE["others"]}
-_EMBEDDINGS = "tok_embeddings.weight"
-_QUERIES = "layers.0.attention.wq.weight"
+_EMBEDDINGS, _QUERIES = "tok_embeddings.weight", "layers.0.attention.wq.weight"
 
 _LLAMA_3_NAMED, _LLAMA_3_SPECIAL = _TABLE["llama_3_named"], 256
 
@@ -27,8 +25,7 @@ class Joined:
 
     transformers takes it in place of a tensor, as it takes the slices of safetensors: it reads `joined[...]` of
     those that the network has, and of no other. The parts are split along `dimension`, or equal where it is None;
-    a projection with `heads` has its rows in Meta's rotary order.
-    """
+    a projection with `heads` has its rows in Meta's rotary order."""
 
     def __init__(self, parts: list, dimension: int | None, heads: int | None = None):
         self.parts = parts if dimension is not None else parts[:1]
@@ -63,8 +60,7 @@ def read_config(folder: Path):
     """The configuration that `params.json` describes, a transformers `LlamaConfig`.
 
     Of the context length it says nothing, since Meta's files do not. Raises `InputError` if `params.json` lacks
-    a size, or says something that is not known to be LLaMA's.
-    """
+    a size, or says something that is not known to be LLaMA's."""
     params = _read_params(folder)
     if (vocabulary := params.get("vocab_size", -1)) < 1:  # LLaMA 1 and 2 leave it to the tokenizer
         vocabulary = _vocabulary(open_shards(folder), params["dim"])
@@ -82,8 +78,7 @@ def read_config(folder: Path):
 
 def tensors(folder: Path, config) -> dict[str, Joined]:
     """A model's tensors for this configuration by transformers' names, each a `Joined` that is read when it is
-    indexed; `InputError` if the files do not make up a model of this configuration.
-    """
+    indexed; `InputError` if the files do not make up a model of this configuration."""
     shards = open_shards(folder)
     _check_width(folder, shards, config)
     heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}

@@ -92,6 +92,5 @@ def permute(model, seed: int) -> None:
         # by name, without the part that only a model with head has: so it is the same for fewer blocks
         digest = hashlib.sha256(f"{seed}\0{name.removeprefix(f'{prefix}.')}".encode()).digest()
         random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        order = torch.randperm(weights.numel(), generator=random)
         with torch.no_grad():
-            weights.copy_(weights.flatten()[order].view_as(weights))
+            weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=random)].view_as(weights))

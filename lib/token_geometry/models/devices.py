@@ -26,8 +26,7 @@ def assign(device: str, *, gpus_per_model: int = 1, n_models: int = 1, place: in
 
     `device` is as for `choose_device`; with several models it names a kind of device, not one GPU. `n_models`
     processes of this machine hold a model each, and `place` is the number of the process among them. Raises
-    `InputError` if there is no such device, or there are too few.
-    """
+    `InputError` if there is no such device, or there are too few."""
     if (chosen := torch.device(choose_device(device))).type != "cuda" and gpus_per_model != 1:
         given = f"gpus_per_model is {gpus_per_model} and the device {chosen}"
         raise InputError(f"{given}; accepted: 1, or a machine with GPUs")
@@ -45,8 +44,7 @@ def device_map(sketch, gpus: Sequence[str], *, name: str, free: Sequence[int] = 
 
     `sketch` is a transformers model, whose weights may lie on the meta device, and `name` its name, for the
     error. `gpus` are names of GPUs, and `free` bytes of each that may be taken; empty: four fifths of what is
-    free now, the rest being for states. Raises `InputError` if the GPUs are too small.
-    """
+    free now, the rest being for states. Raises `InputError` if the GPUs are too small."""
     from accelerate.utils import get_balanced_memory
 
     free = free or [int(0.8 * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]

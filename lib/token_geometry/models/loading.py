@@ -20,16 +20,14 @@ BOS_GAIN = 0.5
 """Nats per token by which a sentence is predicted worse without BOS, where a model needs it.
 
 Gemma 3 270M is worse without, by 1.42 (4.68 for 3.26); SmolLM2-135M and Qwen2.5-Coder-0.5B are worse with it, by
-0.12 (2.67 for 2.55) and 2.18 (4.51 for 2.33).
-"""
+0.12 (2.67 for 2.55) and 2.18 (4.51 for 2.33)."""
 
 _SENTENCE = "The city of Trieste lies in the north of Italy, and the river that flows through Paris is the Seine."
 
 
 def load_config(source: ModelSource):
     """The model's configuration (a transformers `PreTrainedConfig`), weights unread; an `InputError` says if it
-    cannot be had, or is not that of a causal language model.
-    """
+    cannot be had, or is not that of a causal language model."""
     with source.readable_errors():
         config = source.config()
     families.refuse_other_kinds(config, source.name)
@@ -45,8 +43,7 @@ def load_tokenizer(source: ModelSource):
     """The model's tokenizer (a transformers `PreTrainedTokenizerBase`).
 
     Raises `InputError` if it cannot be had, or is not the tokenizer of this model: it has ids that the model
-    has no embeddings for, or lacks more of the model's vocabulary than padding explains.
-    """
+    has no embeddings for, or lacks more of the model's vocabulary than padding explains."""
     n_vocabulary = blocks.vocabulary(load_config(source))
     with source.readable_errors():
         tokenizer = source.tokenizer()
@@ -73,8 +70,7 @@ def load_model(
     `device` is a torch device, as `choose_device` returns it, and the first of `devices`, the GPUs that the
     model is spread over, block by block, where one is too small; empty, or one: `device` alone.
 
-    Raises `InputError` if the model cannot be had or has fewer layers; before any weights are read.
-    """
+    Raises `InputError` if the model cannot be had or has fewer layers; before any weights are read."""
     if not sys.stderr.isatty():  # in a log it is a line per per cent
         transformers.logging.disable_progress_bar()
     if dtype not in DTYPES:
@@ -90,8 +86,7 @@ def load_model(
             # what transformers would report as left out was meant to be
             stack.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
             transformers.logging.set_verbosity_error()
-        options = {"config": config, "dtype": getattr(torch, dtype)}
-        parts = {}
+        options, parts = {"config": config, "dtype": getattr(torch, dtype)}, {}
         if len(devices) > 1:
             parts = placement.device_map(sketch.to(options["dtype"]), devices, name=source.name)
         if source.control == "random":
@@ -114,22 +109,18 @@ def load_model(
 def is_whole(source: ModelSource, config, n_layers: int | None) -> bool:
     """Whether `n_layers` blocks, None for all, are all of the model's; `InputError` if there are fewer."""
     last = blocks.depth(config)
-    if n_layers is None or n_layers == last:
-        return True
-    if not 0 <= n_layers < last:
+    if n_layers is not None and not 0 <= n_layers <= last:
         problem = f"layer {n_layers} is beyond the layers of model {source.name!r}, of which the last is {last}"
         raise InputError(f"{problem}; accepted: 0 to {last}")
-    return False
+    return n_layers in (None, last)
 
 
 def check_length(source: ModelSource, config, n_tokens: int, *, bos: bool | None = None) -> None:
     """Refuse a prompt that is longer than what the model can read at once: the `InputError` names both lengths.
 
     Of the files that Meta publishes none says how long that is: there, any length passes. `n_tokens` counts no
-    special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`.
-    """
-    context = blocks.context(config)
-    bos = needs_bos(source, config.model_type) if bos is None else bos
+    special tokens; `bos` says whether BOS is fed before them, None: as `needs_bos`."""
+    context, bos = blocks.context(config), needs_bos(source, config.model_type) if bos is None else bos
     if source.kind != "meta" and context and n_tokens + bos > context:
         length = f"{context} tokens{' with BOS among them' if bos else ''}; accepted: up to {context - int(bos)}"
         raise InputError(f"n_tokens is {n_tokens}, and the context of model {source.name!r} is {length}")
@@ -140,8 +131,7 @@ def needs_bos(source: ModelSource, model_type: str, *, model=None, tokenizer=Non
 
     As `data/models.yml` says; else as it is known of the family; else, where the tokenizer adds BOS by itself,
     if the model predicts a sentence worse without: by more than `BOS_GAIN` per token. Without `model`, the whole
-    one, and `tokenizer` for that trial a family that is not known needs none.
-    """
+    one, and `tokenizer` for that trial a family that is not known needs none."""
     known = families.needs_bos(model_type) if source.prepend_bos is None else source.prepend_bos
     if known is not None or model is None or tokenizer is None or tokenizer.bos_token_id is None:
         return bool(known)

@@ -24,8 +24,7 @@ class ModelSource:
     tensor in random order), or empty: the model itself; `control_seed` is its seed.
 
     Of each class, `kind` is the word for the kind, and `entry` the key that an entry of `data/models.yml` gives
-    the place by, where it can be of this kind.
-    """
+    the place by, where it can be of this kind."""
 
     name: str
     title: str

@@ -15,8 +15,7 @@ def resolve(model: str) -> ModelSource:
     in transformers' format or of Meta's files (`consolidated.*.pth`, `params.json`, `tokenizer.model`), or a
     `.gguf` file. With `@random` or `@permuted` at its end, or these with a seed (`@random-1`), it is the
     untrained control of that model; they are no revisions of the hub. Raises `InputError` if it is none of
-    these, or files that belong to a model are missing.
-    """
+    these, or files that belong to a model are missing."""
     stem, control, seed = controls.split(model)
     if control:
         if (original := resolve(stem)).control:

@@ -3,8 +3,7 @@
 The files are those of the package tuned-lens 0.2 [Belrose et al., arXiv:2303.08112]: `config.json` names the
 model (`base_model_name_or_path`), its width (`d_model`) and blocks (`num_hidden_layers`), `params.pt` holds
 `l.weight`, shape (width, width), and `l.bias`, (width,), of every state l from the embeddings to the last but
-one. They are read without the package, which knows few families and copies the head.
-"""
+one. They are read without the package, which knows few families and copies the head."""
 
 import contextlib
 import json
@@ -44,8 +43,7 @@ def read(lens: str, source: ModelSource, config) -> list[tuple]:
     """Weight and bias of the translator of each state but the last: it makes h + W h + b of h.
 
     `config` is the configuration of the model. An `InputError` says if there is no such lens, a file of it is
-    damaged or holds something else, or it is of another model: by name, width, or number of blocks.
-    """
+    damaged or holds something else, or it is of another model: by name, width, or number of blocks."""
     of_config, of_weights = find(lens)
     with files.door(what := f"tuned_lens {lens!r}: its config.json"):
         told = json.loads(files.decode(of_config, what))

@@ -1,8 +1,7 @@
 """The catalog of observables: what a reader needs to know of each variable of the observables dataset.
 
 The attributes of the dataset, the table of the chapter on methods, the titles of axes and the names in alt texts
-come from here. A new observable is one entry in `catalog.yml` and the function that it names in `labelled`.
-"""
+come from here. A new observable is one entry in `catalog.yml` and the function that it names in `labelled`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,8 +73,7 @@ def selections(**chosen: int | tuple[int, ...] | None) -> dict[str, tuple[str, d
 
 def observables(shard: xr.Dataset, *, estimator: str = "gride", of_model: bool = True) -> xr.Dataset:
     """All observables of one shard, or without `of_model` those that follow from the hidden states alone, with
-    title and unit; `estimator` is that of the intrinsic dimensions.
-    """
+    title and unit; `estimator` is that of the intrinsic dimensions."""
     options = dict.fromkeys(_ESTIMATED, {"estimator": estimator})
     functions = dict.fromkeys(entry.function for entry in CATALOG.values() if of_model or not entry.of_model)
     found = [function(shard, **options.get(function, {})) for function in functions]

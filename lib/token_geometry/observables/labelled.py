@@ -34,8 +34,7 @@ def intrinsic_dimension(shard: xr.Dataset, *, estimator: str = "gride") -> xr.Da
     """GRIDE estimate and its Fisher error, over layer and scale.
 
     `estimator` is one of `ESTIMATORS`: `gride` solves all layers and scales at once (see `gride.estimate`),
-    `dadapy` asks DADApy itself, and is refused where that cannot be had.
-    """
+    `dadapy` asks DADApy itself, and is refused where that cannot be had."""
     dimension, error = _dimension(shard["neighbor_distance"].values, estimator)
     return _over("layer", "scale", intrinsic_dimension=dimension, intrinsic_dimension_error=error)
 
@@ -74,8 +73,7 @@ def token_correlation(shard: xr.Dataset) -> xr.Dataset:
     """Rank correlation of a token's local dimension with its loss, at fixed position and count in the prompt."""
     ids, loss = shard["token_id"].values, shard["token_loss"].values
     _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    given = np.stack([np.arange(len(ids)), counts[place]])
-    none = np.full(shard["distinct"].shape, np.nan)
+    given, none = np.stack([np.arange(len(ids)), counts[place]]), np.full(shard["distinct"].shape, np.nan)
     local = {name: shard[name].values if name in shard else none for name in LOCAL}
     found = {f"{name}_loss_correlation": correlation.partial_rank(local[name], loss, given) for name in LOCAL}
     return _over("layer", **found)
@@ -129,8 +127,7 @@ def neighbor_angle(shard: xr.Dataset) -> xr.Dataset:
 
 def neighbor_angle_histogram(shard: xr.Dataset) -> xr.Dataset:
     """Share of the distinct points by bin of their neighbor angle, float32, over layer and angle, of which the
-    coordinate holds the centers of the bins; a bin has its lower edge, the last one both.
-    """
+    coordinate holds the centers of the bins; a bin has its lower edge, the last one both."""
     angles = shard["neighbor_angle"].values.astype(np.float64)
     counts = np.stack([np.histogram(row[np.isfinite(row)], _EDGES)[0] for row in angles])
     total = counts.sum(1, keepdims=True)

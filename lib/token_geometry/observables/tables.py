@@ -21,8 +21,7 @@ _NAMES |= {field: f"neighbor_{field}" for field in ("distance", "index", "angle"
 def tables(points: torch.Tensor, *, layers: Sequence | None = None) -> xr.Dataset:
     """The variables of a shard that follow from the points of a cloud at every layer, shape (layer, token, width).
 
-    `layers` are the coordinates of the layers, by default 0, 1, 2 …; raises as `neighbors.neighbor_table`.
-    """
+    `layers` are the coordinates of the layers, by default 0, 1, 2 …; raises as `neighbors.neighbor_table`."""
     shard = transfer.leave(arrays(points), {}, device=str(points.device)).label()
     return shard if layers is None else shard.assign_coords(layer=np.asarray(layers))
 

@@ -30,8 +30,7 @@ class Tables:
     Where it is pickled, to go to another process, it is waited for; so whoever makes it need not wait.
 
     `arrays` are in memory of the host, by names of `VARIABLES`, `attrs` the attributes of the shard, and
-    `arrived` is what the device does when the arrays are there; None: they are.
-    """
+    `arrived` is what the device does when the arrays are there; None: they are."""
 
     arrays: dict[str, np.ndarray | torch.Tensor]
     attrs: dict
@@ -64,8 +63,7 @@ class Tables:
 
 def leave(arrays: dict[str, np.ndarray | torch.Tensor], attrs: dict, *, device: str) -> Tables:
     """Send arrays, some of them on a device, to the host, in the types of a shard, without waiting for the
-    device; `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard.
-    """
+    device; `arrays` are by names of `VARIABLES`, `attrs` the attributes of the shard."""
     import torch
 
     sent = {}

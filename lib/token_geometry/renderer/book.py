@@ -4,8 +4,7 @@ The same sources and the same ``_quarto.yml`` give the same pages: `cells` execu
 typesetting, `crossref` numbers what Quarto numbers, ``book/assets`` holds the frame and the style of a page. What
 cannot be rendered is refused with one line, because a page that silently lacks something is worse than none.
 
-Run ``python -m token_geometry.renderer.book [--profile NAME]`` in the root of the project.
-"""
+Run ``python -m token_geometry.renderer.book [--profile NAME]`` in the root of the project."""
 
 import argparse
 import datetime
@@ -123,8 +122,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     heads = as_list(options.get("include-in-header"))
     if odd := [entry for entry in heads if not isinstance(entry, dict) or set(entry) != {"text"}]:
         raise BookError(f"_quarto.yml: include-in-header: {odd[0]!r}: give it as 'text: ...'")
-    top = "\n".join(entry["text"] for entry in heads)
-    styles = [STYLE, *as_list(options.get("css"))]
+    top, styles = "\n".join(entry["text"] for entry in heads), [STYLE, *as_list(options.get("css"))]
     for file in [match[2] for match in ROOTED.finditer(top)] + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
     cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
@@ -182,8 +180,7 @@ def render(project: Path, *, profile: str | None = None, output_dir: str = "") -
     `project` is the folder that holds ``_quarto.yml``, `profile` that whose ``_quarto-<profile>.yml`` is merged
     in, by default that of the environment variable ``QUARTO_PROFILE``, else ``profile.default``; `output_dir`
     takes the place of the folder that ``_quarto.yml`` names. A `BookError` says if the sources are wrong or hold
-    something that cannot be rendered.
-    """
+    something that cannot be rendered."""
     root = Path(project).resolve()
     config, profile = configuration.read_config(root, profile)
     output = (root / (output_dir or config["project"].get("output-dir", "_book"))).resolve()

@@ -122,8 +122,7 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
 
 def markdown(chapter: Chapter, site: Path) -> str:
     """Join an executed chapter into one text; images that its cells made go into `site`."""
-    files, index = itertools.count(1), itertools.count(1)
-    folder = f"{Path(chapter.source).stem}_files"
+    files, index, folder = itertools.count(1), itertools.count(1), f"{Path(chapter.source).stem}_files"
 
     def save(content: bytes, suffix: str) -> str:
         path = (site / chapter.source).with_name(folder) / f"output-{next(files)}.{suffix}"

@@ -138,8 +138,7 @@ def _frame(elem: pf.Element, kind: str, count, chapter: Chapter) -> pf.Figure:
     inside = within(pf.Div(*content))
     if not caption or any(isinstance(item, pf.Figure) for item in inside):
         raise BookError(f"{chapter.source}: {label}: needs a caption of its own and no figure inside")
-    alt = elem.attributes.get("fig-alt")
-    images = [item for item in inside if isinstance(item, pf.Image)]
+    alt, images = elem.attributes.get("fig-alt"), [item for item in inside if isinstance(item, pf.Image)]
     for image in images:
         image.attributes.setdefault("alt", alt or "".join(map(pf.stringify, caption)))
     raw = "".join(item.text for item in inside if isinstance(item, pf.RawBlock))

@@ -23,8 +23,7 @@ CONTROLS: list[str] = _TABLE["controls"]  # what is left out of a cloud
 class Calibration(run.OfPrompts, protocol.Request):
     """What to check, and on what. Field names are the parameters of `notebooks/calibration.ipynb`."""
 
-    notebook = "calibration"
-    keys = ("calibration",)
+    notebook, keys = "calibration", ("calibration",)
     file = "validation.nc"  # as before its key was renamed, so that results that are there are found
     old_keys = {"validation": "calibration"}
 
@@ -59,10 +58,8 @@ class Calibration(run.OfPrompts, protocol.Request):
         same = ("n_prompts", "n_tokens", "seed", "n_points", "n_replicates")
         found: dict = {name: getattr(self, name) for name in same} | {"dimensions": list(self.dimensions)}
         found |= {"model": sources.resolve(self.model).identity(), "families": list(manifolds.FAMILIES)}
-        found |= {
-            "corpus": corpora.find_corpus(self.corpus, column=self.column).identity(),
-            "local": ["ess", "tle"],
-        }
+        corpus = corpora.find_corpus(self.corpus, column=self.column)
+        found |= {"corpus": corpus.identity(), "local": ["ess", "tle"]}
         found |= {"noise": manifolds.NOISE, "n_clouds": N_CLOUDS, "precisions": list(PRECISIONS)}
         return found | {"controls": [*CONTROLS, SHARE]}
 

@@ -16,8 +16,7 @@ from token_geometry.texts import corpora, shuffling
 class Extraction(run.Shared, protocol.Request):
     """What to extract. Field names are the parameters of `notebooks/extraction.ipynb`."""
 
-    notebook = "extraction"
-    old_names = {"shard": "part", "n_shards": "n_parts"}
+    notebook, old_names = "extraction", {"shard": "part", "n_shards": "n_parts"}
     none = {"n_prompts": "all", "batch_size": "what fits"}
 
     model: str  # alias, hub id, directory or GGUF file; with `@random` or `@permuted` its control
@@ -58,8 +57,7 @@ class Extraction(run.Shared, protocol.Request):
 
         Of the processes `n_models` are on this machine (None: all), of which this is number `place`. `dry` leaves
         out what needs a download or a model's dequantization: the check of its length. An `InputError` names
-        the parameter, its value and what is accepted.
-        """
+        the parameter, its value and what is accepted."""
         self._check_values()
         n_models = n_models or self.num_processes
         chosen = devices.assign(self.device, gpus_per_model=self.gpus_per_model, n_models=n_models, place=place)
@@ -94,8 +92,7 @@ class Extraction(run.Shared, protocol.Request):
 
     def estimate_of(self, shape: dict[str, int], n_passes: int, *, n_at_once: int = 1) -> protocol.Estimate:
         """What so many forward passes take, `n_at_once` at a time, of a model with a shape of `sizes.shape_of`."""
-        layers, n_tokens = shape["layers"] + 1, self.n_tokens
-        item = 4 if self.dtype == "float32" else 2
+        layers, n_tokens, item = shape["layers"] + 1, self.n_tokens, 4 if self.dtype == "float32" else 2
         prompt = sizes.bytes_of_prompt(layers=layers, n_tokens=n_tokens, width=shape["width"], item=item)
         prompt += sizes.bytes_of_geometry(n_tokens)
         of_lens = shape["layers"] * shape["width"] ** 2 if self.tuned_lens else 0

@@ -28,8 +28,7 @@ class Request:
     """Parameters of a notebook that computes: a frozen dataclass of them, with what a run asks about them.
 
     A new kind of result is a subclass in a module of this folder, and the notebook that it names. A run
-    declares it under one of its `keys`; nothing else has to know of it.
-    """
+    declares it under one of its `keys`; nothing else has to know of it."""
 
     notebook: ClassVar[str]  # the notebook under `notebooks/` that carries the request out, without suffix
     keys: ClassVar[tuple[str, ...]] = ()  # keys of a run that declare such requests
@@ -86,8 +85,7 @@ class Request:
         """What a run declares of this kind: here one request per key, whose parameters stand under the key.
 
         Those left out are as the run has them, `model` is its first model, `output` is `file`. An `InputError`
-        says if a parameter is unknown or ill-typed.
-        """
+        says if a parameter is unknown or ill-typed."""
         names = [field.name for field in fields(cls)]
         for key in filter(run.sections.__contains__, cls.keys):
             noun, given = f"{run.name}.yml: {key}: key", run.sections[key]

@@ -25,11 +25,9 @@ class Reduction(Request):
     A run declares the extractions of its models under `extractions`, by name `n_prompts` or `prompt_ids`
     and `shuffle_levels`, perhaps `n_permutations`, those of control models under `controls`, with `models`, and
     structured prompts of further corpora under `genres`, by corpus their number, or null for all long enough, and
-    structured prompts of more tokens under `longer`, with `n_prompts` and `n_tokens`.
-    """
+    structured prompts of more tokens under `longer`, with `n_prompts` and `n_tokens`."""
 
-    notebook = "observables"
-    keys = ("extractions", "controls", "genres", "longer")
+    notebook, keys = "observables", ("extractions", "controls", "genres", "longer")
 
     extraction: str | Sequence[str]  # directory of an extraction, or a list of them
     estimator: str = "gride"  # of the intrinsic dimension: `gride`, or `dadapy` for the library itself

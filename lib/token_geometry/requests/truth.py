@@ -29,8 +29,7 @@ class OfStatements:
 class Truth(OfStatements, Request):
     """What to read. Field names are the parameters of `notebooks/truth-pca.ipynb`.
 
-    A run declares `datasets`, `n_statements` and `models`: name → `layer` and, if it differs, `last_layer`.
-    """
+    A run declares `datasets`, `n_statements` and `models`: name → `layer` and, if it differs, `last_layer`."""
 
     notebook = "truth-pca"
     keys = ("truth",)

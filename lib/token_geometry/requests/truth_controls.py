@@ -28,8 +28,7 @@ class TruthControls(OfControls, Truth):
     """What to control. Field names are the parameters of `notebooks/truth-controls.ipynb`.
 
     The whole model is read, and `last_layer` is its last if it is not given. A run declares what `Truth` does, and
-    the numbers for all models or for one; `datasets` are those under `truth` where there are none.
-    """
+    the numbers for all models or for one; `datasets` are those under `truth` where there are none."""
 
     notebook = "truth-controls"
     keys = ("truth_controls",)

@@ -18,8 +18,7 @@ def names() -> list[str]:
 
 def load(name: str = "") -> Run:
     """Read a run by the name of its file in `data/runs`, empty for that of the active Quarto profile;
-    `InputError` if there is no such run, or a key of it is unknown, missing or ill-typed.
-    """
+    `InputError` if there is no such run, or a key of it is unknown, missing or ill-typed."""
     known = names()
     if not name:
         profiles = [part for part in os.environ.get("QUARTO_PROFILE", "").split(",") if part]

@@ -23,8 +23,7 @@ def execute(run: declaration.Run, *, recompute: bool = False) -> bool:
 
     The executed notebooks stay beside the results as the record of the run. Returns whether anything had to be
     run. An `InputError` says if a request cannot work, a notebook fails, with the notebook's own line, or what was
-    shipped is of another recipe and `recompute` is not set.
-    """
+    shipped is of another recipe and `recompute` is not set."""
     declared, lacking = results.results(run), []
     for result in declared.values():
         path = result.found()

@@ -29,8 +29,7 @@ class Head:
     def predictions(self, ids: torch.Tensor, last: torch.Tensor) -> np.ndarray:
         """Loss of every token but the first and entropy of its prediction, nats, float64, shape (2, n_tokens - 1).
 
-        `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width).
-        """
+        `ids` has shape (n_tokens,), and `last`, the states that the head is applied to, (n_tokens, width)."""
         if self.is_all(ids):
             return self.predicted(last[:-1], ids[1:])
         return loss_and_entropy([self._logits_of_transformers(ids)[:-1]], ids[1:]).cpu().numpy()
@@ -42,8 +41,7 @@ class Head:
         seed draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape
         (n_tokens,), each of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the
         logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
-        if a lens was given.
-        """
+        if a lens was given."""
         if (norm := self._stream.norm) is None or not self.is_all(ids):
             if self._tuned:
                 reason = "whose logits are not what one final norm and the head make of its states: leave it out"
@@ -60,8 +58,7 @@ class Head:
     def predicted(self, rows: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """Loss of targets and entropy of what the head predicts from rows, nats, float64, shape (2, n).
 
-        `rows` are states that the head is applied to, shape (n, width). It is meant where `is_all`.
-        """
+        `rows` are states that the head is applied to, shape (n, width). It is meant where `is_all`."""
         # on a CPU a block of logits is done with before it has left the cache; a GPU waits for small operations
         is_split = isinstance(self._linear, torch.nn.Linear) and rows.device.type == "cpu"
         parts = []
@@ -138,8 +135,7 @@ def loss_and_entropy(columns: Iterable[torch.Tensor], targets: torch.Tensor) -> 
     """Cross-entropy of the targets and entropy, float64, shape (2, n), of logits that come columns at a time.
 
     Each of `columns` has shape (n, m), m entries of the vocabulary behind those before, and is overwritten. Sums
-    are taken relative to the largest logit so far, and shrunk when a larger one comes.
-    """
+    are taken relative to the largest logit so far, and shrunk when a larger one comes."""
     start, top, total, weighted, chosen = 0, None, 0.0, 0.0, 0.0
     for logits in (part.float() for part in columns):
         n_columns, largest = logits.shape[1], logits.amax(1)

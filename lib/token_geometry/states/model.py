@@ -52,8 +52,7 @@ class LanguageModel:
     `n_layers` is the index of the last hidden state that is wanted: so many blocks are built and read, and no
     more of the files than they need. Such a model has no head, and so no loss. None, or the number of its
     blocks: the whole model. `tuned_lens` is directory or hub id of a tuned lens for the latent predictions
-    (empty: the logit lens), `loaded` a whole model and its tokenizer that are in memory already.
-    """
+    (empty: the logit lens), `loaded` a whole model and its tokenizer that are in memory already."""
 
     def __init__(
         self, source: ModelSource, *, dtype: str = "float32", device: str = "auto", n_layers: int | None = None,
@@ -100,8 +99,7 @@ class LanguageModel:
         L. `logits` asks for the cloud of the logits; a model loaded in part has none.
 
         Raises `InputError` if a token lies outside the model's vocabulary, there are more than the model can
-        read, or the model is no causal language model with one residual stream.
-        """
+        read, or the model is no causal language model with one residual stream."""
         loading.check_length(self.source, self.model.config, np.shape(token_ids)[1], bos=self.prepend_bos)
         ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(self.device)
         if self.prepend_bos:
@@ -140,8 +138,7 @@ class LanguageModel:
         without special tokens; `bos` says whether BOS is fed before each text.
 
         Raises `InputError` if a text has no tokens, or one is longer than the model can read, or the model is
-        no causal language model with one residual stream.
-        """
+        no causal language model with one residual stream."""
         start = [self.tokenizer.bos_token_id] if bos else []
         rows = [[*start, *ids] for ids in token_ids]
         longest, context = max(map(len, rows)), blocks.context(self.model.config)

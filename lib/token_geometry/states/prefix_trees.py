@@ -1,8 +1,7 @@
 """Texts that begin alike as a tree of tokens, which a causal model reads as one sequence.
 
 A token sees those before it in its own text and nothing else, so that a beginning that texts share has to be
-read once. Miao et al., arXiv:2305.09781, verify drafts of a text so.
-"""
+read once. Miao et al., arXiv:2305.09781, verify drafts of a text so."""
 
 import functools
 import itertools
@@ -17,8 +16,7 @@ class Tree:
     """Tokens of several texts, every shared beginning once.
 
     `token_ids` and `parent` are the token of each node and the node before it, -1 for none, shape (node,); `texts`
-    are the indices of the texts, and `last` the node of the last token of each, shape (text,).
-    """
+    are the indices of the texts, and `last` the node of the last token of each, shape (text,)."""
 
     token_ids: torch.Tensor
     parent: torch.Tensor
@@ -43,8 +41,7 @@ class Tree:
 def trees(token_ids: Sequence[Sequence[int]], *, n_nodes: int) -> Iterator[Tree]:
     """Sort texts, none of them empty, by their tokens and cut them into trees of up to `n_nodes` nodes.
 
-    A single text that has more is a tree of its own.
-    """
+    A single text that has more is a tree of its own."""
     group, size = [], 0
     for i in sorted(range(len(token_ids)), key=lambda i: list(token_ids[i])):
         pairs = zip(token_ids[group[-1]] if group else (), token_ids[i], strict=False)

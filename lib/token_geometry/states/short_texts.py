@@ -26,8 +26,7 @@ def read(
 
     `rows` are the tokens of each text, BOS included where it is fed. If `shared`, what texts have in common at
     their beginning is read once. Else they are sorted by length and read in batches; a shorter one is filled up
-    behind its last token, which cannot see it. Losses are those of each token in nats, NaN for the first.
-    """
+    behind its last token, which cannot see it. Losses are those of each token in nats, NaN for the first."""
     states, losses = {}, {}
     for texts, layers, some in (_read_trees if shared else _read_batches)(stream, rows, head):
         states |= dict(zip(texts, layers.float().cpu(), strict=True))

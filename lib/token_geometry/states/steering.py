@@ -23,8 +23,7 @@ def last_states(
 
     `rows` are the token ids of each text, BOS included where it is fed. `shifts` has what is added to states, by
     layer, an index of `hidden_states`, 1 or more, shape (text, width); the blocks above go on with the sums.
-    `LanguageModel.shares_prefixes` must have said that the model can do it. Shape (text, width).
-    """
+    `LanguageModel.shares_prefixes` must have said that the model can do it. Shape (text, width)."""
     n_tokens, found = blocks.vocabulary(model.model.config), {}
     # the same text with another vector is another text from the steered token on
     told_apart = [[*row] for row in rows]

@@ -2,8 +2,7 @@
 
 transformers' `hidden_states` mean this in most families, and something else in others (in Mamba they begin
 after the first block). Read at the blocks themselves, a layer means the same in every family, whether the
-model is loaded whole or in part.
-"""
+model is loaded whole or in part."""
 
 import contextlib
 import functools
@@ -26,8 +25,7 @@ class Stream:
     """The blocks of a loaded model, which are read while a text passes through them.
 
     The model is a whole one of transformers, or one cut after its first blocks, of which `n_layers` is the index
-    of the last state that is wanted. Errors call it by `name`.
-    """
+    of the last state that is wanted. Errors call it by `name`."""
 
     def __init__(self, model, *, name: str, n_layers: int | None):
         self.model, self.name, self.is_whole = model, name, n_layers is None
@@ -54,8 +52,7 @@ class Stream:
         output of each, and what the head is applied to, each of shape (n_texts, n_tokens, width).
 
         Raises `InputError` if a token is outside of the vocabulary, later tokens change the states of earlier
-        ones, the model has no residual stream, or its last state has another width.
-        """
+        ones, the model has no residual stream, or its last state has another width."""
         device, n_vocabulary = self.model.device, blocks.vocabulary(self.model.config)
         if int(ids.max()) >= n_vocabulary:
             raise InputError(

@@ -4,8 +4,7 @@ Data come in and go out as xarray objects; the unit of observation is always the
 done at once for all layers, scales and models, and one resample of the prompts serves them all.
 
 Intervals are BCa bootstrap intervals [DiCiccio & Efron, Statist. Sci. 11, 189 (1996)], as of
-`scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN.
-"""
+`scipy.stats.bootstrap`. Where nothing can be said (too few prompts, a constant), there is NaN."""
 
 import itertools
 import math
@@ -80,8 +79,7 @@ def correlate(
 def partial_rank(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Rank correlation of rows of x with y at fixed ranks of further quantities, shape (m,).
 
-    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3.
-    """
+    `x` has shape (m, n), `y` (n,), `given` (g, n); what lacks a value is left out. NaN for less than g + 3."""
     found = np.full(len(x), np.nan)
     patterns, which = np.unique(np.isfinite(x) & np.isfinite(y), axis=0, return_inverse=True)
     for number, kept in enumerate(patterns):
@@ -103,8 +101,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, *given: np.ndarray, seed: int = 
 
     `x` has shape (m, n), `y` and each of `given` (n,); NaN for less than three observations and one more for each
     of `given`, and where a value is NaN or all are the same. What `given` leaves of y is permuted `N_PERMUTATIONS`
-    times, and `given` is taken away again, after Freedman & Lane, J. Bus. Econ. Stat. 1, 292 (1983).
-    """
+    times, and `given` is taken away again, after Freedman & Lane, J. Bus. Econ. Stat. 1, 292 (1983)."""
     n, fixed = len(y), np.array([np.ones(len(y)), *given])
     spread = fixed[1:].std(1, keepdims=True)
     if n < len(fixed) + 2 or not (spread > 0).all():
@@ -129,8 +126,7 @@ def false_discovery(p_values: xr.DataArray, *, over: Sequence[str]) -> xr.DataAr
 
     The dimensions `over` make one family of tests, as layer and scale; each entry of the other dimensions is a
     family of its own. The shape is that of `p_values`, which are NaN where nothing was tested.
-    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`.
-    """
+    After Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995), by `scipy.stats.false_discovery_control`."""
     dims = [list(over)]
     found = xr.apply_ufunc(adjusted, p_values, input_core_dims=dims, output_core_dims=dims, vectorize=True)
     return found.transpose(*p_values.dims)

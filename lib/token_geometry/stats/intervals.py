@@ -1,8 +1,7 @@
 """Means over prompts, and over models, with their intervals, and resamples of the prompts.
 
 Intervals are Student's. Below `FEWEST_PROMPTS` prompts there is none, and a p-value is that of a sign-flip test,
-which asks nothing of the distribution but symmetry. Where nothing can be said, there is NaN.
-"""
+which asks nothing of the distribution but symmetry. Where nothing can be said, there is NaN."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,8 +21,7 @@ def mean_interval(values: xr.DataArray) -> xr.Dataset:
 
     Returns `mean`; `low` and `high`, its interval at `CONFIDENCE`, which needs `FEWEST_PROMPTS`; `p_value` of a
     mean of zero, two-sided, which needs two; `n_prompts`; `n_same_sign`, how many prompts have the sign of the
-    mean. NaN for no prompt.
-    """
+    mean. NaN for no prompt."""
     n, mean = values.count("prompt"), values.mean("prompt")
     same_sign = (np.sign(values) == np.sign(mean)).where(values.notnull(), False).sum("prompt")
     freedom = (n - 1).where(n >= FEWEST_PROMPTS)
@@ -54,8 +52,7 @@ def pooled(values: xr.DataArray, *, further: Sequence[float] = ()) -> xr.Dataset
     share by reading the same prompts is added, with Satterthwaite's degrees of freedom. `further` are means of
     models that read other prompts. Prompts that lack a model are left out.
     Returns `mean`, NaN below `FEWEST_MODELS`; `low` and `high`, its interval at `CONFIDENCE`, NaN below
-    `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`.
-    """
+    `FEWEST_PROMPTS` as well; `n_models`, `further` included; `n_prompts`."""
     known = values.transpose("model", "prompt").dropna("prompt").values
     means = np.concatenate([known.mean(1), further]) if known.size else np.empty(0)
     (n_own, n_prompts), n_models, mean, half = known.shape, len(means), np.nan, np.nan
@@ -77,8 +74,7 @@ def resampled_means(values: xr.DataArray, *, n_resamples: int = N_RESAMPLES, see
 
     So `resampled_means(dimension).idxmax("layer").quantile([0.025, 0.975], "resample")` is a percentile
     interval of the layer at which the mean is largest. The dimension `resample` takes the place of `prompt`;
-    prompts without any value are left out, and a value that another prompt lacks makes the means NaN there.
-    """
+    prompts without any value are left out, and a value that another prompt lacks makes the means NaN there."""
     values = values.dropna("prompt", how="all")
     n_prompts = values.sizes["prompt"]
     weights = xr.DataArray(resample_weights(np.arange(n_prompts), n_resamples, seed), dims=("resample", "prompt"))

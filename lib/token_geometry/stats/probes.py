@@ -1,7 +1,6 @@
 """Probes of labelled points: principal components, linear classifiers, directions, and how sure they are.
 
-Arrays in, arrays out. Points have the shape (point, coordinate) and are float64; labels the shape (point,).
-"""
+Arrays in, arrays out. Points have the shape (point, coordinate) and are float64; labels the shape (point,)."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -119,8 +118,7 @@ def mass_means(points: np.ndarray, labelings: np.ndarray) -> np.ndarray:
 def mass_mean_whitened(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Difference of the class means, times the inverse of the covariance within the classes.
 
-    The covariance of few points is uncertain: shrunk after Ledoit & Wolf, J. Multivar. Anal. 88, 365 (2004).
-    """
+    The covariance of few points is uncertain: shrunk after Ledoit & Wolf, J. Multivar. Anal. 88, 365 (2004)."""
     from sklearn.covariance import ledoit_wolf
 
     means = np.stack([points[labels == label].mean(axis=0) for label in (0, 1)])
@@ -187,8 +185,7 @@ def truth_directions(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> np.n
 
     With τ = ±1 for true and false and p = ±1 for affirmative and negated, the centred points of each data set
     are fitted by τ t_G + τ p t_P (Bürger et al., arXiv:2407.12831), shape (2, coordinate). `sets` are centred
-    points, labels 0 and 1, and polarity of each data set; both polarities must occur.
-    """
+    points, labels 0 and 1, and polarity of each data set; both polarities must occur."""
     truth = np.concatenate([2.0 * labels - 1 for _, labels, _ in sets])
     polarity = np.concatenate([np.full(len(labels), float(p)) for _, labels, p in sets])
     design = np.stack([truth, truth * polarity], axis=1)
@@ -210,8 +207,7 @@ def contrast_consistent_search(
 
     `first` and `second` are points of a data set and of its opposite, shape (pair, coordinate); `masks` says
     which pairs each fold trains on, shape (fold, pair), and each fold centres both sets by those. Gives weights
-    and, last, b for coordinates of variance 1 on average, shape (fold, coordinate + 1), of arbitrary sign.
-    """
+    and, last, b for coordinates of variance 1 on average, shape (fold, coordinate + 1), of arbitrary sign."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

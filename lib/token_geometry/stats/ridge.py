@@ -16,8 +16,7 @@ def nested_accuracy(
     from `probes.folds`. The linear part of the `given` quantities, shape (point, quantity), is fitted to the
     training folds and taken from every coordinate. The penalty is that with the smallest squared error when each
     point of the training folds is left out in turn, which has a closed form. Coordinates are centered and scaled
-    by the training folds.
-    """
+    by the training folds."""
     n_classes = labels.max() + 1
     targets = np.where(labels[..., None] == np.arange(n_classes), 1.0, -1.0).transpose(1, 0, 2)
     right = np.zeros(len(labels))
@@ -49,8 +48,7 @@ def permutations(labels: np.ndarray, groups: np.ndarray, *, n: int, seed: int) -
     """Labelings that say nothing, shape (n, point).
 
     Within each group that holds several classes, as a prompt does in its own order and shuffled; the other groups,
-    which have one label each, are permuted as wholes.
-    """
+    which have one label each, are permuted as wholes."""
     random = np.random.default_rng(seed)
     names, place = np.unique(groups, return_inverse=True)
     rows = [np.flatnonzero(place == number) for number in range(len(names))]

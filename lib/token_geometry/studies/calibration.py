@@ -141,8 +141,7 @@ def quantize_blocks(model: LanguageModel, kind: str) -> None:
     """Round the linear weights of a model's blocks, in float32, to what a GGUF quantization can hold, in place.
 
     The embedding and the head stay as they are. `kind` is a type of GGUF with blocks of 32 weights. An
-    `InputError` says if the model has no linear weights, or their rows are not made of whole blocks.
-    """
+    `InputError` says if the model has no linear weights, or their rows are not made of whole blocks."""
     quantization = GGMLQuantizationType[kind]
     modules = model.model.base_model.modules()
     weights = [module.weight for module in modules if isinstance(module, torch.nn.Linear)]
@@ -162,8 +161,7 @@ def reference(hidden: np.ndarray, *, with_dadapy: bool) -> xr.Dataset:
 
     Nothing here is shared with the measurement: distances come from scikit-learn, the ID from DADApy, without
     which it is NaN, common neighbors are counted as sets, cosines are averaged over all pairs. The hidden
-    states are float64, of shape (layer, token, width).
-    """
+    states are float64, of shape (layer, token, width)."""
     tables = np.full((*hidden.shape[:2], len(table_format.RANKS)), np.nan)
     dimension, error = np.full((2, len(hidden), len(labelled.SCALES)), np.nan)
     nearest, cosine = [], []

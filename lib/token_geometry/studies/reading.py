@@ -15,8 +15,7 @@ def read(
 
     BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it. `n_layers`
     is the index of the last hidden state, as in transformers' `hidden_states`. Returns the hidden states at the
-    last tokens, float32, of shape (layer, statement, width), those tokens, and whether BOS was fed first.
-    """
+    last tokens, float32, of shape (layer, statement, width), those tokens, and whether BOS was fed first."""
     language_model = LanguageModel(source, device=device, n_layers=n_layers)
     tokenizer = language_model.tokenizer
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -31,8 +31,7 @@ def compute(request: Reduction) -> xr.Dataset:
     Dimensions are `model, shuffle_level, prompt, layer`, and `scale`, `k`, `layer_other` where they apply;
     `permutation` after `prompt`, if there are several. Layers that a model lacks, and prompts that were not run at
     a shuffle level or in a permutation, are NaN. An `InputError` says if there is no extraction, or one is
-    incomplete, damaged, or disagrees with another.
-    """
+    incomplete, damaged, or disagrees with another."""
     request.check()
     plans = [read_plan(directory) for directory in request.directories]
     _check_compatible(plans)

@@ -33,8 +33,7 @@ def steer(
     """Ask a model whether statements are true, and again with directions added to the false, taken from the true.
 
     `states`, shape (layer, statement, width), and `ids` are of the bare statements of all `sets`. Directions learn
-    from those that are not steered. Lines say what could not be steered.
-    """
+    from those that are not steered. Lines say what could not be steered."""
     tokenizer, head, context = model.tokenizer, model.head, blocks.context(model.model.config) or np.inf
     asking = [FEW_SHOT, *(QUESTION + PROMPT["words"][truth] for truth in (True, False))]
     start, true, false = tokenizer(asking, add_special_tokens=False)["input_ids"]
@@ -91,8 +90,7 @@ def _effects(difference: np.ndarray, *, seed: int) -> xr.Dataset:
     """What steering makes of P(TRUE) - P(FALSE), with intervals over resampled statements.
 
     `difference` is of false and true statements, shape (2, statement, variant), the first variant unsteered.
-    Indirect effects are NaN where the interval of the difference between true and false ones is not above 0.
-    """
+    Indirect effects are NaN where the interval of the difference between true and false ones is not above 0."""
     n, ends = difference.shape[1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     weights = [resample_weights(np.arange(n), N_RESAMPLES, seed + truth) for truth in (0, 1)]
     false, true = (np.vstack([np.ones(n), w]) @ side / n for w, side in zip(weights, difference, strict=True))

@@ -134,8 +134,7 @@ def _known(sets: Sets, ids: Sequence[list[int]], losses: Arrays, words: Sequence
 def _told(right: np.ndarray, n: int) -> np.ndarray:
     """Accuracy, ends of its interval, p-value and quantiles of the null, shape (7,), of n answers.
 
-    `right` are the shares that are right, for the labels and then for their permutations.
-    """
+    `right` are the shares that are right, for the labels and then for their permutations."""
     null = right[1:] if len(right) > 1 and n else [np.nan]
     p_value = (1 + (null >= right[0] - 1e-9).sum()) / (len(right) if n else np.nan)
     ends = probes.interval(right[0] * n, np.array(n or np.nan))
@@ -207,8 +206,7 @@ def _transferred(sets: Sets, clouds: Arrays, weights: Sequence[dict[int, float]]
     """How right sums of mass-mean directions are on each data set, shape (sum, dataset, 7), as of `_told`.
 
     The `weights` of each sum are by place of the data set that the direction is of. Of a data set that is tested,
-    and of its opposite, directions learn without the fold that is tested.
-    """
+    and of its opposite, directions learn without the fold that is tested."""
     learned = []
     for s, cloud in zip(sets, clouds, strict=True):
         trains = [*(train for train, _ in s.folds), np.arange(len(cloud))]

@@ -40,8 +40,7 @@ class Corpus:
     @cached_property
     def texts(self) -> "Texts":
         """Id of each text → the text, stripped; an `InputError` says if there are none, they cannot be read,
-        have an id twice, or differ from `checksum`.
-        """
+        have an id twice, or differ from `checksum`."""
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
             raise InputError(f"corpus {self.name!r} holds no text")
@@ -147,8 +146,7 @@ def find_corpus(corpus: str, *, column: str = "text") -> Corpus:
     A corpus is an alias of `data/corpora.yml`; a path to a file or to a directory of files, or a pattern of such
     paths (`shards/*.parquet`), where `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet` and `.csv` have a `column` of
     texts and optionally a column `id`, and `.txt` is one text; a directory of `datasets.save_to_disk`; or owner
-    and name of a data set of the hub. An `InputError` says if there is no such corpus.
-    """
+    and name of a data set of the hub. An `InputError` says if there is no such corpus."""
     if corpus in (known := aliases()):
         if column != "text":
             raise InputError(f"column is {column!r}, and corpus {corpus!r} is an alias: leave the column out")

@@ -51,8 +51,7 @@ def select_prompts(
     is passed over when it has fewer than `n_tokens` tokens, special tokens not counted, under any of the
     tokenizers, the first of which makes the token ids. `n_prompts` is None for all texts that are long enough.
     With `prompt_ids` nothing is drawn, and these texts are taken in their order. An `InputError` says if fewer
-    than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus or too short.
-    """
+    than `n_prompts` texts are long enough, or one of `prompt_ids` is not in the corpus or too short."""
     prompts, stems, too_short = [], set(), 0
     keys = _named(corpus, prompt_ids) if prompt_ids else _drawn(corpus, seed)
     for key, text in _read(corpus, keys, len(prompt_ids) or n_prompts or len(keys)):

@@ -27,8 +27,7 @@ BACKSLASH_QUOTE = re.compile(r'(?:^|,)"(?:[^"]|"")*?\\"(?![,"\r\n]|\Z)', re.MULT
 
 def csv_table(path: Path, what: str) -> pd.DataFrame:
     """Rows of a CSV file as strings, nothing taken for a number or for missing; an `InputError` refuses what is
-    not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes.
-    """
+    not CSV in UTF-8, a column twice, a NUL, quotation marks behind backslashes."""
     text = files.decode(path, what)
     for pattern, reason in (
         (re.compile("\0"), "a NUL, behind which a text would be lost: remove it"),
@@ -165,8 +164,7 @@ def from_hub(
     """Rows of a data set of the hub, which has the name `hub` there, and the name `name` in messages.
 
     The first `rows` of them are read without downloading the rest. `config` and `part` (`split`, `revision`) say
-    which part and state of the data set; of several splits `train` is taken.
-    """
+    which part and state of the data set; of several splits `train` is taken."""
     try:
         loaded = datasets.load_dataset(hub, config, streaming=rows is not None, **part)
     except Exception as error:  # the hub's client raises many kinds, all of which mean: not to be had

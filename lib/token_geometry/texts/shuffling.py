@@ -25,8 +25,7 @@ def block_permutation(level: int, *, seed: int, text_sha256: str, number: int = 
 
     The same for every model, given seed, level, text and `number`, so that prompts are permuted independently;
     numbers beyond 0 give further permutations of the same prompt. Level 0 is the identity (Viswanathan et al.,
-    arXiv:2501.10573, Algorithm 1).
-    """
+    arXiv:2501.10573, Algorithm 1)."""
     random = np.random.default_rng([seed, level, int(text_sha256, 16), *([number] if number else [])])
     return random.permutation(4**level).astype(np.int32)
 
@@ -39,8 +38,7 @@ def shuffle_blocks(tokens: np.ndarray, permutation: np.ndarray) -> np.ndarray:
 def bleu(shuffled: np.ndarray, tokens: np.ndarray, *, n: int = 4) -> float:
     """BLEU of shuffled tokens: how many of their runs of 1 to n tokens the original has as well.
 
-    Geometric mean of the shares; a run counts as often as the original has it (Papineni et al., ACL 2002).
-    """
+    Geometric mean of the shares; a run counts as often as the original has it (Papineni et al., ACL 2002)."""
     shares = []
     for size in range(1, n + 1):
         found, given = (Counter(map(tuple, sliding_window_view(ids, size).tolist())) for ids in (shuffled, tokens))

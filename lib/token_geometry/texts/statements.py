@@ -31,8 +31,7 @@ class Statements:
     `texts` are as the file has them: a label may concern the last token, were it a space. `labels` are whole
     numbers, and `label_names` as the file spells them, -1 and 1.0 as 0 and 1 where they are false and true. Of
     the file, whose rows count from 0, `n_repeated` rows were left out since an earlier one has the same statement
-    and label, and `n_contradictory` since their statements stand there with several labels.
-    """
+    and label, and `n_contradictory` since their statements stand there with several labels."""
 
     name: str  # that of the file without suffix
     texts: tuple[str, ...]
@@ -63,10 +62,8 @@ class Statements:
 
         Neighbors of a file, which keeps the true and the false statement on one thing side by side, and those that
         share a word, rarest words first, up to one part in `GROUP_SHARE`: a word of one true and one false
-        statement misleads a probe that learned from either about the other.
-        """
-        group = (self.rows // 2).tolist()
-        members, places = defaultdict(list), defaultdict(list)
+        statement misleads a probe that learned from either about the other."""
+        group, members, places = (self.rows // 2).tolist(), defaultdict(list), defaultdict(list)
         for place, text in enumerate(self.texts):
             members[group[place]].append(place)
             for word in dict.fromkeys(re.findall(r"\w+", text.lower())):
@@ -126,8 +123,7 @@ def load(dataset: str) -> Statements:
     Columns are `statement` and `label`; others are left alone. The labels 0 and 1, -1 and 1, and the words of
     `TRUTH` become 0 (false) and 1 (true). Other whole numbers stay. All else are classes, counted from 1 in
     alphabetical order, so that none is taken for false or true. An `InputError` says if there is no such file,
-    or it is not of this form.
-    """
+    or it is not of this form."""
     path, what = Path(os.path.expanduser(dataset)), f"data set {dataset!r}"
     if dataset in names():
         path = project.root() / "data" / "statements" / f"{dataset}.csv"
@@ -169,8 +165,7 @@ def opposites(sets: Sequence[Statements]) -> dict[str, str]:
     """Names of the data sets that are the same statements turned into their opposite, both ways.
 
     A pair is known by its names (`neg_x` and `x`; `OPPOSITES`), and counts if the rows are the same and
-    every label is the other one.
-    """
+    every label is the other one."""
     by_name, found = {statements.name: statements for statements in sets}, {}
     for name, one in by_name.items():
         other = by_name.get(name.removeprefix(NEGATION) if name.startswith(NEGATION) else OPPOSITES.get(name, ""))

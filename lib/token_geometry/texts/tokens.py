@@ -37,8 +37,7 @@ def _is_spanned(tokenizer, left: str, right: str) -> bool:
     # it is known of letters and punctuation marks that normalizers leave as they are, before a space or, in a
     # model whose words fall into independent parts, a letter
     model = type(tokenizer.backend_tokenizer.model).__name__
-    splits = right.isspace() or (right.isalpha() and model in ("BPE", "Unigram"))
-    plain = left + right.strip()
+    splits, plain = right.isspace() or (right.isalpha() and model in ("BPE", "Unigram")), left + right.strip()
     known = splits and (left.isalpha() or left in ".,;:!?")
     if not known or unicodedata.normalize("NFKD", plain).casefold() != plain:
         return True

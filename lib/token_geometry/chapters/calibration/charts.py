@@ -12,8 +12,7 @@ _DASHED = {"color": _QUIET, "strokeDash": [4, 3]}
 @charts.figure("estimated dimension", choose="scale")
 def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with error bars, one panel per kind of manifold: estimated against true dimension, with the
-    diagonal where they are equal.
-    """
+    diagonal where they are equal."""
     top = float(frame["dimension"].max()) * 1.05
     x = alt.X("dimension:Q", title="true dimension", scale=charts.whole(frame, "dimension"))
     base = alt.Chart(frame).encode(x=x)
@@ -36,8 +35,7 @@ def manifolds(frame: pd.DataFrame) -> alt.TopLevelMixin:
 def scales(frame: pd.DataFrame) -> alt.LayerChart:
     """Line chart: estimated dimension against scale on a logarithmic axis, one curve per manifold."""
     base = alt.Chart(frame).encode(x=charts.SCALE_AXIS)
-    truth = base.mark_line(**_DASHED).encode(y="dimension:Q")
-    color = charts.color(frame, "title", "manifold")
+    truth, color = base.mark_line(**_DASHED).encode(y="dimension:Q"), charts.color(frame, "title", "manifold")
     # logarithmic, so that the noise of one curve leaves room for the bend of another
     limits = charts.whole(frame, "low", "high", type="log", nice=False)
     ticks = alt.Axis(values=[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40])
@@ -51,10 +49,8 @@ def scales(frame: pd.DataFrame) -> alt.LayerChart:
 @charts.figure("relative difference to DADApy")
 def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart in two panels, intrinsic dimension and its error: relative difference to DADApy on a
-    logarithmic axis against layer, one curve per scale.
-    """
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
-    scale = alt.Scale(type="log", domain=[5e-17, 1e-2])
+    logarithmic axis against layer, one curve per scale."""
+    base, scale = alt.Chart(frame).encode(x=charts.LAYER_AXIS), alt.Scale(type="log", domain=[5e-17, 1e-2])
     axis = alt.Axis(format=".0e", values=[10.0**power for power in range(-16, -1, 2)])
     y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
     color = alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis"))
@@ -74,10 +70,8 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("observables by precision", choose="observable", initial="ID at scale 64")
 def precisions(frame: pd.DataFrame) -> alt.VConcatChart:
     """Two line charts, one above the other: an observable against layer, one curve per precision; and its
-    change from float32.
-    """
-    first = frame["title"].iloc[0]
-    base = alt.Chart(frame).encode(x=charts.LAYER_AXIS)
+    change from float32."""
+    first, base = frame["title"].iloc[0], alt.Chart(frame).encode(x=charts.LAYER_AXIS)
     tooltip = charts.tooltip("title:N", "layer:Q", "value:Q .4f", "change:Q +.4f", title="precision")
     curve = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
     curve = curve.encode(color=charts.color(frame, "title", None), tooltip=tooltip)

@@ -37,8 +37,7 @@ def manifold_frame(results: CalibrationResults) -> pd.DataFrame:
     Columns `title`, `dimension`, `scale`, `estimate` (mean over samples), `error` (mean of that of a sample),
     `low` and `high` (three errors around the estimate), `within` and `n_samples` (samples within three of their
     errors of the true dimension, and all), and, at scale 2, `expected` and `as_expected` (dimension that the
-    estimator has for so many points, and samples within three errors of that).
-    """
+    estimator has for so many points, and samples within three errors of that)."""
     dataset = results.dataset
     samples, expected = dataset["manifold_id"], "manifold_id_expected"
     estimate, error = samples.mean("replicate"), dataset["manifold_id_error"].mean("replicate")

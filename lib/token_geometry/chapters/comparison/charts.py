@@ -10,8 +10,7 @@ from token_geometry.chapters.curves import curves
 @charts.figure("intrinsic dimension", choose="layer")
 def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
     """Line chart with bands: intrinsic dimension against scale on a logarithmic axis at the layer that the
-    slider chooses, one curve per model.
-    """
+    slider chooses, one curve per model."""
     columns = ["model_title", "layer", "scale", "mean", "std", "low", "high"]
     color, fields = charts.color(frame, "model_title"), ("model_title:N", "scale:Q", "mean:Q .2f", "std:Q .2f")
     marks = charts.banded(frame[columns], charts.SCALE_AXIS, color, "intrinsic dimension", *fields)
@@ -21,8 +20,7 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
 @charts.figure("intrinsic dimension")
 def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
-    layer.
-    """
+    layer."""
     color = alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer")
     own, y = frame[["model_title", "layer", "scale", "mean"]], alt.Y("mean:Q", title="intrinsic dimension")
     tips = charts.tooltip("layer:Q", "scale:Q", "mean:Q .2f")
@@ -32,8 +30,7 @@ def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("intrinsic dimension", choose="layer")
 def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis at the layer
-    that the slider chooses, one curve per prompt, colored by its loss.
-    """
+    that the slider chooses, one curve per prompt, colored by its loss."""
     color = alt.Color("loss:Q", scale=alt.Scale(scheme="viridis"), title="loss (nats)")
     tips = charts.tooltip("prompt:N", "scale:Q", "value:Q .2f", "loss:Q .2f")
     y = alt.Y("value:Q", title="intrinsic dimension", scale=charts.whole(frame, "value"))
@@ -43,8 +40,7 @@ def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
 @charts.figure("overlap of layers", choose="shuffle_level")
 def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle level
-    that the control chooses.
-    """
+    that the control chooses."""
     ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
     x = alt.X("layer:O", title="layer", axis=ticks)
     y = alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks)
@@ -57,8 +53,7 @@ def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("untrained control", choose="control")
 def controls(frame: pd.DataFrame) -> alt.VConcatChart:
     """Line charts with bands, one row per observable, the trained model on the left and the control that the menu
-    chooses on the right: observable against layer, one curve per shuffle level.
-    """
+    chooses on the right: observable against layer, one curve per shuffle level."""
     picked, rows = charts.legend_choice("shuffle_level"), []
     for observable, part in frame.groupby("observable", sort=False):
         panel = curves(part, y_title=observable, keep=("kind", "control"), picked=picked)

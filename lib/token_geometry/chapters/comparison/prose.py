@@ -43,8 +43,8 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
-    values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
-    values = values.mean("prompt").dropna("scale")
+    dimension = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
+    values = dimension.mean("prompt").dropna("scale")
     first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
     return f"{title}, layer {layer}: the ID goes from {first} to {last}."
 
@@ -56,8 +56,7 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
         return Markdown(f"With {n_prompts} prompts, nothing can be said about their order.")
     for model, title in results.models:
         dimension = every.sel(model=model, layer=min(layer, results.last_layer(model))).dropna("scale")
-        scales = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]]
-        parts = []
+        scales, parts = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]], []
         for first, second in itertools.pairwise(scales):
             found = correlate(*(dimension.sel(scale=s, drop=True) for s in (first, second)), method="spearman")
             text = numbers.told(found, "correlation", name="95% interval ")

@@ -21,8 +21,7 @@ from token_geometry.stats import correlation
 def frame(results: RunResults) -> pd.DataFrame:
     """Columns `quantity`, `model`, `family` (the name without a size), `numbers` (whose), `parameters`, `value`.
 
-    Of models whose `shape` is in `data/models.yml`; published are those that the run has not.
-    """
+    Of models whose `shape` is in `data/models.yml`; published are those that the run has not."""
     one, given = results.structured, arrays.tokens().sel(shuffle_level=0)
     names = ("intrinsic_dimension", "neighborhood_overlap")
     own = xr.Dataset({f"{name}_mean": one[name].mean("prompt") for name in names})
@@ -51,8 +50,7 @@ def _quantities(of: xr.Dataset) -> pd.DataFrame:
 @charts.figure("quantities by size", choose="quantity")
 def chart(frame: pd.DataFrame) -> alt.LayerChart:
     """Points with names, one per model: the quantity that the menu chooses against the number of parameters on a
-    logarithmic axis; lines join models of a family.
-    """
+    logarithmic axis; lines join models of a family."""
     ends = [float(frame["parameters"].min()) / 6, float(frame["parameters"].max()) * 1.4]
     scale, axis = alt.Scale(type="log", domain=ends, nice=False), alt.Axis(format="~s", grid=False)
     x, y = alt.X("parameters:Q", scale=scale, axis=axis), alt.Y("value:Q", title="value of the quantity")

@@ -17,16 +17,11 @@ def correlation_curves(
     """Line chart with bands, one panel per model: {y_title} against {x}, one curve per {color}.
 
     A point is filled where the correlation is a discovery, and hollow elsewhere. A click in the legend
-    keeps one curve. `color` is the column of the curves, `color_title` the title of its legend.
-    """
+    keeps one curve. `color` is the column of the curves, `color_title` the title of its legend."""
     n_names, by_level = frame[color].nunique(), frame[color].iloc[0].startswith("S = ")
-    levels = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"]
-    options = {
-        "palette": levels if by_level else charts.MODEL_COLORS,
-        "legend": charts.legend(frame, color, choose),
-    }
-    colors = charts.color(frame, color, color_title, **options)
-    picked = charts.legend_choice(color)
+    palette = [*charts.LEVEL_COLORS[: n_names - 2], "#444444", "#888888"] if by_level else charts.MODEL_COLORS
+    options = {"palette": palette, "legend": charts.legend(frame, color, choose)}
+    colors, picked = charts.color(frame, color, color_title, **options), charts.legend_choice(color)
     axis = charts.LAYER_AXIS if x == "layer" else charts.SCALE_AXIS
     options = {"scale": alt.Scale(domain=[-1, 1]), "picked": picked, "band": 0.15 if n_names < 6 else 0.07}
     marks = charts.banded(frame, axis, colors, y_title, middle="correlation", **options)

@@ -66,8 +66,7 @@ def dimension_frame(results: RunResults) -> pd.DataFrame:
     """Correlation of ID and log ID with the loss over layers and scales.
 
     Columns `model_title`, `layer`, `scale`, `measure`, `correlation`, `low`, `high`, `q_value`, `discovered`,
-    `n_prompts`; no rows for less than three prompts.
-    """
+    `n_prompts`; no rows for less than three prompts."""
     dimension, loss = dimensions(results), results.structured["loss"]
     pearson = _curves({"Pearson, ID": (dimension, loss), "Pearson, log ID": (np.log(dimension), loss)})
     return pd.concat([pearson, _curves({"Spearman": (dimension, loss)}, method="spearman")], ignore_index=True)
@@ -93,8 +92,7 @@ def level_frame(results: RunResults) -> pd.DataFrame:
 
     Of the prompts that were run at every level. `measure` names the level; `POOLED` takes a prompt at
     each level as an observation, and `WITHIN` does so with the differences from the mean of the level.
-    Columns as of `dimension_frame`, without `scale`.
-    """
+    Columns as of `dimension_frame`, without `scale`."""
     pair = by_level(results)
     levels = pair[0]["shuffle_level"].values
     single = {f"S = {s}": [values.sel(shuffle_level=s, drop=True) for values in pair] for s in levels}
@@ -117,8 +115,7 @@ def centered(values: xr.DataArray) -> xr.DataArray:
 def scatter_frame(results: RunResults) -> pd.DataFrame:
     """ID and loss of every structured prompt, at the layer where they correlate most in each model (`panel`)."""
     dimension, loss = dimensions(results).sel(scale=scale(results), drop=True), results.structured["loss"]
-    columns = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"]
-    rows = []
+    columns, rows = ["model_title", "panel", "prompt", "layer", "intrinsic_dimension", "loss"], []
     for model, title, layer in strongest(correlation.correlate(dimension, loss, n_resamples=1)["correlation"]):
         both = {"intrinsic_dimension": dimension.sel(model=model, layer=layer), "loss": loss.sel(model=model)}
         frame = xr.Dataset(both).to_dataframe().reset_index().dropna(subset=[*both])

@@ -34,8 +34,7 @@ def _enough(n_prompts: int) -> str:
 @markup.per_model
 def middle(results: RunResults, model: str, title: str) -> str:
     """How the mean ID of the middle layers correlates with the loss."""
-    layers = results.middle_layers(model)
-    near, far = frames.scale(results), results.reference_scale
+    layers, near, far = results.middle_layers(model), frames.scale(results), results.reference_scale
     dimension = frames.dimensions(results).sel(model=model, layer=layers)
     loss = results.structured["loss"].sel(model=model)
     found = {s: correlate(dimension.sel(scale=s).mean("layer"), loss) for s in (near, far)}
@@ -70,16 +69,14 @@ def strongest_table(results: RunResults) -> Markdown:
         found = frames.correlate(values, loss)
         ranks = correlate(values, loss, method="spearman", n_resamples=1)["correlation"]
         for model, title, layer in frames.strongest(found["correlation"]):
-            here = found.sel(model=model, layer=layer)
-            n_tested = int(found["p_value"].sel(model=model).count())
+            here, n_tested = found.sel(model=model, layer=layer), int(found["p_value"].sel(model=model).count())
             n_found = int((found["q_value"].sel(model=model) <= frames.RATE).sum())
             rank, q = f"{Number(ranks.sel(model=model, layer=layer)):.2f}", f"{Number(here['q_value']):.2g}"
             title = markup.escaped(title)
             rows.append((title, name, layer, spell(here, ""), rank, q, f"{n_found} of {n_tested}"))
     if not rows:
         return Markdown("No correlation can be taken from so few prompts.")
-    titles = [title for _, title in results.models]
-    rows.sort(key=lambda row: titles.index(row[0]))
+    rows.sort(key=lambda row: [title for _, title in results.models].index(row[0]))
     columns = ["model", "quantity", "layer", "Pearson", "Spearman", "q", f"layers with q ≤ {frames.RATE}"]
     return markup.table(pd.DataFrame(rows, columns=columns))
 
@@ -98,9 +95,8 @@ def levels(results: RunResults, model: str, title: str) -> str:
     means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
     single = correlate(dimension, loss, n_resamples=1)["correlation"]
     every = f"the mean ID of layers {layers.start} to {layers.stop} correlates with the loss with {spell(pooled)}"
-    alone = (
-        f"The {int(means['n_prompts'])} means of the levels alone have $r$ = {Number(means['correlation']):.2f}"
-    )
+    n_means, r = int(means["n_prompts"]), Number(means["correlation"])
+    alone = f"The {n_means} means of the levels alone have $r$ = {r:.2f}"
     ends = f"{Number(single.min()):.2f} to {Number(single.max()):.2f}"
     rest = f"taken away, they leave {spell(within)}. Within single levels $r$ goes from {ends}"
     return f"{title}: over all levels, {every}. {alone}; {rest}."
@@ -129,8 +125,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def tokens(results: RunResults, model: str, title: str) -> str:
     """Whether within a prompt the local dimension of a token goes with its loss."""
-    dataset, layers = results.structured.sel(model=model), results.middle_layers(model)
-    parts = []
+    dataset, layers, parts = results.structured.sel(model=model), results.middle_layers(model), []
     for name in ("ess", "tle"):
         found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
         if bool(found["mean"].isnull()):
@@ -151,10 +146,8 @@ def partial(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a partial correlation."
     layer = int(plain["correlation"].abs().idxmax())
     n_plain, n_fixed = (len(part.query("discovered == 'yes' and correlation > 0")) for part in (plain, fixed))
-    rows = [xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze() for part in (plain, fixed)]
-    there = (
-        f"in layer {layer}, where the correlation is strongest, it goes from {spell(rows[0])} to {spell(rows[1])}"
-    )
+    ends = (spell(xr.Dataset.from_dataframe(part.loc[[layer]]).squeeze()) for part in (plain, fixed))
+    there = f"in layer {layer}, where the correlation is strongest, it goes from {' to '.join(ends)}"
     counts = f"in {n_plain} of {len(plain)} layers without, and in {n_fixed} with the cosine similarity held fixed"
     above = f"With $q$ ≤ {frames.RATE} it is above zero {counts}"
     return f"{title}: {there} when the cosine similarity is held fixed. {above}."
@@ -187,8 +180,7 @@ def strongest(results: RunResults, frame: pd.DataFrame, *, measure: str | None =
     lines = []
     for title, part in kept.groupby("model_title", sort=False):
         row = part.loc[part["correlation"].abs().idxmax()]
-        what = f" ({row[named]})" if named and measure is None else ""
-        value = Number(row["correlation"])
+        what, value = f" ({row[named]})" if named and measure is None else "", Number(row["correlation"])
         lines.append(f"{title}: it is strongest in layer {row['layer']}{what}, with $r$ = {value:.2f}.")
     return markup.bullets(lines or ["No correlation."])
 

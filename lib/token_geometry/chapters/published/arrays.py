@@ -19,8 +19,7 @@ def tokens() -> xr.Dataset:
     `<observable>_mean` and `<observable>_std` (divisor n) over `model`, `shuffle_level` and the further
     dimensions of the observable; `structured_…`, over all structured prompts; `pearson_id_loss` over `model`,
     `layer` and `scale`. `relative_depth` is a coordinate. NaN where nothing was published.
-    From Viswanathan et al., arXiv:2501.10573, and the arrays of its authors' public code.
-    """
+    From Viswanathan et al., arXiv:2501.10573, and the arrays of its authors' public code."""
     path = project.root() / "data" / "published" / "geometry-of-tokens.nc"
     with xr.open_dataset(path, engine="netcdf4") as dataset:
         dataset = dataset.load().drop_vars("hub_id").astype(float)

@@ -13,8 +13,7 @@ _DEPTH = alt.X("relative_depth:Q", title="relative depth", scale=alt.Scale(domai
 @charts.figure("claims")
 def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether
-    the interval agrees with the claim.
-    """
+    the interval agrees with the claim."""
     shown = frame[frame["verdict"] != "missing"].round(4)
     shown = shown.assign(
         claim=shown["claim"] + " (" + shown["quantity"] + ")",
@@ -37,8 +36,7 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("published and own curves")
 def beside(frame: pd.DataFrame) -> alt.VConcatChart:
     """Line charts, one row per observable, structured text on the left and shuffled on the right: mean against
-    relative depth, one curve per model, solid if published and dashed if of the run.
-    """
+    relative depth, one curve per model, solid if published and dashed if of the run."""
     picked, rows = charts.legend_choice("model_title"), []
     dashes = alt.Scale(domain=_SIDES, range=[[1, 0], [5, 3]])
     dash = alt.StrokeDash("side:N", title=None, scale=dashes, legend=alt.Legend(symbolType="stroke"))
@@ -54,8 +52,7 @@ def beside(frame: pd.DataFrame) -> alt.VConcatChart:
 @charts.figure("correlation of ID and loss", choose="scale", initial=2)
 def correlations(frame: pd.DataFrame) -> alt.FacetChart:
     """Line chart with bands, one panel per model: Pearson correlation of ID and loss over structured prompts
-    against relative depth, at the scale that the slider chooses.
-    """
+    against relative depth, at the scale that the slider chooses."""
     color, full = charts.color(frame, "model_title", legend=None), alt.Scale(domain=[-1, 1])
     fields = ("layer:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
     marks = charts.banded(frame, _DEPTH, color, "Pearson correlation", *fields, middle="correlation", scale=full)

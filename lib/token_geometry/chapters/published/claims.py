@@ -76,11 +76,8 @@ def largest_correlation(evidence: Evidence, *, scale: int) -> Estimate | None:
 
 
 depth_change = methodcaller("depth_change", 2)  # change of the depth at which the ID at scale 2 is largest
-CLAIMS = [
-    Claim(**entry | {"number": partial(globals()[function], **options)})
-    for entry in files.table(__file__)["claims"]
-    for function, options in entry["number"].items()
-]
+_TOLD = [(one, *call) for one in files.table(__file__)["claims"] for call in one["number"].items()]
+CLAIMS = [Claim(**one | {"number": partial(globals()[name], **options)}) for one, name, options in _TOLD]
 VERDICTS = {1: "agrees", 0: "open", -1: "disagrees"}  # what a sign against the claimed one says
 
 
@@ -106,8 +103,7 @@ def peaks(results: RunResults) -> pd.DataFrame:
     """Layer and height of the largest mean ID at scale 2 of every model, structured and shuffled.
 
     Columns `model_title`, `side`, `shuffle_level`, `layer`, `relative_depth`, `mean`, `low`, `high` (interval
-    of the mean at that layer), `n_prompts`.
-    """
+    of the mean at that layer), `n_prompts`."""
     rows = []
     for evidence in of_all(results):
         for level in dict.fromkeys(evidence.levels) if 2 in evidence.scales else ():

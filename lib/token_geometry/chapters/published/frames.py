@@ -34,8 +34,7 @@ def losses(results: RunResults) -> pd.DataFrame:
 def correlations(results: RunResults) -> pd.DataFrame:
     """Pearson correlation of ID and loss over structured prompts, published and of a run."""
     structured = results.structured.sel(layer=FROM_ONE)
-    own = correlate(structured["intrinsic_dimension"], structured["loss"])
-    given = arrays.correlation()
+    own, given = correlate(structured["intrinsic_dimension"], structured["loss"]), arrays.correlation()
     given["n_prompts"] = given["correlation"].notnull() * arrays.tokens().attrs["n_prompts"]
     sides = {"run": own, "published": given}
     parts = [part.to_dataframe().reset_index().assign(side=side) for side, part in sides.items()]

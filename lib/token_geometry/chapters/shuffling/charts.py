@@ -23,8 +23,7 @@ def loss_by_level(frame: pd.DataFrame) -> alt.Chart:
 @charts.figure("observables")
 def grid(frame: pd.DataFrame) -> alt.FacetChart:
     """Line charts with bands, one row per model and one column per observable, against layer, one curve per
-    shuffle level.
-    """
+    shuffle level."""
     return _grid(curves(frame, y_title=None, keep=("model_title", "observable")), frame)
 
 
@@ -50,8 +49,7 @@ def effects(frame: pd.DataFrame, *, by: str = "") -> alt.TopLevelMixin:
     """Line chart with bands, one panel per model: change of the intrinsic dimension by full shuffling against
     layer, at the scale that the slider chooses, with zero as a dashed line.
 
-    With a column in `by` there is one curve per value of it.
-    """
+    With a column in `by` there is one curve per value of it."""
     color = charts.color(frame, by, by) if by else alt.value(charts.LEVEL_COLORS[-1])
     fields = ("layer:Q", "mean:Q +.2f", "low:Q +.2f", "high:Q +.2f", "n_prompts:Q")
     marks = charts.banded(frame, charts.LAYER_AXIS, color, "change of the ID", *fields)
@@ -79,14 +77,12 @@ def severity(frame: pd.DataFrame) -> alt.FacetChart:
 @charts.figure("neighbor angle", choose="layer")
 def angles(frame: pd.DataFrame) -> alt.FacetChart:
     """Step chart, one panel per model: share of tokens against neighbor angle in degrees, one curve per shuffle
-    level, at the layer that the slider chooses.
-    """
+    level, at the layer that the slider chooses."""
     names = [column for column in frame if column.startswith("S = ")]
     picked = charts.legend_choice("shuffle_level")
     titles = {"shuffle_level": "shuffle level", "angle": "center of the bin (degrees)"}
     x = alt.X("angle:Q", title="neighbor angle (degrees)", scale=alt.Scale(domain=[0, 180]))
-    whole = charts.whole(frame, *names)
-    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=whole)
+    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"), scale=charts.whole(frame, *names))
     color = charts.level_color([int(name.split()[-1]) for name in names], title="shuffle level", names=names)
     tips = charts.tooltip("shuffle_level:N", "angle:Q", "share:Q .1%", **titles)
     panel = alt.Chart(frame).mark_line(interpolate="step", strokeWidth=2)

@@ -38,8 +38,7 @@ def shuffling_effect(results: RunResults, values: xr.DataArray | None = None, *,
     """Change of the ID, or of other values of `results.ends`, by full shuffling: mean with its interval.
 
     Columns `model_title`, `layer`, that of `by`, `mean`, `low`, `high`, `n_prompts`, `discovered` (all rows of a
-    model are one family of tests); no rows without two levels.
-    """
+    model are one family of tests); no rows without two levels."""
     values = results.ends["intrinsic_dimension"].sel(layer=frames.FROM_ONE) if values is None else values
     found = intervals.mean_interval(effects.change(values))
     found["discovered"] = xr.where(false_discovery(found["p_value"], over=["layer", by]) <= RATE, "yes", "no")
@@ -51,8 +50,7 @@ def shuffling_effect(results: RunResults, values: xr.DataArray | None = None, *,
 def severities(results: RunResults) -> xr.Dataset:
     """`bleu` by prompt and level above the lowest, and `change` of the mean ID of the middle layers from that."""
     dimension = frames.middle(results.observables["intrinsic_dimension"])
-    change = dimension - dimension.isel(shuffle_level=0, drop=True)
-    found = results.observables[["bleu"]].assign(change=change)
+    found = results.observables[["bleu"]].assign(change=dimension - dimension.isel(shuffle_level=0, drop=True))
     return found.where(found["change"].notnull()).isel(shuffle_level=slice(1, None))
 
 
@@ -60,8 +58,7 @@ def severity(results: RunResults) -> pd.DataFrame:
     """`severities` of each model, scale, level and prompt, and means over prompts, which all rows of a level have.
 
     Columns `model_title`, `scale`, `shuffle_level`, `prompt`, `bleu`, `change`, `mean_bleu`, and `mean`, `low`,
-    `high`, `n_prompts` of `intervals.mean_interval` of the change.
-    """
+    `high`, `n_prompts` of `intervals.mean_interval` of the change."""
     found = severities(results)
     means = intervals.mean_interval(found["change"])[["mean", "low", "high", "n_prompts"]]
     frame = found.assign(means.assign(mean_bleu=found["bleu"].mean("prompt"))).to_dataframe().reset_index()
@@ -72,8 +69,7 @@ def angles(results: RunResults) -> pd.DataFrame:
     """Distribution of the neighbor angle, mean over prompts.
 
     Columns `model_title`, `layer`, `angle` (center of the bin), and `S = 0` … with the share of the tokens at
-    each shuffle level; one row per bin that is not empty.
-    """
+    each shuffle level; one row per bin that is not empty."""
     shares = results.shuffled["neighbor_angle_histogram"].sel(layer=frames.FROM_ONE).mean("prompt")
     levels = shares["shuffle_level"].values
     columns = {f"S = {level}": shares.sel(shuffle_level=level, drop=True) for level in levels}

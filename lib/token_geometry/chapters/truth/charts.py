@@ -80,8 +80,7 @@ def over_layers(frame: pd.DataFrame, *, color: str, color_title: str, y_title: s
 @charts.figure("transfer", choose="probe")
 def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested
-    on.
-    """
+    on."""
     trains, tests = (charts.unique(frame[column]) for column in ("train", "test"))
     base = alt.Chart(frame).encode(
         x=alt.X("test:N", title="tested on", sort=tests, axis=alt.Axis(labelAngle=-35)),
@@ -102,8 +101,7 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("plane of truth and polarity")
 def plane(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Scatter plot of statements and their negations along the directions of truth and of truth times polarity,
-    one panel per model.
-    """
+    one panel per model."""
 
     def panel(part: pd.DataFrame) -> alt.Chart:
         scale = _equal(part, ["truth", "polarity"])

@@ -3,8 +3,7 @@
 Every key and every tensor of a file is accounted for. transformers reads some keys; of those that it drops the
 ones below are applied; a key or tensor that is left would make other numbers in llama.cpp than here, so it is
 refused by its name. Meanings are those of the GGUF specification
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
-"""
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
 
 import math
 from collections import UserDict
@@ -36,8 +35,7 @@ _GEMMA_27B = {("gemma2", 46), ("gemma3", 62)}
 
 def read(path: Path, head: Header):
     """The configuration of the model in a GGUF file with this header, a transformers `PreTrainedConfig`;
-    `InputError` if the file holds a key or tensor that the model would not use.
-    """
+    `InputError` if the file holds a key or tensor that the model would not use."""
     if head.metadata.get(f"{head.metadata['general.architecture']}.block_count", 0) >= 10_000:
         raise ValueError("it counts too many blocks")  # transformers would lay out each
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)

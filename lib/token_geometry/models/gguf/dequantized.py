@@ -56,8 +56,7 @@ def _checksums(path: Path, n_blocks: int | None = None) -> dict[str, str]:
     """Checksums of the tensors of a file, but for blocks from `n_blocks` on; under "" that of its header.
 
     SHA-256 of the sums of the words of each row and column of tables of 8 MB, which takes a tenth of the time of
-    SHA-256 of all: it finds damage and other weights, and is no signature.
-    """
+    SHA-256 of all: it finds damage and other weights, and is no signature."""
     with path.open("rb") as file:
         head = file.read(8)
         head += file.read(min(int.from_bytes(head, "little"), 1 << 30))
@@ -81,8 +80,7 @@ def folder(sha256: str, fetch: Callable[[Path], Path]) -> Path:
     """Directory in transformers' format of the GGUF file with this checksum, made where it is missing.
 
     `fetch` returns the path of the file; it may put the file into the folder that it is given. Raises
-    `InputError` if the file is cut short, damaged or of an architecture that transformers does not read.
-    """
+    `InputError` if the file is cut short, damaged or of an architecture that transformers does not read."""
     kept = place(sha256)
     if is_made(sha256):
         return kept
@@ -114,8 +112,7 @@ def read_tokenizer(kept: Path):
 
     `AutoTokenizer` takes `tokenizer.json` apart and builds the tokenizer of the model's family from
     its vocabulary, which takes 4 s for Gemma's 262,144 entries. The file was written from such a
-    tokenizer, so it holds all that decides a token id: it is read as it is.
-    """
+    tokenizer, so it holds all that decides a token id: it is read as it is."""
     settings = json.loads((kept / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {name: token for name, token in settings.items() if name in _SPECIAL}
     return transformers.PreTrainedTokenizerFast(tokenizer_file=str(kept / "tokenizer.json"), **special)
@@ -152,8 +149,7 @@ def _save(weights: dict, path: Path) -> None:
     """Write float32 tensors as safetensors, in the order of the network.
 
     `safetensors` itself sorts them by name, so that block 10 lies before block 2: then a part of the model is
-    scattered over the file, and what a disk reads ahead is of other blocks.
-    """
+    scattered over the file, and what a disk reads ahead is of other blocks."""
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in weights.items():
@@ -173,8 +169,7 @@ def _header_read_once() -> Iterator[None]:
 
     transformers opens the file anew for the tokenizer, the configuration and the weights, and each time has `gguf`
     make an array of every entry of the vocabulary, which takes tens of seconds for the 262,144 of Gemma. It needs
-    their number only. It also builds the map of the tensors' names once for every module of the model.
-    """
+    their number only. It also builds the map of the tensors' names once for every module of the model."""
     import gguf
 
     originals = gguf.GGUFReader, gguf.get_tensor_name_map

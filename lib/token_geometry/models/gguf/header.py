@@ -58,8 +58,7 @@ def readable_errors(path: Path, head: Header | None = None) -> Iterator[None]:
 
 def read(path: Path) -> Header:
     """Read the header of a GGUF file and check that every tensor it names lies inside the file; `InputError` if
-    it is no GGUF, is cut short or a part of a model, or its header makes no sense.
-    """
+    it is no GGUF, is cut short or a part of a model, or its header makes no sense."""
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
 
@@ -89,8 +88,7 @@ class Reader(gguf.GGUFReader):
     """The reader of the package `gguf`, which makes no array of a vocabulary, and sees a file that is cut short.
 
     Arrays of every entry of the vocabulary take 4 to 14 s; here they are stepped over, in the layout of the GGUF
-    specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
-    """
+    specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
 
     def _get(self, offset, dtype, count=1, override_order=None):
         end = int(offset) + np.dtype(dtype).itemsize * int(count)

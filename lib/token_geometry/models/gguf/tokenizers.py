@@ -3,8 +3,7 @@
 A file holds a vocabulary and merges, and of the rule of splitting only a name, `tokenizer.ggml.pre`. transformers
 knows some of the names and takes GPT-2's rule for the others. The rules in `tokenizers.yml` are those of the
 `tokenizer.json` of each family; which name stands for which is llama.cpp's
-(https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp).
-"""
+(https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp)."""
 
 import json
 from pathlib import Path
@@ -45,10 +44,8 @@ def read(path: Path, head: Header):
     if kind == "gpt2":
         name = head.metadata.get("tokenizer.ggml.pre", "default")
         # the steps of its rule, of which tokenizers makes objects as it makes them of a `tokenizer.json`
-        split, steps = (
-            {"type": "Split", "behavior": "Isolated", "invert": False},
-            _TABLE["rules"][_NAMES[name]]["steps"],
-        )
+        split = {"type": "Split", "behavior": "Isolated", "invert": False}
+        steps = _TABLE["rules"][_NAMES[name]]["steps"]
         steps = [split | {"pattern": {"Regex": one}} if isinstance(one, str) else one for one in steps]
         whole = json.loads(Tokenizer(models.BPE()).to_str())
         whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
@@ -63,7 +60,6 @@ def read(path: Path, head: Header):
 
 def spaces(*, before: bool):
     """SentencePiece's way with spaces, which are a character of the words; `before`: one begins every text,
-    where transformers puts one only if there is none.
-    """
+    where transformers puts one only if there is none."""
     steps = [normalizers.Prepend("\u2581")] if before else []
     return normalizers.Sequence([*steps, normalizers.Replace(" ", "\u2581")])
