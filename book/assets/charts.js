@@ -421,6 +421,9 @@
   for (const chart of document.querySelectorAll(".vega-chart")) {
     const place = chart.querySelector(".plot");
     const spec = JSON.parse(chart.querySelector("script").textContent);
+    const { words = [] } = spec.usermeta ?? {};
+    for (const [name, text] of Object.entries(spec.datasets ?? {}))
+      spec.datasets[name] = text.replace(/[\ue000-\uf8ff]/g, (code) => words[code.charCodeAt() - 0xe000] ?? code);
     const state = (chart.state = { place, spec, values: {}, drawn: false });
     let parsed = null;
     state.tables = () => (parsed ??= Object.values(spec.datasets ?? {}).map(rowsOf));

@@ -67,20 +67,35 @@ def chart_html(spec: dict) -> str:
     )
 
 
+_FIRST = 0xE000  # of the characters that no text has a use for
+
+
 def _with_csv(spec: dict) -> dict:
-    """The same chart with its data as CSV, a third of the size: rows do not repeat the names of columns."""
-    formats, texts = {}, {}
+    """The same chart with its data as CSV, a third of the size: rows do not repeat the names of columns.
+
+    Nor do they repeat long values: a character of the private use area stands for each, and `words` of the
+    specification's `usermeta` lists them, as CSV spells them.
+    """
+    formats, texts, words = {}, {}, dict[str, str]()
     for name, rows in spec.get("datasets", {}).items():
         frame = pd.DataFrame(rows)
         # five digits are more than a chart can show
-        texts[name] = frame.to_csv(index=False, lineterminator="\n", float_format="%.5g")
+        counts = pd.Series([v for row in rows for v in row.values() if isinstance(v, str)]).value_counts()
+        long = [value for value, n in counts.items() if n > 2 and len(value) > 6 and len(words) + _FIRST < 0xF8FF]
+        codes = {value: words.setdefault(value, chr(_FIRST + len(words))) for value in long}
+        coded = frame.apply(
+            lambda one, codes=codes: one.map(codes.get).fillna(one) if one.dtype.kind == "O" else one
+        )
+        texts[name] = coded.to_csv(index=False, lineterminator="\n", float_format="%.5g")
         parse = {c: "number" if pd.api.types.is_numeric_dtype(frame[c]) else "string" for c in frame}
         formats[name] = {"format": {"type": "csv", "parse": parse}}
 
     def with_format(part: dict) -> dict:
         return part | formats.get(part["name"], {}) if part.keys() == {"name"} else part
 
-    return json.loads(json.dumps(spec | ({"datasets": texts} if texts else {})), object_hook=with_format)
+    spelled = [pd.DataFrame({word: []}).to_csv(index=False)[:-1] for word in words]
+    more = {"datasets": texts, "usermeta": {**spec.get("usermeta", {}), "words": spelled}} if texts else {}
+    return json.loads(json.dumps(spec | more), object_hook=with_format)
 
 
 alt.renderers.register("token_geometry", _render)
