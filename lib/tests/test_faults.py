@@ -14,12 +14,14 @@ from token_geometry.base import project
 
 pytestmark = pytest.mark.slow
 LIB = project.root() / "lib"
+long = pytest.mark.skipif(not os.environ.get("ALL_INPUTS"), reason="takes minutes: set ALL_INPUTS")
 
 
 def run(*words):
     return subprocess.run([sys.executable, *words], cwd=LIB, capture_output=True, text=True)
 
 
+@long
 def test_kills_of_all_that_computes_lose_nothing_and_leave_nothing():
     done = run("faults.py", "--only", "kills", "--kills", "8", "--seed", str(random.randrange(10**6)))
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
@@ -27,6 +29,7 @@ def test_kills_of_all_that_computes_lose_nothing_and_leave_nothing():
     assert "8 kills before the end" in done.stdout
 
 
+@long
 @pytest.mark.parametrize("name", ["full-disk", "read-only", "together", "clock", "workers"])
 def test_a_disturbed_run_says_so_in_one_line_and_goes_on_afterwards(name):
     if name in ("full-disk", "read-only"):
