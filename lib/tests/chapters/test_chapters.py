@@ -202,7 +202,8 @@ EVERYTHING = " ".join(pages.ADDED)
 @pytest.mark.parametrize("lacks", ["shuffled", "controls calibration", EVERYTHING, "lacking"])
 def test_what_a_run_lacks_is_absent_and_nothing_that_is_left_refers_to_it(lacks):
     config = yaml.safe_load((project.root() / "_quarto.yml").read_text())
-    sections = {name: {} for name in ("genres", "controls", "truth", "calibration") if name not in lacks}
+    optional = ("genres", "controls", "truth", "truth_controls", "calibration")
+    sections = {name: {} for name in optional if name not in lacks.split()}
     sections["extractions"] = {"all": {"shuffle_levels": [0] if "shuffled" in lacks else [0, 5]}}
     models = ["one"] if "several" in lacks else ["one", "two"]
     run = declaration.Run(name="a", title="a", models=models, corpus="sotu", n_tokens=64, sections=sections)
