@@ -109,13 +109,16 @@
 
   function wrapped(spec, room, valuesOf) {
     let beside = 0; // px that the names of rows take
+    let most = 1; // lines that the longest of them has
+    const letters = room < NARROW ? 17 : 30;
     walk(spec, ({ y }) => {
       if (y?.type !== "nominal" || y.axis === null) return;
       beside = room < NARROW ? 120 : 180;
-      y.axis = { ...y.axis, labelLimit: 0, labelExpr: lines(room < NARROW ? 17 : 30) };
+      y.axis = { ...y.axis, labelLimit: 0, labelExpr: lines(letters) };
+      most = Math.max(most, ...valuesOf(y.field).map((name) => Math.ceil(String(name).length / letters)));
     });
-    if (beside && room < NARROW)
-      walk(spec, (part) => part.height?.step && (part.height = { step: Math.max(part.height.step, 28) }));
+    if (beside && most > 1)
+      walk(spec, (part) => part.height?.step && (part.height = { step: Math.max(part.height.step, 12 * most + 4) }));
     walk(spec, (part) => {
       if (part.legend?.gradientLength) part.legend.gradientLength = gradient(room, part.legend.gradientLength);
       for (const header of part.facet ? [part.facet, part.facet.row, part.facet.column] : []) {

@@ -29,8 +29,7 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     panel = alt.layer(charts.zero_rule("x"), bars, points, data=base.data)
     header = alt.Header(labelAnchor="start", labelLimit=560, labelPadding=2)
     facet = alt.Facet("claim:N", sort=charts.unique(shown["claim"]), header=header)
-    # a page breaks a long name into two lines
-    panel = panel.properties(width=345, height=alt.Step(28 if shown["model_title"].str.len().max() > 30 else 15))
+    panel = panel.properties(width=345, height=alt.Step(15))
     return panel.facet(facet=facet, columns=1, spacing=6).resolve_scale(x="independent")
 
 
