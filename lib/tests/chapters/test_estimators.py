@@ -24,6 +24,7 @@ def made(*signs, n_prompts=12):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signs", "words"),
     [
@@ -69,6 +70,7 @@ def taken_apart(share, *, noise=0.0, n_prompts=12):
     return dataclasses.replace(results, longer=longer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "noise", "word"),
     [(0.97, 0.01, "are enough"), (0.7, 0.01, "are not enough"), (1.2, 0.01, "are not enough"),

@@ -41,6 +41,7 @@ def load(folder, n_layers=None, dtype="float32"):
 # Weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embeddings_by_row", [False, True], ids=["llama-2", "llama-3"])
 @pytest.mark.parametrize("n_files", [1, 2])
 def test_states_of_a_checkpoint_are_those_of_transformers_bit_for_bit(

@@ -488,6 +488,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pre", FAMILIES)
 def test_a_text_is_split_as_the_family_that_the_file_names_splits_it(pre, tmp_path):
     rule, normalizer = FAMILIES[pre]

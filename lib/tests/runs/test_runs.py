@@ -84,7 +84,9 @@ def test_every_committed_run_is_complete_and_can_be_planned():
         run = declaration.load(name)
         n_calibrations = 1 if "calibration" in run.sections else 0
         n_controls = len(run.sections["controls"]["models"]) + 1 if "controls" in run.sections else 0
-        n_truths = len(run.sections.get("truth", {"models": ()})["models"])
+        n_truths = sum(
+            len(run.sections[key]["models"]) for key in ("truth", "truth_controls") if key in run.sections
+        )
         n_genres = len(run.sections.get("genres", ())) + ("longer" in run.sections)
         n_extractions = len(run.models) * (len(run.sections["extractions"]) + n_genres)
         assert len(results.steps(run)) == n_extractions + 1 + n_genres + n_controls + n_calibrations + n_truths
