@@ -101,10 +101,15 @@
     });
   }
 
-  // Lines of at most so many letters, as an expression on a label; a longer word is broken, at a hyphen if it has one.
-  const lines = (n) => {
-    const parts = `(.{1,${n}})(?:\\\\s+|$)|(.{0,${n - 1}}-)|(\\\\S{${n}})`;
-    return `split(trim(replace(datum.label, regexp('${parts}', 'g'), '$1$2$3\\n')), '\\n')`;
+  // Lines of at most so many letters; a longer word is broken, at a hyphen if it has one.
+  const pattern = (n) => `(.{1,${n}})(?:\\s+|$)|(.{0,${n - 1}}-)|(\\S{${n}})`;
+  const broken = (name, n) => String(name).replace(new RegExp(pattern(n), "g"), "$1$2$3\n").trim().split("\n");
+
+  // The same as an expression on a label, with empty lines above where others have more.
+  const lines = (n, most = 1) => {
+    const text = `trim(replace(datum.label, regexp('${pattern(n).replaceAll("\\", "\\\\")}', 'g'), '$1$2$3\\n'))`;
+    const above = `slice('${"\\n".repeat(most)}', 0, max(0, ${most} - length(split(${text}, '\\n'))))`;
+    return `split(${most > 1 ? `${above} + ` : ""}${text}, '\\n')`;
   };
 
   function wrapped(spec, room, valuesOf) {
@@ -115,7 +120,7 @@
       if (y?.type !== "nominal" || y.axis === null) return;
       beside = room < NARROW ? 120 : 180;
       y.axis = { ...y.axis, labelLimit: 0, labelExpr: lines(letters) };
-      most = Math.max(most, ...valuesOf(y.field).map((name) => Math.ceil(String(name).length / letters)));
+      most = Math.max(most, ...valuesOf(y.field).map((name) => broken(name, letters).length));
     });
     if (beside && most > 1)
       walk(spec, (part) => part.height?.step && (part.height = { step: Math.max(part.height.step, 12 * most + 4) }));
@@ -130,10 +135,10 @@
         const free = room < NARROW ? room - beside - 40 : Math.max(inner?.width, room - beside - 60);
         const length = aside ? inner?.height : start ? free : inner?.width;
         if (typeof length !== "number") continue;
-        header.header = {
-          ...header.header, labelLimit: 0, labelLineHeight: 14,
-          labelExpr: lines(Math.max(12, Math.floor(length / (1.18 * LETTER)))),
-        };
+        const letters = Math.max(12, Math.floor(length / (1.18 * LETTER)));
+        // panels that stand beside one another begin at one height, whatever lines their names have
+        const most = aside ? 1 : Math.max(1, ...valuesOf(header.field).map((name) => broken(name, letters).length));
+        header.header = { ...header.header, labelLimit: 0, labelLineHeight: 14, labelExpr: lines(letters, most) };
       }
       const title = typeof part.title === "string" && part.field && part.scale !== undefined ? part.title : "";
       if (title && part.axis === undefined && title.length > 34) part.title = halves(title);
