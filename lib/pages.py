@@ -1,6 +1,7 @@
 """What of the book follows its run: the pages and parts that the run has results for, and what could be added."""
 
 from token_geometry.requests.run import Run
+from token_geometry.texts import statements
 
 ADDED = {
     "shuffled": "shuffled prompts: levels above 0 in `shuffle_levels` of `extractions`",
@@ -8,6 +9,7 @@ ADDED = {
     "genres": "texts of other kinds: `genres`",
     "controls": "an untrained or permuted model to compare with: `controls`",
     "truth": "true and false statements at a layer: `truth`",
+    "classes": "labelled texts of more than two classes, as `maths`, in `datasets` of `truth`",
     "truth_controls": "what could stand behind a probe of truth, as likelihood: `truth_controls`",
     "calibration": "the estimators held against what is known: `calibration`",
 }
@@ -18,6 +20,8 @@ def lacks(run: Run) -> list[str]:
     """What of `ADDED` a run does not declare; if it declares all of it, it lacks what is `lacking`."""
     levels = [level for one in run.sections.get("extractions", {}).values() for level in one["shuffle_levels"]]
     has = {*run.sections, *["shuffled"] * any(levels), *["several"] * (len(run.models) > 1)}
+    labelled = run.sections.get("truth", {}).get("datasets", [])[1:]  # the chapter is about the first
+    has |= {*["classes"] * any(len(statements.load(name).classes) > 2 for name in labelled)}
     return [name for name in ADDED if name not in has] or ["lacking"]
 
 

@@ -204,6 +204,8 @@ def test_what_a_run_lacks_is_absent_and_nothing_that_is_left_refers_to_it(lacks)
     config = yaml.safe_load((project.root() / "_quarto.yml").read_text())
     optional = ("genres", "controls", "truth", "truth_controls", "calibration")
     sections = {name: {} for name in optional if name not in lacks.split()}
+    if "truth" in sections:
+        sections["truth"] = {"datasets": ["cities", "maths"]}
     sections["extractions"] = {"all": {"shuffle_levels": [0] if "shuffled" in lacks else [0, 5]}}
     models = ["one"] if "several" in lacks else ["one", "two"]
     run = declaration.Run(name="a", title="a", models=models, corpus="sotu", n_tokens=64, sections=sections)

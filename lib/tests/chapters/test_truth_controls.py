@@ -211,10 +211,16 @@ def test_what_says_nothing_is_no_better_than_permuted_labels_that_do_worse():
     assert "length" not in truth_controls.confounds(results_of(one)).data
 
 
-def test_what_was_left_out_is_said_line_by_line():
+def test_what_was_left_out_is_said_once_with_its_data_sets_and_models():
     text = truth_controls.basis(results_of()).data
     assert "Model: 1600 statements, directions at layer 4, 200 permutations" in text
-    assert "- Model: data set \\'x\\': left.\n- Model: data set \\'y\\': out." in text
+    assert "- Model: x: left.\n- Model: y: out." in text
+    other = made(title="Other").assign_attrs(left_out="data set 'x': left\ndata set 'y': left\nno *more*")
+    some = made(title="Some").assign_attrs(left_out=other.left_out)
+    text = truth_controls.basis(results_of(made(), other, some)).data
+    assert text.endswith(
+        "- Model: x: left.\n- Model: y: out.\n- Other, Some: each of x, y: left.\n- Other, Some: no \\*more\\*."
+    )
 
 
 def test_a_model_without_untrained_networks_lacks_their_range_alone():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from token_geometry.base import project, store
 from token_geometry.chapters.truth import charts, frames, prose
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
@@ -12,8 +13,9 @@ NAMES = ["cities", "neg_cities", "sp_en_trans", "neg_sp_en_trans"]
 
 
 def results_of(**variables):
-    coords = {"dataset_name": ("dataset", NAMES[: variables.pop("n", 4)])}
-    dataset = xr.Dataset(variables, coords=coords)
+    n = variables.pop("n", 4)
+    coords = {"dataset_name": ("dataset", NAMES[:n])}
+    dataset = xr.Dataset({"n_classes": ("dataset", [2] * n)} | variables, coords=coords)
     return TruthResults((dataset.assign_attrs(model_title="Model", layer=2, basis="cities"),), ())
 
 
@@ -120,3 +122,21 @@ def test_a_picture_of_a_layer_says_which():
     points = frames.emergence_frame(results)
     moved = charts.emergence(points, frames.text_frame(results), finding="", initial=2).to_dict()
     assert moved["concat"][0]["title"]["text"]["expr"] == "[\"Model\", 'layer ' + shown_layer]"
+
+
+def test_data_sets_of_more_classes_have_a_section_of_their_own():
+    found = store.read(project.root() / "data" / "published" / "families" / "truth-smollm2-135m.nc")
+    results = TruthResults((found,), ())
+    own = frames.class_frame(results)
+    assert own["dataset"].unique().tolist() == ["maths"] and own["label"].nunique() == 9 and len(own) == 200
+    for frame in (
+        frames.separation_frame(results),
+        frames.transfer_frame(results).rename(columns={"test": "dataset"}),
+    ):
+        assert "maths" not in frame["dataset"].tolist() and frame["dataset"].nunique() == 9
+    charts.projection(own, choose="dataset", finding="").to_dict()
+    [line] = prose.told_apart(results).data.splitlines()
+    accuracy = found["probe_accuracy"].sel(probe="logistic_regression", layer=12).values[-1]
+    plane = found["separation"].sel(layer=12).values[-1]
+    assert f", layer 12, maths: logistic regression finds the class of {accuracy:.0%} (" in line
+    assert f"and of {plane:.0%} (" in line and line.endswith("; the largest of 9 classes has 12%.")

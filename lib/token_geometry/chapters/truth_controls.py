@@ -1,5 +1,6 @@
 """The chapter that asks whether probes of statements find truth, or what goes with it."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
@@ -140,13 +141,18 @@ def _table(columns_of: Callable[[xr.Dataset], dict]) -> Callable[[TruthResults],
 @markup.unless(missing)
 def basis(results: TruthResults) -> list[str]:
     """What was read, and what is missing or was left out."""
-    lines = [*results.notes]
+    lines, left_out = [*results.notes], defaultdict(list)
     for dataset, title in results.models:
         seeds = numbers.count(dataset.sizes.get("control", 0), "untrained network")
         read = f"{dataset.sizes['statement']} statements, directions at layer {dataset.attrs['layer']}"
         lines.append(f"{title}: {read}, {dataset.attrs['n_permutations']} permutations of the labels, {seeds}.")
-        lines += [f"{title}: {escaped(line)}." for line in dataset.attrs["left_out"].splitlines()]
-    return lines
+        reasons = defaultdict(list)
+        for line in dataset.attrs["left_out"].splitlines():
+            name, reason = re.fullmatch(r"(?:data set '(.+?)')?(.*)", line).groups(default="")
+            reasons[escaped(reason)].append(escaped(name))
+        for reason, names in reasons.items():
+            left_out["each of " * (len(names) > 1) + f"{', '.join(names)}{reason}"].append(title)
+    return lines + [f"{', '.join(titles)}: {what}." for what, titles in left_out.items()]
 
 
 @markup.unless(missing)

@@ -39,10 +39,25 @@ def of_all(*columns: str) -> Callable[[Callable], Callable[[TruthResults], pd.Da
 @of_all("panel", "label", "statement", "c1", "c2", "c3")
 def projection_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     """Statements of the first data set on the three leading components of the drawn layer."""
-    layer = dataset.attrs["layer"]
-    c1, c2, c3 = dataset["layer_projection"].sel(layer=layer).values.T[:3]
-    frame = statement_frame(dataset).assign(c1=c1, c2=c2, c3=c3)
-    yield frame.iloc[_shown(dataset, dataset.attrs["basis"])]
+    yield _projected(dataset, dataset.attrs["basis"])
+
+
+@of_all("panel", "dataset", "label", "statement", "c1", "c2", "c3")
+def class_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
+    """Statements of each data set of more than two classes, on components of its own as the first has them."""
+    for name in classes(dataset):
+        yield _projected(dataset, name)
+
+
+def classes(dataset: xr.Dataset) -> list[str]:
+    """Data sets of more than two classes behind the first."""
+    names, n_classes = dataset["dataset_name"].values[1:], dataset["n_classes"].values[1:]
+    return names[n_classes > 2].tolist()
+
+
+def _projected(dataset: xr.Dataset, name: str) -> pd.DataFrame:
+    c1, c2, c3 = dataset["layer_projection"].sel(layer=dataset.attrs["layer"]).values.T[:3]
+    return statement_frame(dataset).assign(c1=c1, c2=c2, c3=c3).iloc[_shown(dataset, name)]
 
 
 @of_all("model_title", "statement_id", "layer", "x", "y")
@@ -91,8 +106,9 @@ def variance_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 
 @of_all("model_title", "dataset", "layer", "accuracy", "low", "high", "chance")
 def separation_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
-    """Separation over layers of every data set, with intervals."""
-    for i in range(dataset.sizes["dataset"]):
+    """Separation over layers of every data set but those of more classes, with intervals."""
+    others = classes(dataset)
+    for i in [i for i, name in enumerate(dataset["dataset_name"].values) if name not in others]:
         yield _curve(dataset, i, *(dataset[f"separation{end}"].values[i] for end in ("", "_low", "_high")))
 
 
@@ -113,7 +129,7 @@ def probe_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 @of_all("panel", "probe", "train", "test", "accuracy", "low", "high", "cell")
 def transfer_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     """Accuracy at the drawn layer by probe, training and test data set, these grouped by polarity."""
-    order = by_polarity(dataset["dataset_name"].values)
+    order = by_polarity(name for name in dataset["dataset_name"].values if name not in classes(dataset))
     transfer = dataset["transfer_accuracy"].sel(train_dataset=order, test_dataset=order)
     frame = long(transfer, "accuracy").rename(columns={"train_dataset": "train", "test_dataset": "test"})
     n = frame["test"].map(pd.Series(dataset["dataset"].values).value_counts()).to_numpy()

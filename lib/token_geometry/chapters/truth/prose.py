@@ -9,7 +9,7 @@ from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.markup import escaped
 from token_geometry.chapters.numbers import Number, interval
 from token_geometry.chapters.performance.results import COMMANDS, read_benchmark
-from token_geometry.chapters.truth.frames import BASELINES, statement_frame
+from token_geometry.chapters.truth.frames import BASELINES, classes, statement_frame
 from token_geometry.chapters.truth.results import TruthResults
 from token_geometry.stats import probes
 from token_geometry.texts import statements
@@ -72,6 +72,24 @@ def held(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     pairs = zip(shares, map(escaped, dataset["dataset_name"].values), strict=True)
     found = ", ".join(f"{share:.0%} of {name}" for share, name in pairs)
     return f"{title}, layer {dataset.attrs['layer']}: two components hold {found}."
+
+
+@markup.unless(missing)
+def told_apart(results: TruthResults) -> list[str]:
+    """How well the classes of data sets that have more than two are told apart, by probe and by two components."""
+    lines = []
+    for dataset, title in results.models:
+        at = dataset.sel(layer=dataset.attrs["layer"], probe="logistic_regression")
+        for i in np.flatnonzero(dataset["dataset_name"].isin(classes(dataset))):
+            one, found = at.isel(dataset=i), []
+            for words, name in {"all coordinates": "probe_accuracy", "two components": "separation"}.items():
+                accuracy, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
+                found.append(f"{accuracy:.0%} ({interval(low, high, '.0%')}) of them from {words}")
+            start = f"{title}, layer {dataset.attrs['layer']}, {escaped(one['dataset_name'].item())}"
+            told = f"logistic regression finds the class of {' and of '.join(found)}"
+            n_classes, largest = int(one["n_classes"]), float(one["chance"])
+            lines.append(f"{start}: {told}; the largest of {n_classes} classes has {largest:.0%}.")
+    return lines or ["No data set behind the first has more than two classes."]
 
 
 def apart(frame: pd.DataFrame, column: str, *by: str) -> Markdown:
