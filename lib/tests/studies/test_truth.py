@@ -13,7 +13,7 @@ import transformers
 import xarray as xr
 from sklearn.decomposition import PCA
 
-from token_geometry.base import project, store
+from token_geometry.base import InputError, project, store
 from token_geometry.chapters import charts
 from token_geometry.chapters.performance import results as benchmark_results
 from token_geometry.chapters.truth import charts as truth_charts
@@ -416,6 +416,14 @@ def test_what_is_not_given_is_as_the_run_has_it():
     assert dataclasses.replace(chapter, model="gemma3-270m").request().layer == 10
     assert dataclasses.replace(chapter, model="pythia-6.9b").request().layer == 16
     assert list(request.datasets) == declaration.load("demo").sections["truth"]["datasets"]
+
+
+def test_what_is_given_whole_needs_no_run(monkeypatch):
+    monkeypatch.setenv("QUARTO_PROFILE", "gone")
+    chapter = truth_results.TruthParameters(model="smollm2-135m", layer=3, datasets=["cities"])
+    assert chapter.request().layer == 3
+    with pytest.raises(InputError, match="gone"):
+        dataclasses.replace(chapter, layer=None).request()
 
 
 @pytest.mark.parametrize(

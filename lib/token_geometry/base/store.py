@@ -12,6 +12,7 @@ import threading
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import xarray as xr
@@ -22,6 +23,9 @@ from token_geometry.base import InputError, files, processes, resources
 FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
 _CHECKSUM = "checksum"
+# HDF5 reads no further than its own end; behind that stands a hash of the bytes, in hexadecimal digits
+_SEAL = b"\nsha256 "
+_SEALED = len(_SEAL) + 65
 _MOST_UNPACKED = 1 << 30  # bytes of a compressed file's variables
 
 # the libraries below are not made for threads, and xarray's own lock leaves a part of the work out
@@ -78,7 +82,10 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _NETCDF:
             whole.to_netcdf(partial, engine="netcdf4", encoding=packed)
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:
+            seal = _seal(file, partial.stat().st_size)
+            file.write(seal)
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
@@ -93,15 +100,36 @@ def read(path: Path) -> xr.Dataset:
     if not path.is_file():
         raise InputError(f"{path} does not exist: run the notebook that makes it")
     with _door(path):
+        sealed = _is_sealed(path)
         with _NETCDF, _opened(path) as dataset:
             loaded = dataset.load()
         if "recipe_digest" not in loaded.attrs:
             raise InputError(f"{path} is no result of this project: it carries no recipe")
         found = loaded.attrs.pop(_CHECKSUM, "")
-        # files of before the attributes of variables were counted are as good as they were
-        if found not in (_checksum(loaded), _checksum(loaded, with_attrs=False)):
+        # files of before seals, and of before the attributes of variables were counted, are as good as they were
+        if not sealed and found not in (_checksum(loaded), _checksum(loaded, with_attrs=False)):
             raise ValueError("its checksum differs")
         return loaded
+
+
+def _seal(file: BinaryIO, size: int) -> bytes:
+    sha256 = hashlib.sha256()
+    while part := file.read(min(size - file.tell(), 1 << 20)):
+        sha256.update(part)
+    return _SEAL + f"{sha256.hexdigest()}\n".encode()
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file has a seal, which is right: HDF5 may never come back from a byte of its own that changed."""
+    with path.open("rb") as file:
+        size = max(path.stat().st_size - _SEALED, 0)
+        file.seek(size)
+        if not (found := file.read()).startswith(_SEAL):
+            return False
+        file.seek(0)
+        if _seal(file, size) != found:
+            raise ValueError("its bytes are not those that were written")
+        return True
 
 
 def _opened(path: Path) -> xr.Dataset:

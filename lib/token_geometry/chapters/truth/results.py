@@ -35,9 +35,11 @@ class TruthParameters(RunParameters, OfStatements):
 
     def request(self) -> Request:
         """What to compute."""
-        run = declaration.load(self.run)
-        declared = {one.model: one for one in results.requests(run, self.kind)}
-        model = self.model or next(iter(declared), run.models[0])
+        declared, model = {}, self.model
+        if not (model and self.datasets and self.layer is not None):  # else no run need be there
+            run = declaration.load(self.run)
+            declared = {one.model: one for one in results.requests(run, self.kind)}
+            model = model or next(iter(declared), run.models[0])
         same, layer = declared.get(model), self.layer
         if layer is None:
             layer = same.layer if same else sizes.last_layer(sources.resolve(model)) // 2
