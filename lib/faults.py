@@ -133,7 +133,7 @@ class Project:
         for name in ("index.qmd", "CITATION.cff", "LICENSE"):
             shutil.copy(ROOT / name, root)
         config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-        config["book"]["chapters"] = list(CHAPTERS)
+        config["pages"] = list(CHAPTERS)
         config["book"].pop("appendices", None)
         (root / "_quarto.yml").write_text(yaml.safe_dump(config))
         for path in (root / name for name in CHAPTERS):  # which leads to chapters that are left out

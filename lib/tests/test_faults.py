@@ -41,6 +41,7 @@ def test_a_disturbed_run_says_so_in_one_line_and_goes_on_afterwards(name):
     assert done.stdout.splitlines()[-1] == "in all: 0 lost, 0 wrong, 0 left over"
 
 
+@long
 def test_what_is_lost_wrong_and_left_over_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = faults.Project(tmp_path)

@@ -85,8 +85,7 @@ def test_the_charts_of_a_chapter_do_what_a_reader_expects(chapter, folder, tab, 
     assert check_pages.chart_faults(path, tab, [(1280, False), (390, True)]) == []
 
 
-@pytest.mark.parametrize("n_models", [3, 4])
-@pytest.mark.parametrize("chapter", MANY)
+@pytest.mark.parametrize(("chapter", "n_models"), [*((chapter, 4) for chapter in MANY), ("shuffling", 3)])
 def test_the_charts_of_many_models_fit_a_page_and_a_phone(chapter, n_models, folder, tab, monkeypatch):
     """Their titles are as long as those of real models, and two have a control each."""
     models = {f"Coder-1.5B-Instruct (Q4_K_M) {n}": 30 - 6 * n for n in range(n_models)}

@@ -47,7 +47,9 @@ def qwen2(vocabulary, merges, special):
     return tokenizer.backend_tokenizer
 
 
-FAMILIES = {"smollm2-135m": smollm2, "qwen2.5-coder-0.5b": qwen2, LARGE: qwen2}
+FAMILIES = {"smollm2-135m": smollm2, "qwen2.5-coder-0.5b": qwen2}
+if os.environ.get("ALL_INPUTS"):  # the vocabulary and the rule of the smaller one
+    FAMILIES[LARGE] = qwen2
 # as published with the models
 PUBLISHED = {
     "smollm2-135m": {

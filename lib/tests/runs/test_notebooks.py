@@ -110,7 +110,7 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
         assert dict(dataset.sizes) == {
             "model": 1,
             "shuffle_level": 1,
-            "prompt": 3,
+            "prompt": 2,
             "layer": 31,
             "layer_other": 31,
             "scale": 8,

@@ -80,9 +80,11 @@ def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, f
     print(title, flush=True)
     notebook, start = f"{request.notebook}.ipynb", time.monotonic()
     record.parent.mkdir(parents=True, exist_ok=True)
+    processes.remove_left(record.parent, f".{record.name}.")
+    unfinished = record.with_name(f".{record.name}.{os.getpid()}.ipynb")
     try:
         papermill.execute_notebook(
-            project.root() / "notebooks" / notebook, record, parameters=request.parameters(),
+            project.root() / "notebooks" / notebook, unfinished, parameters=request.parameters(),
             cwd=str(project.root()), kernel_name="python3", progress_bar=False,
             # kernels warn at every start that they listen on the loopback address without encryption
             extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
@@ -92,6 +94,9 @@ def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, f
         raise InputError(f"{notebook}: its kernel died, most often for want of memory: {way_out}") from None
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{notebook}: {error.evalue or error.ename} (executed notebook: {record})") from None
+    finally:
+        if unfinished.is_file():  # a killed process leaves no half record
+            unfinished.replace(record)
     return record.stem, time.monotonic() - start
 
 
