@@ -22,7 +22,9 @@ DOCUMENTS = ("README.md", "book/own.qmd")
 
 LEFT_OUT = (".git", ".venv", "_book", ".quarto", "results", "cache", "tests", "__pycache__", "*.egg-info")
 
-KEPT = tuple(f"{page}.qmd" for page in ("index", "book/introduction", "book/conclusion", "book/own", "book/references"))
+KEPT = tuple(
+    f"{page}.qmd" for page in ("index", "book/introduction", "book/conclusion", "book/own", "book/references")
+)
 """Pages of the book that is rendered: that of the run `ci`, which every change renders whole, has them all."""
 
 MADE = ("observables.nc", "truth.nc", "data/runs/mine.yml")  # what the blocks of both documents write

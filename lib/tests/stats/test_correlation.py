@@ -127,6 +127,12 @@ def test_the_p_value_by_permutation_is_scipys_and_is_uniform_where_nothing_corre
     assert correlation.permutation_p(pairs[0, :1], pairs[0, 1])[0] < 0.05
 
 
+def test_no_p_value_by_permutation_is_below_one_in_their_number_and_one():
+    y = np.random.default_rng(0).normal(size=30)
+    found = correlation.permutation_p(np.array([y, -2 * y]), y)
+    assert found.tolist() == [1 / (1 + correlation.N_PERMUTATIONS)] * 2
+
+
 def test_where_nothing_can_be_permuted_there_is_no_p_value():
     random = np.random.default_rng(1)
     x, y, one = random.normal(size=(2, 9)), random.normal(size=9), np.ones(9)

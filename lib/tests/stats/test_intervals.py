@@ -49,6 +49,14 @@ def test_seven_prompts_have_a_sign_flip_test_and_no_interval_and_eight_have_both
     assert intervals.mean_interval(values.isel(prompt=slice(8)))["low"].notnull().all()
 
 
+def test_a_sign_flip_test_does_not_depend_on_the_unit(values):
+    few = values.isel(prompt=slice(5)) - 9
+    p_value = intervals.mean_interval(few)["p_value"]
+    assert float(p_value.min()) < 1
+    for factor in (1e-9, 1e9):
+        np.testing.assert_array_equal(intervals.mean_interval(factor * few)["p_value"], p_value)
+
+
 def test_resampled_means_give_an_interval_of_where_a_curve_peaks():
     layer = xr.DataArray(np.arange(9), dims="layer", coords={"layer": np.arange(9)})
     random = np.random.default_rng(2)

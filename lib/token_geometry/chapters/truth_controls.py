@@ -164,10 +164,8 @@ def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     above = _better(one, "accuracy")
     told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
     control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
-    start = (
-        f"{title}, layer {at.attrs['layer']}: ridge does better than permuted labels and than the largest class on"
-    )
-    return f"{start} {told}. {control}."
+    better = "ridge does better than permuted labels and than the largest class on"
+    return f"{title}, layer {at.attrs['layer']}: {better} {told}. {control}."
 
 
 @_table
@@ -264,17 +262,15 @@ def caused(results: TruthResults) -> list[str]:
         both, right = dataset.sel(sense="both"), _each(dataset, "prompt_accuracy")
         for i in np.flatnonzero(np.isfinite(dataset["prompt_accuracy"])):
             one, name = both.isel(dataset=i), escaped(dataset["dataset_name"].values[i])
-            own, random = (
-                one.sel(direction=[*DIRECTIONS]),
-                one["indirect_effect"].drop_sel(direction=[*DIRECTIONS]),
-            )
+            own = one.sel(direction=[*DIRECTIONS])
+            random = one["indirect_effect"].drop_sel(direction=[*DIRECTIONS])
             each = zip(DIRECTIONS.values(), _each(own, "indirect_effect", ".2f"), strict=True)
-            effect = (
-                f"indirect effect: {', '.join(map(' '.join, each))}; random directions {_range(random, '.2f')}"
-            )
+            effect = f"indirect effect: {', '.join(map(' '.join, each))}"
             unable = ", so that the model cannot do the task" * bool(one["prompt_accuracy_low"] <= 0.5)
             false, true = map(Number, one["prompt_difference"].values)
             told = f"{title}, {name}: the prompt is answered right for {right[i]} of the statements{unable}"
-            end = f"; {effect}." if true > false else "."  # else there is nothing to compare it with
+            end = (
+                f"; {effect}; random directions {_range(random, '.2f')}." if true > false else "."
+            )  # else there is nothing to compare it with
             lines.append(f"{told}; P(TRUE) − P(FALSE) is {false:.2f} on false and {true:.2f} on true ones{end}")
     return lines

@@ -153,11 +153,8 @@ def costs(results: TruthResults) -> Markdown:
 
 
 def _benchmark(found: dict) -> str:
-    chosen, ratios = found["parameters"], found["ratios"]
-    single, padded = (
-        f"{spread['median']:.1f} times as long ({interval(spread['min'], spread['max'], '.1f')})"
-        for spread in (ratios["single_to_library"], ratios["padded_to_library"])
-    )
+    chosen, ratio = found["parameters"], "{median:.1f} times as long ({min:.1f} to {max:.1f})"
+    single, padded = (ratio.format(**found["ratios"][f"{way}_to_library"]) for way in ("single", "padded"))
     return (
         f"In the benchmark, {chosen['n_statements']} statements of {chosen['dataset']} to layer "
         f"{chosen['layer']} of {escaped(found['model']['title'])} take "
