@@ -8,6 +8,7 @@ from token_geometry.chapters.published import arrays as published
 from token_geometry.chapters.published import claims, evidence
 from token_geometry.chapters.results import RunResults
 from token_geometry.runs import declaration
+from token_geometry.stats import intervals
 
 N_LAYERS, N_PROMPTS = 9, 8
 OWN = np.array([-0.5, 0.3, 0.1, -0.2, 0.4, -0.1, 0.25, -0.25])  # what each prompt adds to its ID and loss
@@ -150,3 +151,16 @@ def test_the_number_of_every_claim_on_published_arrays_is_the_one_by_hand(side):
     for claim in claims.CLAIMS:
         if claim.text in expected:
             assert claim.on(side).value == pytest.approx(float(expected[claim.text]), abs=1e-9), claim.text
+
+
+def test_the_interval_of_a_change_of_depth_is_the_middle_of_its_resamples(made):
+    own = evidence.Measured(made, "m")
+    cloud = made.observables["intrinsic_dimension"].sel(model="m", scale=4, layer=slice(1, None))
+    first, last = (intervals.resampled_means(cloud.sel(shuffle_level=s)).idxmax("layer") for s in (0, 5))
+    # at scale 4 the peaks are drawn apart, so that resamples differ
+    spread = cloud + 4 * xr.DataArray(OWN, dims="prompt") * xr.DataArray(np.eye(8)[4], dims="layer")
+    first, last = (intervals.resampled_means(spread.sel(shuffle_level=s)).idxmax("layer") for s in (0, 5))
+    own.dataset = own.dataset.assign(intrinsic_dimension=spread.expand_dims(scale=[4]))
+    low, high = np.quantile((last - first) / 8, [0.025, 0.975])
+    found = own.depth_change(4)
+    assert (found.low, found.high) == (low, high)

@@ -132,3 +132,9 @@ def test_the_distance_of_a_scale_is_the_mean_of_both_neighbors_over_the_distinct
     shard = xr.Dataset({"neighbor_distance": (("layer", "token", "rank"), distance)})
     found = labelled.neighbor_distance(shard)["neighbor_distance"].values
     assert found.tolist() == [[(2 * rank + 2 * (rank + 1)) / 2 for rank in range(1, 9)]]
+
+
+def test_what_a_shard_was_made_before_is_known_by_what_it_lacks():
+    shard = xr.Dataset({"lens_entropy": ("token", np.zeros(4)), "ess": ("token", np.zeros(4))})
+    found = labelled.not_taken(shard)
+    assert "mean_state" in found and "tle" in found and not {"lens_entropy", "ess"} & {*found}

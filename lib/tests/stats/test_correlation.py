@@ -234,3 +234,18 @@ def test_a_partial_rank_correlation_is_that_of_what_other_ranks_leave_of_the_ran
         assert value == pytest.approx(np.corrcoef(rest)[0, 1], abs=1e-12)
     assert found[1] == pytest.approx(1) and abs(found[0]) < 0.4
     assert np.isnan(correlation.partial_rank(x[:, :4], y[:4], given[:, :4])).all()
+
+
+def test_a_p_value_by_permutation_does_not_depend_on_the_unit_and_a_constant_has_none():
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(2, 20)), random.normal(size=20)
+    expected = correlation.permutation_p(x, y)
+    for unit in (1e-12, 1e12):
+        np.testing.assert_array_equal(correlation.permutation_p(unit * x, y), expected)
+        assert np.isnan(correlation.permutation_p(np.full((1, 20), unit / 3), y)).all()
+
+
+def test_no_correlation_is_beyond_one():
+    x = np.random.default_rng(0).normal(size=(300, 7)) / 3
+    found = correlation._coefficients(np.stack([x, 3 * x]), np.ones((1, 7)), "pearson")
+    assert np.abs(found).max() <= 1 and found.min() > 1 - 1e-12

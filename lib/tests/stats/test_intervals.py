@@ -123,3 +123,17 @@ def test_two_models_are_not_pooled_and_seven_prompts_have_no_interval():
     values[1, 3] = np.nan
     assert int(intervals.pooled(values)["n_prompts"]) == 11
     assert int(intervals.pooled(values.where(False))["n_prompts"]) == 0
+
+
+def test_what_prompts_share_counts_by_the_models_that_read_them():
+    values = drawn(np.random.default_rng(3), 3, 12, prompts=4.0)
+    known, further = values.values, [1.0, 2.5]
+    means = np.array([*known.mean(axis=1), *further])
+    pairs = [np.cov(known[i], known[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]
+    # the mean over five models holds three of twelve prompts
+    of_models, of_prompts = means.var(ddof=1) / 5, np.mean(pairs) / 12 * (3 / 5) ** 2
+    freedom = (of_models + of_prompts) ** 2 / (of_models**2 / 4 + of_prompts**2 / 11)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(of_models + of_prompts)
+    found = intervals.pooled(values, further=further)
+    assert float(found["mean"]) == pytest.approx(means.mean())
+    assert float(found["high"] - found["mean"]) == pytest.approx(half)
