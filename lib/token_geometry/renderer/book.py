@@ -135,7 +135,8 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     titles, nav = [chapter.doc.content.pop(0) for chapter in chapters], []
     for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False):
         item = {"page": chapter.page, "part": "" if chapter.part == before else chapter.part}
-        item |= {"number": chapter.number and "Appendix " * chapter.appendix + chapter.number}
+        number = f"Appendix {chapter.number} —" if chapter.appendix else chapter.number
+        item |= {"number": chapter.number and number}
         nav.append(item | {"nested": bool(chapter.part), "heading": pf.MetaInlines(*title.content)})
 
     def write(place: int) -> None:
