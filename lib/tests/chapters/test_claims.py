@@ -155,12 +155,14 @@ def test_the_number_of_every_claim_on_published_arrays_is_the_one_by_hand(side):
 
 def test_the_interval_of_a_change_of_depth_is_the_middle_of_its_resamples(made):
     own = evidence.Measured(made, "m")
-    cloud = made.observables["intrinsic_dimension"].sel(model="m", scale=4, layer=slice(1, None))
-    first, last = (intervals.resampled_means(cloud.sel(shuffle_level=s)).idxmax("layer") for s in (0, 5))
-    # at scale 4 the peaks are drawn apart, so that resamples differ
-    spread = cloud + 4 * xr.DataArray(OWN, dims="prompt") * xr.DataArray(np.eye(8)[4], dims="layer")
-    first, last = (intervals.resampled_means(spread.sel(shuffle_level=s)).idxmax("layer") for s in (0, 5))
-    own.dataset = own.dataset.assign(intrinsic_dimension=spread.expand_dims(scale=[4]))
-    low, high = np.quantile((last - first) / 8, [0.025, 0.975])
+    courses = [np.array(course[4][1:]) for course in (STRUCTURED, SHUFFLED)]
+    # so that the peak is another one in some two of a hundred resamples
+    apart = 19.5 * OWN[:, None] * np.eye(8)[4]
+    layer = {"layer": np.arange(1, N_LAYERS)}
+    first, last = (xr.DataArray(course + apart, dims=("prompt", "layer"), coords=layer) for course in courses)
+    both = xr.concat([first, last], "shuffle_level").assign_coords(shuffle_level=[0, 5]).expand_dims(scale=[4])
+    own.dataset = xr.Dataset({"intrinsic_dimension": both})
+    peaks = [intervals.resampled_means(one).idxmax("layer") for one in (first, last)]
+    low, high = np.quantile((peaks[1] - peaks[0]) / 8, [0.025, 0.975])
     found = own.depth_change(4)
     assert (found.low, found.high) == (low, high)
