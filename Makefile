@@ -14,7 +14,7 @@ BIN := $(or $(ACTIVE),$(CURDIR)/.venv)/bin
 INSTALL = "$(if $(ACTIVE),python3,$(PYTHON))" lib/install.py $(if $(ACTIVE),--active "$(ACTIVE)") \
 	$(if $(filter file,$(origin PYTHON)),--any-python)
 
-.PHONY: book results test check clean environment
+.PHONY: book results test check clean environment help
 book: environment
 	@$(if $(filter auto,$(RENDERER)),$(INSTALL) --quarto)
 	@PATH="$(BIN):$$PATH" python -m token_geometry book $(RUN) --renderer $(RENDERER)
@@ -31,6 +31,13 @@ check:
 
 environment:
 	@$(INSTALL)
+
+help:
+	@echo "make environment          install, and compute nothing"
+	@echo "make book [RUN=demo]      compute what is missing of a run, and render its book"
+	@echo "make results [RUN=demo]   the same without the book"
+	@echo "make test, make check     all tests; in a minute, what every change must pass"
+	@echo "make clean                remove books; results and downloads stay"
 
 # leaves results and downloads alone: they are what takes long
 clean:

@@ -30,7 +30,7 @@ class Page:
     """One tab: what it is told, and what it said, asked for and failed at since it was opened."""
 
     def __init__(self, address: str):
-        self.socket = websocket.create_connection(address, timeout=120)
+        self.socket = websocket.create_connection(address, timeout=120, skip_utf8_validation=True)
         self.number, self.messages, self.requests = 0, [], []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import browser
+import numpy as np
 import yaml
 from bs4 import BeautifulSoup
 
@@ -156,6 +157,11 @@ def chart_faults(address: str, tab: browser.Page, sizes: list = SIZES) -> list[s
 
 STATE = """(n) => {
   const chart = document.querySelectorAll(".vega-chart")[n], svg = chart.querySelector("svg");
+  const hash = (text) => {
+    let sum = 0;
+    for (let i = 0; i < text.length; i++) sum = (31 * sum + text.charCodeAt(i)) | 0;
+    return sum;
+  };
   const texts = (some) => [...svg.querySelectorAll(some)].map((text) => text.textContent).join(" ");
   return {
     // labels of vertical axes stand left of them
@@ -163,8 +169,8 @@ STATE = """(n) => {
       .filter((text) => !/rotate/.test(text.getAttribute("transform") ?? "")).map((text) => text.textContent))],
     title: texts(".role-title-text text"),
     output: chart.querySelector("output")?.textContent,
-    marks: [...svg.querySelectorAll("[class*=mark-] path")]
-      .map((path) => ["opacity", "fill", "d"].map((name) => path.getAttribute(name)).join()).join(),
+    marks: hash([...svg.querySelectorAll("[class*=mark-] path")]
+      .map((path) => ["opacity", "fill", "d"].map((name) => path.getAttribute(name)).join()).join()),
     tip: document.querySelector("#vg-tooltip-element.visible")?.textContent ?? "",
   };
 }"""
@@ -187,9 +193,20 @@ def hand_faults(tab: browser.Page) -> Iterator[str]:
 
 def slider_faults(tab: browser.Page, n: int, n_values: int, state) -> Iterator[str]:
     slider = f'document.querySelectorAll(".vega-chart")[{n}].querySelector("input[type=range]")'
-    tab.evaluate(f"{slider}.focus(); {slider}.value = 0; {slider}.dispatchEvent(new Event('input')); drawCharts()")
+
+    def move(value: int) -> None:
+        tab.evaluate(f"{slider}.value = {value}; {slider}.dispatchEvent(new Event('input'))")
+
+    move(0)
+    tab.evaluate(f"{slider}.focus(); drawCharts()")
     before = state()
-    for _ in range(n_values - 1):
+    # of many values some, each of them reached by a key from the one before
+    places = (
+        range(1, n_values) if n_values < 9 else sorted({*np.linspace(1, n_values - 1, 7).astype(int).tolist()})
+    )
+    for place in places:
+        if n_values >= 9:
+            move(place - 1)
         tab.press("ArrowRight")
         tab.evaluate("drawCharts()")
         now = state()

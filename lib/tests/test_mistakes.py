@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import transformers
 import yaml
 
@@ -11,6 +12,7 @@ import token_geometry
 from token_geometry.__main__ import main
 from token_geometry.base import project
 from token_geometry.base.errors import InputError
+from token_geometry.runs import declaration
 
 RUN = {
     "title": "own",
@@ -157,7 +159,7 @@ OTHERS = [
     ("", ["COMMAND", "--help"]),
     ("extrct --model tiny", ["'extrct'", "extract", "--help"]),
     ("extract --model", ["--model", "--help"]),
-    ("observables --extraction gone --output o.nc", ["extraction 'gone'", "extraction.json", "run notebooks"]),
+    ("observables --extraction gone --output o.nc", ["extraction 'gone'", "json", "token-geometry extract"]),
     ("observables --extraction gone --output o.csv", ["output is 'o.csv'", ".nc"]),
     ("observables --extraction gone --output o.nc --estimator twonn", ["estimator 'twonn'", "gride, dadapy"]),
     ("observables --extractions gone --output o.nc", ["'--extractions'", "did you mean '--extraction'"]),
@@ -179,6 +181,10 @@ OTHERS = [
     ("new-run own", ["own.yml exists", "another name"]),
     ("new-run a/b", ["'a/b'", "letters, digits, hyphens"]),
     ("new-run", ["name", "--help"]),
+    ("new-run next --model gone", ["unknown model 'gone'"]),
+    ("new-run next --corpus gone.txt", ["unknown corpus 'gone.txt'"]),
+    ("extract --model tiny --corpus texts.jsonl --n-prompts 1 --n-tokens 32 --output o --shuffle-levels 0,x",
+     ["shuffle_levels", "x"]),
 ]  # fmt: skip
 
 
@@ -201,7 +207,7 @@ RUNS = [
     ({"models": []}, ["models is empty", "at least one"]),
     ({"n_tokens": "16"}, ["'n_tokens' is '16'", "a whole number"]),
     ({"extractions": None}, ["'extractions' is missing"]),
-    ({"extractions": {"all": {"n_prompts": 2}}}, ["'all'", "n_prompts and shuffle_levels"]),
+    ({"extractions": {"all": {"n_prompts": 2}}}, ["'all'", "{'n_prompts': 2}", "and shuffle_levels"]),
     ({"extractions": {"all": {"n_prompts": 2, "shuffle_levels": [1]}}}, ["shuffle level 0"]),
     ({"controls": {"models": "tiny@random", "n_prompts": 1, "shuffle_levels": [0]}}, ["'tiny@random'", "a list"]),
     ({"truth": {"datasets": ["cities"], "models": {"tiny": 3}}}, ["'tiny' is 3", "layer"]),
@@ -244,6 +250,7 @@ CALLS = [
     (lambda: token_geometry.measure(np.full((2, 5, 3), np.nan)), ["layer 0, token 0", "finite"]),
     (lambda: token_geometry.measure([[1.0], [1.0, 2.0]]), ["several lengths"]),
     (lambda: token_geometry.measure_texts("tiny", "w2 w3 w4"), ["'w2 w3 w4'", "a list of strings"]),
+    (lambda: token_geometry.measure_texts(torch.nn.Linear(2, 2), ["w2 w3"]), ["is a Linear", "save_pretrained"]),
     (lambda: token_geometry.measure_texts("tiny", []), ["'[]'", "at least one"]),
     (lambda: token_geometry.measure_texts("tiny", ["w2 w3 w4 w5", 7]), ["texts[1]", "int", "strings"]),
     (lambda: token_geometry.measure_texts("tiny", ["w2 " * 9, "w2 w3"]), ["texts[1] has 2 tokens", "4 or more"]),
@@ -279,3 +286,30 @@ def test_another_extraction_in_the_same_folder_is_refused_by_the_names_that_were
     assert found.sizes["prompt"] == 2
     for name in ("scale", "k", "prompt", "shuffle_level", "model", "layer", "layer_other", "angle"):
         assert found[name].attrs["long_name"] and found[name].attrs["units"]
+
+
+def test_a_path_in_a_new_run_is_the_same_from_everywhere(folder, monkeypatch, capsys):
+    """What was given from one folder is found from another."""
+    monkeypatch.chdir(folder)
+    assert main("new-run next --model tiny --corpus texts.jsonl".split()) == 0
+    written = declaration.load("next")
+    (folder / "data" / "runs" / "next.yml").unlink()
+    assert written.models == [str(folder / "tiny")] and written.corpus == str(folder / "texts.jsonl")
+
+
+def test_levels_may_stand_with_commas(folder, monkeypatch, capsys):
+    words = "extract --model tiny --corpus texts.jsonl --n-prompts 1 --n-tokens 32 --output o --dry-run"
+    monkeypatch.chdir(folder)
+    printed = []
+    for levels in (["0", "2"], ["0,2"], ["[0, 2]"]):
+        assert main([*words.split(), "--shuffle-levels", *levels]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2] and "2 forward passes" in printed[0]
+
+
+def test_texts_are_cut_to_the_shortest_and_to_what_the_blocks_need(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    texts = [" ".join(f"w{n}" for n in range(2, 2 + length)) for length in (30, 27)]
+    for levels, n_tokens in (([0], 27), ([0, 1], 24), ([0, 2], 16)):
+        found = token_geometry.measure_texts("tiny", texts, shuffle_levels=levels)
+        assert found.attrs["n_tokens"] == n_tokens

@@ -1,5 +1,6 @@
 """README and the chapter on one's own models and texts: every block of them is run, in order, as it stands."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import yaml
 from bs4 import BeautifulSoup
 
 from token_geometry.base import project
+from token_geometry.requests.run import Run
+from token_geometry.runs import declaration
 from token_geometry.texts import corpora
 from token_geometry.worker import _parser, _requests
 
@@ -134,6 +137,20 @@ def test_scripts_for_a_cluster_are_there_and_their_parameters_are_accepted():
         _, _, script, *parameters = shlex.split(line)
         assert (ROOT / script).is_file()
         assert _requests(_parser().parse_args(parameters))
+
+
+def test_every_key_of_a_run_is_in_the_table_and_in_the_file_that_new_run_writes():
+    accepted = {field.name for field in dataclasses.fields(Run)} - {"name", "sections", "notes"}
+    accepted |= {key for kind in declaration.kinds() for key in kind.keys}
+    table = (ROOT / "book" / "own.qmd").read_text().partition("| key | meaning")[2].partition("\n\n")[0]
+    told = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert told == accepted
+    written = (ROOT / "data" / "new-run.yml").read_text()
+    assert not [key for key in accepted if not re.search(rf"^(# )?{key}:", written, re.MULTILINE)]
 
 
 def test_blocks_in_python_are_short():

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from dataclasses import fields
 
 from token_geometry import __version__
 from token_geometry.base import InputError, one_of, parameters, processes, project, resources
-from token_geometry.models import devices
+from token_geometry.models import devices, sources
 from token_geometry.renderer import book
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request
@@ -22,6 +23,7 @@ from token_geometry.requests.sizes import spelled
 from token_geometry.requests.truth import Truth
 from token_geometry.requests.truth_controls import TruthControls
 from token_geometry.runs import declaration, execution, forecast, results
+from token_geometry.texts import corpora
 
 STUDIES = {
     "extract": (Extraction, "extraction.extraction:extract", "prompts of a corpus through a model, to shards"),
@@ -110,6 +112,8 @@ def _say(text: str, n_problems: int) -> int:
 
 def _declared(options) -> int:
     run = declaration.load(options.name)
+    if not options.name and "QUARTO_PROFILE" not in os.environ:
+        print(f"no run is named: this is {run.name}; there are {', '.join(declaration.names())}")
     print(*run.notes, sep="\n", end="\n" if run.notes else "")
     if options.recompute or options.command == "run" and not options.dry_run:
         is_new = execution.execute(run, recompute=options.recompute)
@@ -136,7 +140,12 @@ def _new_run(options) -> int:
     if path.exists():
         raise InputError(f"{path} exists: change it, or take another name than {options.name!r}")
     text = (project.root() / "data" / "new-run.yml").read_text(encoding="utf-8")
-    path.write_text(string.Template(text).substitute(vars(options)), encoding="utf-8")
+    given, known = vars(options), {*project.entries("models.yml"), *project.entries("corpora.yml")}
+    sources.resolve(options.model), corpora.find_corpus(options.corpus)  # refused if there is no such thing
+    # a path, which would be another one elsewhere, becomes that from the root
+    paths = {key for key in ("model", "corpus") if given[key] not in known and os.path.exists(given[key])}
+    given |= {key: json.dumps(os.path.abspath(given[key]), ensure_ascii=False) for key in paths}
+    path.write_text(string.Template(text).substitute(given), encoding="utf-8")
     print(f"{path} is written: change it, then token-geometry run {options.name} --dry-run")
     return 0
 

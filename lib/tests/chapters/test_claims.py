@@ -8,6 +8,7 @@ from token_geometry.chapters.published import arrays as published
 from token_geometry.chapters.published import claims, evidence
 from token_geometry.chapters.results import RunResults
 from token_geometry.runs import declaration
+from token_geometry.stats import intervals
 
 N_LAYERS, N_PROMPTS = 9, 8
 OWN = np.array([-0.5, 0.3, 0.1, -0.2, 0.4, -0.1, 0.25, -0.25])  # what each prompt adds to its ID and loss
@@ -150,3 +151,18 @@ def test_the_number_of_every_claim_on_published_arrays_is_the_one_by_hand(side):
     for claim in claims.CLAIMS:
         if claim.text in expected:
             assert claim.on(side).value == pytest.approx(float(expected[claim.text]), abs=1e-9), claim.text
+
+
+def test_the_interval_of_a_change_of_depth_is_the_middle_of_its_resamples(made):
+    own = evidence.Measured(made, "m")
+    courses = [np.array(course[4][1:]) for course in (STRUCTURED, SHUFFLED)]
+    # so that the peak is another one in some two of a hundred resamples
+    apart = 19.5 * OWN[:, None] * np.eye(8)[4]
+    layer = {"layer": np.arange(1, N_LAYERS)}
+    first, last = (xr.DataArray(course + apart, dims=("prompt", "layer"), coords=layer) for course in courses)
+    both = xr.concat([first, last], "shuffle_level").assign_coords(shuffle_level=[0, 5]).expand_dims(scale=[4])
+    own.dataset = xr.Dataset({"intrinsic_dimension": both})
+    peaks = [intervals.resampled_means(one).idxmax("layer") for one in (first, last)]
+    low, high = np.quantile((peaks[1] - peaks[0]) / 8, [0.025, 0.975])
+    found = own.depth_change(4)
+    assert (found.low, found.high) == (low, high)

@@ -81,3 +81,9 @@ def test_the_means_lie_near_the_true_dimension_of_a_sphere():
 def test_neighbors_at_one_place_have_no_dimension():
     assert bool(simplex_skewness(torch.zeros(2, 10, 10)).isnan().all())
     assert bool(tight_local(torch.zeros(2, 20), torch.zeros(2, 20, 20)).isnan().all())
+
+
+def test_points_that_are_all_equally_far_apart_have_the_tight_dimension_zero():
+    squared = torch.full((3, 20), 2.0)
+    among = 2.0 * (1 - torch.eye(20)).expand(3, 20, 20)
+    assert tight_local(squared, among).tolist() == [0, 0, 0]

@@ -287,3 +287,13 @@ def test_layers_done_at_once_as_on_a_gpu_equal_layers_done_one_by_one(n_points, 
             np.testing.assert_allclose(
                 other, one, rtol=bounds.get(name, 1e-6), atol=1e-2 * (name == "angle"), err_msg=name
             )
+
+
+def test_clouds_of_three_points_have_the_order_of_float64():
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        first, step = random.normal(size=(2, 64))
+        # two neighbors whose distances differ by what float32 makes of their coordinates
+        cloud = np.stack([first, first + step, first + step[random.permutation(64)]]).astype(np.float32)
+        expected = np.argsort(brute_force_squared(cloud)[0])[1:]
+        assert table_of(cloud)[1][0, :2].tolist() == expected.tolist()

@@ -28,7 +28,7 @@ def test_an_array_of_points_has_every_observable_that_needs_no_model_with_name_a
         "layer_overlap", "n_points", "ess", "tle", "subset_dimension", "subset_distance",
     }  # fmt: skip
     assert found.sizes["layer"] == 3 and found["scale"].values.tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
-    assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())
+    assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.variables.values())
     assert found["neighbor_angle"].attrs["units"] == "degree"
     assert all(found[name].dims == catalog.CATALOG[name].dims for name in found.data_vars)
     assert found["n_points"].values.tolist() == [297, 300, 300]
@@ -84,7 +84,7 @@ def test_states_that_are_one_but_for_rounding_have_no_estimate_and_count_as_one_
     ("points", "words"),
     [
         (np.zeros(5), ["shape (5,)", "(layer, token, width)"]),
-        (np.zeros((1, 2, 3, 4)), ["shape (1, 2, 3, 4)"]),
+        (np.zeros((1, 2, 3, 4)), ["shape (1, 2, 3, 4)", "torch.cat"]),
         (np.zeros((4, 5), dtype=int), ["int64", "astype"]),
         (np.zeros((4, 5), dtype=complex), ["complex128"]),
         (np.zeros((4, 5), dtype=bool), ["bool"]),
@@ -132,3 +132,9 @@ def test_the_distance_of_a_scale_is_the_mean_of_both_neighbors_over_the_distinct
     shard = xr.Dataset({"neighbor_distance": (("layer", "token", "rank"), distance)})
     found = labelled.neighbor_distance(shard)["neighbor_distance"].values
     assert found.tolist() == [[(2 * rank + 2 * (rank + 1)) / 2 for rank in range(1, 9)]]
+
+
+def test_what_a_shard_was_made_before_is_known_by_what_it_lacks():
+    shard = xr.Dataset({"lens_entropy": ("token", np.zeros(4)), "ess": ("token", np.zeros(4))})
+    found = labelled.not_taken(shard)
+    assert "mean_state" in found and "tle" in found and not {"lens_entropy", "ess"} & {*found}

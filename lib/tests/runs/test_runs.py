@@ -211,7 +211,10 @@ def test_an_unknown_run_is_refused_with_the_nearest_one(capsys):
         ({"models": "smollm2-135m"}, "models"),
         ({"n_tokens": "many"}, "key 'n_tokens' is 'many'"),
         ({"extractions": {"all": {"n_prompts": "2", "shuffle_levels": [0]}}}, "key 'n_prompts' is '2'"),
-        ({"extractions": {"all": {"n_prompts": 2}}}, "must hold just n_prompts and shuffle_levels"),
+        (
+            {"extractions": {"all": {"n_prompts": 2}}},
+            "is {'n_prompts': 2}; accepted are n_prompts or prompt_ids, and shuffle_levels",
+        ),
         ({"extractions": {"all": {"n_prompts": 2, "shuffle_levels": 0}}}, "key 'shuffle_levels' is 0"),
         ({"controls": CONTROLS | {"models": [3]}}, "key 'model' is 3"),
         ({"genres": {"python-docs": "all"}}, "key 'n_prompts' is 'all'"),

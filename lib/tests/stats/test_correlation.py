@@ -127,6 +127,12 @@ def test_the_p_value_by_permutation_is_scipys_and_is_uniform_where_nothing_corre
     assert correlation.permutation_p(pairs[0, :1], pairs[0, 1])[0] < 0.05
 
 
+def test_no_p_value_by_permutation_is_below_one_in_their_number_and_one():
+    y = np.random.default_rng(0).normal(size=30)
+    found = correlation.permutation_p(np.array([y, -2 * y]), y)
+    assert found.tolist() == [1 / (1 + correlation.N_PERMUTATIONS)] * 2
+
+
 def test_where_nothing_can_be_permuted_there_is_no_p_value():
     random = np.random.default_rng(1)
     x, y, one = random.normal(size=(2, 9)), random.normal(size=9), np.ones(9)
@@ -228,3 +234,19 @@ def test_a_partial_rank_correlation_is_that_of_what_other_ranks_leave_of_the_ran
         assert value == pytest.approx(np.corrcoef(rest)[0, 1], abs=1e-12)
     assert found[1] == pytest.approx(1) and abs(found[0]) < 0.4
     assert np.isnan(correlation.partial_rank(x[:, :4], y[:4], given[:, :4])).all()
+
+
+def test_a_p_value_by_permutation_does_not_depend_on_the_unit_and_a_constant_has_none():
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(2, 20)), random.normal(size=20)
+    expected = correlation.permutation_p(x, y)
+    for unit in (1e-12, 1e12):
+        np.testing.assert_array_equal(correlation.permutation_p(unit * x, y), expected)
+        assert np.isnan(correlation.permutation_p(np.full((1, 20), unit / 3), y)).all()
+
+
+def test_no_correlation_is_beyond_one():
+    x, held = np.random.default_rng(0).normal(size=(2, 500, 9))
+    for values in ([x, 3 * x], [x, x + held, held]):
+        found = correlation._coefficients(np.stack(values), np.ones((1, 9)), "pearson")
+        assert np.abs(found).max() <= 1 and found.min() > 1 - 1e-9

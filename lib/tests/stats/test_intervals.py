@@ -49,6 +49,14 @@ def test_seven_prompts_have_a_sign_flip_test_and_no_interval_and_eight_have_both
     assert intervals.mean_interval(values.isel(prompt=slice(8)))["low"].notnull().all()
 
 
+def test_a_sign_flip_test_does_not_depend_on_the_unit(values):
+    few = values.isel(prompt=slice(5)) - 9
+    p_value = intervals.mean_interval(few)["p_value"]
+    assert float(p_value.min()) < 1
+    for factor in (1e-9, 1e9):
+        np.testing.assert_array_equal(intervals.mean_interval(factor * few)["p_value"], p_value)
+
+
 def test_resampled_means_give_an_interval_of_where_a_curve_peaks():
     layer = xr.DataArray(np.arange(9), dims="layer", coords={"layer": np.arange(9)})
     random = np.random.default_rng(2)
@@ -115,3 +123,17 @@ def test_two_models_are_not_pooled_and_seven_prompts_have_no_interval():
     values[1, 3] = np.nan
     assert int(intervals.pooled(values)["n_prompts"]) == 11
     assert int(intervals.pooled(values.where(False))["n_prompts"]) == 0
+
+
+def test_what_prompts_share_counts_by_the_models_that_read_them():
+    values = drawn(np.random.default_rng(3), 3, 12, prompts=4.0)
+    known, further = values.values, [1.0, 2.5]
+    means = np.array([*known.mean(axis=1), *further])
+    pairs = [np.cov(known[i], known[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]
+    # the mean over five models holds three of twelve prompts
+    of_models, of_prompts = means.var(ddof=1) / 5, np.mean(pairs) / 12 * (3 / 5) ** 2
+    freedom = (of_models + of_prompts) ** 2 / (of_models**2 / 4 + of_prompts**2 / 11)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(of_models + of_prompts)
+    found = intervals.pooled(values, further=further)
+    assert float(found["mean"]) == pytest.approx(means.mean())
+    assert float(found["high"] - found["mean"]) == pytest.approx(half)

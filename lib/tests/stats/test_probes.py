@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 
 from token_geometry.stats import probes
 from token_geometry.studies import truth
@@ -144,3 +145,29 @@ def test_the_unit_of_the_points_is_no_matter_to_ccs():
     other = probes.contrast_consistent_search(1024 * points, -1024 * points, masks, seed=0)
     np.testing.assert_array_equal(1024 * other[:, :-1], one[:, :-1])
     np.testing.assert_array_equal(other[:, -1], one[:, -1])
+
+
+def test_many_labelings_have_the_mass_mean_of_each():
+    random = np.random.default_rng(1)
+    points, labelings = random.normal(size=(20, 5)), random.integers(0, 2, (6, 20))
+    expected = [probes.mass_mean(points, one)[0] for one in labelings]
+    np.testing.assert_allclose(probes.mass_means(points, labelings), expected)
+
+
+def test_whitening_is_by_the_shrunk_covariance_within_the_classes():
+    random = np.random.default_rng(2)
+    labels = np.arange(50) % 5 // 4  # four to one
+    points = random.normal(size=(50, 6)) @ random.normal(size=(6, 6)) + 3 * labels[:, None] + 7
+    centered = points - np.stack([points[labels == label].mean(axis=0) for label in (0, 1)])[labels]
+    within = LedoitWolf(assume_centered=True).fit(centered).covariance_
+    expected = np.linalg.inv(within) @ (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))
+    np.testing.assert_allclose(probes.mass_mean_whitened(points, labels)[0], expected)
+
+
+def test_classes_of_one_group_each_are_in_folds_that_the_seed_draws():
+    labels = np.repeat([0, 1], 10)
+    drawn = [probes.folds(labels, labels, seed=seed) for seed in (0, 1)]
+    for parts in drawn:
+        assert np.array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(20))
+        assert all(labels[test].mean() == labels[train].mean() == 0.5 for train, test in parts)
+    assert not all(np.array_equal(*tests) for tests in zip(*([test for _, test in d] for d in drawn), strict=True))

@@ -73,3 +73,12 @@ def test_groups_of_one_point_each_are_permuted_as_wholes():
     labels, groups = np.array([0, 1, 0, 1, 1]), np.arange(5)
     found = ridge.permutations(labels, groups, n=20, seed=0)
     assert found.shape == (20, 5) and all(sorted(one) == [0, 0, 1, 1, 1] for one in found)
+
+
+def test_a_few_points_and_labelings_have_the_accuracies_of_one_fit_at_a_time():
+    random = np.random.default_rng(5)
+    labelings = np.array([np.arange(14) % 2, np.arange(14) // 7])
+    points = random.normal(size=(14, 4)) + labelings.T @ random.normal(size=(2, 4))
+    parts = probes.folds(labelings[0], np.arange(14), seed=0)[:2]
+    found = ridge.nested_accuracy(points, labelings, parts)
+    np.testing.assert_allclose(found, [brute_force(points, one, parts) for one in labelings])

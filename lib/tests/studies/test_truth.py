@@ -360,7 +360,7 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     shown = json.dumps([cell["outputs"] for cell in cells])
     assert "95% interval" in shown and "tiny" in shown
-    assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 8
+    assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 9
 
 
 @pytest.mark.slow

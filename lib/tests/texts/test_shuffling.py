@@ -70,6 +70,7 @@ def test_bleu_is_the_geometric_mean_of_the_shares_of_runs_that_are_kept():
     halves = shuffling.shuffle_blocks(tokens, np.array([1, 0]))  # 5 6 7 8 1 2 3 4
     assert shuffling.bleu(halves, tokens) == pytest.approx((1 * 6 / 7 * 4 / 6 * 2 / 5) ** 0.25)
     assert shuffling.bleu(tokens[::-1], tokens) == 0
+    assert shuffling.bleu(np.array([1, 2, 3, 4]), np.array([1, 2, 8, 9]), n=1) == 0.5
     # 1 1 occurs twice here and once there
     assert shuffling.bleu(np.array([1, 1, 1, 2]), np.array([1, 1, 2, 1]), n=2) == pytest.approx((1 * 2 / 3) ** 0.5)
 

@@ -79,7 +79,8 @@ def of_words(kind: type, given: Mapping[str, str | list[str]]) -> dict:
 def _of_word(word, hint):
     if isinstance(word, list) and not word[0].startswith("["):
         (items,) = (typing.get_args(one)[0] for one in _kinds(hint) if _is_list(one))
-        return [_of_word(item, items) for item in word]
+        # 0,2,4 is as 0 2 4; in a name a comma may stand
+        return [_of_word(item, items) for item in (word if items is str else ",".join(word).split(","))]
     word = word[0] if isinstance(word, list) else word
     if str not in _kinds(hint):
         with contextlib.suppress(yaml.YAMLError):

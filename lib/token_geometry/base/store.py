@@ -83,8 +83,7 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
         with _NETCDF:
             whole.to_netcdf(partial, engine="netcdf4", encoding=packed)
         with partial.open("rb+") as file:
-            seal = _seal(file, partial.stat().st_size)
-            file.write(seal)
+            file.write(_seal(file, partial.stat().st_size))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -98,7 +97,7 @@ def write(dataset: xr.Dataset, path: Path, *, compressed: bool = False) -> None:
 def read(path: Path) -> xr.Dataset:
     """Read a whole dataset into memory; an `InputError` says if the file is missing, cut short or damaged."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist: run the notebook that makes it")
+        raise InputError(f"{path} does not exist: make it first, or give the path of one that does")
     with _door(path):
         sealed = _is_sealed(path)
         with _NETCDF, _opened(path) as dataset:
@@ -122,14 +121,12 @@ def _seal(file: BinaryIO, size: int) -> bytes:
 def _is_sealed(path: Path) -> bool:
     """Whether a file has a seal, which is right: HDF5 may never come back from a byte of its own that changed."""
     with path.open("rb") as file:
-        size = max(path.stat().st_size - _SEALED, 0)
-        file.seek(size)
-        if not (found := file.read()).startswith(_SEAL):
-            return False
+        size = file.seek(max(path.stat().st_size - _SEALED, 0))
+        sealed = (found := file.read()).startswith(_SEAL)
         file.seek(0)
-        if _seal(file, size) != found:
+        if sealed and _seal(file, size) != found:
             raise ValueError("its bytes are not those that were written")
-        return True
+        return sealed
 
 
 def _opened(path: Path) -> xr.Dataset:

@@ -79,8 +79,8 @@ def save_plan(directory: Path, plan: dict) -> None:
 def read_plan(directory: Path) -> dict:
     """What an extraction's directory is to hold; `InputError` if it holds no extraction."""
     if not (path := directory / PLAN).exists():
-        raise InputError(f"extraction {str(directory)!r} holds no {PLAN}: run notebooks/extraction.ipynb first")
-    way_out = "delete it and run notebooks/extraction.ipynb again, which keeps the shards that are whole"
+        raise InputError(f"extraction {str(directory)!r} holds no {PLAN}: token-geometry extract makes one")
+    way_out = "delete it and extract again, which keeps the shards that are whole"
     with files.door(str(path), f"; it is damaged, or older than version 0.2: {way_out}"):
         plan = json.loads(files.decode(path, str(path)))
         if plan.pop("checksum") != store.digest(plan):
@@ -93,14 +93,14 @@ def shard_files(directory: Path, plan: dict) -> list[Path]:
     paths = [directory / entry["file"] for entry in plan["shards"]]
     if missing := [path for path in paths if not path.is_file()]:
         problem = f"extraction {str(directory)!r} is incomplete: {len(missing)} of {len(paths)} shards are missing"
-        raise InputError(f"{problem}; run notebooks/extraction.ipynb again, it goes on where it stopped")
+        raise InputError(f"{problem}; extract again, it goes on where it stopped")
     return paths
 
 
 def read_shard(path: Path, recipe_digest: str) -> xr.Dataset:
     """A shard; `InputError` if it is damaged or of another recipe than the one with this digest."""
     if (shard := store.read(path)).attrs["recipe_digest"] != recipe_digest:
-        raise InputError(f"{path} is of another recipe: run notebooks/extraction.ipynb again")
+        raise InputError(f"{path} is of another recipe: extract again")
     return shard
 
 

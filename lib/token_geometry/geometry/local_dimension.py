@@ -31,9 +31,8 @@ def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tens
     found = torch.full((2, len(nearest)), torch.nan, dtype=torch.float64, device=squared.device)
     clouds = torch.arange(0, squared.numel(), n_points**2, device=squared.device).repeat_interleave(n_points)
     parts = (part.split(n_rows) for part in (nearest, clouds, squared.view(-1, n_points)))
-    for rows, start, own, (simplex, tight) in zip(
-        *parts, map(torch.unbind, found.split(n_rows, dim=1)), strict=True
-    ):
+    both = map(torch.unbind, found.split(n_rows, dim=1))
+    for rows, start, own, (simplex, tight) in zip(*parts, both, strict=True):
         # six times as fast as indexing by two arrays
         places = torch.add((rows + start[:, None])[:, None, :], rows[:, :, None], alpha=n_points)
         among = squared.view(-1).index_select(0, places.view(-1)).view(places.shape)

@@ -78,7 +78,7 @@ def measure(points, *, layers: Sequence | None = None) -> xr.Dataset:
     2.0
     """
     if (clouds := _as_tensor(points)).ndim not in (2, 3):
-        accepted = "(layer, token, width) or (token, width)"
+        accepted = "(layer, token, width) or (token, width); torch.cat joins the hidden_states of one text"
         raise InputError(f"points have shape {(*clouds.shape,)}; accepted: {accepted}")
     single = clouds.ndim == 2
     clouds = clouds[None] if single else clouds

@@ -127,8 +127,7 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
         copy_file(file, root, site, "_quarto.yml: format.html")
     cover: dict = {name: book.get(name, "") for name in ("title", "subtitle", "date", "description")}
     cover = {name: re.sub(r"\\([^\w\s])", r"\1", str(text)) for name, text in cover.items()}
-    if cover["date"] in ("today", "now"):
-        cover["date"] = str(datetime.date.today())
+    cover["date"] = str(datetime.date.today()) if cover["date"] in ("today", "now") else cover["date"]
     cover["author"] = [a["name"] if isinstance(a, dict) else a for a in as_list(book.get("author"))]
     command = ["-f", "json", "-t", "html5", "--standalone", "--mathml", "--wrap=none", f"--template={TEMPLATE}"]
     if options.get("toc", True):
@@ -136,7 +135,8 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     titles, nav = [chapter.doc.content.pop(0) for chapter in chapters], []
     for chapter, title, before in zip(chapters, titles, ["", *[c.part for c in chapters]], strict=False):
         item = {"page": chapter.page, "part": "" if chapter.part == before else chapter.part}
-        item |= {"number": chapter.number and "Appendix " * chapter.appendix + chapter.number}
+        number = f"Appendix {chapter.number} —" if chapter.appendix else chapter.number
+        item |= {"number": chapter.number and number}
         nav.append(item | {"nested": bool(chapter.part), "heading": pf.MetaInlines(*title.content)})
 
     def write(place: int) -> None:

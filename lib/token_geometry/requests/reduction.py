@@ -71,8 +71,8 @@ class Reduction(Request):
             if file_name(key) != key:
                 raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")
             if not isinstance(block, dict) or set(block) - _MORE not in _BLOCKS:
-                just = "n_prompts and shuffle_levels, or prompt_ids and shuffle_levels"
-                raise InputError(f"{file}: extraction {key!r} must hold just {just}, and may hold n_permutations")
+                accepted = "n_prompts or prompt_ids, and shuffle_levels; perhaps n_permutations"
+                raise InputError(f"{file}: extraction {key!r} is {block!r}; accepted are {accepted}")
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):
             raise InputError(f"{file}: no extraction has shuffle level 0, which all chapters compare with: add it")

@@ -76,7 +76,7 @@ def _observables(directory: Path, recipe_digest: str, estimator: str, path: Path
         return catalog.observables(shard, estimator=estimator).assign_attrs(attrs)
     if kept != OBSERVABLES or estimator != "gride":
         lacks = f"keeps no neighbors and has not all observables (estimator {estimator!r})"
-        way_out = "run notebooks/extraction.ipynb again, with keep_neighbors for another estimator"
+        way_out = "extract again, with keep_neighbors for another estimator"
         raise InputError(f"extraction {str(directory)!r} {lacks}: {way_out}")
     return shard
 

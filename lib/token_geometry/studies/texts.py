@@ -52,6 +52,9 @@ def measure_texts(
     >>> found = token_geometry.measure_texts("smollm2-135m", texts, n_tokens=256)
     >>> found["intrinsic_dimension"].sel(scale=2).mean("prompt").squeeze().plot()
     """
+    if not isinstance(model, str):
+        way_out = "its name; give the states of one in memory to token_geometry.measure, or use save_pretrained"
+        raise InputError(f"model is a {type(model).__name__}; accepted: {way_out}")
     if isinstance(texts, str) or not texts:
         raise InputError(f"texts is {str(texts)[:40]!r}; accepted: a list of strings, at least one")
     for place, text in enumerate(texts):
@@ -60,10 +63,10 @@ def measure_texts(
     if n_tokens is None:
         tokenizer = loading.load_tokenizer(sources.resolve(model))
         lengths = [len(tokens.beginning(tokenizer, text.strip(), 1024)) for text in texts]
-        least = max(4, 4 ** max(shuffle_levels, default=0))
-        if (n_tokens := min(lengths) // least * least) == 0:
+        blocks = 4 ** max(shuffle_levels, default=0)
+        if (n_tokens := min(lengths) // blocks * blocks) < 4:
             short = lengths.index(min(lengths))
-            raise InputError(f"texts[{short}] has {lengths[short]} tokens; accepted: {least} or more")
+            raise InputError(f"texts[{short}] has {lengths[short]} tokens; accepted: {max(4, blocks)} or more")
     with tempfile.TemporaryDirectory() as folder:
         corpus, shards = Path(folder, "texts.jsonl"), Path(folder, "shards")
         corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")

@@ -112,9 +112,8 @@ def _known(sets: Sets, ids: Sequence[list[int]], losses: Arrays, words: Sequence
     one, whole, drawn = "statement", "dataset", [s.drawn for s in sets]
     # a first token is predicted by nothing, and may be all there is
     parts = [(x[np.isfinite(x)], x[place]) for x, (_, place) in zip(losses, words, strict=True)]
-    likelihood = [
-        [-(x.sum() or np.nan), -x.sum() / (len(x) or np.nan), -(np.nansum(y) or np.nan)] for x, y in parts
-    ]
+    nan = np.nan
+    likelihood = [[-(x.sum() or nan), -x.sum() / (len(x) or nan), -(np.nansum(y) or nan)] for x, y in parts]
     variables = {
         "label": (one, np.concatenate([s.labels for s in drawn])), "last_word": (one, [word for word, _ in words]),
         "statement_text": (one, [text for s in drawn for text in s.texts]),

@@ -71,12 +71,11 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
     last, parts = results.last_layer(model), []
-    steps = [1, last // 2] if last > 3 else [1]
     for level in dict.fromkeys(results.extremes):
         overlap = results.shuffled["layer_overlap"].sel(model=model, shuffle_level=level).mean("prompt")
         overlap = overlap.values[1 : last + 1, 1 : last + 1]
-        shares = " and ".join(f"{np.diagonal(overlap, step).mean():.0%}" for step in steps)
-        parts.append(f"{shares} at $S = {level}$")
+        means = [np.diagonal(overlap, step).mean() for step in (1, last // 2)[: 1 + (last > 3)]]
+        parts.append(f"{' and '.join(f'{mean:.0%}' for mean in means)} at $S = {level}$")
     which = f"two layers next to one another{f' and of two that are {last // 2} layers apart' * (last > 3)}"
     return f"{title}: the shares of common neighbors of {which} are, on average, {'; '.join(parts)}."
 

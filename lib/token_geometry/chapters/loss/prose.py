@@ -44,9 +44,8 @@ def middle(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a correlation."
     each = f" with $r$ = {numbers.span(curve, '.2f')}; its mean over these layers does so" * (len(curve) > 1)
     where = f"in {numbers.layers(layers)} the ID at scale {near} correlates with the loss{each}"
-    here = f"{spell(found[near])}, {_verdict(found[near])}."
     other = f" At scale {far} it has {spell(found[far])}, {_verdict(found[far])}." * (far != near)
-    return f"{title}: {where} with {here}{other}"
+    return f"{title}: {where} with {spell(found[near])}, {_verdict(found[near])}.{other}"
 
 
 def spell(found: xr.Dataset, symbol: str = "$r$", *, value: str = "correlation") -> str:

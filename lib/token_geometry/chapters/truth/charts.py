@@ -115,8 +115,7 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
     else:
         scale = alt.Scale(domain=labels, scheme="tableau10" if len(labels) <= 10 else "category20")
     x, y = alt.X(axes[0], title=titles[0], **options), alt.Y(axes[1], title=titles[1], **options)
-    # the text of a statement may be anything: tooltips show it, and nothing makes a page of it
-    tips = charts.tooltip("statement:N", "label:N")
+    tips = charts.tooltip("statement:N", "label:N")  # a text may be anything: they make no page of it
     points = base.mark_point(size=size, filled=True, opacity=0.65).encode(x=x, y=y, tooltip=tips)
     return points.encode(color=alt.Color("label:N", title="label", scale=scale))
 

@@ -149,9 +149,8 @@ def costs(results: TruthResults) -> Markdown:
 
 
 def _benchmark(found: dict) -> str:
-    chosen, ratios = found["parameters"], found["ratios"]
-    both = (ratios[f"{name}_to_library"] for name in ("single", "padded"))
-    single, padded = (f"{r['median']:.1f} times as long ({interval(r['min'], r['max'], '.1f')})" for r in both)
+    chosen, ratio = found["parameters"], "{median:.1f} times as long ({min:.1f} to {max:.1f})"
+    single, padded = (ratio.format(**found["ratios"][f"{way}_to_library"]) for way in ("single", "padded"))
     return (
         f"In the benchmark, {chosen['n_statements']} statements of {chosen['dataset']} to layer "
         f"{chosen['layer']} of {escaped(found['model']['title'])} take "
