@@ -1,4 +1,6 @@
-"""What of the book follows its run: the pages and parts that the run has results for, and what could be added."""
+"""What of the book follows its run: its pages and parts, its line under the title, and what could be added."""
+
+import re
 
 from token_geometry.requests.run import Run
 from token_geometry.texts import statements
@@ -26,7 +28,7 @@ def lacks(run: Run) -> list[str]:
 
 
 def of_run(config: dict, run: Run) -> dict:
-    """The configuration of a run's book in addition to that of `_quarto.yml`: its chapters, and what it `lacks`.
+    """The configuration of a run's book in addition to that of `_quarto.yml`: chapters, head, what it `lacks`.
 
     The entries of `pages` in `config` are paths, or map a path to names, one of which the run must have.
     """
@@ -34,7 +36,13 @@ def of_run(config: dict, run: Run) -> dict:
     for page in config.get("pages", []):
         [[path, needs]] = page.items() if isinstance(page, dict) else [(page, "")]
         chosen += [path] * (not needs or not set(needs.split()) <= set(lacking))
-    return {"book": {"chapters": chosen}, "lacks": " ".join(lacking)}
+    return {"book": {"chapters": chosen, "description": head(run)}, "lacks": " ".join(lacking)}
+
+
+def head(run: Run) -> str:
+    """Which run the book is of, in Markdown: a line under the title of the book."""
+    title = f": {run.title}" * (run.title not in ("", run.name))
+    return re.sub(r"([\\`*_{}\[\]<>#~^$@|&'\"])", r"\\\1", f"Run {run.name}{title}")
 
 
 def addable(run: Run) -> str:

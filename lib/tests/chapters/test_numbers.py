@@ -39,6 +39,9 @@ def test_counts_and_layers_are_spelled_out():
     assert [numbers.count(n, "prompt") for n in (0, 1, 2)] == ["0 prompts", "1 prompt", "2 prompts"]
     assert numbers.layers(np.array([2, 3, 4, 8, 10, 11])) == "layers 2 to 4, 8 and 10 to 11"
     assert (numbers.layers(np.array([7])), numbers.layers(np.array([], int))) == ("layer 7", "none")
+    assert (numbers.layers(slice(2, 4)), numbers.layers(slice(2, 2))) == ("layers 2 to 4", "layer 2")
+    assert (numbers.span(np.array([9, 5])), numbers.span(np.array([5, 5]))) == ("5 to 9", "5")
+    assert numbers.span(np.array([-0.121, -0.119]), ".2f") == "−0.12"
 
 
 def test_an_alt_text_says_what_the_page_says_without_markup():

@@ -40,7 +40,7 @@ def test_the_order_is_spearmans_and_what_so_few_models_can_show_is_said():
     assert f"largest ID at scale 2: {expected:.2f} (q = " in said.replace("−", "-")
     assert "over 5 models" in said and "below 0.017, and below 5 models none below 0.05" in said
     assert "; in qwen2\\.5\\-coder 1." in said
-    two = frame[frame["model"].isin(["mistral-7b", "pythia-6.9b"])]
+    two = frame[frame["model"].isin(["mistral-7b", "qwen2.5-coder-0.5b"])]
     assert "takes three models" in size.findings(two).data
 
 
@@ -51,6 +51,7 @@ def test_a_model_of_the_run_is_not_counted_twice_and_one_of_unknown_size_not_at_
     assert set(frame[frame["model"] == "mistral-7b"]["numbers"]) == {"of the run"}
     empty = dataclasses.replace(results, observables=results.observables.sel(model=["own"]))
     assert set(size.frame(empty)["numbers"]) == {"published"}
+    assert size.findings(size.frame(empty)).data.startswith("No model of the run has a `shape`")
 
 
 def test_of_several_seeds_of_a_control_the_mean_is_taken_prompt_by_prompt():

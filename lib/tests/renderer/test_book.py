@@ -137,7 +137,7 @@ def project(root: Path) -> Path:
         root,
         **{
             "_quarto.yml": CONFIG,
-            "_quarto-small.yml": "book: {description: A small run.}\n",
+            "_quarto-small.yml": "book: {description: 'A \\*small\\* run of \\<b\\>.'}\n",
             "book/prepare.py": PREPARE,
             "index.qmd": INDEX,
             "text/methods.qmd": METHODS,
@@ -280,7 +280,7 @@ def test_every_page_has_navigation(built):
     assert [[a["rel"] for a in links] for links in ends] == [[["next"]], [["prev"]]]
     assert [words(a) for a in page.select(".toc a")] == ["1.1 First", "1.2 Measure"]
     cover = soup(built / "index.html").select_one("header.cover")
-    assert words(cover) == "A little book With a notebook Ada Example 2020-02-02 A small run."
+    assert words(cover) == "A little book With a notebook Ada Example 2020-02-02 A *small* run of <b>."
 
 
 def test_the_page_check_passes_and_finds_planted_faults(built, tmp_path, capsys, monkeypatch):

@@ -83,9 +83,7 @@ def _with_csv(spec: dict) -> dict:
         counts = pd.Series([v for row in rows for v in row.values() if isinstance(v, str)]).value_counts()
         long = [value for value, n in counts.items() if n > 2 and len(value) > 6 and len(words) + _FIRST < 0xF8FF]
         codes = {value: words.setdefault(value, chr(_FIRST + len(words))) for value in long}
-        coded = frame.apply(
-            lambda one, codes=codes: one.map(codes.get).fillna(one) if one.dtype.kind == "O" else one
-        )
+        coded = frame.apply(lambda one, to=codes: one.map(to.get).fillna(one) if one.dtype.kind == "O" else one)
         texts[name] = coded.to_csv(index=False, lineterminator="\n", float_format="%.5g")
         parse = {c: "number" if pd.api.types.is_numeric_dtype(frame[c]) else "string" for c in frame}
         formats[name] = {"format": {"type": "csv", "parse": parse}}
@@ -110,8 +108,14 @@ _CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of c
 
 SCALE_AXIS = alt.X("scale:Q", scale=alt.Scale(type="log", base=2), title="scale (rank n2)")  # of the ID
 LEVEL_AXIS = alt.X("shuffle_level:O", title="shuffle level S", axis=alt.Axis(labelAngle=0))
-LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1))
+LAYER_AXIS = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False), axis=alt.Axis(**_TABLE["layer_axis"]))
 """Axis of layers, which ends with the last."""
+
+
+def layer_values(frame: pd.DataFrame) -> list[int]:
+    """The layers of a frame that an axis or a legend names: all of a few, of more every fifth."""
+    layers = sorted(unique(frame["layer"]))
+    return [int(layer) for layer in layers if layers[-1] <= 10 or layer % 5 == 0]
 
 
 def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[Callable], Callable]:

@@ -94,8 +94,8 @@ def range_of(frame: pd.DataFrame) -> Markdown:
     lines = []
     for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False, observed=True):
         ends = (part.loc[part["mean"].agg(end)] for end in ("idxmin", "idxmax"))
-        spelled = (f"{Number(row['mean']):.2f} at scale {row['scale']:.0f}" for row in ends)
-        lines.append(f"{title}: from {' to '.join(spelled)}.")
+        spelled = dict.fromkeys(f"{Number(row['mean']):.2f} at scale {row['scale']:.0f}" for row in ends)
+        lines.append(f"{title}: {'from ' * (len(spelled) > 1)}{' to '.join(spelled)}.")
     return markup.bullets(lines)
 
 
@@ -103,8 +103,8 @@ def signs(results: RunResults) -> Markdown:
     """Table: change of the ID by full shuffling at two scales and its sign, per model and over all."""
     at, own = results.scales, change(middle(results.ends["intrinsic_dimension"]))
     known = [(one["model_title"].item(), [found(one).sel(scale=s) for s in at]) for one in of_all(results)]
-    beside = {"of the run": [], "with those published": published()} if results.is_shuffled else {}
-    for title, others in beside.items():
+    beside = ({"of the run": []} if len(results.models) > 1 else {}) | {"with those published": published()}
+    for title, others in beside.items() if results.is_shuffled else ():
         further = ([changes(one).sel(scale=s).item() for one in others] for s in at)
         pool = [intervals.pooled(own.sel(scale=s), further=means) for s, means in zip(at, further, strict=True)]
         known.append((f"mean over {numbers.count(int(pool[0]['n_models']), 'model')} {title}", pool))
@@ -154,8 +154,8 @@ def _alternatives(one: xr.DataArray, estimators: dict[str, xr.DataArray], single
 
 def _peaks(curves: xr.DataArray) -> xr.DataArray:
     """Height of the peak; NaN where the largest value is that of the first or the last layer."""
-    inner, ends = curves.isel(layer=slice(1, -1)).max("layer"), curves.isel(layer=[0, -1]).max("layer")
-    return inner.where(inner > ends)
+    inner = curves.isel(layer=slice(1, -1)).fillna(-np.inf).reduce(np.max, "layer", initial=-np.inf)
+    return inner.where(inner > curves.isel(layer=[0, -1]).max("layer"))
 
 
 def holds(every: pd.DataFrame, by: str) -> Markdown:

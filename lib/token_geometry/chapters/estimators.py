@@ -131,7 +131,7 @@ def _compared(results: RunResults, model: str, title: str, *, found: xr.Dataset,
     """What each estimator finds, and which signs the intervals leave."""
     layers, found = results.middle_layers(model), found.sel(model=model).dropna("estimator", subset=["mean"])
     names = found["estimator"].values
-    what = f"{title}, {words.format(f'mean ID of layers {layers.start} to {layers.stop}')}"
+    what = f"{title}, {words.format(f'mean ID of {numbers.layers(layers)}')}"
     if not names.size:
         return f"{what}: the prompts are too few or too short."
     above, below = found["low"].values > 0, found["high"].values < 0

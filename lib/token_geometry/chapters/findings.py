@@ -63,8 +63,8 @@ def _told(results: RunResults, each: xr.Dataset, spec: str = "+.2f", total: xr.D
     named = zip(parts, _titles(results).values(), strict=False)
     known = [f"{said[of]} in {title}" for of, title in named if np.isfinite(values[f"mean{of}"])]
     text = f"{said['']} on average" if np.isfinite(values.get("mean", np.nan)) else ", ".join(known)
-    n = f"{numbers.count(each.sizes['model'], 'model')}, {numbers.count(int(each['n_prompts'].max()), 'prompt')}"
-    return f"{text} ({n})" * bool(known), values
+    n_models = f"{each.sizes['model']} models, " * (each.sizes["model"] > 1)
+    return f"{text} ({n_models}{numbers.count(int(each['n_prompts'].max()), 'prompt')})" * bool(known), values
 
 
 def _effect(results: RunResults, change: xr.DataArray, above="above zero", below="below zero", spec="+.2f"):
@@ -73,7 +73,8 @@ def _effect(results: RunResults, change: xr.DataArray, above="above zero", below
     sides = {above: each["low"] > 0, below: each["high"] < 0}
     sides |= {"open": ~(sides[above] | sides[below])}
     named = {word: [t for m, t in _titles(results).items() if side.sel(model=m)] for word, side in sides.items()}
-    signs = "; ".join(f"{word} in {', '.join(models)}" for word, models in named.items() if models)
+    several = each.sizes["model"] > 1
+    signs = "; ".join(word + f" in {', '.join(models)}" * several for word, models in named.items() if models)
     told, values = _told(results, each, spec, pooled(change))
     return told, signs, values
 
@@ -103,10 +104,13 @@ def _estimators(results: RunResults) -> Iterator[Finding]:
     values = {f"{name} {key}": value for name, (*_, found) in told.items() for key, value in found.items()}
     values["n_agree"] = int((signs == signs[0]).all("estimator").sum())
     each = "; ".join(f"{text.rpartition(' (')[0]} by {name}" for name, (text, *_) in told.items())
-    agree = f"at scale 16 in {values['n_agree']} of the models ({told['TLE'][0].rpartition(' (')[2]}"
-    what = f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are those of"
+    n_agree, alone, n = values["n_agree"], len(signs) == 1, told["TLE"][0].rpartition(" (")[2]
+    agree = (
+        f"{'not all ' * (alone > n_agree)}those of GRIDE at scale 16{f' in {n_agree} of the models' * (not alone)}"
+    )
+    what = f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are"
     if all(text for text, *_ in told.values()):
-        yield Finding(f"{what} GRIDE {agree}", values, "fig-estimators-effect")
+        yield Finding(f"{what} {agree} ({n}", values, "fig-estimators-effect")
 
 
 def _peaks(results: RunResults) -> Iterator[Finding]:

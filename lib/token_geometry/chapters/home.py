@@ -5,7 +5,9 @@ from IPython.display import Markdown
 
 from token_geometry.chapters.frames import by_observable
 from token_geometry.chapters.markup import escaped
+from token_geometry.chapters.numbers import count
 from token_geometry.chapters.results import RunResults
+from token_geometry.runs.declaration import DEFAULT
 
 
 def frame(results: RunResults) -> pd.DataFrame:
@@ -20,11 +22,18 @@ def name(results: RunResults) -> Markdown:
     return Markdown(f"This is the book of the run {escaped(results.run.name)}: {escaped(results.run.title)}.")
 
 
+def rebuild(results: RunResults) -> Markdown:
+    """The commands that make this book again."""
+    of = "" if results.run.name == DEFAULT else f" RUN={escaped(results.run.name)}"
+    other = f"<code>token-geometry book {escaped(results.run.name)}</code> in an environment with the package"
+    return Markdown(f"Clone the repository and type <code>make book{of}</code>, or {other}.")
+
+
 def about(results: RunResults) -> Markdown:
     """Which run this is: name, title, models, corpus, prompts, its description."""
     run, observables = results.run, results.observables
-    levels = ", ".join(str(level) for level in observables["shuffle_level"].values)
+    levels, prompts = observables["shuffle_level"].values, count(observables.sizes["prompt"], "prompt")
+    at = f"at shuffle level{'s' * (len(levels) > 1)} $S$ = {', '.join(map(str, levels))}"
     models = " and ".join(title for _, title in results.models)
-    read = f"{observables.sizes['prompt']} prompts of {run.n_tokens} tokens, of the corpus {escaped(run.corpus)}"
-    text = f"{name(results).data} It reads {read}, at shuffle level $S$ = {levels}, with {models}."
-    return Markdown(f"{text} {run.description}")
+    read = f"{prompts} of {run.n_tokens} tokens, of the corpus {escaped(run.corpus)}, {at}"
+    return Markdown(f"{name(results).data} It reads {read}, with {models}. {run.description}")

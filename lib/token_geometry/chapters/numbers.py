@@ -55,14 +55,15 @@ def short(number: float) -> str:
     return f"{Number(number):{'.0f' if 100 <= abs(number) < 1e6 else '.3g'}}"
 
 
-def span(values) -> str:
-    """The whole numbers of an array from the smallest to the largest: `5 to 9`, or `5`."""
-    low, high = int(values.min()), int(values.max())
-    return f"{low}" if low == high else f"{low} to {high}"
+def span(values, spec: str = ".0f") -> str:
+    """The numbers of an array from the smallest to the largest: `5 to 9`, or `5` where both read alike."""
+    low, high = (f"{Number(end):{spec}}" for end in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
-def layers(found: np.ndarray) -> str:
-    """Layers as ranges: `layers 2 to 10 and 25 to 30`."""
+def layers(found: np.ndarray | slice) -> str:
+    """Layers as ranges: `layers 2 to 10 and 25 to 30`, or `layer 2`; those of a slice with its stop."""
+    found = np.arange(found.start, found.stop + 1) if isinstance(found, slice) else found
     if not found.size:
         return "none"
     spelled = [span(run) for run in np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)]

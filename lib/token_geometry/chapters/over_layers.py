@@ -84,9 +84,14 @@ def largest(results: RunResults, model: str, title: str, *, name: str, at: int |
 def change_by_prompt(values: xr.DataArray, layers: slice) -> str:
     """How shuffling changes the mean over some layers, with the interval and the count of prompts of that sign."""
     found = intervals.mean_interval(effects.change(values.sel(layer=layers).mean("layer")))
-    alike = f"with this sign in {int(found['n_same_sign'])} of {int(found['n_prompts'])} prompts"
-    change = f"shuffling changes it by {effect(found)}, {alike}"
-    return f"Averaged over layers {layers.start} to {layers.stop}, {change}."
+    where = f"{'In' if layers.start == layers.stop else 'Averaged over'} {numbers.layers(layers)}"
+    return f"{where}, shuffling changes it by {effect(found)}{alike(found)}."
+
+
+def alike(found: xr.Dataset) -> str:
+    """How many prompts have the sign of their mean, from `intervals.mean_interval`; nothing of a single one."""
+    n_same, n_prompts = (int(found[part]) for part in ("n_same_sign", "n_prompts"))
+    return f", with this sign in {n_same} of {n_prompts} prompts" * (n_prompts > 1)
 
 
 def effect(found: xr.Dataset) -> str:
@@ -97,6 +102,6 @@ def effect(found: xr.Dataset) -> str:
 
 
 def level_means(results: RunResults, model: str, name: str, **at: int) -> list[numbers.Number]:
-    """Mean of an observable over prompts and middle layers at the two extreme levels."""
+    """Mean of an observable over prompts and middle layers at the extreme levels, which may be one."""
     values = results.shuffled[name].sel(model=model, layer=results.middle_layers(model), **at)
-    return [numbers.Number(values.sel(shuffle_level=level).mean()) for level in results.extremes]
+    return [numbers.Number(values.sel(shuffle_level=s).mean()) for s in dict.fromkeys(results.extremes)]

@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from token_geometry.base import files
 from token_geometry.chapters import charts, markup, numbers
 from token_geometry.chapters.markup import escaped
-from token_geometry.chapters.numbers import Number, estimate, interval
+from token_geometry.chapters.numbers import Number, estimate
 from token_geometry.chapters.truth.frames import by_polarity, of_all, with_cells
 from token_geometry.chapters.truth.prose import missing
 from token_geometry.chapters.truth.results import TruthResults
@@ -43,11 +43,8 @@ def null_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     curves = found["probe"].map(PROBES)
     yield found.assign(curve=curves)
     names = {"null_middle": "accuracy", "null_low": "low", "null_high": "high"}
-    yield (
-        found[["dataset", "layer", "chance", *names]]
-        .rename(columns=names)
-        .assign(curve=curves + ", labels permuted")
-    )
+    permuted = found[["dataset", "layer", "chance", *names]].rename(columns=names)
+    yield permuted.assign(curve=curves + ", labels permuted")
     seeds = _untrained(dataset)
     ends = {"accuracy": seeds.mean("control"), "low": seeds.min("control"), "high": seeds.max("control")}
     yield _frame(dataset, "", chance=dataset["chance"], **ends).assign(curve="ridge, untrained networks")
@@ -109,9 +106,7 @@ def _each(one: xr.Dataset, name: str, spec: str = ".0%") -> list[str]:
 
 def _range(values, spec: str = ".0%") -> str:
     known = np.asarray(values)[np.isfinite(values)]
-    if not known.size:
-        return "–"
-    return interval(known.min(), known.max(), spec) if np.ptp(known) else f"{Number(known[0]):{spec}}"
+    return numbers.span(known, spec) if known.size else "–"
 
 
 def _better(one: xr.Dataset, name: str) -> np.ndarray:
@@ -149,7 +144,7 @@ def basis(results: TruthResults) -> list[str]:
         reasons = defaultdict(list)
         for line in dataset.attrs["left_out"].splitlines():
             name, reason = re.fullmatch(r"(?:data set '(.+?)')?(.*)", line).groups(default="")
-            reasons[escaped(reason)].append(escaped(name))
+            reasons[" " * reason.startswith(" ") + escaped(reason)].append(escaped(name))
         for reason, names in reasons.items():
             left_out["each of " * (len(names) > 1) + f"{', '.join(names)}{reason}"].append(title)
     return lines + [f"{', '.join(titles)}: {what}." for what, titles in left_out.items()]
@@ -162,10 +157,10 @@ def nulls(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     at = dataset.sel(layer=dataset.attrs["layer"])
     one, null = at.sel(probe="ridge"), at["null_accuracy"].sel(probe="ridge", quantile=ENDS)
     above = _better(one, "accuracy")
-    told = f"{above.sum()} of {len(above)} data sets: {_named(dataset, _each(one, 'accuracy'), above) or 'none'}"
+    named, n = _named(dataset, _each(one, "accuracy"), above) or "none", numbers.count(len(above), "data set")
     control = f"Permuted labels give {_range(null)}, untrained networks {_range(_untrained(at))}"
     better = "ridge does better than permuted labels and than the largest class on"
-    return f"{title}, layer {at.attrs['layer']}: {better} {told}. {control}."
+    return f"{title}, layer {at.attrs['layer']}: {better} {above.sum()} of {n}: {named}. {control}."
 
 
 @_table
@@ -202,10 +197,8 @@ def transferred(results: TruthResults) -> list[str]:
         if (layer := int(dataset["truth_direction_layer"])) >= 0:
             known, null = (dataset[f"truth_direction_{name}"] for name in ("accuracy", "null_accuracy"))
             told = _named(dataset, _each(dataset, "truth_direction_accuracy"), np.isfinite(known.values))
-            at = f"at layer {layer}, where its variance ratio is largest"
-            lines.append(
-                f"{title}, truth direction {at}: {told}; permuted labels {_range(null.sel(quantile=ENDS))}."
-            )
+            at = f"truth direction at layer {layer}, where its variance ratio is largest"
+            lines.append(f"{title}, {at}: {told}; permuted labels {_range(null.sel(quantile=ENDS))}.")
     return lines or ["No direction was tested on another topic."]
 
 
@@ -234,9 +227,8 @@ def likelihood_table(dataset: xr.Dataset) -> dict:
     found |= {"within classes": _each(one, "projection_correlation_within", ".2f")}
     parts = [one.isel(statement=one["dataset"].values == name) for name in one["dataset_name"].values]
     with_truth = [xr.corr(part["label"], part["log_probability"]).item() for part in parts]
-    return found | {
-        "$r$ with truth": [f"{Number(r):.2f}" if n >= 0 else "–" for r, n in zip(with_truth, wrong, strict=True)]
-    }
+    both = zip(with_truth, wrong, strict=True)
+    return found | {"$r$ with truth": [f"{Number(r):.2f}" if n >= 0 else "–" for r, n in both]}
 
 
 @markup.unless(missing)
@@ -262,15 +254,13 @@ def caused(results: TruthResults) -> list[str]:
         both, right = dataset.sel(sense="both"), _each(dataset, "prompt_accuracy")
         for i in np.flatnonzero(np.isfinite(dataset["prompt_accuracy"])):
             one, name = both.isel(dataset=i), escaped(dataset["dataset_name"].values[i])
-            own = one.sel(direction=[*DIRECTIONS])
-            random = one["indirect_effect"].drop_sel(direction=[*DIRECTIONS])
-            each = zip(DIRECTIONS.values(), _each(own, "indirect_effect", ".2f"), strict=True)
-            effect = f"indirect effect: {', '.join(map(' '.join, each))}"
+            own, random = _each(one.sel(direction=[*DIRECTIONS]), "indirect_effect", ".2f"), one["indirect_effect"]
+            each = ", ".join(map(" ".join, zip(DIRECTIONS.values(), own, strict=True)))
+            other = _range(random.drop_sel(direction=[*DIRECTIONS]), ".2f")
+            effect = f"indirect effect: {each}; random directions {other}"
             unable = ", so that the model cannot do the task" * bool(one["prompt_accuracy_low"] <= 0.5)
             false, true = map(Number, one["prompt_difference"].values)
             told = f"{title}, {name}: the prompt is answered right for {right[i]} of the statements{unable}"
-            end = (
-                f"; {effect}; random directions {_range(random, '.2f')}." if true > false else "."
-            )  # else there is nothing to compare it with
+            end = f"; {effect}." if true > false else "."  # else there is nothing to compare it with
             lines.append(f"{told}; P(TRUE) − P(FALSE) is {false:.2f} on false and {true:.2f} on true ones{end}")
     return lines

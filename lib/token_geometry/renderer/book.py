@@ -125,7 +125,8 @@ def write_pages(chapters: list[Chapter], config: dict, root: Path, site: Path) -
     top, styles = "\n".join(entry["text"] for entry in heads), [STYLE, *as_list(options.get("css"))]
     for file in [match[2] for match in ROOTED.finditer(top)] + styles:
         copy_file(file, root, site, "_quarto.yml: format.html")
-    cover: dict = {name: str(book.get(name, "")) for name in ("title", "subtitle", "date", "description")}
+    cover: dict = {name: book.get(name, "") for name in ("title", "subtitle", "date", "description")}
+    cover = {name: re.sub(r"\\([^\w\s])", r"\1", str(text)) for name, text in cover.items()}
     if cover["date"] in ("today", "now"):
         cover["date"] = str(datetime.date.today())
     cover["author"] = [a["name"] if isinstance(a, dict) else a for a in as_list(book.get("author"))]

@@ -44,9 +44,8 @@ class TruthControls(OfControls, Truth):
         self.check_bounds(n_permutations=20, n_untrained=0)
         source, drawn = super().resolve()
         if not any(one.is_binary for one in drawn):
-            raise InputError(
-                f"datasets is {list(self.datasets)}; accepted: one of true and false statements, or more"
-            )
+            accepted = "one of true and false statements, or more"
+            raise InputError(f"datasets is {list(self.datasets)}; accepted: {accepted}")
         return source, drawn
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:

@@ -21,7 +21,7 @@ def scale_curves(frame: pd.DataFrame) -> alt.LayerChart:
 def scales_by_layer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart, one panel per model: intrinsic dimension against scale on a logarithmic axis, one curve per
     layer."""
-    color = alt.Color("layer:Q", scale=alt.Scale(scheme="viridis"), title="layer")
+    color = alt.Color("layer:Q").scale(scheme="viridis").legend(values=charts.layer_values(frame), format="d")
     own, y = frame[["model_title", "layer", "scale", "mean"]], alt.Y("mean:Q", title="intrinsic dimension")
     tips = charts.tooltip("layer:Q", "scale:Q", "mean:Q .2f")
     return _by_scale(own, curve="layer", quiet=0.1, y=y, color=color, tooltip=tips)
@@ -41,7 +41,7 @@ def scales_by_prompt(frame: pd.DataFrame) -> alt.FacetChart:
 def layer_overlap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat maps, one per model: share of common 16-neighborhoods for each pair of layers, at the shuffle level
     that the control chooses."""
-    ticks = alt.Axis(values=list(range(0, int(frame["layer"].max()) + 1, 5)), labelAngle=0)
+    ticks = alt.Axis(values=charts.layer_values(frame), labelAngle=0)
     x = alt.X("layer:O", title="layer", axis=ticks)
     y = alt.Y("layer_other:O", title="layer", sort="descending", axis=ticks)
     color = alt.Color("overlap:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), title="overlap (k = 16)")

@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from token_geometry.chapters import effects, frames, markup, numbers
-from token_geometry.chapters.comparison.frames import control_pairs
+from token_geometry.chapters.comparison.frames import N_SCALES, control_pairs
 from token_geometry.chapters.over_layers import effect
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import correlate
@@ -36,7 +36,7 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
     spelled = [f"{scale:.0f} in {count}" for scale, count in zip(scales, counts, strict=True)]
     top = mean.where(mean == mean.max(), drop=True)
     where = f"{float(mean.max()):.1f}, in layer {int(top['layer'][0])} at scale {int(top['scale'][0])}"
-    most = f"{', '.join(spelled)} of {best.size} layers"
+    most = f"{', '.join(spelled)} of {numbers.count(best.size, 'layer')}"
     return f"{title}: the mean ID is largest at scale {most}; the largest of all is {where}."
 
 
@@ -45,15 +45,15 @@ def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str
     """ID of a layer at the smallest and the largest scale."""
     dimension = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
     values = dimension.mean("prompt").dropna("scale")
-    first, last = (f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
-    return f"{title}, layer {layer}: the ID goes from {first} to {last}."
+    ends = dict.fromkeys(f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
+    return f"{title}, layer {layer}: the ID is {' and '.join(ends)}."
 
 
 def scale_order(results: RunResults, *, layer: int) -> Markdown:
     """Whether the prompts with the larger ID at one scale have it at another, at a layer."""
     every, lines = results.structured["intrinsic_dimension"], []
     if (n_prompts := every.sizes["prompt"]) < 3:
-        return Markdown(f"With {n_prompts} prompts, nothing can be said about their order.")
+        return Markdown(f"With {numbers.count(n_prompts, 'prompt')}, nothing can be said about their order.")
     for model, title in results.models:
         dimension = every.sel(model=model, layer=min(layer, results.last_layer(model))).dropna("scale")
         scales, parts = [s for s in (2, 4, results.reference_scale) if s in dimension["scale"]], []
@@ -62,20 +62,22 @@ def scale_order(results: RunResults, *, layer: int) -> Markdown:
             text = numbers.told(found, "correlation", name="95% interval ")
             parts.append(f"{text} between the scales {first} and {second}")
         lines.append(f"{title}, layer {int(dimension['layer'])}: {', '.join(parts) or 'no second scale'}.")
-    which = f"over {n_prompts} structured prompts of the ID at two scales"
-    return markup.bullets(lines, start=f"Spearman correlation {which}:")
+    drawn = f"Drawn are {N_SCALES} of {n_prompts} structured prompts. " * (n_prompts > N_SCALES)
+    which = f"Spearman correlation over {n_prompts} structured prompts of the ID at two scales"
+    return markup.bullets(lines, start=f"{drawn}{which}:")
 
 
 @markup.per_model
 def overlap_findings(results: RunResults, model: str, title: str) -> str:
     """Overlap of layers next to one another and half the depth apart."""
     last, parts = results.last_layer(model), []
+    steps = [1, last // 2] if last > 3 else [1]
     for level in dict.fromkeys(results.extremes):
         overlap = results.shuffled["layer_overlap"].sel(model=model, shuffle_level=level).mean("prompt")
         overlap = overlap.values[1 : last + 1, 1 : last + 1]
-        near, far = (float(np.diagonal(overlap, step).mean()) for step in (1, last // 2))
-        parts.append(f"{near:.0%} and {far:.0%} at $S = {level}$")
-    which = f"two layers that are next to one another and of two that are {last // 2} layers apart"
+        shares = " and ".join(f"{np.diagonal(overlap, step).mean():.0%}" for step in steps)
+        parts.append(f"{shares} at $S = {level}$")
+    which = f"two layers next to one another{f' and of two that are {last // 2} layers apart' * (last > 3)}"
     return f"{title}: the shares of common neighbors of {which} are, on average, {'; '.join(parts)}."
 
 
@@ -93,7 +95,7 @@ def control_findings(results: RunResults) -> Markdown:
             for title, one in zip(titles, pair, strict=True):
                 dimension = one["intrinsic_dimension"].sel(layer=layers, scale=scale).mean("layer")
                 mean = float(dimension.isel(shuffle_level=0).mean())
-                text = f"in {title}, the mean ID of layers {layers.start} to {layers.stop} is {mean:.1f}"
+                text = f"in {title}, the mean ID of {numbers.layers(layers)} is {mean:.1f}"
                 if one.sizes["shuffle_level"] > 1:
                     text += f" and full shuffling changes it by {effect(mean_interval(effects.change(dimension)))}"
                 parts.append(text)

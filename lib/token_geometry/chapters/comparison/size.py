@@ -66,6 +66,8 @@ def chart(frame: pd.DataFrame) -> alt.LayerChart:
 def findings(frame: pd.DataFrame) -> Markdown:
     """Rank correlation of each quantity with the size, and what becomes of it within a family."""
     lines, n = [], frame["model"].nunique()
+    if "of the run" not in set(frame["numbers"]):
+        return Markdown("No model of the run has a `shape` in data/models.yml: all that is drawn is published.")
     if n < 3:
         return Markdown("An order of sizes takes three models whose `shape` is in data/models.yml.")
     parts = dict(iter(frame.groupby("quantity", sort=False)))

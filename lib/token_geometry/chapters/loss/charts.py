@@ -43,7 +43,7 @@ def correlation_map(
     frame: pd.DataFrame, *, value: str = "correlation", title: str = "correlation with the loss", end: float = 1
 ) -> alt.TopLevelMixin:
     """Heat map, one panel per model: {title} over layer and scale."""
-    x = alt.X("layer:O", title="layer", axis=alt.Axis(values=[*range(0, 999, 5)], labelAngle=0))
+    x = alt.X("layer:O", title="layer", axis=alt.Axis(values=charts.layer_values(frame), labelAngle=0))
     y = alt.Y("scale:O", title="scale (rank n2)", sort="descending")
     base = alt.Chart(frame).encode(x=x, y=y, tooltip=_tooltip(frame))
     scale = alt.Scale(domain=[-end, end], scheme="purpleorange", reverse=True)

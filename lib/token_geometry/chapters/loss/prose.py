@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from token_geometry.chapters import markup, numbers
 from token_geometry.chapters.loss import frames
 from token_geometry.chapters.numbers import Number
-from token_geometry.chapters.over_layers import effect, one_level
+from token_geometry.chapters.over_layers import alike, effect, one_level
 from token_geometry.chapters.results import RunResults
 from token_geometry.stats.correlation import correlate
 from token_geometry.stats.intervals import CONFIDENCE, FEWEST_PROMPTS, mean_interval
@@ -18,9 +18,10 @@ def basis(results: RunResults) -> Markdown:
     """What the correlations rest on, and what the run is too small for."""
     n_structured = int(results.structured["loss"].notnull().any("model").sum())
     n_levels, n_all = results.observables.sizes["shuffle_level"], results.shuffled.sizes["prompt"]
-    text = f"The run has {numbers.count(n_structured, 'structured prompt')}. {_enough(n_structured)} "
-    several = f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}. {_enough(n_all)}"
-    return Markdown(text + several * (n_levels > 1))
+    said = [f"The run has {numbers.count(n_structured, 'structured prompt')}.", _enough(n_structured)]
+    several = [f"At all {n_levels} shuffle levels it has {numbers.count(n_all, 'prompt')}.", _enough(n_all)]
+    said += several if n_levels > 1 else []
+    return Markdown(" ".join(text for n, text in enumerate(said) if text not in said[n + 1 :]))
 
 
 def _enough(n_prompts: int) -> str:
@@ -41,11 +42,11 @@ def middle(results: RunResults, model: str, title: str) -> str:
     curve = correlate(dimension.sel(scale=near), loss, n_resamples=1)["correlation"]
     if bool(curve.isnull().all()):
         return f"{title}: too few prompts for a correlation."
-    ends = f"$r$ from {Number(curve.min()):.2f} to {Number(curve.max()):.2f}"
-    where = f"in layers {layers.start} to {layers.stop} the ID at scale {near} correlates with the loss"
-    mean = f"its mean over these layers does so with {spell(found[near])}, {_verdict(found[near])}."
-    other = f" At scale {far} the mean has {spell(found[far])}, {_verdict(found[far])}." * (far != near)
-    return f"{title}: {where} with {ends}; {mean}{other}"
+    each = f" with $r$ = {numbers.span(curve, '.2f')}; its mean over these layers does so" * (len(curve) > 1)
+    where = f"in {numbers.layers(layers)} the ID at scale {near} correlates with the loss{each}"
+    here = f"{spell(found[near])}, {_verdict(found[near])}."
+    other = f" At scale {far} it has {spell(found[far])}, {_verdict(found[far])}." * (far != near)
+    return f"{title}: {where} with {here}{other}"
 
 
 def spell(found: xr.Dataset, symbol: str = "$r$", *, value: str = "correlation") -> str:
@@ -94,11 +95,10 @@ def levels(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts were run at all levels."
     means = correlate(*(values.mean("prompt").rename(shuffle_level="prompt") for values in (dimension, loss)))
     single = correlate(dimension, loss, n_resamples=1)["correlation"]
-    every = f"the mean ID of layers {layers.start} to {layers.stop} correlates with the loss with {spell(pooled)}"
+    every = f"the mean ID of {numbers.layers(layers)} correlates with the loss with {spell(pooled)}"
     n_means, r = int(means["n_prompts"]), Number(means["correlation"])
     alone = f"The {n_means} means of the levels alone have $r$ = {r:.2f}"
-    ends = f"{Number(single.min()):.2f} to {Number(single.max()):.2f}"
-    rest = f"taken away, they leave {spell(within)}. Within single levels $r$ goes from {ends}"
+    rest = f"taken away, they leave {spell(within)}. Within single levels, $r$ = {numbers.span(single, '.2f')}"
     return f"{title}: over all levels, {every}. {alone}; {rest}."
 
 
@@ -116,7 +116,7 @@ def latent(results: RunResults, model: str, title: str) -> str:
         return f"{title}: too few prompts for a correlation."
     curve = dataset["lens_entropy"].mean("prompt")
     middle, last = (Number(curve.sel(layer=some).mean()) for some in (layers, results.last_layer(model)))
-    start = f"the mean ID of layers {layers.start} to {layers.stop} correlates with their latent entropy with"
+    start = f"the mean ID of {numbers.layers(layers)} correlates with the latent entropy with"
     rest = f"with the loss with {spell(found[1])}, and at fixed latent entropy with {spell(found[2])}"
     end = f"That entropy is {middle:.2f} nats there and {last:.2f} at the end."
     return f"{title}: {start} {spell(found[0])}, {_verdict(found[0])}; {rest}. {end}"
@@ -130,9 +130,8 @@ def tokens(results: RunResults, model: str, title: str) -> str:
         found = mean_interval(dataset[f"{name}_loss_correlation"].sel(layer=layers).mean("layer"))
         if bool(found["mean"].isnull()):
             return f"{title}: the prompts are too short."
-        n_same, n_prompts = (int(found[part]) for part in ("n_same_sign", "n_prompts"))
-        parts.append(f"{name.upper()} {effect(found)}, with this sign in {n_same} of {n_prompts} prompts")
-    what = f"rank correlation of a token's local dimension in layers {layers.start} to {layers.stop} with its loss"
+        parts.append(f"{name.upper()} {effect(found)}{alike(found)}")
+    what = f"rank correlation of a token's local dimension in {numbers.layers(layers)} with its loss"
     return f"{title}: {what}, at fixed position and frequency, mean over prompts: {'; '.join(parts)}."
 
 

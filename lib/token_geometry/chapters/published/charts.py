@@ -15,10 +15,9 @@ def effects(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Points with intervals, one panel per claim, one row per model, zero as a dashed line; color says whether
     the interval agrees with the claim."""
     shown = frame[frame["verdict"] != "missing"].round(4)
-    shown = shown.assign(
-        claim=shown["claim"] + " (" + shown["quantity"] + ")",
-        spelled=[numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values],
-    ).fillna({"low": shown["value"], "high": shown["value"]})
+    spelled = [numbers.estimate(*row, sign="+") for row in shown[["value", "low", "high"]].values]
+    shown = shown.assign(claim=shown["claim"] + " (" + shown["quantity"] + ")", spelled=spelled)
+    shown = shown.fillna({"low": shown["value"], "high": shown["value"]})
     y = alt.Y("model_title:N", title=None, sort=charts.unique(shown["model_title"]))
     base = alt.Chart(shown).encode(y=y, color=alt.Color("verdict:N", title="with the claim, it", scale=_VERDICTS))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")

@@ -116,6 +116,6 @@ def losses(frame: pd.DataFrame) -> Markdown:
     """Mean loss of every model, structured and shuffled, from `frames.losses`."""
     lines = []
     for title, part in markup.with_text_titles(frame).groupby("model_title", sort=False):
-        ends = [f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in part.iloc[[0, -1]].itertuples()]
-        lines.append(f"{title}: the loss goes from {' to '.join(ends)}.")
+        ends = (f"{row.mean:.2f} at $S = {row.shuffle_level}$" for row in part.iloc[[0, -1]].itertuples())
+        lines.append(f"{title}: the loss is {' and '.join(dict.fromkeys(ends))}.")
     return markup.bullets(lines)

@@ -31,8 +31,10 @@ def peaks_by_level(results: RunResults, model: str, title: str, *, scale: int) -
 
 def prompt_spread(results: RunResults) -> Markdown:
     """How much prompts differ in each observable, against how much shuffling changes it."""
+    n_all, few = results.observables.sizes["prompt"], frames.N_SINGLE
+    drawn = f"The figures show {few} of {n_all} prompts. " * (n_all > few)
     if (n_prompts := results.shuffled.sizes["prompt"]) < 2:
-        return Markdown("The run has one prompt at every shuffle level, so prompts cannot be compared.")
+        return Markdown(f"{drawn}The run has one prompt at every shuffle level, so prompts cannot be compared.")
     found = {name: middle(results.shuffled[variable].sel(at)) for name, (variable, at) in BESIDE.items()}
     (low, high), lines = results.extremes, []
     for model, title in results.models:
@@ -41,9 +43,10 @@ def prompt_spread(results: RunResults) -> Markdown:
             first, last = (values.sel(model=model, shuffle_level=level) for level in (low, high))
             change = f" ({_short((last - first).mean(), '+')})" * results.is_shuffled
             parts.append(f"{name}: {_short(first.std('prompt', ddof=1))}{change}")
-        lines.append(f"{title}, layers {layers.start} to {layers.stop}; {'; '.join(parts)}.")
+        lines.append(f"{title}, {numbers.layers(layers)}; {'; '.join(parts)}.")
     shuffling = f" and, in brackets, the mean change by full shuffling ($S = {high}$)" * results.is_shuffled
-    return markup.bullets(lines, start=f"Standard deviation over {n_prompts} prompts at $S = {low}${shuffling}:")
+    start = f"{drawn}Standard deviation over {n_prompts} prompts at $S = {low}${shuffling}:"
+    return markup.bullets(lines, start=start)
 
 
 def _short(value: xr.DataArray, sign: str = "") -> str:
@@ -64,7 +67,7 @@ def effect_by_layer(results: RunResults) -> Markdown:
         few = f"no intervals from less than {intervals.FEWEST_PROMPTS} prompts" * bool(one["low"].isnull().all())
         lines.append(f"{title}: {few or '; '.join(parts)}.")
     start = f"Layers in which full shuffling ($S = {results.extremes[1]}$) raises or lowers the ID"
-    family = f"over all layers and scales of a model (of {results.ends.sizes['prompt']} prompts)"
+    family = f"over all layers and scales of a model (of {numbers.count(results.ends.sizes['prompt'], 'prompt')})"
     return markup.bullets(lines, start=f"{start}, with $q$ ≤ {RATE} {family}:")
 
 
@@ -111,10 +114,11 @@ def severity(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def means(results: RunResults, model: str, title: str, *, columns: dict[str, tuple[str, dict]] = BESIDE) -> str:
     """Means of observables (title → variable, selection) in the middle layers, structured and shuffled."""
-    low, high = results.extremes
     found = {name: level_means(results, model, variable, **at) for name, (variable, at) in columns.items()}
-    spelled = [f"{name}: {first:.2f} and {last:.2f}" for name, (first, last) in found.items() if first == first]
-    return f"{title}, mean of the middle layers at $S = {low}$ and $S = {high}$; {'; '.join(spelled)}."
+    each = {name: " and ".join(f"{mean:.2f}" for mean in means) for name, means in found.items()}
+    spelled = "; ".join(f"{name}: {told}" for name, told in each.items() if "nan" not in told)
+    levels = " and ".join(f"$S = {level}$" for level in dict.fromkeys(results.extremes))
+    return f"{title}, mean of the middle layers at {levels}; {spelled}."
 
 
 def basis(results: RunResults) -> Markdown:
@@ -126,14 +130,14 @@ def basis(results: RunResults) -> Markdown:
     tokenizer = "one of the tokenizers of the models" if len(results.models) > 1 else "the tokenizer of the model"
     taken = ", ".join(map(markup.escaped, ids)) if len(ids) <= _N_LISTED else "listed in the data set"
     name, title, corpus = map(markup.escaped, (results.run.name, results.run.title, dataset.attrs["corpus"]))
-    prompts = f"{n_structured} prompts of {dataset.attrs['n_tokens']} tokens of the corpus {corpus} at $S = {low}$"
+    prompts = f"{numbers.count(n_structured, 'prompt')} of {dataset.attrs['n_tokens']} tokens"
     ends = f"{n_shuffled} of them at every shuffle level up to {high} and {results.ends.sizes['prompt']}"
     short = f"Of {len(ids) + too_short} texts that were examined, {too_short or 'none'} had fewer tokens"
-    start = f"Run {name}: {title}. {prompts}, {ends} at $S = {high}$."
+    start = f"Run {name}: {title}. {prompts} of the corpus {corpus} at $S = {low}$, {ends} at $S = {high}$."
     lines = [f"{start} {short} under {tokenizer}. Those taken are {taken}."]
     for model, title in results.models:
         points = dataset["n_points"].sel(model=model)
         after, before = (numbers.span(some) for some in (points.where(points.layer > 0), points.sel(layer=0)))
-        there = f"{before} in the embeddings, where a token that occurs twice is one point"
+        there = f"{before} in the embeddings, where tokens of equal embeddings are one point"
         lines.append(f"{title}: {after} distinct points per cloud after the embeddings, {there}.")
     return markup.bullets(lines)

@@ -55,12 +55,10 @@ def datasets(frame: pd.DataFrame) -> alt.TopLevelMixin:
 @charts.figure("explained variance")
 def variance(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Line chart of cumulative explained variance against the number of components, one curve per data set."""
-    base = alt.Chart(frame).encode(
-        x=alt.X("n_components:Q", title="number of components", scale=alt.Scale(type="log")),
-        y=alt.Y("explained:Q", title="cumulative explained variance", scale=alt.Scale(domain=[0, 1])),
-        color=_nominal(frame, "dataset", "data set"),
-        tooltip=charts.tooltip("dataset:N", "n_components:Q", "explained:Q .1%"),
-    )
+    x = alt.X("n_components:Q", title="number of components", scale=alt.Scale(type="log"))
+    y = alt.Y("explained:Q", title="cumulative explained variance", scale=alt.Scale(domain=[0, 1]))
+    tips = charts.tooltip("dataset:N", "n_components:Q", "explained:Q .1%")
+    base = alt.Chart(frame).encode(x=x, y=y, color=_nominal(frame, "dataset", "data set"), tooltip=tips)
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=18))
     return charts.panels(line, frame, "panel", width=280, height=240)
 
@@ -82,15 +80,12 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """Heat map of the accuracy of a probe by the data set that it learned from and the one that it is tested
     on."""
     trains, tests = (charts.unique(frame[column]) for column in ("train", "test"))
-    base = alt.Chart(frame).encode(
-        x=alt.X("test:N", title="tested on", sort=tests, axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("train:N", title="learned from", sort=trains),
-    )
+    x = alt.X("test:N", title="tested on", sort=tests, axis=alt.Axis(labelAngle=-35))
+    base = alt.Chart(frame).encode(x=x, y=alt.Y("train:N", title="learned from", sort=trains))
     scale = alt.Scale(scheme="blueorange", domain=[0, 1], domainMid=0.5, reverse=True)
-    cells = base.mark_rect().encode(
-        color=alt.Color("accuracy:Q", title="accuracy", scale=scale, legend=alt.Legend(format=".0%")),
-        tooltip=charts.tooltip("train:N", "test:N", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%"),
-    )
+    color = alt.Color("accuracy:Q", title="accuracy", scale=scale, legend=alt.Legend(format=".0%"))
+    tips = charts.tooltip("train:N", "test:N", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%")
+    cells = base.mark_rect().encode(color=color, tooltip=tips)
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=11).encode(text="cell:N", color=contrast)
     # one above the other: of more beside one another, names and numbers would find no room
@@ -119,19 +114,16 @@ def _points(base: alt.Chart, frame: pd.DataFrame, titles, axes=("x:Q", "y:Q"), *
         scale = alt.Scale(domain=["false", "true"], range=["#d55e00", "#0072b2"])
     else:
         scale = alt.Scale(domain=labels, scheme="tableau10" if len(labels) <= 10 else "category20")
-    return base.mark_point(size=size, filled=True, opacity=0.65).encode(
-        color=alt.Color("label:N", title="label", scale=scale),
-        # the text of a statement may be anything: tooltips show it, and nothing makes a page of it
-        tooltip=charts.tooltip("statement:N", "label:N"),
-        x=alt.X(axes[0], title=titles[0], **options),
-        y=alt.Y(axes[1], title=titles[1], **options),
-    )
+    x, y = alt.X(axes[0], title=titles[0], **options), alt.Y(axes[1], title=titles[1], **options)
+    # the text of a statement may be anything: tooltips show it, and nothing makes a page of it
+    tips = charts.tooltip("statement:N", "label:N")
+    points = base.mark_point(size=size, filled=True, opacity=0.65).encode(x=x, y=y, tooltip=tips)
+    return points.encode(color=alt.Color("label:N", title="label", scale=scale))
 
 
 def _squares(frame: pd.DataFrame, panel, by: str = "panel", *, layer: str = "") -> alt.ConcatChart:
-    titles = charts.unique(frame[by])
+    titles, parts = charts.unique(frame[by]), []
     side = 252 if len(titles) > 1 else 480
-    parts = []
     for title in titles:
         # the layer, which `layer` is an expression for, has a line of its own
         lines = alt.ExprRef(f"[{json.dumps(title)}, 'layer ' + {layer}]") if layer else title.rsplit(", ", 1)

@@ -31,10 +31,8 @@ def basis(results: TruthResults) -> Markdown:
         left_out = int(dataset["n_repeated"].sum() + dataset["n_contradictory"].sum())
         start = "after a token for the beginning of the sequence" if dataset.bos_prepended else "without BOS"
         also = f" {left_out} rows of the files were left out as repeated or contradictory." * bool(left_out)
-        lines.append(
-            f"{title}: {named}, each read {start}; projection at layer {dataset.attrs['layer']}, "
-            f"curves up to layer {int(dataset['layer'].max())}.{also}"
-        )
+        at = f"projection at layer {dataset.attrs['layer']}, curves up to layer {int(dataset['layer'].max())}"
+        lines.append(f"{title}: {named}, each read {start}; {at}.{also}")
     return markup.bullets(lines)
 
 
@@ -57,11 +55,9 @@ def separated(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     low, high = (dataset[f"separation_{end}"].values[0] for end in ("low", "high"))
     top = int(values.argmax())
     above = numbers.layers(dataset["layer"].values[low > chance])
-    return (
-        f"{title}, {escaped(dataset.attrs['basis'])}: accuracy on the first two components is highest in layer "
-        f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')}); its interval lies above "
-        f"chance in {above.replace('none', 'no layer')}."
-    )
+    where = f"{top}, {values[top]:.0%} (95% interval {interval(low[top], high[top], '.0%')})"
+    most = f"accuracy on the first two components is highest in layer {where}; its interval lies above chance in"
+    return f"{title}, {escaped(dataset.attrs['basis'])}: {most} {above.replace('none', 'no layer')}."
 
 
 @markup.unless(missing)
@@ -133,7 +129,7 @@ def transferred(results: TruthResults) -> list[str]:
             found = []
             for probe, matrix in zip(dataset["probe"].values, dataset["transfer_accuracy"].values, strict=True):
                 if len(values := matrix[chosen & np.isfinite(matrix)]):
-                    ends = f" ({interval(values.min(), values.max(), '.0%')})" * (len(values) > 1)
+                    ends = f" ({numbers.span(values, '.0%')})" * bool(np.ptp(values))
                     found.append(f"{probes.TITLES[probe]} {values.mean():.0%}{ends}")
             start = f"{title}, layer {dataset.attrs['layer']}, {words}"
             lines += [f"{start}: {', '.join(found)}."] * bool(found)

@@ -91,7 +91,6 @@ def open_results(chosen: TruthParameters) -> TruthResults:
             state = "stale or damaged" if step.path.is_file() else "missing"
             notes.append(f"The results {step.name} are {state}: `python -m token_geometry run {run.name}`.")
     if not found and not notes:
-        raise InputError(
-            f"run {run.name} declares nothing of this kind: add the key {key} to data/runs/{run.name}.yml"
-        )
+        way_out = f"add the key {key} to data/runs/{run.name}.yml"
+        raise InputError(f"run {run.name} declares nothing of this kind: {way_out}")
     return TruthResults(datasets=tuple(found), notes=tuple(notes))
