@@ -144,7 +144,7 @@ def basis(results: TruthResults) -> list[str]:
         reasons = defaultdict(list)
         for line in dataset.attrs["left_out"].splitlines():
             name, reason = re.fullmatch(r"(?:data set '(.+?)')?(.*)", line).groups(default="")
-            reasons[escaped(reason)].append(escaped(name))
+            reasons[" " * reason.startswith(" ") + escaped(reason)].append(escaped(name))
         for reason, names in reasons.items():
             left_out["each of " * (len(names) > 1) + f"{', '.join(names)}{reason}"].append(title)
     return lines + [f"{', '.join(titles)}: {what}." for what, titles in left_out.items()]
