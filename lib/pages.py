@@ -12,7 +12,9 @@ ADDED = {
     "controls": "an untrained or permuted model to compare with: `controls`",
     "truth": "true and false statements at a layer: `truth`",
     "classes": "labelled texts of more than two classes, as `maths`, in `datasets` of `truth`",
+    "sets": "further data sets of true and false statements, in `datasets` of `truth`",
     "truth_controls": "what could stand behind a probe of truth, as likelihood: `truth_controls`",
+    "steered": "directions that are added to states: `steered: true` for a model of `truth_controls`",
     "calibration": "the estimators held against what is known: `calibration`",
 }
 """What a run can do without, by the name that the sources of the book have for it, and how it is added."""
@@ -22,8 +24,11 @@ def lacks(run: Run) -> list[str]:
     """What of `ADDED` a run does not declare; if it declares all of it, it lacks what is `lacking`."""
     levels = [level for one in run.sections.get("extractions", {}).values() for level in one["shuffle_levels"]]
     has = {*run.sections, *["shuffled"] * any(levels), *["several"] * (len(run.models) > 1)}
-    labelled = run.sections.get("truth", {}).get("datasets", [])[1:]  # the chapter is about the first
-    has |= {*["classes"] * any(len(statements.load(name).classes) > 2 for name in labelled)}
+    sections = [run.sections.get(key, {}) for key in ("truth", "truth_controls")]
+    # the chapters are about the first
+    others = {name for section in sections for name in section.get("datasets", [])[1:]}
+    has |= {"classes" if len(statements.load(name).classes) > 2 else "sets" for name in others}
+    has |= {*["steered"] * any(one.get("steered") for one in sections[1].get("models", {}).values())}
     return [name for name in ADDED if name not in has] or ["lacking"]
 
 

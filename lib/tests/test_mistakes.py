@@ -1,6 +1,7 @@
 """Mistakes of a newcomer: each is one line that names the thing, its value and the way out, and no traceback."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -292,9 +293,16 @@ def test_a_path_in_a_new_run_is_the_same_from_everywhere(folder, monkeypatch, ca
     """What was given from one folder is found from another."""
     monkeypatch.chdir(folder)
     assert main("new-run next --model tiny --corpus texts.jsonl".split()) == 0
+    file, tiny = folder / "data" / "runs" / "next.yml", str(folder / "tiny")
     written = declaration.load("next")
-    (folder / "data" / "runs" / "next.yml").unlink()
-    assert written.models == [str(folder / "tiny")] and written.corpus == str(folder / "texts.jsonl")
+    assert written.models == [tiny] and written.corpus == str(folder / "texts.jsonl")
+    # what is optional can be taken as it stands
+    file.write_text(re.sub(r"^# (?=\w+:( |$)|  )", "", file.read_text(), flags=re.MULTILINE))
+    sections = declaration.load("next").sections
+    file.unlink()
+    assert sections["controls"]["models"] == [f"{tiny}@random"] and set(sections) >= {"genres", "calibration"}
+    assert sections["truth"]["models"] == {tiny: {"layer": 2, "last_layer": 4}}
+    assert sections["truth_controls"]["models"] == {tiny: {"layer": 2}}
 
 
 def test_levels_may_stand_with_commas(folder, monkeypatch, capsys):

@@ -144,7 +144,8 @@ def _new_run(options) -> int:
     sources.resolve(options.model), corpora.find_corpus(options.corpus)  # refused if there is no such thing
     # a path, which would be another one elsewhere, becomes that from the root
     paths = {key for key in ("model", "corpus") if given[key] not in known and os.path.exists(given[key])}
-    given |= {key: json.dumps(os.path.abspath(given[key]), ensure_ascii=False) for key in paths}
+    given |= {key: os.path.abspath(given[key]) for key in paths}
+    given |= {key: json.dumps(given[key], ensure_ascii=False)[1:-1] for key in ("model", "corpus")}
     path.write_text(string.Template(text).substitute(given), encoding="utf-8")
     print(f"{path} is written: change it, then token-geometry run {options.name} --dry-run")
     return 0

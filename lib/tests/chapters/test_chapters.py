@@ -199,13 +199,15 @@ EVERYTHING = " ".join(pages.ADDED)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lacks", ["shuffled", "controls calibration", EVERYTHING, "lacking"])
+@pytest.mark.parametrize("lacks", ["shuffled", "controls calibration", "steered", EVERYTHING, "lacking"])
 def test_what_a_run_lacks_is_absent_and_nothing_that_is_left_refers_to_it(lacks):
     config = yaml.safe_load((project.root() / "_quarto.yml").read_text())
     optional = ("genres", "controls", "truth", "truth_controls", "calibration")
     sections = {name: {} for name in optional if name not in lacks.split()}
     if "truth" in sections:
-        sections["truth"] = {"datasets": ["cities", "maths"]}
+        sections["truth"] = {"datasets": ["cities", "neg_cities", "maths"]}
+    if "truth_controls" in sections:
+        sections["truth_controls"] = {"models": {"one": {"layer": 2, "steered": "steered" not in lacks}}}
     sections["extractions"] = {"all": {"shuffle_levels": [0] if "shuffled" in lacks else [0, 5]}}
     models = ["one"] if "several" in lacks else ["one", "two"]
     run = declaration.Run(name="a", title="a", models=models, corpus="sotu", n_tokens=64, sections=sections)

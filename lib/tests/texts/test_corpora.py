@@ -167,11 +167,17 @@ def test_a_line_that_is_not_json_is_refused(tmp_path, refused):
         corpora.load_corpus(str(path))
 
 
-@pytest.mark.parametrize("row", [{"content": "one"}, {"text": 7}, {"text": None}, ["text"], "text"])
+@pytest.mark.parametrize("row", [{"content": "one"}, {"text": 7}, {"text": None}])
 def test_a_row_without_text_is_refused(tmp_path, row, refused):
     path = jsonl(tmp_path / "corpus.jsonl", [{"text": "one"}, row])
     with refused("corpus.jsonl", "row 2", "'text'"):
         corpora.load_corpus(path)
+
+
+def test_a_json_array_and_what_else_is_no_object_is_refused(tmp_path, refused):
+    for row in (["text"], "text"):
+        with refused("corpus.jsonl", "line 2", type(row).__name__, '{"text": "…"}'):
+            corpora.load_corpus(jsonl(tmp_path / "corpus.jsonl", [{"text": "one"}, row]))
 
 
 def test_a_parquet_file_without_text_or_cut_short_is_refused(tmp_path, refused):

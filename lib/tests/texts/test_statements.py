@@ -332,6 +332,11 @@ def test_a_file_that_is_no_data_set_is_refused_with_its_name_and_the_reason(csv_
         statements.load(csv_file(*lines))
 
 
+def test_semicolons_between_columns_are_named(csv_file, refused):
+    with refused("no column 'statement'", "commas"):
+        statements.load(str(csv_file("statement;label", "Snow is white.;1")))
+
+
 def test_measurements_are_no_labels(csv_file, refused):
     lines = [f"statement {i},{i / 10}" for i in range(200)]
     with refused("200 different labels", "2 to 50"):

@@ -12,7 +12,7 @@ CONFOUNDS = files.table(__file__)
 class OfPrompts:
     """What everything is to be told that draws prompts of a corpus."""
 
-    corpus: str  # alias, or path of a `.jsonl` or `.parquet` file or of a directory of `.txt` files
+    corpus: str  # alias, hub id, or path: a `.jsonl`, `.parquet`, `.csv` or `.txt` file, or a directory of them
     column: str = "text"  # column of the texts, where the corpus has columns
     n_tokens: int  # tokens of each prompt, special tokens not counted
     seed: int = 0  # seed of the draw of prompts, and of what else is drawn: shuffles, manifolds

@@ -50,7 +50,7 @@ def measure_texts(
     Examples
     --------
     >>> found = token_geometry.measure_texts("smollm2-135m", texts, n_tokens=256)
-    >>> found["intrinsic_dimension"].sel(scale=2).mean("prompt").squeeze().plot()
+    >>> found["intrinsic_dimension"].sel(scale=2).mean("prompt").squeeze().to_series()
     """
     if not isinstance(model, str):
         way_out = "its name; give the states of one in memory to token_geometry.measure, or use save_pretrained"

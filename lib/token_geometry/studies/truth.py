@@ -33,8 +33,13 @@ def measure(request: Truth) -> xr.Dataset:
     (source, sets), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
+    print(f"{len(texts)} statements through {source.title} up to layer {request.n_layers}", flush=True)
+    for drawn in (one for one in sets if not one.is_binary):
+        words = ", ".join(dict.fromkeys(drawn.label_names))
+        print(f"data set {drawn.name!r} is not of true and false statements: its labels are {words}"[:200])
     states, tokens, bos = read(source, texts, n_layers=request.n_layers, device=request.device)
     passed = time.perf_counter()
+    print(f"probes at {request.n_layers + 1} layers, and in the untrained model", flush=True)
     # many small problems: cores that share one of them would wait for one another
     with threadpool_limits(1, user_api="blas"):
         curves = _over_layers(sets, states, seed=request.seed)
@@ -46,29 +51,20 @@ def measure(request: Truth) -> xr.Dataset:
     for name, title in TITLES.items():
         dataset[name].attrs |= {"long_name": title, "units": "1"}
     dataset.attrs = store.make_attrs(
-        f"Truth at layer {request.layer}, {source.title}",
-        recipe,
-        model=request.model,
-        model_title=source.title,
-        layer=request.layer,
-        basis=sets[0].name,
-        datasets=", ".join(drawn.name for drawn in sets),
-        n_statements=len(texts),
-        seed=request.seed,
-        token_read=" ".join(sorted(set(tokens))),
-        bos_prepended=int(bos),
-        layer_index_map=layer_index.as_json(),
-        dtype="float32",
-        seconds_forward=passed - started,
-        seconds_probes=time.perf_counter() - passed,
-    )
+        f"Truth at layer {request.layer}, {source.title}", recipe,
+        model=request.model, model_title=source.title, layer=request.layer, basis=sets[0].name,
+        datasets=", ".join(drawn.name for drawn in sets), n_statements=len(texts), seed=request.seed,
+        token_read=" ".join(sorted(set(tokens))), bos_prepended=int(bos),
+        layer_index_map=layer_index.as_json(), dtype="float32",
+        seconds_forward=passed - started, seconds_probes=time.perf_counter() - passed,
+    )  # fmt: skip
     store.write(dataset, Path(request.output))
     return dataset
 
 
 def _statements(sets: Sets, tokens: list[str]) -> xr.Dataset:
     """What is known of each statement and data set before any geometry."""
-    one = "statement"
+    one, names = "statement", [s.name for s in sets]
     chance = [np.unique(s.labels, return_counts=True)[1].max() / len(s.labels) for s in sets]
     return xr.Dataset(
         {
@@ -82,10 +78,7 @@ def _statements(sets: Sets, tokens: list[str]) -> xr.Dataset:
             "n_classes": ("dataset", [len(s.classes) for s in sets]),
             "chance": ("dataset", chance),
         },
-        coords={
-            "dataset": (one, [s.name for s in sets for _ in s.texts]),
-            "dataset_name": ("dataset", [s.name for s in sets]),
-        },
+        coords={"dataset": (one, [s.name for s in sets for _ in s.texts]), "dataset_name": ("dataset", names)},
     )
 
 

@@ -110,7 +110,10 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
                         row = json.loads(text, **whole)
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
-                row = row if isinstance(row, dict) else {}
+                if not isinstance(row, dict):
+                    raise InputError(
+                        f'{where} is a {type(row).__name__}; accepted: lines {{"text": "…"}}, one a text'
+                    )
                 yield from batch(what, number, [row.get("id")], [row.get(column)], column, list(row))
                 number += 1
 

@@ -132,7 +132,8 @@ def load(dataset: str) -> Statements:
     table = reading.csv_table(path, what)
     if lacking := [column for column in ("statement", "label") if column not in table]:
         problem = f"{what} has no column {lacking[0]!r}, only {', '.join(map(repr, table)) or 'none'}"
-        raise InputError(f"{problem}: its first line must name the columns statement and label")
+        apart = ", with commas between them" if any(c in "".join(table) for c in ";\t") else ""
+        raise InputError(f"{problem}: its first line must name the columns statement and label{apart}")
     texts, spelled = table["statement"], table["label"].str.strip()
     missing = spelled.map(str.lower).isin(MISSING)
     for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
