@@ -1,7 +1,13 @@
 """Before rendering: run what is stale of the active profile's run, lay out the chart library and the tables."""
 
+# ruff: noqa: E402
 import importlib.metadata
 import os
+
+PARENT = int(
+    os.environ.get("TOKEN_GEOMETRY_PARENT", os.getppid())
+)  # before seconds of imports, in which it may end
+
 import subprocess
 import sys
 from pathlib import Path
@@ -62,9 +68,9 @@ def clean_after(process: int) -> None:
 
 if __name__ == "__main__":
     # a rendering that is killed leaves nobody at work, who would hold up the next one
-    processes.end_with(os.getppid())
+    processes.end_with(PARENT)
     if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ:  # the other renderer leaves the notebooks as they are
-        clean_after(os.getppid())
+        clean_after(PARENT)
     try:
         write_bundle()
         if not (code := main(["run"])):  # which says in one line what is wrong with the run

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 
 import book_sources
@@ -295,6 +296,15 @@ def test_what_comes_before_rendering_ends_with_the_rendering(tmp_path):
     rendering.wait()
     psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_comes_before_rendering_ends_though_the_rendering_ended_before_it_looked(tmp_path):
+    script = "import prerender; prerender.processes.end_with(prerender.PARENT); import time; time.sleep(60)"
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    given = {"PYTHONPATH": str(ROOT / "lib"), "TOKEN_GEOMETRY_PARENT": gone.stdout.strip()}
+    begin = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ | given, cwd=tmp_path).returncode == 1
+    assert time.monotonic() - begin < 40
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/a/b"), OSError("broken")])

@@ -166,7 +166,8 @@ def pre_render(config: dict, root: Path, environment: dict[str, str]) -> None:
         words = shlex.split(script)
         words = [sys.executable] * words[0].endswith(".py") + words
         try:
-            code = subprocess.run(words, cwd=root, env=environment).returncode
+            given = environment | {"TOKEN_GEOMETRY_PARENT": str(os.getpid())}  # with which it is to end
+            code = subprocess.run(words, cwd=root, env=given).returncode
         except OSError as error:
             raise BookError(f"project.pre-render: {script}: {error.strerror}") from None
         if code:
