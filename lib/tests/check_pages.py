@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,8 @@ def figure_faults(page: BeautifulSoup) -> list[str]:
         sentence = name.startswith("tbl-") and not images and not figure.select(".vega-chart, svg, canvas")
         if not figure.find("table") and not sentence and not described and not any(labels):
             faults.append(f"{name}: no alternative text")
+    ends = Counter(elem["aria-label"].strip().rpartition(". ")[2] for elem in page.select("figure [aria-label]"))
+    faults += [f"{n} figures are described as {end[:60]!r}" for end, n in ends.items() if n > 2 and len(end) > 30]
     ids = [elem["id"] for elem in page.select("[id]:not(link)")]  # Quarto has its style sheets twice
     faults += [f"the id {name} is there twice" for name in {i for i in ids if ids.count(i) > 1}]
     return faults

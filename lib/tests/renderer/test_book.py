@@ -294,12 +294,14 @@ def test_the_page_check_passes_and_finds_planted_faults(built, tmp_path, capsys,
     planted = '<p>?@fig-gone</p><a href="gone.html">x</a><script src="https://example.org/x.js"></script>'
     planted += '<figure id="tbl-drawn"><svg></svg><figcaption>A.</figcaption></figure>'
     planted += '<figure id="tbl-said"><p>None.</p><figcaption>A.</figcaption></figure>'
+    alike = "Chart. What stands at the end of every description alike."
+    planted += 3 * f'<figure><img alt="A"><div aria-label="{alike}"></div><figcaption>A.</figcaption></figure>'
     page.write_text(page.read_text() + planted)
     (copy / "references.html").unlink()
     assert check_pages.main([str(copy), "--expect-chapters", config]) == 1
     out = capsys.readouterr().out
     faults = ["references.html: missing", "?@fig-gone", "dead link: gone.html", "needs the network"]
-    for fault in [*faults, "tbl-drawn: no alternative text"]:
+    for fault in [*faults, "tbl-drawn: no alternative text", "3 figures are described as 'What stands"]:
         assert fault in out
     assert "tbl-said" not in out
 

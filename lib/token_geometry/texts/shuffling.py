@@ -17,7 +17,7 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
         if not 0 <= level <= largest:
             blocks = f"4^{level} = {4**level}" if 0 <= level < 16 else f"4^{level}"
             problem = f"shuffle_levels holds {level}, but {blocks} blocks do not divide n_tokens = {n_tokens}"
-            raise InputError(f"{problem}; accepted: 0 to {largest}, or another n_tokens")
+            raise InputError(f"{problem}; accepted: 0 to {largest}, or n_tokens a multiple of 4^{max(levels)}")
 
 
 def block_permutation(level: int, *, seed: int, text_sha256: str, number: int = 0) -> np.ndarray:
