@@ -117,4 +117,9 @@
     turn.className = "theme-switch";
     place.append(turn);
   }
+
+  // behind what Quarto does when the page is read
+  const show = () => requestAnimationFrame(() => root.classList.remove("waiting"));
+  if (document.readyState === "complete") show();
+  else addEventListener("load", show);
 })();
