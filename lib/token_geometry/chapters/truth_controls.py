@@ -252,15 +252,15 @@ def caused(results: TruthResults) -> list[str]:
             lines.append(f"{title}: not steered.")
             continue
         both, right = dataset.sel(sense="both"), _each(dataset, "prompt_accuracy")
-        for i in np.flatnonzero(np.isfinite(dataset["prompt_accuracy"])):
+        if names := _named(dataset, right, dataset["prompt_accuracy_low"].values <= 0.5):
+            lines.append(f"{title} cannot do the task on {names}: no more answers are right than by chance.")
+        for i in np.flatnonzero(dataset["prompt_accuracy_low"] > 0.5):
             one, name = both.isel(dataset=i), escaped(dataset["dataset_name"].values[i])
-            own, random = _each(one.sel(direction=[*DIRECTIONS]), "indirect_effect", ".2f"), one["indirect_effect"]
+            own, rest = _each(one.sel(direction=[*DIRECTIONS]), "indirect_effect", ".2f"), one["indirect_effect"]
             each = ", ".join(map(" ".join, zip(DIRECTIONS.values(), own, strict=True)))
-            other = _range(random.drop_sel(direction=[*DIRECTIONS]), ".2f")
-            effect = f"indirect effect: {each}; random directions {other}"
-            unable = ", so that the model cannot do the task" * bool(one["prompt_accuracy_low"] <= 0.5)
+            random = _range(rest.drop_sel(direction=[*DIRECTIONS]), ".2f")
             false, true = map(Number, one["prompt_difference"].values)
-            told = f"{title}, {name}: the prompt is answered right for {right[i]} of the statements{unable}"
-            end = f"; {effect}." if true > false else "."  # else there is nothing to compare it with
-            lines.append(f"{told}; P(TRUE) − P(FALSE) is {false:.2f} on false and {true:.2f} on true ones{end}")
+            told = f"{title}, {name}: the prompt is answered right for {right[i]} of the statements"
+            told = f"{told}; P(TRUE) − P(FALSE) is {false:.2f} on false and {true:.2f} on true ones"
+            lines.append(f"{told}; indirect effect: {each}; random directions {random}.")
     return lines

@@ -87,7 +87,7 @@ def transfer(frame: pd.DataFrame) -> alt.TopLevelMixin:
     tips = charts.tooltip("train:N", "test:N", "accuracy:Q .1%", "low:Q .1%", "high:Q .1%")
     cells = base.mark_rect().encode(color=color, tooltip=tips)
     contrast = alt.condition("abs(datum.accuracy - 0.5) > 0.3", alt.value("white"), alt.value("black"))
-    text = base.mark_text(fontSize=11).encode(text="cell:N", color=contrast)
+    text = base.mark_text(fontSize=11 if len(tests) < 8 else 9).encode(text="cell:N", color=contrast)
     # one above the other: of more beside one another, names and numbers would find no room
     size = {"width": 320, "alone": 320, "height": 24 * len(trains), "columns": 1}
     return charts.panels(alt.layer(cells, text), frame, "panel", **size, independent=())
