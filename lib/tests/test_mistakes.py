@@ -315,6 +315,7 @@ def test_levels_may_stand_with_commas(folder, monkeypatch, capsys):
     assert printed[0] == printed[1] == printed[2] and "2 forward passes" in printed[0]
 
 
+@pytest.mark.slow
 def test_texts_are_cut_to_the_shortest_and_to_what_the_blocks_need(folder, monkeypatch):
     monkeypatch.chdir(folder)
     texts = [" ".join(f"w{n}" for n in range(2, 2 + length)) for length in (30, 27)]

@@ -298,6 +298,7 @@ def test_what_comes_before_rendering_ends_with_the_rendering(tmp_path):
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_what_comes_before_rendering_ends_though_the_rendering_ended_before_it_looked(tmp_path):
     script = "import prerender; prerender.processes.end_with(prerender.PARENT); import time; time.sleep(60)"
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)

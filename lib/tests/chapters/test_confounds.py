@@ -62,6 +62,7 @@ def test_the_dimension_is_the_mean_of_the_middle_third(monkeypatch):
     assert (dimension.sel(model="two") == 2).all()  # layer 2 of 4
 
 
+@pytest.mark.slow
 def test_what_genres_differ_in_makes_no_correlation_within_them(monkeypatch):
     results = made(monkeypatch, genres=("python-docs", "python-source"), shift=9.0)
     samples = confounds.samples(results)

@@ -79,6 +79,7 @@ def rows(table):
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.data.splitlines()[2:]]
 
 
+@pytest.mark.slow
 def test_the_table_says_the_sign_of_each_model_and_of_all():
     table = rows(effects.signs(made()))
     assert [row[0] for row in table[-2:]] == [
@@ -93,6 +94,7 @@ def test_the_table_says_the_sign_of_each_model_and_of_all():
     assert few[0][3] == few[0][5] == "open ($p$ = 0.12)" and few[-2][3] == "open"
 
 
+@pytest.mark.slow
 def test_other_summaries_of_a_plain_effect_give_its_sign_and_a_peak_at_the_end_is_none():
     results = made(noise=0.01)
     dataset = results.observables

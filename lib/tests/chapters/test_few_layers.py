@@ -20,6 +20,7 @@ def layers_named(spec):
             yield group.get("aria-label"), [text.text for part in parts for text in part.iter(f"{SVG}text")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chapter", "n_layers"),
     [

@@ -93,6 +93,7 @@ def test_discoveries_are_as_rare_as_promised_where_nothing_correlates():
     assert (loss_frames.dimension_frame(made(1.0)).query("scale == 4")["discovered"] == "yes").all()
 
 
+@pytest.mark.slow
 def test_every_layer_scale_and_method_is_in_the_charts():
     results = made(1.0)
     frame = loss_frames.dimension_frame(results)

@@ -25,6 +25,7 @@ def run(**options):
     return results_of({"one": 4}, **{"levels": (0, 2, 4), "n_prompts": 10, "n_shuffled": 10} | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chapter", [pytest.param(name, marks=[pytest.mark.slow] * (name != "index")) for name in CHAPTERS]
 )
