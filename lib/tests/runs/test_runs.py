@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import socket
+import sys
 
 import gguf
 import nbformat
@@ -571,3 +572,16 @@ def test_a_run_names_confounds_that_its_corpus_has(declared, refused):
         declared(confounds=["length", "year"], corpus="python-docs")
     with refused("confounds", "a list"):
         declared(confounds="year")
+
+
+@pytest.mark.slow
+def test_a_kernel_that_dies_as_it_starts_is_one_line(tmp_path, monkeypatch, refused):
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": [sys.executable, "-c", ""], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    step = next(iter(results.results(declaration.load("ci")).values()))
+    with refused("its kernel died", "fewer tokens"):
+        execution.execute_notebook("one", step.request, tmp_path / "records" / "one.ipynb")
+    [record] = (tmp_path / "records").glob("*")  # what papermill had written by then, whole
+    assert json.loads(record.read_text())["cells"]

@@ -107,7 +107,7 @@ def execute(chapters: list[Chapter], root: Path, environment: dict[str, str]) ->
                     message = f"{error.ename}: {' '.join(error.evalue.split())}"
                     where = f"{chapter.source}, code cell {failed.index(True) + 1}"
                     raise BookError(f"{where}: {message}") from None
-                except nbclient.exceptions.DeadKernelError:
+                except RuntimeError:  # DeadKernelError, and that of a kernel that died as it started
                     raise BookError(f"{chapter.source}: its kernel died, most often for want of memory") from None
                 print(f"{chapter.source}: executed in {time.perf_counter() - start:.1f} s", flush=True)
 

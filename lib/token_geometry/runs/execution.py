@@ -74,7 +74,6 @@ def _teller(expected: dict[str, float], at_a_time: int) -> Callable[[tuple[str, 
 
 def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, float]:
     """Run the notebook of a request; the record's name and seconds, or the line of a cell that fails is raised."""
-    import nbclient
     import papermill
 
     print(title, flush=True)
@@ -89,7 +88,7 @@ def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, f
             # kernels warn at every start that they listen on the loopback address without encryption
             extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
         )  # fmt: skip
-    except nbclient.exceptions.DeadKernelError:
+    except RuntimeError:  # nbclient's DeadKernelError, and jupyter_client's of a kernel that died as it started
         way_out = "run a smaller model, fewer tokens or another dtype"
         raise InputError(f"{notebook}: its kernel died, most often for want of memory: {way_out}") from None
     except papermill.PapermillExecutionError as error:
