@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import socket
+import subprocess
 import sys
 
 import gguf
@@ -585,3 +586,24 @@ def test_a_kernel_that_dies_as_it_starts_is_one_line(tmp_path, monkeypatch, refu
         execution.execute_notebook("one", step.request, tmp_path / "records" / "one.ipynb")
     [record] = (tmp_path / "records").glob("*")  # what papermill had written by then, whole
     assert json.loads(record.read_text())["cells"]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from token_geometry.runs import declaration, execution, results
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as on a disk without room
+step = next(iter(results.results(declaration.load("ci")).values()))
+try:
+    execution.execute_notebook("one", step.request, Path(sys.argv[1]))
+except OSError as error:
+    print(type(error).__name__, [path.name for path in Path(sys.argv[1]).parent.iterdir()])
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_leaves_no_half_record(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "records" / "one.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project.root())
+    assert done.stdout.splitlines()[-1] == "OSError []", done.stderr[-1000:]

@@ -24,8 +24,7 @@ FORMAT = 4  # version of what the files hold; a new one makes all results stale
 
 _CHECKSUM = "checksum"
 # HDF5 reads no further than its own end; behind that stands a hash of the bytes, in hexadecimal digits
-_SEAL = b"\nsha256 "
-_SEALED = len(_SEAL) + 65
+_SEAL, _SEALED = b"\nsha256 ", len("\nsha256 ") + 65
 _MOST_UNPACKED = 1 << 30  # bytes of a compressed file's variables
 
 # the libraries below are not made for threads, and xarray's own lock leaves a part of the work out

@@ -89,10 +89,12 @@ def execute_notebook(title: str, request: Request, record: Path) -> tuple[str, f
             extra_arguments=["--IPKernelApp.log_level=50"], stdout_file=sys.stdout, stderr_file=sys.stderr,
         )  # fmt: skip
     except RuntimeError:  # nbclient's DeadKernelError, and jupyter_client's of a kernel that died as it started
-        way_out = "run a smaller model, fewer tokens or another dtype"
-        raise InputError(f"{notebook}: its kernel died, most often for want of memory: {way_out}") from None
+        raise InputError(f"{notebook}: its kernel died, mostly for want of memory: take fewer tokens") from None
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{notebook}: {error.evalue or error.ename} (executed notebook: {record})") from None
+    except OSError:  # a full disk, which has half of it
+        unfinished.unlink(missing_ok=True)
+        raise
     finally:
         if unfinished.is_file():  # a killed process leaves no half record
             unfinished.replace(record)
