@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import websocket
@@ -127,11 +127,14 @@ def page() -> Iterator[Page]:
                     break
                 time.sleep(0.05)
             port = found.read_text().split()[0]
-            root = websocket.create_connection(f"ws://127.0.0.1:{port}{found.read_text().split()[1]}", timeout=60)
-            root.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
-            while "result" not in (answer := json.loads(root.recv())):
-                pass
-            yield Page(f"ws://127.0.0.1:{port}/devtools/page/{answer['result']['targetId']}")
+            address = f"ws://127.0.0.1:{port}"
+            with closing(websocket.create_connection(address + found.read_text().split()[1], timeout=60)) as root:
+                root.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+                while "result" not in (answer := json.loads(root.recv())):
+                    pass
+                tab = Page(f"{address}/devtools/page/{answer['result']['targetId']}")
+                with closing(tab.socket):
+                    yield tab
         finally:
             process.terminate()
             process.wait()

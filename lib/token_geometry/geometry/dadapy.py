@@ -58,7 +58,7 @@ def _start(process_id: int) -> tuple[subprocess.Popen, dict[str, str]]:
                 raise InputError(f"DADApy cannot be had here: {reason}")
     pipes: dict = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([python, _script()], **pipes, text=True)
-    atexit.register(process.stdin.close)  # type: ignore[union-attr]  # which ends it
+    atexit.register(process.communicate)  # which closes its input, and so ends it
     return process, _read(process)
 
 
