@@ -26,8 +26,9 @@ def lacks(run: Run) -> list[str]:
     has = {*run.sections, *["shuffled"] * any(levels), *["several"] * (len(run.models) > 1)}
     sections = [run.sections.get(key, {}) for key in ("truth", "truth_controls")]
     # the chapters are about the first
-    others = {name for section in sections for name in section.get("datasets", [])[1:]}
-    has |= {"classes" if len(statements.load(name).classes) > 2 else "sets" for name in others}
+    for named in (section["datasets"] for section in sections if section.get("datasets")):
+        _, *others = statements.draw_all(named, None, seed=0)[0]
+        has |= {"classes" if len(other.classes) > 2 else "sets" for other in others}
     has |= {*["steered"] * any(one.get("steered") for one in sections[1].get("models", {}).values())}
     return [name for name in ADDED if name not in has] or ["lacking"]
 

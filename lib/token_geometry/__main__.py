@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 
+import psutil
+
 from token_geometry import __version__
 from token_geometry.base import InputError, one_of, parameters, processes, project, resources
 from token_geometry.models import devices, sources
@@ -140,20 +142,19 @@ def _new_run(options) -> int:
     if path.exists():
         raise InputError(f"{path} exists: change it, or take another name than {options.name!r}")
     text = (project.root() / "data" / "new-run.yml").read_text(encoding="utf-8")
-    given, known = vars(options), {*project.entries("models.yml"), *project.entries("corpora.yml")}
-    sources.resolve(options.model), corpora.find_corpus(options.corpus)  # refused if there is no such thing
-    # a path, which would be another one elsewhere, becomes that from the root
-    paths = {key for key in ("model", "corpus") if given[key] not in known and os.path.exists(given[key])}
-    given |= {key: os.path.abspath(given[key]) for key in paths}
-    given |= {key: json.dumps(given[key], ensure_ascii=False)[1:-1] for key in ("model", "corpus")}
+    known, given = {*project.entries("models.yml"), *project.entries("corpora.yml")}, {"name": options.name}
+    sources.resolve(options.model)  # refused if there is no such thing
+    corpora.find_corpus(options.corpus)
+    for key, value in (("model", options.model), ("corpus", options.corpus)):
+        # a path, which would be another one elsewhere, becomes that from the root
+        whole = os.path.abspath(value) if value not in known and os.path.exists(value) else value
+        given[key] = json.dumps(whole, ensure_ascii=False)[1:-1]
     path.write_text(string.Template(text).substitute(given), encoding="utf-8")
     print(f"{path} is written: change it, then token-geometry run {options.name} --dry-run")
     return 0
 
 
 def _check(options) -> int:
-    import psutil
-
     device, free = devices.choose_device("auto"), shutil.disk_usage(project.cache()).free
     print(f"token_geometry {__version__}, Python {sys.version.split()[0]}, {sys.executable}")
     print(f"device: {resources.device_name(device)} ({device}), {processes.cores()} cores")
@@ -170,8 +171,7 @@ def _check(options) -> int:
 def render(run: declaration.Run, *, renderer: str) -> int:
     """Render the book of a run, its results brought up to date by the project's pre-render step.
 
-    `renderer` is `quarto`, refused if there is none, `pandoc`, or `auto`: Quarto if there. Returns the status.
-    """
+    `renderer` is `quarto`, refused if there is none, `pandoc`, or `auto`: Quarto if there. Returns the status."""
     quarto, version = find_quarto() if renderer != "pandoc" else ("", "")
     if renderer == "quarto" and not quarto:
         wanted = ".".join(map(str, OLDEST_QUARTO))

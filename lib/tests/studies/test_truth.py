@@ -292,6 +292,7 @@ def tiny(tmp_path_factory, write_meta):
     (folder / "kinds.csv").write_text(
         "statement,label\n" + "\n".join(f"w{i} here,{'abc'[i % 3]}" for i in range(30))
     )
+    (folder / "true.csv").write_text("statement,label\n" + "\n".join(f"w{i} there,1" for i in range(30)))
     return folder
 
 
@@ -307,7 +308,7 @@ def executed(tiny):
     ]
     command += ["-p", "model", "tiny", "-p", "layer", "2", "-p", "output", "truth.nc", "-p", "device", "cpu"]
     command += ["-p", "n_statements", "24", "-p", "seed", "1", "-p", "last_layer", "3"]
-    command += ["-p", "datasets", '["own.csv", "neg_own.csv", "kinds.csv"]']
+    command += ["-p", "datasets", '["own.csv", "neg_own.csv", "true.csv", "kinds.csv"]']
     done = subprocess.run(command, cwd=tiny, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((tiny / "out.ipynb").read_text()), store.read(tiny / "truth.nc")
@@ -360,6 +361,7 @@ def test_the_notebook_shows_the_chapter_of_what_it_computed(executed):
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     shown = json.dumps([cell["outputs"] for cell in cells])
     assert "95% interval" in shown and "tiny" in shown
+    assert "data set 'true.csv': the label '1' only" in shown and "left out" in shown  # and all else stands
     assert sum("label: fig-truth" in "".join(cell["source"]) and bool(cell["outputs"]) for cell in cells) == 9
 
 

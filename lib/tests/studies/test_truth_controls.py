@@ -387,6 +387,18 @@ def test_a_data_set_has_every_variable_with_a_title_and_says_what_it_leaves_out(
         assert ((low <= value + 1e-9) & (value <= high + 1e-9)).sum() == value.notnull().sum() > 0
 
 
+def test_a_file_of_one_class_is_left_out_in_one_line_and_all_else_stands(tiny):
+    (tiny / "true.csv").write_text("statement,label\n" + "\n".join(f"w{i} w6,1" for i in range(10, 14)))
+    names = ["own", "true", "neg_own"]
+    given = {"n_untrained": 0, "output": str(tiny / "some.nc")}
+    found, plain = (
+        truth_controls.measure(request_of(tiny, datasets=[str(tiny / f"{name}.csv") for name in some], **given))
+        for some in (names, ["own", "neg_own"])
+    )
+    assert found.equals(plain)
+    assert "true.csv': the label '1' only" in found.attrs["left_out"] and not plain.attrs["left_out"]
+
+
 def test_labels_with_a_decimal_point_and_four_statements_are_read_as_true_and_false(tiny):
     found = truth_controls.measure(request_of(tiny, datasets=[str(tiny / "few.csv")], n_untrained=0, last_layer=2))
     assert found.sizes["layer"] == 3 and int(found["truth_direction_layer"]) == -1

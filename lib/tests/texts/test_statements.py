@@ -351,12 +351,32 @@ def test_a_data_set_that_does_not_exist_is_refused_with_the_nearest_one(refused,
     with refused("no-such-user", "No such file"):
         statements.load("~no-such-user/x.csv")
     with refused("datasets is empty"):
-        statements.load_all([])
+        statements.draw_all([], None, seed=0)
+
+
+def test_a_data_set_whose_labels_teach_nothing_is_left_out_in_a_line_unless_all_is_compared_with_it(
+    csv_file, refused
+):
+    files = {
+        "label '1' only": ["a,1", "b,1"],
+        "200 different labels": [f"{i},{i / 10}" for i in range(200)],
+        "one statement only has the label '2'": [*GOOD, "c is c,2"],
+    }
+    paths = {why: csv_file("statement,label", *lines, name=f"{why[:3]}.csv") for why, lines in files.items()}
+    found, lines = statements.draw_all(["cities", *paths.values(), "maths"], 40, seed=0)
+    assert [one.name for one in found] == ["cities", "maths"] and len(found[0].texts) == 40
+    for line, (why, path) in zip(lines, paths.items(), strict=True):
+        assert line.startswith(f"data set {path!r}") and why in line and line.endswith("; it is left out")
+    for why, path in paths.items():
+        with refused(why):
+            statements.draw_all([path, "cities"], None, seed=0)
+    with refused("no column 'label'"):  # a file that is no data set at all is another matter
+        statements.draw_all(["cities", csv_file("statement,labels", *GOOD)], None, seed=0)
 
 
 def test_two_data_sets_of_one_name_are_refused(csv_file, refused):
     with refused("two of the name 'cities'"):
-        statements.load_all(["cities", csv_file("statement,label", *GOOD, name="cities.csv")])
+        statements.draw_all(["cities", csv_file("statement,label", *GOOD, name="cities.csv")], None, seed=0)
 
 
 def test_a_draw_keeps_the_classes_in_proportion_and_the_order_of_the_file():

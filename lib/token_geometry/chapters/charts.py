@@ -1,8 +1,7 @@
 """What all charts share: one theme, one palette, one renderer, and the parts that they are made of.
 
 A chart is a function that bears `figure`: a tidy frame in, an Altair chart out. The frames of a chapter's charts
-are made by its module `frames`, which says their columns. Importing this module registers theme and renderer.
-"""
+are made by its module `frames`, which says their columns. Importing this module registers theme and renderer."""
 
 import functools
 import html
@@ -74,8 +73,7 @@ def _with_csv(spec: dict) -> dict:
     """The same chart with its data as CSV, a third of the size: rows do not repeat the names of columns.
 
     Nor do they repeat long values: a character of the private use area stands for each, and `words` of the
-    specification's `usermeta` lists them, as CSV spells them.
-    """
+    specification's `usermeta` lists them, as CSV spells them."""
     formats, texts, words = {}, {}, dict[str, str]()
     for name, rows in spec.get("datasets", {}).items():
         frame = pd.DataFrame(rows)

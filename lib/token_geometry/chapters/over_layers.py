@@ -28,8 +28,7 @@ def by_level(results: RunResults, name: str, *, at: int | None = None, shown: Va
     """An observable over layers by shuffle level, of the prompts that were run at every level.
 
     `at` is the value of its further dimension (scale, k) that the control starts with and the sentence is about,
-    `shown` those that it offers, by default all. An `InputError` says if no observable of this name has layers.
-    """
+    `shown` those that it offers, by default all. An `InputError` says if no observable of this name has layers."""
     return _figure(results, name, at, shown, results.shuffled, change, curves.layer_curves)
 
 

@@ -12,8 +12,7 @@ def similarity(points: torch.Tensor) -> tuple[float, float]:
     """Mean and standard deviation of the cosine over all pairs of points of one cloud, shape (token, width).
 
     With unit vectors u_i, their mean m and v_i = u_i - m, the mean over all pairs is |m|^2 and the variance
-    (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32 serves for V.
-    """
+    (|V^T V|_F^2 + 2 N sum_i (v_i . m)^2) / N^2: no difference of large numbers, so that float32 serves for V."""
     n_points, width = points.shape
     norms = torch.linalg.vecdot(points, points).sqrt().clamp(min=torch.finfo(points.dtype).tiny)
     unit = points / norms[:, None]

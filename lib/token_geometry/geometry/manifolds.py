@@ -87,8 +87,7 @@ def sample(family: str, *, dimension: int, n_points: int, seed: int) -> np.ndarr
     """Random points of a manifold, float64, shape (n_points, N_COORDINATES).
 
     `family` is the name of one of `FAMILIES`; the dimension, up to `HIGHEST_DIMENSION`, is that without the
-    noise. The seed is that of the points, the orthogonal map and the noise; family and dimension are mixed in.
-    """
+    noise. The seed is that of the points, the orthogonal map and the noise; family and dimension are mixed in."""
     random = np.random.default_rng([seed, list(FAMILIES).index(family), dimension])
     drawn = FAMILIES[family].draw(random, n_points, dimension)
     directions, _ = np.linalg.qr(random.normal(size=(N_COORDINATES, drawn.shape[1])))

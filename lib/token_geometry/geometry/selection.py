@@ -11,8 +11,7 @@ def smallest(matrix: torch.Tensor, n_values: int, n_columns: int) -> tuple[torch
     """The smallest entries of each row in order, shape (m, n_values), and the columns of the first of them.
 
     The matrix has shape (m, n) and may be on any device, the columns (m, n_columns); n_columns ≤ n_values ≤ n.
-    Among equal entries the lower column comes first. Several matrices, shape (…, m, n), give as many of both.
-    """
+    Among equal entries the lower column comes first. Several matrices, shape (…, m, n), give as many of both."""
     if matrix.device.type != "cpu" or n_values == 0 or matrix.ndim > 2:
         values, columns = matrix.sort(dim=-1, stable=True)
         return values[..., :n_values], columns[..., :n_columns]

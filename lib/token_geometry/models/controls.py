@@ -29,8 +29,7 @@ def untrained(kind, options: dict, seed: int, *, sketch, name: str):
     constructors, and cut afterwards.
 
     `kind` is the class of a transformers model, `options` what its `from_pretrained` takes, and `sketch` the whole
-    network without memory for its weights. Raises `InputError` if the family leaves weights as the memory was.
-    """
+    network without memory for its weights. Raises `InputError` if the family leaves weights as the memory was."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nothing is written to with NaN
     try:

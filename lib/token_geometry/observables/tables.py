@@ -1,7 +1,6 @@
 """Tables of one cloud with names, dimensions and units: all that observables are computed from without the points.
 
-The extraction keeps them in its shards, and `measure` goes through them: there is one way to the observables.
-"""
+The extraction keeps them in its shards, and `measure` goes through them: there is one way to the observables."""
 
 from collections.abc import Sequence
 

@@ -63,8 +63,7 @@ def _callout(elem: pf.Element, doc: pf.Doc) -> pf.Element | None:
 def number(chapter: Chapter, labels: dict[str, Label]) -> None:
     """Number headings, figures, tables and equations; collect what can be referred to in `labels`.
 
-    A label that is there twice, a figure or table without caption, and what `_unsupported` names are refused.
-    """
+    A label that is there twice, a figure or table without caption, and what `_unsupported` names are refused."""
     counts, levels = Counter(), [0] * 7
 
     def define(label: str, kind: str, number: str, title: list) -> None:

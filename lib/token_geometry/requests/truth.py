@@ -49,8 +49,8 @@ class Truth(OfStatements, Request):
     def check(self) -> None:
         self.resolve()
 
-    def resolve(self) -> tuple[ModelSource, list[Statements]]:
-        """Check, and find out the model and what is drawn of each data set, without weights; raises as `check`."""
+    def resolve(self) -> tuple[ModelSource, list[Statements], list[str]]:
+        """Check, and find out the model, what is drawn of data sets, what is left out; raises as `check`."""
         self.check_file()
         self.check_bounds(seed=0, n_statements=4)
         if self.last_layer is not None and self.last_layer < self.layer:
@@ -64,12 +64,12 @@ class Truth(OfStatements, Request):
         for name, value in (("layer", self.layer), ("last_layer", self.n_layers)):
             if not 0 <= value <= last:
                 raise InputError(f"{name} is {value}; accepted: 0 to {last}, the last of model {self.model!r}")
-        return source, self._draw()
+        return source, *self._draw()
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
         return {
             "model": sources.resolve(self.model).identity(), "layer": self.layer, "last_layer": self.n_layers,
-            "statements": [drawn.identity() for drawn in self._draw()], "seed": self.seed,
+            "statements": [drawn.identity() for drawn in self._draw()[0]], "seed": self.seed,
             "probes": [*probes.FITS, *probes.PAIRED], "groups": "neighbors and shared words",
         }  # fmt: skip
 
@@ -78,12 +78,12 @@ class Truth(OfStatements, Request):
         shape = sizes.shape_of(sources.resolve(self.model))
         embeddings = shape["vocabulary"] * shape["width"]
         blocks = (shape["parameters"] - embeddings) * self.n_layers // shape["layers"]
-        n_statements = sum(len(drawn.texts) for drawn in self._draw())
+        n_statements = sum(len(drawn.texts) for drawn in self._draw()[0])
         numbers = embeddings + blocks + 2 * (self.n_layers + 1) * n_statements * shape["width"]
         return Estimate(memory=sizes.PROCESS_BYTES + 4 * numbers)
 
-    def _draw(self) -> list[Statements]:
-        return [found.draw(self.n_statements, seed=self.seed) for found in statements.load_all(self.datasets)]
+    def _draw(self) -> tuple[list[Statements], list[str]]:
+        return statements.draw_all(self.datasets, self.n_statements, seed=self.seed)
 
     @classmethod
     def declared(cls, run: Run) -> Iterator[Step]:

@@ -39,19 +39,17 @@ class TruthControls(OfControls, Truth):
     def n_layers(self) -> int:
         return sizes.last_layer(sources.resolve(self.model)) if self.last_layer is None else self.last_layer
 
-    def resolve(self) -> tuple[ModelSource, list[Statements]]:
+    def resolve(self) -> tuple[ModelSource, list[Statements], list[str]]:
         # fewer permutations say nothing at the level of the intervals
         self.check_bounds(n_permutations=20, n_untrained=0)
-        source, drawn = super().resolve()
-        if not any(one.is_binary for one in drawn):
+        found = super().resolve()
+        if not any(one.is_binary for one in found[1]):
             accepted = "one of true and false statements, or more"
             raise InputError(f"datasets is {list(self.datasets)}; accepted: {accepted}")
-        return source, drawn
+        return found
 
     def recipe(self, reads: Sequence[Request] = ()) -> dict:
-        same = {
-            "n_permutations": self.n_permutations,
-            "n_untrained": self.n_untrained,
-            "probes": ["mass_mean", "ridge"],
-        }
-        return super().recipe() | same | {"steered": PROMPT if self.steered else False}
+        return super().recipe() | {
+            "n_permutations": self.n_permutations, "n_untrained": self.n_untrained,
+            "probes": ["mass_mean", "ridge"], "steered": PROMPT if self.steered else False,
+        }  # fmt: skip

@@ -39,8 +39,7 @@ def correlate(
 
     Returns, over the dimensions other than `prompt` and `pool`: `correlation`; `low` and `high`, its BCa
     interval at `CONFIDENCE`, NaN for less than `FEWEST_PROMPTS` prompts; `p_value`, two-sided by Student's t;
-    `n_prompts`. NaN for less than three prompts, and one more for each of `given`, and where one is constant.
-    """
+    `n_prompts`. NaN for less than three prompts, and one more for each of `given`, and where one is constant."""
     if method not in METHODS:
         raise one_of("method", method, METHODS)
     sample = [pool, "prompt"] if pool else ["prompt"]

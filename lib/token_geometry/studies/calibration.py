@@ -110,8 +110,7 @@ def compare_with_others(
 def controlled(hidden: np.ndarray, token_ids: np.ndarray) -> xr.DataArray:
     """ID of clouds of shape (layer, token, width) with some tokens or directions left out, over `CONTROLS`.
 
-    Of the rarer and the frequent tokens only scores are left out: the neighbors are those in the whole cloud.
-    """
+    Of the rarer and the frequent tokens only scores are left out: the neighbors are those in the whole cloud."""
     _, which, counts = np.unique(token_ids, return_inverse=True, return_counts=True)
     frequent = counts[which] >= max(len(token_ids) / SHARE, 2)
     largest, widest = np.linalg.norm(hidden, axis=2).argmax(1), np.argsort(hidden.var(1))[:, -2:]

@@ -30,13 +30,14 @@ Arrays = Sequence[np.ndarray]
 
 def measure(request: Truth) -> xr.Dataset:
     """Read statements, take components and probes, write the data set of `TITLES`; `InputError` if that fails."""
-    (source, sets), recipe = request.resolve(), request.recipe()
+    (source, sets, lines), recipe = request.resolve(), request.recipe()
     started = time.perf_counter()
     texts = [text for drawn in sets for text in drawn.texts]
     print(f"{len(texts)} statements through {source.title} up to layer {request.n_layers}", flush=True)
     for drawn in (one for one in sets if not one.is_binary):
         words = ", ".join(dict.fromkeys(drawn.label_names))
         print(f"data set {drawn.name!r} is not of true and false statements: its labels are {words}"[:200])
+    print(*lines, sep="\n", end="\n" * bool(lines))
     states, tokens, bos = read(source, texts, n_layers=request.n_layers, device=request.device)
     passed = time.perf_counter()
     print(f"probes at {request.n_layers + 1} layers, and in the untrained model", flush=True)
@@ -54,7 +55,7 @@ def measure(request: Truth) -> xr.Dataset:
         f"Truth at layer {request.layer}, {source.title}", recipe,
         model=request.model, model_title=source.title, layer=request.layer, basis=sets[0].name,
         datasets=", ".join(drawn.name for drawn in sets), n_statements=len(texts), seed=request.seed,
-        token_read=" ".join(sorted(set(tokens))), bos_prepended=int(bos),
+        token_read=" ".join(sorted(set(tokens))), bos_prepended=int(bos), left_out="\n".join(lines),
         layer_index_map=layer_index.as_json(), dtype="float32",
         seconds_forward=passed - started, seconds_probes=time.perf_counter() - passed,
     )  # fmt: skip

@@ -51,7 +51,7 @@ Arrays = Sequence[np.ndarray]
 
 def measure(request: TruthControls) -> xr.Dataset:
     """Read statements, control what probes find in them, write the data set; `InputError` if that fails."""
-    (source, drawn), recipe, started = request.resolve(), request.recipe(), time.perf_counter()
+    (source, drawn, unfit), recipe, started = request.resolve(), request.recipe(), time.perf_counter()
     sets, texts = _labelled(drawn, request), [text for s in drawn for text in s.texts]
     model = LanguageModel(source, device=request.device)
     bos, tokenizer = reading.reads_bos(model), functools.partial(model.tokenizer, add_special_tokens=False)
@@ -75,7 +75,7 @@ def measure(request: TruthControls) -> xr.Dataset:
     dataset = xr.merge(parts, join="outer", combine_attrs="drop")
     for name, variable in dataset.data_vars.items():
         variable.attrs = {"long_name": TITLES[name], "units": "nat" if name == "log_probability" else "1"}
-    lines += [LEFT_OUT["classes"].format(name=s.name, n=len(s.classes)) for s in drawn if not s.is_binary]
+    lines += unfit + [LEFT_OUT["classes"].format(name=s.name, n=len(s.classes)) for s in drawn if not s.is_binary]
     lines += [LEFT_OUT["negation"].format(name=drawn[i].name) for i in binary if sets[i].opposite < 0]
     dataset.attrs = steered.attrs | store.make_attrs(
         f"Controls of truth at layer {request.layer}, {source.title}", recipe, model=request.model,

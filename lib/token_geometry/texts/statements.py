@@ -24,6 +24,10 @@ N_CLASSES = 50  # classes that a label may have; more are measurements and no cl
 GROUP_SHARE = 10  # one part in so many of the statements is as much as a group of them holds
 
 
+class LabelsError(InputError):
+    """Labels that no probe can learn from."""
+
+
 @dataclass(frozen=True)
 class Statements:
     """A data set, or a draw from one, in the order of its file.
@@ -102,13 +106,13 @@ class Statements:
         different, counts = np.unique(found.labels, return_counts=True)
         if len(different) < 2:
             only = f"the label {names[0]!r} only" if names else "no statements"
-            raise InputError(f"{what}: {only}; accepted: statements of two classes or more")
+            raise LabelsError(f"{what}: {only}; accepted: statements of two classes or more")
         if len(different) > N_CLASSES:
-            raise InputError(f"{what}: {len(different)} different labels; accepted: 2 to {N_CLASSES} classes")
+            raise LabelsError(f"{what}: {len(different)} different labels; accepted: 2 to {N_CLASSES} classes")
         if counts.min() < 2:
             rare = names[found.labels.tolist().index(different[counts.argmin()])]
             only = f"one statement only has the label {rare!r}"
-            raise InputError(f"{what}: {only}; accepted: two or more of each class")
+            raise LabelsError(f"{what}: {only}; accepted: two or more of each class")
         return found
 
 
@@ -151,15 +155,24 @@ def load(dataset: str) -> Statements:
     return read.some(np.flatnonzero(~(contradictory | repeated)), what)
 
 
-def load_all(datasets: Sequence[str]) -> list[Statements]:
-    """Read several data sets, whose names must differ."""
+def draw_all(datasets: Sequence[str], n: int | None, *, seed: int) -> tuple[list[Statements], list[str]]:
+    """Draw from several data sets, whose names must differ, and say of which labels nothing can be learned.
+
+    Those are left out, but for the first, without which there is nothing to compare with: an error."""
     if not datasets:
         raise InputError("datasets is empty; accepted: at least one data set")
-    found = [load(dataset) for dataset in datasets]
-    for statements in found:
-        if [other.name for other in found].count(statements.name) > 1:
-            raise InputError(f"datasets holds two of the name {statements.name!r}; accepted: different names")
-    return found
+    found, lines = [], []
+    for dataset in datasets:
+        try:
+            found.append(load(dataset).draw(n, seed=seed))
+        except LabelsError as error:
+            if not found:
+                raise
+            lines.append(f"{error}; it is left out")
+    named = [one.name for one in found]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InputError(f"datasets holds two of the name {twice[0]!r}; accepted: different names")
+    return found, lines
 
 
 def opposites(sets: Sequence[Statements]) -> dict[str, str]:

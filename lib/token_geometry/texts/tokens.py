@@ -16,8 +16,7 @@ def beginning(tokenizer, text: str, n_tokens: int) -> list[int]:
 
     A part of the text is tokenized, and its tokens are taken if behind them, and well before the end of the part,
     is a place that no token of the vocabulary spans: what follows it has no say in what precedes it, since merges
-    (BPE) and the choice of pieces (Unigram) make tokens only. Else a longer part is tried, at last the whole.
-    """
+    (BPE) and the choice of pieces (Unigram) make tokens only. Else a longer part is tried, at last the whole."""
     length = 8 * n_tokens + 16 * MARGIN
     while tokenizer.is_fast and length < len(text):
         part = tokenizer(text[:length], add_special_tokens=False, verbose=False, return_offsets_mapping=True)

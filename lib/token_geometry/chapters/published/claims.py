@@ -85,8 +85,7 @@ def compare(results: RunResults) -> pd.DataFrame:
     """Every claim for every published model and every model of a run, one row per claim and model.
 
     Columns `claim`, `quantity`, `source`, `model_title`, `side` (`published` or `run`), `value`, `low`, `high`
-    (interval of 95%; NaN where there is none), `verdict` (of `VERDICTS`; `missing`: no data for it in the run).
-    """
+    (interval of 95%; NaN where there is none), `verdict` (of `VERDICTS`; `missing`: no data for it in the run)."""
     rows = []
     for claim, evidence in itertools.product(CLAIMS, of_all(results)):
         found = claim.on(evidence)

@@ -33,6 +33,7 @@ def basis(results: TruthResults) -> Markdown:
         also = f" {left_out} rows of the files were left out as repeated or contradictory." * bool(left_out)
         at = f"projection at layer {dataset.attrs['layer']}, curves up to layer {int(dataset['layer'].max())}"
         lines.append(f"{title}: {named}, each read {start}; {at}.{also}")
+        lines += [f"{title}, {escaped(line)}." for line in dataset.attrs.get("left_out", "").splitlines()]
     return markup.bullets(lines)
 
 
