@@ -393,7 +393,8 @@ def workers(project: Project, options) -> None:
 
 def _mounted(project: Project, place: Path, mount: str, after: str = "") -> tuple[str, ...]:
     """Beginning of a command line that runs with a mount of its own at a place."""
-    script = f'{mount} && {{ "$@"; code=$?; {after} exit $code; }}'
+    # the folder of this process is still what is under the mount
+    script = f'{mount} && cd "$PWD" && {{ "$@"; code=$?; {after} exit $code; }}'
     return ("unshare", "--map-root-user", "--mount", "sh", "-c", script.replace("PLACE", f"'{place}'"), "sh")
 
 
@@ -439,9 +440,7 @@ def read_only(project: Project, options) -> None:
         place = (project.root / name).resolve()
         mount = "mount --bind PLACE PLACE && mount -o remount,ro,bind PLACE"
         before = project.files()
-        done = project.do(
-            command, before=_mounted(project, place, mount), cwd="/" if name == "." else project.root
-        )
+        done = project.do(command, before=_mounted(project, place, mount))
         project.check_line(what, done, fails=name in ("data/results", "_book", "book", "."))
         project.check(what, before=before)
     project.in_peace("after read-only folders")

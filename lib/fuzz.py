@@ -232,6 +232,8 @@ def main() -> int:
     options, rest = parser.parse_known_args()
     if options.here:
         fuzz(options.here, rest)
+    if rest:
+        parser.error(f"unknown: {' '.join(rest)}")
     n_failed = 0
     for name in options.only or READERS:
         keep = (options.keep / name).resolve()

@@ -196,9 +196,8 @@ def find_quarto() -> tuple[str, str]:
     path = shutil.which("quarto") or ""
     printed = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
     numbers = re.match(r"\d+(\.\d+)*", printed.strip())
-    if numbers and tuple(map(int, numbers[0].split("."))) >= OLDEST_QUARTO:
-        return path, numbers[0]
-    return "", ""
+    is_recent = numbers and tuple(map(int, numbers[0].split("."))) >= OLDEST_QUARTO
+    return (path, numbers[0]) if numbers and is_recent else ("", "")
 
 
 if __name__ == "__main__":

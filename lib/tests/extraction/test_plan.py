@@ -52,6 +52,30 @@ def test_a_plan_of_before_plans_had_a_checksum_says_how_to_go_on(tmp_path, refus
         plan.read_plan(tmp_path)
 
 
+NEEDED = [key for key in WHOLE if key != "model_commit"]  # which older plans lack
+FORGED = [{key: value} for key in NEEDED for value in (None, 3.5, {}, [3], [{"prompt": "a"}])]
+FORGED += [{"request": WHOLE["request"] | {key: {"a": 1}}} for key in ("model", "n_tokens", "shuffle_levels")]
+FORGED += [{"recipe": {"model": "m"}}, {"shards": [{"prompt": 3, "file": "a.nc"}]}]
+FORGED += [{"shards": [{"prompt": "a", "file": name}]} for name in ("../a.nc", "/a.nc", "..", "", "notes.txt", 3)]
+
+
+@pytest.mark.parametrize("changes", FORGED, ids=str)
+def test_a_plan_with_a_checksum_that_was_made_for_it_is_refused_where_it_is_none_of_ours(
+    changes, tmp_path, refused
+):
+    """Whoever extracts anew takes away what an older plan names: never what is not beside it."""
+    plan.save_plan(tmp_path, WHOLE | changes)
+    with refused(tmp_path / plan.PLAN, "delete it"):
+        plan.read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_a_plan_that_lacks_something_is_refused_though_its_checksum_is_right(key, tmp_path, refused):
+    plan.save_plan(tmp_path, {name: value for name, value in WHOLE.items() if name != key})
+    with refused(tmp_path / plan.PLAN, key, "delete it"):
+        plan.read_plan(tmp_path)
+
+
 def test_a_plan_that_is_a_directory_is_refused(tmp_path, refused):
     (tmp_path / plan.PLAN).mkdir()
     with refused(tmp_path / plan.PLAN, "delete it"):

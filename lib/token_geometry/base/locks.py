@@ -18,10 +18,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 def acquire(path: Path, *, seconds: float) -> contextlib.AbstractContextManager | None:
     """Lock a file while the returned context lasts; None, and a line, where its file system knows no locks.
 
-    filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a
-    killed process left behind. Without locks work may be done twice, but files are renamed when they are whole.
-    A `Timeout` says if another process holds it for longer than `seconds`, an `OSError` if it cannot be written.
-    """
+    filelock's own way out there, files whose mere existence is the lock, would wait for ever for one that a killed
+    process left behind. Without locks work may be done twice, but files are renamed when they are whole. A
+    `Timeout` says if another process holds it for longer than `seconds`, an `OSError` if it cannot be written."""
     try:
         return FileLock(path, timeout=seconds, fallback_to_soft=False).acquire()
     except OSError as error:  # a Timeout is one, without a number

@@ -148,9 +148,11 @@ def _door(path: Path) -> AbstractContextManager[None]:
 
 
 def read_attrs(path: Path) -> dict:
-    """Global attributes of a file, its variables unread and unchecked; `InputError` if missing or no NetCDF."""
-    with _door(path), _NETCDF, _opened(path) as dataset:
-        return dict(dataset.attrs)
+    """Global attributes of a file, its variables unread; `InputError` if it is missing, changed or no NetCDF."""
+    with _door(path):
+        _is_sealed(path)
+        with _NETCDF, _opened(path) as dataset:
+            return dict(dataset.attrs)
 
 
 def is_fresh(path: Path, expected_digest: str) -> bool:

@@ -105,9 +105,8 @@ def _estimators(results: RunResults) -> Iterator[Finding]:
     values["n_agree"] = int((signs == signs[0]).all("estimator").sum())
     each = "; ".join(f"{text.rpartition(' (')[0]} by {name}" for name, (text, *_) in told.items())
     n_agree, alone, n = values["n_agree"], len(signs) == 1, told["TLE"][0].rpartition(" (")[2]
-    agree = (
-        f"{'not all ' * (alone > n_agree)}those of GRIDE at scale 16{f' in {n_agree} of the models' * (not alone)}"
-    )
+    among = f" in {n_agree} of the models" * (not alone)
+    agree = f"{'not all ' * (alone > n_agree)}those of GRIDE at scale 16{among}"
     what = f"Full shuffling changes other estimates for these layers, too, by {each}; their signs are"
     if all(text for text, *_ in told.values()):
         yield Finding(f"{what} {agree} ({n}", values, "fig-estimators-effect")

@@ -1,6 +1,7 @@
 """The directory of an extraction: which shards it is to hold, and the reading of them, which needs no torch."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,15 @@ def read_plan(directory: Path) -> dict:
         plan = json.loads(files.decode(path, str(path)))
         if plan.pop("checksum") != store.digest(plan):
             raise ValueError("its checksum differs")
+        # which everybody can make: what is read of a plan must be there, and its shards beside it
+        request, shards = plan["request"], plan["shards"]
+        texts = [plan[name] for name in ("recipe_digest", "plan_digest", "model_title")]
+        texts += [request["model"], *request["filter_models"], *plan["recipe"]["model"].keys()]
+        texts += [shard[name] for shard in shards for name in ("prompt", "file")]
+        numbers = [plan["n_examined"], plan["n_too_short"], request["n_tokens"], *request["shuffle_levels"]]
+        are_beside = all(re.fullmatch(r"[^/\\\0]+\.nc", shard["file"]) for shard in shards)
+        if not (shards and {*map(type, texts)} == {str} and {*map(type, numbers)} == {int} and are_beside):
+            raise ValueError("it is not as an extraction writes it")
         return plan
 
 

@@ -37,10 +37,8 @@ def begin(job: Job, directory: Path, *, n_processes: int = 1) -> Iterator[Work]:
         tokenizers = [loading.load_tokenizer(one) for one in (source, *job.filters)]
         drawn = {name: getattr(request, name) for name in ("n_prompts", "n_tokens", "seed")}
         selection = prompts.select_prompts(job.corpus, tokenizers, prompt_ids=request.ids, **drawn)
-        too_short = f"of {selection.n_examined} texts that were read {selection.n_too_short} have fewer"
-        print(
-            f"{len(selection.prompts)} prompts of {job.corpus.title}, {request.n_tokens} tokens each; {too_short}"
-        )
+        short = f"of {selection.n_examined} texts that were read {selection.n_too_short} have fewer"
+        print(f"{len(selection.prompts)} prompts of {job.corpus.title}, {request.n_tokens} tokens each; {short}")
         keys = [plan.ShardKey(p, *order) for p in selection.prompts for order in request.orders]
         request.check_number_of_processes(n_processes, len(keys))
         dropped = plan.write_plan(directory, job, source, selection, keys)

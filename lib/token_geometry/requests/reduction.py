@@ -71,9 +71,7 @@ class Reduction(Request):
             if file_name(key) != key:
                 raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")
             if not isinstance(block, dict) or set(block) - _MORE not in _BLOCKS:
-                accepted = (
-                    "n_prompts or prompt_ids, and shuffle_levels; besides, where it is wanted, n_permutations"
-                )
+                accepted = "n_prompts or prompt_ids, and shuffle_levels; where it is wanted, n_permutations"
                 raise InputError(f"{file}: extraction {key!r} is {block!r}; accepted are {accepted}")
         observables = cls._step(run, "observables", run.models, blocks)  # ill-typed levels are refused here
         if not any(0 in block["shuffle_levels"] for block in blocks.values()):

@@ -37,11 +37,10 @@ class Head:
     def lens(self, ids: torch.Tensor, layers: Sequence[torch.Tensor], last: torch.Tensor) -> np.ndarray:
         """Loss and entropy of what each layer predicts through final norm and head, nats, shape (2, layer).
 
-        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a
-        seed draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape
-        (n_tokens,), each of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the
-        logits are not what the head makes of the last states, or no module is the final norm; an `InputError`
-        if a lens was given."""
+        The logit lens (nostalgebraist, 2020), or the tuned lens that was given: means over positions that a seed
+        draws, the same in prompts of one length, as many as `LENS_SHARE` allows. `ids` has shape (n_tokens,), each
+        of `layers` and `last`, which the head is applied to, (n_tokens, width). NaN where the logits are not what
+        the head makes of the last states, or no module is the final norm; an `InputError` if a lens was given."""
         if (norm := self._stream.norm) is None or not self.is_all(ids):
             if self._tuned:
                 reason = "whose logits are not what one final norm and the head make of its states: leave it out"

@@ -238,5 +238,4 @@ def contrast_consistent_search(
     losses = (((answer.sum(dim=0) - 1) ** 2 + answer.amin(dim=0) ** 2) * share).sum(dim=0)
     start = losses.view(n_folds, CCS_RESTARTS).argmin(dim=1)
     best = torch.arange(n_folds) * CCS_RESTARTS + start
-    found = torch.cat([weights / unit, shift[None]])[:, best]
-    return found.T.double().numpy()
+    return torch.cat([weights / unit, shift[None]])[:, best].T.double().numpy()

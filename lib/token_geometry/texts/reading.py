@@ -111,9 +111,8 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
                     except json.JSONDecodeError as error:
                         raise InputError(f"{where} is not JSON: {error.msg}") from None
                 if not isinstance(row, dict):
-                    raise InputError(
-                        f'{where} is a {type(row).__name__}; accepted: lines {{"text": "…"}}, one a text'
-                    )
+                    accepted = 'lines {"text": "…"}, one a text'
+                    raise InputError(f"{where} is a {type(row).__name__}; accepted: {accepted}")
                 yield from batch(what, number, [row.get("id")], [row.get(column)], column, list(row))
                 number += 1
 

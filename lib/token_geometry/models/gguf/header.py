@@ -71,10 +71,8 @@ def _read(path: Path, size: int, changed: int) -> Header:
         n_parts, number = metadata.get("split.count", 1), metadata.get("split.no", 0) + 1
         if n_parts > 1:
             first = path.name.replace(f"{number:05d}-of", "00001-of")
-            way_out = f"llama.cpp's 'llama-gguf-split --merge {first} merged.gguf' and give merged.gguf"
-            raise InputError(
-                f"GGUF file {path} is part {number} of {n_parts} of a model: merge them with {way_out}"
-            )
+            way_out = f"merge them with llama.cpp's 'llama-gguf-split --merge {first} merged.gguf' and give that"
+            raise InputError(f"GGUF file {path} is part {number} of {n_parts} of a model: {way_out}")
     return Header(metadata, {tensor.name: tuple(tensor.shape.tolist()) for tensor in reader.tensors})
 
 
