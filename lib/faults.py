@@ -243,14 +243,16 @@ class Project:
         elif fails and not re.search(r"^error: .+$", done.stdout, re.MULTILINE):
             self.fault("wrong", f"{what}: no line: {done.stdout[-600:]}")
 
-    def in_peace(self, what: str) -> None:
-        """Let everything be made that is missing: then all is there, right, and nothing else."""
+    def in_peace(self, what: str, *, logged: bool = True) -> None:
+        """Let everything be made that is missing: then all is there, right, and nothing else.
+
+        The executed notebooks are asked for where all was `logged`."""
         self.wait_for_processes(what)
         done = self.do("book")
         if done.returncode or "Traceback" in done.stdout:
             self.fault("wrong", f"{what}: fails in peace: {done.stdout[-600:]}")
         self.wait_for_processes(what)
-        self.check(what, before=self.whole)
+        self.check(what, before={path for path in self.whole if logged or "/records/" not in path})
         for path in sorted(self.files() - self.whole):
             self.fault("left over", f"{what}: {path}")
             (self.root / path).unlink()
@@ -416,7 +418,10 @@ def full_disk(project: Project, options) -> None:
         project.check(what)
         (project.results / "notes.txt").write_text("of the user")
         shutil.rmtree(kept, ignore_errors=True)
-        project.in_peace(what)
+        # a result that still found place, though its executed notebook did not, is not computed again for that
+        project.in_peace(what, logged=False)
+    shutil.rmtree(project.results)
+    project.in_peace("all made anew")
     for size in (0, 1 << 20):
         what = f"disk of books full at {size} bytes"
         mount = f"mount -t tmpfs -o size={size or 4096} none PLACE"
