@@ -132,7 +132,7 @@
         const aside = header.header?.orient === "left";
         const start = header.header?.labelAnchor === "start" || part.columns === 1;
         // one that starts at the left edge of its panel may reach beyond the right one
-        const free = room < NARROW ? room - beside - 40 : Math.max(inner?.width, room - beside - 60);
+        const free = room < NARROW ? room - beside - 60 : Math.max(inner?.width, room - beside - 60);
         const length = aside ? inner?.height : start ? free : inner?.width;
         if (typeof length !== "number") continue;
         const letters = Math.max(12, Math.floor(length / (1.18 * LETTER)));
@@ -148,8 +148,12 @@
       if (names.length) {
         const longest = Math.max(...names.map((name) => String(name).length));
         const most = Math.max(1, Math.floor((room - Math.max(beside, 40)) / (longest * LETTER + 34)));
-        part.legend = { ...part.legend, labelLimit: room - 60, columns: Math.min(most, part.legend?.columns ?? names.length) };
+        part.legend = { ...part.legend, labelLimit: 0, columns: Math.min(most, part.legend?.columns ?? names.length) };
+        const letters = Math.floor((room - Math.max(beside, 70) - 34) / LETTER);
+        if (longest > letters && !part.legend.labelExpr) part.legend.labelExpr = lines(letters);
       }
+      const isShade = part.type === "quantitative" && part.scale?.scheme && part.legend !== null;
+      if (isShade) part.legend = { columns: Math.max(1, Math.floor((room - 60) / 64)), ...part.legend };
     });
   }
 

@@ -293,13 +293,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     root = arguments.book.resolve()
     above = [folder / "_quarto.yml" for folder in root.parents]
-    config = arguments.expect_chapters or next(filter(Path.is_file, above), above[0])
+    config = (arguments.expect_chapters or next(filter(Path.is_file, above), above[0])).resolve()
     for path in (root / "index.html", config):
         if not path.is_file():
             print(f"{path} does not exist: render the book first", file=sys.stderr)
             return 1
     opened = browser.page() if browser.find() else contextlib.nullcontext()
-    with opened as tab, browser.served(root) as server:
+    # a run's paths are from its project's folder
+    with opened as tab, browser.served(root) as server, contextlib.chdir(config.parent):
         faults, complete = check(root, config, tab, server)
     for fault in faults:
         print(f"FAULT {fault}")

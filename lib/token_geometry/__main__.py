@@ -113,6 +113,7 @@ def _say(text: str, n_problems: int) -> int:
 
 
 def _declared(options) -> int:
+    os.chdir(project.root())  # from which the paths of a run are
     run = declaration.load(options.name)
     if not options.name and "QUARTO_PROFILE" not in os.environ:
         print(f"no run is named: this is {run.name}; there are {', '.join(declaration.names())}")
@@ -130,8 +131,7 @@ def _declared(options) -> int:
 
 def _publish(options) -> int:
     written = results.publish(declaration.load(options.name))
-    print(*written, sep="\n")
-    print(f"{len(written)} results of this machine, {spelled(sum(path.stat().st_size for path in written))}")
+    print(*written, f"{len(written)} results, {spelled(sum(path.stat().st_size for path in written))}", sep="\n")
     return 0
 
 

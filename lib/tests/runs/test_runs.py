@@ -480,11 +480,12 @@ def test_the_time_that_is_left_follows_what_notebooks_took_beside_one_another(mo
     assert said[2] == said[1].replace("1 of", "2 of") and said[4] == "4 of 4 made, 9 minutes gone, nothing left"
 
 
-def test_a_dry_run_has_the_time_of_statements_and_of_a_calibration(declared, tmp_path, capsys):
+def test_a_dry_run_has_the_time_of_statements_and_of_a_calibration(declared, tmp_path, capsys, monkeypatch):
     rows = "".join(f"The number {n} is {word}.,{n % 2}\n" for n in range(40) for word in ("large", "small"))
     (tmp_path / "numbers.csv").write_text(f"statement,label\n{rows}")
     truth = {"datasets": ["numbers.csv"], "n_statements": 40, "models": {"smollm2-135m": {"layer": 2}}}
     declared(truth=truth, calibration={"n_prompts": 1, "n_points": 64, "dimensions": [2]})
+    monkeypatch.chdir(tmp_path / "data" / "runs")  # wherever it is asked for, paths are from the project's folder
     assert main(["run", "small", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     for notebook in ("truth-pca", "calibration", "extraction"):
