@@ -420,7 +420,8 @@ def full_disk(project: Project, options) -> None:
         shutil.rmtree(kept, ignore_errors=True)
         # a result that still found place, though its executed notebook did not, is not computed again for that
         project.in_peace(what, logged=False)
-    shutil.rmtree(project.results)
+    for path in (path for path in project.results.rglob("*") if path.is_file() and path.name != "notes.txt"):
+        path.unlink()
     project.in_peace("all made anew")
     for size in (0, 1 << 20):
         what = f"disk of books full at {size} bytes"

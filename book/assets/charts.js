@@ -105,12 +105,21 @@
   const pattern = (n) => `(.{1,${n}})(?:\\s+|$)|(.{0,${n - 1}}-)|(\\S{${n}})`;
   const broken = (name, n) => String(name).replace(new RegExp(pattern(n), "g"), "$1$2$3\n").trim().split("\n");
 
-  // The same as an expression on a label, with empty lines above where others have more.
-  const lines = (n, most = 1) => {
-    const text = `trim(replace(datum.label, regexp('${pattern(n).replaceAll("\\", "\\\\")}', 'g'), '$1$2$3\\n'))`;
+  // The same as an expression on a label or another text, with empty lines above where others have more.
+  const lines = (n, most = 1, of = "datum.label") => {
+    const text = `trim(replace(${of}, regexp('${pattern(n).replaceAll("\\", "\\\\")}', 'g'), '$1$2$3\\n'))`;
     const above = `slice('${"\\n".repeat(most)}', 0, max(0, ${most} - length(split(${text}, '\\n'))))`;
     return `split(${most > 1 ? `${above} + ` : ""}${text}, '\\n')`;
   };
+
+  // A title in such lines: a text, several, or an expression, of which a list begins with a name.
+  function titled(text, n) {
+    if (!text.expr) return [text].flat().flatMap((line) => broken(line, n));
+    const [list, name] = text.expr.match(/^\[("(?:[^"\\]|\\.)*")/) ?? [];
+    if (!list) return { expr: lines(n, 1, text.expr) };
+    const parts = broken(JSON.parse(name), n).map((line) => JSON.stringify(line));
+    return { expr: `[${parts.join(", ")}${text.expr.slice(list.length)}` };
+  }
 
   function wrapped(spec, room, valuesOf) {
     let beside = 0; // px that the names of rows take
@@ -125,6 +134,10 @@
     if (beside && most > 1)
       walk(spec, (part) => part.height?.step && (part.height = { step: Math.max(part.height.step, 12 * most + 4) }));
     walk(spec, (part) => {
+      if (part.title?.text) {
+        const length = room < NARROW ? room - 20 : Math.min(part.width ?? room, room - 20);
+        part.title.text = titled(part.title.text, Math.floor(length / (1.18 * LETTER)));
+      }
       if (part.legend?.gradientLength) part.legend.gradientLength = gradient(room, part.legend.gradientLength);
       for (const header of part.facet ? [part.facet, part.facet.row, part.facet.column] : []) {
         if (!header?.field || header.header?.labels === false) continue;

@@ -97,11 +97,13 @@ def test_the_charts_of_many_models_fit_a_page_and_a_phone(chapter, n_models, fol
     assert check_pages.chart_faults(path, tab, [(1280, False), (390, False)]) == []
 
 
+LONG = "A model's <b>name *of* eighty_characters_ [that] goes on & on | until its $end$ i"
+
+
 @pytest.mark.parametrize("chapter", ["index", "model-comparison", "loss", "estimators", "published"])
 def test_a_small_run_with_odd_names_stays_within_its_pages(chapter, folder, tab, monkeypatch):
     """One model with a title of 80 characters, one level, three prompts with markup in their ids, Arabic texts."""
-    title = "A model's <b>name *of* eighty_characters_ [that] goes on & on | until its $end$ i"
-    results = results_of({title: 6}, levels=(0,), n_prompts=3, n_shuffled=3, control=False)
+    results = results_of({LONG: 6}, levels=(0,), n_prompts=3, n_shuffled=3, control=False)
     made = results.observables.assign_coords(prompt=[f"<b>{n}</b> | *{n}*" for n in range(3)])
     assert len(made["model_title"].item()) >= 80
     results = dataclasses.replace(results, observables=made.assign_attrs(corpus="خطب الرؤساء"))
@@ -186,6 +188,25 @@ def test_a_planted_fault_is_found(fault, folder, tab):
     path = write(folder, [("fig-planted", "Point at one to find it.", html)])
     found = check_pages.chart_faults(path, tab, [(1280, False)])
     assert any(fault in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ([LONG, "layer 2"], "layer 2"),
+        (LONG, "i"),
+        ({"expr": f"[{json.dumps(LONG)}, 'layer ' + shown_x]"}, "layer 1"),
+        ({"expr": f"'data set ' + {json.dumps(LONG)}"}, "i"),
+    ],
+)
+def test_a_long_title_breaks_into_lines_and_loses_nothing(text, ends, folder, tab):
+    path = write(folder, [("fig-a", "One.", charts.chart_html(spec("point", {}, title={"text": text}, **SLIDER)))])
+    assert [fault for fault in check_pages.chart_faults(path, tab, [(390, False)]) if "wide" in fault] == []
+    tab.open(path, width=390)
+    lines = tab.evaluate(
+        "[...document.querySelectorAll('.role-title-text tspan')].map((line) => line.textContent)"
+    )
+    assert len(lines) > 1 and lines[-1].endswith(ends) and LONG in " ".join(lines)
 
 
 def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab, tmp_path):
