@@ -32,7 +32,7 @@ def refused():
     @contextmanager
     def expect(*words):
         with pytest.raises(InputError) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert "\n" not in message
         for word in words:

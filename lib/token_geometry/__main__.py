@@ -40,6 +40,8 @@ OLDEST_QUARTO = (1, 6)  # what came before renders the book differently
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
+        if found := re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            raise one_of(found[1].lower().lstrip("-"), found[2], re.findall(r"[\w-]+", found[3]))
         raise InputError(f"{message}; {self.prog} --help says what is accepted")
 
 

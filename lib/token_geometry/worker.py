@@ -73,8 +73,7 @@ def _requests(options) -> list[Extraction]:
         declared = results.requests(declaration.load(options.run), Extraction)
         # however many the run declares for one machine, the launcher decides
         return [dataclasses.replace(request, num_processes=1) for request in declared]
-    given = parameters.of_words(Extraction, dict(options.values))
-    return [parameters.build(Extraction, given, noun="parameter")]
+    return [parameters.build(Extraction, parameters.of_words(Extraction, dict(options.values)), noun="parameter")]
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_the_commands_of_the_readme_give_the_dataset_with_the_fixed_names(corpus
         (["-p", "model", "smollm3"], "unknown model 'smollm3'", False),
         (["-p", "corpus", "nothing.jsonl"], "unknown corpus 'nothing.jsonl'", False),
         (["-p", "corpus", "texts.jsonl", "-p", "n_prompts", "5"], "1 are shorter", True),
-        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 = 16 blocks do not divide", False),
+        (["-p", "n_tokens", "100", "-p", "shuffle_levels", "[0, 2]"], "4^2 blocks do not divide", False),
         (["-p", "device", "cuda:7"], "device 'cuda:7' does not exist here", False),
         (["-p", "dtype", "int4"], "dtype is 'int4'; accepted: float32", False),
     ],

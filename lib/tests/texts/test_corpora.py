@@ -323,7 +323,7 @@ def test_what_systems_put_beside_texts_is_passed_over(tmp_path):
 
 def test_a_directory_without_texts_is_refused_with_what_was_looked_for_and_what_is_there(tmp_path, refused):
     folder(tmp_path, a_dot_pdf="x", b_dot_pdf="x", c__data_dot_arrow="x")
-    with refused("holds no text", "looked for", ".txt", ".parquet", "2 .pdf, 1 .arrow"):
+    with refused("holds no text", "accepted: files", ".txt", ".parquet", "2 .pdf, 1 .arrow"):
         texts(tmp_path)
 
 

@@ -51,7 +51,7 @@ def test_blocks_go_everywhere():
     assert (np.abs(np.bincount(first, minlength=4) - 100) < 5 * np.sqrt(400 * 3 / 16)).all()
 
 
-@pytest.mark.parametrize("level, n_tokens", [(1, 1022), (5, 512), (6, 1024), (-1, 1024)])
+@pytest.mark.parametrize("level, n_tokens", [(1, 1022), (5, 512), (6, 1024)])
 def test_a_level_whose_blocks_do_not_divide_the_prompt_is_refused(level, n_tokens, refused):
     with refused("shuffle_levels", f"n_tokens = {n_tokens}", "accepted: 0 to"):
         shuffling.check_shuffle_levels([0, level], n_tokens)
@@ -60,8 +60,9 @@ def test_a_level_whose_blocks_do_not_divide_the_prompt_is_refused(level, n_token
 
 @pytest.mark.parametrize("level", [-1, 10_000, 10**9])
 def test_a_level_far_from_any_prompt_is_refused_at_once(level, refused):
-    with refused("shuffle_levels", str(level), "accepted: 0 to 5"):
+    with refused("shuffle_levels", str(level), "accepted: 0 to 5") as caught:
         shuffling.check_shuffle_levels([level], 1024)
+    assert "multiple" not in str(caught.value)  # of which a prompt could have no tokens
 
 
 def test_bleu_is_the_geometric_mean_of_the_shares_of_runs_that_are_kept():

@@ -346,9 +346,9 @@ def test_measurements_are_no_labels(csv_file, refused):
 def test_a_data_set_that_does_not_exist_is_refused_with_the_nearest_one(refused, tmp_path):
     with refused("unknown data set 'citys'", "did you mean 'cities'"):
         statements.load("citys")
-    with refused("nothing.csv", "No such file"):
+    with refused("nothing.csv", "accepted: cities", "a .csv file that exists"):
         statements.load(str(tmp_path / "nothing.csv"))
-    with refused("no-such-user", "No such file"):
+    with refused("no-such-user", "a .csv file that exists"):
         statements.load("~no-such-user/x.csv")
     with refused("datasets is empty"):
         statements.draw_all([], None, seed=0)

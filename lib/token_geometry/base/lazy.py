@@ -12,4 +12,5 @@ class _Library:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-accelerate, datasets, torch, transformers = map(_Library, ("accelerate", "datasets", "torch", "transformers"))
+accelerate, datasets, huggingface_hub = map(_Library, ("accelerate", "datasets", "huggingface_hub"))
+torch, transformers = map(_Library, ("torch", "transformers"))

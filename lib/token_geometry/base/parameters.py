@@ -45,7 +45,9 @@ def _parsed(text: str, where: str) -> dict:
     try:
         found = yaml.load(text, _Unique)
     except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark, " ".join((error.problem or str(error)).split())
+        problem = " ".join((error.problem or str(error)).split())
+        # of what is not closed, the place where it begins
+        mark = error.context_mark if "end of stream" in problem else error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}," if mark else ""
         way_out = "one line above for a colon, a quotation mark, a bracket or an indent that is missing"
         raise InputError(f"{where}{place} is not YAML ({problem}): look there and {way_out}") from None
@@ -113,7 +115,7 @@ def build(kind: type[Kind], given: dict, *, noun: str) -> Kind:
                 quoted = "YAML makes a number of it: put it in quotation marks"
                 raw = f"papermill's -p makes a number of it: write -r {name} …, which keeps a string"
                 hint = f" ({raw if noun == 'parameter' else quoted})"
-            typed = "" if value is None else f", of type {type(value).__name__}"
+            typed = "" if value is None or isinstance(value, list) else f", of type {type(value).__name__}"
             raise InputError(f"{noun} {name!r} is {value!r}{typed}; accepted: {_spell(hints[name], value)}{hint}")
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     if lacking := [name for name in needed if name not in values]:

@@ -55,8 +55,8 @@ def check_writable(path: Path) -> None:
     """Refuse an output that `write` could not write; removes what a killed process left of it."""
     try:
         folder = next(part for part in path.absolute().parents if part.exists())
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
+        if path.is_dir() or not folder.is_dir():
+            raise OSError(None, "it is a directory" if path.is_dir() else f"{folder.name} is a file")
         for name in (str(path).encode(), folder / files.partial(path).name):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(name)  # which finds a NUL and a name that is too long

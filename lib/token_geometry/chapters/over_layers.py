@@ -44,8 +44,7 @@ def _figure(results, name, at, shown, dataset: xr.Dataset, say: Callable, draw: 
     entry, finding = CATALOG[name], say(results, name=name, at=at)
     kept = {} if shown is None else {entry.choice: shown}
     frame = frames.summary(dataset[name].sel(layer=slice(entry.first_layer, None), **kept))
-    chart = draw(frame, y_title=entry.axis_title, choose=entry.choice, initial=at, finding=finding)
-    return Figure(chart, finding)
+    return Figure(draw(frame, y_title=entry.axis_title, choose=entry.choice, initial=at, finding=finding), finding)
 
 
 def one_level(results: RunResults) -> str:

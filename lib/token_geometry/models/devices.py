@@ -17,7 +17,8 @@ def choose_device(device: str) -> str:
             raise ValueError
     except Exception:  # each kind of device has its own
         available = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise InputError(f"device {device!r} does not exist here; accepted: {available}") from None
+        called = " (a GPU is called cuda)" * ("gpu" in device.lower())
+        raise InputError(f"device {device!r} does not exist here{called}; accepted: {available}") from None
     return device
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from token_geometry.base import InputError, files, parameters, project, wheels
+from token_geometry.base.lazy import huggingface_hub, torch
 from token_geometry.models import checkpoints, source
 from token_geometry.models.gguf import dequantized, header, tokenizers
 
@@ -223,9 +224,14 @@ class Hub(source.ModelSource):
         return replace(self, revision=getattr(found, "resolved", found))
 
     def is_made(self) -> bool:
-        from huggingface_hub import try_to_load_from_cache
+        found = huggingface_hub.try_to_load_from_cache(self.location, "config.json", revision=self.revision)
+        return isinstance(found, str)
 
-        return isinstance(try_to_load_from_cache(self.location, "config.json", revision=self.revision), str)
+    def directory(self) -> str:
+        if not self.is_made():
+            with self.readable_errors():  # asks once; a download asks for half a minute
+                huggingface_hub.HfApi().model_info(self.location, revision=self.revision, timeout=10)
+        return self.location
 
     def way_out(self) -> str:
         control = str(self.revision).startswith(("rand", "perm"))
@@ -241,7 +247,7 @@ def _snapshot(name: str, folder: Path) -> Path:
     """The model in a folder of the hub's own cache."""
     repository = folder.parent if folder.name == "snapshots" else folder
     if not (found := [path.parent for path in sorted(repository.glob("snapshots/*/config.json"))]):
-        raise InputError(f"model {name!r}: it holds no config.json and no consolidated.*.pth: give another")
+        raise InputError(f"model {name!r}: it holds no config.json and no consolidated.*.pth")
     branch = repository / "refs" / "main"
     main = [path for path in found if branch.is_file() and path.name == branch.read_text().strip()]
     if len(found) > 1 and not main:
@@ -259,7 +265,6 @@ def _check_regular(folder: Path) -> None:
 
 def _check_weights(folder: Path) -> None:
     """Raise where a file of the weights is missing, cut short or holds other objects; none is read whole."""
-    import torch
     from safetensors import safe_open
 
     quantized = "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from token_geometry.base import InputError, files
-from token_geometry.base.lazy import torch
+from token_geometry.base.lazy import huggingface_hub, torch
 from token_geometry.models import blocks
 from token_geometry.models.source import ModelSource
 
@@ -30,10 +30,8 @@ def find(lens: str) -> list[Path]:
     names, accepted = ("config.json", "params.pt"), f"a directory with both, or an id of the hub's {SPACE}"
     with files.door(f"tuned_lens {lens!r}", f"; accepted: {accepted}"):
         if is_of_hub(lens):
-            from huggingface_hub import hf_hub_download
-
             place = {"repo_type": "space", "subfolder": f"lens/{lens}"}
-            return [Path(hf_hub_download(SPACE, name, **place)) for name in names]
+            return [Path(huggingface_hub.hf_hub_download(SPACE, name, **place)) for name in names]
         for name in names:
             files.check_file(Path(lens).expanduser() / name, f"tuned_lens {lens!r}: {name}")
         return [Path(lens).expanduser() / name for name in names]

@@ -142,8 +142,7 @@ def _options(cell: Any, chapter: Chapter) -> tuple[dict, str]:
     """Split a code cell into its ``#|`` options and its code."""
     lines = cell.source.splitlines()
     head = list(itertools.takewhile(lambda line: line.startswith("#|"), lines))
-    text = "\n".join(line[2:].removeprefix(" ") for line in head)
-    options = read_yaml(text, f"{chapter.source}: #| options")
+    options = read_yaml("\n".join(line[2:].removeprefix(" ") for line in head), f"{chapter.source}: #| options")
     if unknown := sorted(set(options) - _OPTIONS - _COSMETIC):
         raise BookError(f"{chapter.source}: cell option {unknown[0]} is none of {', '.join(sorted(_OPTIONS))}")
     return chapter.options | options, "\n".join(lines[len(head) :]).strip("\n")

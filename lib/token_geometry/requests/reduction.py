@@ -66,7 +66,7 @@ class Reduction(Request):
         """The observables of the models of a run, and those of its control models."""
         file, blocks = f"{run.name}.yml", run.sections.get("extractions")
         if blocks is None:
-            raise InputError(f"{file}: key 'extractions' is missing")
+            raise InputError(f"{file}: key 'extractions' is empty: add all: {{n_prompts: 8, shuffle_levels: [0]}}")
         for key, block in blocks.items():
             if file_name(key) != key:
                 raise InputError(f"{file}: extraction {key!r}: accepted in its name: letters, digits, . _ -")

@@ -27,7 +27,7 @@ def load(name: str = "") -> Run:
         raise one_of("run", name, known)
     path, entries = project.root() / "data" / "runs" / f"{name}.yml", project.entries(f"runs/{name}.yml")
     if not entries:
-        raise InputError(f"{path.name} holds no keys; accepted: see data/runs/{DEFAULT}.yml")
+        raise InputError(f"{path.name} holds no keys: token-geometry new-run writes one that does")
     try:
         run = _build(name, entries)
     except InputError as error:

@@ -84,5 +84,5 @@ def open_results(run: str = "", name: str = "observables") -> xr.Dataset:
         return store.read(Path(run))
     declared = declaration.load(run)
     if (found := read(declared, name)) is None:
-        raise one_of(f"result of run {declared.name!r}", name, results(declared))
+        raise InputError(f"run {declared.name!r}: {one_of('result', name, results(declared))}")
     return found

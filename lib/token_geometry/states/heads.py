@@ -100,8 +100,7 @@ class Head:
     def _products(self, last: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """Logits of so many entries of the vocabulary at a time."""
         weights, bias, rows = self._linear.weight.split(size), self._linear.bias, self._fit(last)
-        biases = [None] * len(weights) if bias is None else bias.split(size)
-        for weight, part in zip(weights, biases, strict=True):
+        for weight, part in zip(weights, [None] * len(weights) if bias is None else bias.split(size), strict=True):
             yield self._capped(functional.linear(rows, weight, part)).float()
 
     def _logits(self, last: torch.Tensor) -> torch.Tensor:

@@ -31,8 +31,7 @@ def read(
     for texts, layers, some in (_read_trees if shared else _read_batches)(stream, rows, head):
         states |= dict(zip(texts, layers.float().cpu(), strict=True))
         losses |= dict(zip(texts, some, strict=False))
-    by_text = [states[i] for i in range(len(rows))]
-    return torch.stack(by_text, dim=1), [losses[i] for i in range(len(losses))]
+    return torch.stack([states[i] for i in range(len(rows))], dim=1), [losses[i] for i in range(len(losses))]
 
 
 def can_share(stream: Stream, rows: list[list[int]]) -> bool:

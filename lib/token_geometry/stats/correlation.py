@@ -166,8 +166,7 @@ def _coefficients(values: np.ndarray, weights: np.ndarray, method: str) -> np.nd
 
     def mean(variable):
         # ranks are those of each resample, values are the same in all
-        sums = variable @ weights.T if variable.ndim == 2 else np.einsum("crn,rn->cr", variable, weights)
-        return sums / total
+        return (variable @ weights.T if variable.ndim == 2 else np.einsum("crn,rn->cr", variable, weights)) / total
 
     means = [mean(variable) for variable in values]
     variances = (mean(v * v) - m * m for v, m in zip(values, means, strict=True))

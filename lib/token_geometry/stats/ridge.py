@@ -17,8 +17,7 @@ def nested_accuracy(
     training folds and taken from every coordinate. The penalty is that with the smallest squared error when each
     point of the training folds is left out in turn, which has a closed form. Coordinates are centered and scaled
     by the training folds."""
-    n_classes = labels.max() + 1
-    targets = np.where(labels[..., None] == np.arange(n_classes), 1.0, -1.0).transpose(1, 0, 2)
+    targets = np.where(labels[..., None] == np.arange(labels.max() + 1), 1.0, -1.0).transpose(1, 0, 2)
     right = np.zeros(len(labels))
     for train, test in parts:
         x, y = points, targets[train].reshape(len(train), -1)

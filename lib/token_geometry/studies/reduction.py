@@ -99,8 +99,7 @@ def _assemble(pieces: Pieces, plans: Sequence[dict], identities: dict[str, dict]
     for key, piece in pieces.items():
         place = tuple(places.index(one) for places, one in zip(outer.values(), key, strict=False))
         for observable, variable in piece.data_vars.items():
-            inside = tuple(slice(size) for size in variable.shape)
-            variables[observable].values[place + inside] = variable.values
+            variables[observable].values[place + tuple(slice(size) for size in variable.shape)] = variable.values
     lasts = {name: piece.sizes["layer"] - 1 for (name, *_), piece in pieces.items()}
     depth = [np.where(layers <= lasts[name], layers / lasts[name], np.nan) for name in names]
     coords = outer | {key: c for key, c in template.coords.items() if key not in ("layer", "layer_other")}

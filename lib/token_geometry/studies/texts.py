@@ -60,13 +60,12 @@ def measure_texts(
     for place, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"texts[{place}] is {text!r}, of type {type(text).__name__}; accepted: strings")
-    if n_tokens is None:
-        tokenizer = loading.load_tokenizer(sources.resolve(model))
-        lengths = [len(tokens.beginning(tokenizer, text.strip(), 1024)) for text in texts]
-        blocks = 4 ** max(shuffle_levels, default=0)
-        if (n_tokens := min(lengths) // blocks * blocks) < 4:
-            short = lengths.index(min(lengths))
-            raise InputError(f"texts[{short}] has {lengths[short]} tokens; accepted: {max(4, blocks)} or more")
+    tokenizer, most = loading.load_tokenizer(sources.resolve(model)), 1024 if n_tokens is None else n_tokens
+    lengths = [len(tokens.beginning(tokenizer, text.strip(), most)) for text in texts]
+    blocks, short = 4 ** max(0, *shuffle_levels), lengths.index(min(lengths))
+    if lengths[short] < (least := max(4, blocks) if n_tokens is None else n_tokens):
+        raise InputError(f"texts[{short}] has {lengths[short]} tokens; accepted: {least} or more")
+    n_tokens = lengths[short] // blocks * blocks if n_tokens is None else n_tokens
     with tempfile.TemporaryDirectory() as folder:
         corpus, shards = Path(folder, "texts.jsonl"), Path(folder, "shards")
         corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")

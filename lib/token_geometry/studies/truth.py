@@ -121,8 +121,7 @@ def _transfer(sets: Sets, clouds: Arrays, axes: Arrays, accuracy: np.ndarray, *,
         shift = 0.0
         if train.name in opposite:
             other = clouds[names.index(opposite[train.name])] @ axes[i].T
-            whole = np.ones((1, len(train.labels)), dtype=bool)
-            (pair,) = _ccs(learned, other, train.labels, whole, seed=seed)
+            (pair,) = _ccs(learned, other, train.labels, np.ones((1, len(train.labels)), dtype=bool), seed=seed)
             weights["ccs"], shift = pair[None, :-1], pair[-1]
             if _is_negation(train.name, opposite):
                 weights["truth_direction"] = probes.truth_direction(learned, other, train.labels)

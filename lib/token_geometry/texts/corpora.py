@@ -43,7 +43,7 @@ class Corpus:
         have an id twice, or differ from `checksum`."""
         texts = Texts(self.name, self.read)
         if not texts.n_characters:
-            raise InputError(f"corpus {self.name!r} holds no text")
+            raise InputError(f"corpus {self.name!r} holds no text: give one that does")
         if self.checksum and (found := texts.identity()) != self.checksum:
             problem = f"corpus {self.name!r}: the checksum of its texts is {found}, expected {self.checksum}"
             way_out = "if they are meant, change texts_sha256 in data/corpora.yml"
@@ -264,8 +264,8 @@ def _in_directory(corpus: str, folder: Path) -> tuple[Path, list[Path]]:
                 raise InputError(f"corpus {corpus!r} holds over {MOST_FILES} files: give a directory of texts")
     if not found:
         there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "nothing"
-        way_out = f"looked for files {', '.join(reading.FORMATS)}, in it and below; there is {there}"
-        raise InputError(f"corpus {corpus!r} holds no text: {way_out}")
+        problem = f"holds no text: in it and below there is {there}"
+        raise InputError(f"corpus {corpus!r} {problem}; accepted: files {', '.join(reading.FORMATS)}")
     return folder, _one_kind(corpus, sorted(found))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -73,9 +74,9 @@ def select_prompts(
             too_short += 1
     if not prompt_ids and len(prompts) < (1 if n_prompts is None else n_prompts):
         found = f"{len(prompts)} of its {len(corpus.texts)} texts have at least n_tokens = {n_tokens} tokens"
-        found += f", {too_short} are shorter, and n_prompts = {n_prompts} asks for more"
-        way_out = "lower n_prompts or n_tokens, or add longer texts"
-        raise InputError(f"corpus {corpus.name!r}: {found}: {way_out}")
+        found += f", {too_short} are shorter" * bool(too_short)
+        ways = [f"lower n_prompts = {n_prompts} to that"] * bool(prompts) + ["lower n_tokens"] * bool(too_short)
+        raise InputError(f"corpus {corpus.name!r}: {found}: {' or '.join([*ways, 'add longer texts'])}")
     return Selection(prompts=prompts, n_examined=len(prompts) + too_short, n_too_short=too_short)
 
 
@@ -84,8 +85,9 @@ def _named(corpus: corpora.Corpus, ids: Sequence[str]) -> Sequence[str]:
     for key in ids:
         if key not in corpus.texts:
             near = "".join(f"; did you mean {one!r}?" for one in difflib.get_close_matches(key, corpus.texts, n=1))
+            some = ", ".join(map(repr, itertools.islice(corpus.texts, 3)))
             which = f"which is none of the {len(corpus.texts)} ids of corpus {corpus.name!r}"
-            raise InputError(f"prompt_ids holds {key!r}, {which}{near}")
+            raise InputError(f"prompt_ids holds {key!r}, {which}, such as {some}{near}")
     return ids
 
 

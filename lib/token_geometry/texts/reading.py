@@ -109,7 +109,7 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
                     try:
                         row = json.loads(text, **whole)
                     except json.JSONDecodeError as error:
-                        raise InputError(f"{where} is not JSON: {error.msg}") from None
+                        raise InputError(f"{where} is not JSON ({error.msg}): json.dumps writes it") from None
                 if not isinstance(row, dict):
                     accepted = 'lines {"text": "…"}, one a text'
                     raise InputError(f"{where} is a {type(row).__name__}; accepted: {accepted}")

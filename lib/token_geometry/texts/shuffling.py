@@ -15,9 +15,9 @@ def check_shuffle_levels(levels: Sequence[int], n_tokens: int) -> None:
     largest = max(s for s in range(16) if n_tokens % 4**s == 0)
     for level in levels:
         if not 0 <= level <= largest:
-            blocks = f"4^{level} = {4**level}" if 0 <= level < 16 else f"4^{level}"
-            problem = f"shuffle_levels holds {level}, but {blocks} blocks do not divide n_tokens = {n_tokens}"
-            raise InputError(f"{problem}; accepted: 0 to {largest}, or n_tokens a multiple of 4^{max(levels)}")
+            problem = f", but 4^{level} blocks do not divide n_tokens = {n_tokens}" * (level > 0)
+            other = f", or n_tokens a multiple of {4 ** max(levels)}" if largest < max(levels) < 7 else ""
+            raise InputError(f"shuffle_levels holds {level}{problem}; accepted: 0 to {largest}{other}")
 
 
 def block_permutation(level: int, *, seed: int, text_sha256: str, number: int = 0) -> np.ndarray:

@@ -131,16 +131,15 @@ def load(dataset: str) -> Statements:
     path, what = Path(os.path.expanduser(dataset)), f"data set {dataset!r}"
     if dataset in names():
         path = project.root() / "data" / "statements" / f"{dataset}.csv"
-    elif path.suffix.lower() != ".csv":
-        raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file")
+    elif path.suffix.lower() != ".csv" or not os.path.lexists(path):
+        raise InputError(f"{one_of('data set', dataset, names())}; or the path of a .csv file that exists")
     table = reading.csv_table(path, what)
     if lacking := [column for column in ("statement", "label") if column not in table]:
         problem = f"{what} has no column {lacking[0]!r}, only {', '.join(map(repr, table)) or 'none'}"
         apart = ", with commas between them" if any(c in "".join(table) for c in ";\t") else ""
         raise InputError(f"{problem}: its first line must name the columns statement and label{apart}")
     texts, spelled = table["statement"], table["label"].str.strip()
-    missing = spelled.map(str.lower).isin(MISSING)
-    for column, empty in (("statement", texts.str.strip() == ""), ("label", missing)):
+    for column, empty in (("statement", texts.str.strip() == ""), ("label", spelled.map(str.lower).isin(MISSING))):
         if empty.any():
             row = int(np.argmax(empty))
             value = str(table[column].iloc[row]).strip()

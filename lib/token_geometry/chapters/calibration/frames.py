@@ -69,8 +69,7 @@ def difference_frame(results: CalibrationResults) -> pd.DataFrame:
     largest = differences(results)[list(LIMITS)].max("prompt").to_array("quantity", name="difference")
     largest = largest.clip(min=np.finfo(np.float64).eps / 2)
     frame = largest.to_dataframe().reset_index().dropna(subset="difference")
-    columns = ["quantity", "layer", "scale", "difference", "limit"]
-    return frame.assign(limit=frame["quantity"].map(LIMITS))[columns]
+    return frame.assign(limit=frame["quantity"].map(LIMITS))[["quantity", "layer", "scale", "difference", "limit"]]
 
 
 def precision_frame(results: CalibrationResults) -> pd.DataFrame:

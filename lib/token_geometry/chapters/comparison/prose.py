@@ -43,8 +43,7 @@ def largest_by_scale(results: RunResults, model: str, title: str) -> str:
 @markup.per_model
 def scales_at(results: RunResults, model: str, title: str, *, layer: int) -> str:
     """ID of a layer at the smallest and the largest scale."""
-    dimension = results.structured["intrinsic_dimension"].sel(model=model, layer=layer)
-    values = dimension.mean("prompt").dropna("scale")
+    values = results.structured["intrinsic_dimension"].sel(model=model, layer=layer).mean("prompt").dropna("scale")
     ends = dict.fromkeys(f"{float(end):.1f} at scale {int(end.scale)}" for end in (values[0], values[-1]))
     return f"{title}, layer {layer}: the ID is {' and '.join(ends)}."
 
