@@ -61,6 +61,11 @@
   if (isQuarto && location.protocol === "file:")
     for (const box of document.querySelectorAll("#quarto-search")) box.style.display = "none";
 
+  // behind what Quarto does when the page is read
+  const show = () => requestAnimationFrame(() => root.classList.remove("waiting"));
+  if (document.readyState === "complete") show();
+  else addEventListener("load", show);
+
   if (isQuarto) return;
 
   for (const heading of document.querySelectorAll("main :is(h2, h3, h4)[id], main section[id] > :is(h2, h3, h4)")) {
@@ -117,9 +122,4 @@
     turn.className = "theme-switch";
     place.append(turn);
   }
-
-  // behind what Quarto does when the page is read
-  const show = () => requestAnimationFrame(() => root.classList.remove("waiting"));
-  if (document.readyState === "complete") show();
-  else addEventListener("load", show);
 })();

@@ -86,6 +86,7 @@ class Page:
         status = self.evaluate("performance.getEntriesByType('navigation')[0].responseStatus")
         if status >= 400:
             raise RuntimeError(f"{address}: status {status}")
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         self.evaluate("document.documentElement.style.scrollBehavior = 'auto'; window.drawCharts?.()")
 
     def point(self, x: float, y: float) -> None:

@@ -4,6 +4,7 @@
   const name = (chart) => chart.closest("[id^=fig-]")?.id ?? "a chart";
   const room = document.documentElement.clientWidth;
 
+  if (document.documentElement.classList.contains("waiting")) faults.push("the page is not shown when its scripts have run");
   if (document.documentElement.scrollWidth > room + 1) {
     const wide = [...document.querySelectorAll("main *")]
       .filter((part) => part.getBoundingClientRect().right > room + 1 && !part.closest(".table-scroll, pre, math, svg"))
