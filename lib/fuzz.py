@@ -165,7 +165,11 @@ def whole_files(folder: Path) -> dict[str, list[bytes]]:
     packed = folder / "packed"
     store.write(data, packed, compressed=True)
     found["shard"] = [path.read_bytes(), packed.read_bytes()]
-    save_plan(folder, {"recipe": {}, "request": {"n_tokens": 16}, "shards": []})
+    request = {"model": "m", "n_tokens": 16, "shuffle_levels": [0], "filter_models": []}
+    numbers = {"n_examined": 1, "n_too_short": 0, "shards": [{"prompt": "a", "shuffle_level": 0, "file": "a.nc"}]}
+    names = dict.fromkeys(("recipe_digest", "plan_digest", "model_title", "model_commit"), "x")
+    save_plan(folder, {"recipe": {"model": {"source": "m"}}, "request": request} | names | numbers)
+    (folder / "a.nc").touch()  # the shard, beside which the readers find it
     found["plan"] = [(folder / PLAN).read_bytes()]
     declared = {
         "title": "t", "models": ["m"], "corpus": "texts.jsonl", "n_tokens": 16,

@@ -134,7 +134,7 @@ EXTRACT = [
     ("num-processes", "0", ["num_processes is 0", "1 or more"]),
     ("num-processes", "5", ["num_processes is 5", "2 prompts", "1 to 2"]),
     ("n-parts", "0", ["n_parts is 0", "1 or more"]),
-    ("part", "3", ["part is 3", "n_parts 1", "from 0 on"]),
+    ("part", "3", ["part is 3", "n_parts 1", "0 to 0"]),
     ("batch-size", "0", ["batch_size is 0", "1 or more"]),
     ("gpus-per-model", "2", ["gpus_per_model is 2", "machine with GPUs"]),
     ("overwrite", "maybe", ["'overwrite'", "'maybe'", "true or false"]),

@@ -167,7 +167,7 @@ def test_a_calibration_that_cannot_work_is_refused(refused, arguments, words):
 def test_more_prompts_than_the_corpus_has_are_refused(refused, tmp_path):
     (tmp_path / "text.txt").write_text("Too short.")
     request = Calibration(model="smollm2-135m", corpus=str(tmp_path), output=str(tmp_path / "out.nc"))
-    with refused("n_prompts = 2"):
+    with refused("n_tokens = 1024", "lower n_tokens"):
         calibration.calibrate(request)
     assert not (tmp_path / "out.nc").exists()
 
@@ -367,7 +367,7 @@ def test_the_calibration_of_a_run_without_one_is_refused_with_what_it_has(refuse
     monkeypatch.setattr(
         project, "entries", lambda name: {k: v for k, v in entries(name).items() if k != "calibration"}
     )
-    with refused("unknown result of run 'ci' 'calibration'", "accepted: observables"):
+    with refused("run 'ci': unknown result 'calibration'", "accepted: observables"):
         calibration_frames.open_results("ci")
 
 

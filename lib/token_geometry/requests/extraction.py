@@ -125,9 +125,7 @@ class Extraction(run.Shared, protocol.Request):
         if twice := [key for key in self.ids if self.ids.count(key) > 1]:
             raise InputError(f"prompt_ids holds {twice[0]!r} twice; accepted: different ids of the corpus")
         if not 0 <= self.part < self.n_parts:
-            raise InputError(
-                f"part is {self.part} and n_parts {self.n_parts}; accepted: less than that, from 0 on"
-            )
+            raise InputError(f"part is {self.part} and n_parts {self.n_parts}; accepted: 0 to {self.n_parts - 1}")
         if self.n_passes is not None:
             self.check_number_of_processes(self.num_processes, self.n_passes)
 
