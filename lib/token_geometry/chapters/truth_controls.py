@@ -226,8 +226,7 @@ def likelihood_table(dataset: xr.Dataset) -> dict:
     found |= {"$r$ with projection": _each(one, "projection_correlation", ".2f")}
     found |= {"within classes": _each(one, "projection_correlation_within", ".2f")}
     parts = [one.isel(statement=one["dataset"].values == name) for name in one["dataset_name"].values]
-    with_truth = [xr.corr(part["label"], part["log_probability"]).item() for part in parts]
-    both = zip(with_truth, wrong, strict=True)
+    both = zip([xr.corr(part["label"], part["log_probability"]).item() for part in parts], wrong, strict=True)
     return found | {"$r$ with truth": [f"{Number(r):.2f}" if n >= 0 else "–" for r, n in both]}
 
 

@@ -220,8 +220,7 @@ def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tenso
     local = local_dimension.local_dimensions(squared, nearest.flatten(0, 1)).view(2, *squares.shape)
     parts = part_distances(squared, torch.arange(n_points, device=points.device), n_points).float()
     every = torch.arange(squares.numel(), device=points.device)
-    start = every.view(squares.shape)[:, :1]
-    two = ((nearest[..., place] + start).flatten() for place in (0, 1))
+    two = ((nearest[..., place] + every.view(squares.shape)[:, :1]).flatten() for place in (0, 1))
     angle = _angles(points.flatten(0, 1), every, *two).view(squares.shape)
     redone, none = torch.full((len(layers),), n_points), torch.ones_like(squares, dtype=torch.bool)
     return [distance, nearest, none, angle, *local, parts, redone, *moments.cpu()], is_plain
@@ -257,9 +256,8 @@ def _without_own(nearest: torch.Tensor) -> torch.Tensor:
 def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the points that repeat no earlier one, and for each point its place among these."""
     # adding zero makes one of the two zeros, which are equal and differ in their bits
-    lines = (points + 0.0).cpu().numpy()
     places: dict[bytes, int] = {}
-    group = np.array([places.setdefault(line.tobytes(), len(places)) for line in lines])
+    group = np.array([places.setdefault(line.tobytes(), len(places)) for line in (points + 0.0).cpu().numpy()])
     first = np.unique(group, return_index=True)[1]
     return torch.from_numpy(first).to(points.device), torch.from_numpy(group).to(points.device)
 

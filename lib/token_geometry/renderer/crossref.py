@@ -55,9 +55,8 @@ def _callout(elem: pf.Element, doc: pf.Doc) -> pf.Element | None:
     title = [pf.Str(elem.attributes.get("title", kind.removeprefix("callout-").capitalize()))]
     if "title" not in elem.attributes and body and isinstance(body[0], pf.Header):
         title = list(body.pop(0).content)
-    head = pf.Div(pf.Para(*title), classes=["callout-title"])
-    looks = {"classes": ["callout", kind], "attributes": {"role": "note"}}
-    return pf.Div(head, *body, identifier=elem.identifier, **looks)
+    parts = pf.Div(pf.Para(*title), classes=["callout-title"]), *body
+    return pf.Div(*parts, identifier=elem.identifier, classes=["callout", kind], attributes={"role": "note"})
 
 
 def number(chapter: Chapter, labels: dict[str, Label]) -> None:

@@ -55,8 +55,7 @@ def differences(frame: pd.DataFrame) -> alt.TopLevelMixin:
     y = alt.Y("difference:Q", title="relative difference to DADApy", scale=scale, axis=axis)
     color = alt.Color("scale:O", title="scale", scale=alt.Scale(scheme="viridis"))
     tips = charts.tooltip("layer:Q", "scale:O", "difference:Q .1e")
-    lines = base.mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=22))
-    lines = lines.encode(y=y, color=color, tooltip=tips)
+    lines = base.mark_line(strokeWidth=1.5, point={"size": 22}).encode(y=y, color=color, tooltip=tips)
     # one row per panel: a rule for every row would be drawn over itself
     once = base.transform_aggregate(limit="max(limit)", groupby=["quantity"])
     marks = [lines, *_rule(once, alt.Y("limit:Q"), "limit", color="#b22222")]

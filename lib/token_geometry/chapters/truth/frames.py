@@ -107,8 +107,7 @@ def variance_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
 @of_all("model_title", "dataset", "layer", "accuracy", "low", "high", "chance")
 def separation_frame(dataset: xr.Dataset) -> Iterator[pd.DataFrame]:
     """Separation over layers of every data set but those of more classes, with intervals."""
-    others = classes(dataset)
-    for i in [i for i, name in enumerate(dataset["dataset_name"].values) if name not in others]:
+    for i in [i for i, name in enumerate(dataset["dataset_name"].values) if name not in classes(dataset)]:
         yield _curve(dataset, i, *(dataset[f"separation{end}"].values[i] for end in ("", "_low", "_high")))
 
 

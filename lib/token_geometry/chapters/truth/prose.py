@@ -107,8 +107,7 @@ def probed(results: TruthResults, dataset: xr.Dataset, title: str) -> str:
     """Accuracy of every probe on the first data set at the drawn layer, and of the baselines."""
     at, found = dataset.sel(layer=dataset.attrs["layer"]).isel(dataset=0), []
     for probe, name in probes.TITLES.items():
-        one = at.sel(probe=probe)
-        accuracy, low, high = (float(one[f"probe_accuracy{end}"]) for end in ("", "_low", "_high"))
+        accuracy, low, high = (float(at[f"probe_accuracy{end}"].sel(probe=probe)) for end in ("", "_low", "_high"))
         if np.isfinite(accuracy):
             found.append(f"{name} {accuracy:.0%} ({interval(low, high, '.0%')})")
     for variable, name in BASELINES.items():
