@@ -255,6 +255,11 @@ def test_an_unsealed_file_that_hdf5_never_comes_back_from_is_refused(small, refu
             read(small)
 
 
+def test_the_results_that_come_with_the_project_are_sealed():
+    found = sorted((project.root() / "data" / "published" / "families").glob("*.nc"))
+    assert len(found) > 10 and all(map(store._is_sealed, found))
+
+
 # Outputs are tried before anything is computed
 
 
