@@ -244,6 +244,7 @@ def test_whatever_byte_of_a_result_changes_it_is_refused_in_one_line(small):
             xr.testing.assert_identical(found, expected)
 
 
+@pytest.mark.slow
 def test_an_unsealed_file_that_hdf5_never_comes_back_from_is_refused(small, refused, monkeypatch):
     """As files of before seals are, with a byte that changed; the trial takes a file that reads as long."""
     content = small.read_bytes()
