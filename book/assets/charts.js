@@ -101,8 +101,8 @@
     });
   }
 
-  // Lines of at most so many letters; a longer word is broken, at a hyphen if it has one.
-  const pattern = (n) => `(.{1,${n}})(?:\\s+|$)|(.{0,${n - 1}}-)|(\\S{${n}})`;
+  // Lines of at most so many letters, none between k = and 2; a longer word is broken, at a hyphen if it has one.
+  const pattern = (n) => `(.{1,${n}})(?:(?<!=)\\s+(?!=)|$)|(.{0,${n - 1}}-)|(\\S{${n}})`;
   const broken = (name, n) => String(name).replace(new RegExp(pattern(n), "g"), "$1$2$3\n").trim().split("\n");
 
   // The same as an expression on a label or another text, with empty lines above where others have more.

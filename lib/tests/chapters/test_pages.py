@@ -195,6 +195,7 @@ def test_a_planted_fault_is_found(fault, folder, tab):
     [
         ([LONG, "layer 2"], "layer 2"),
         (LONG, "i"),
+        (f"{LONG}: NO at k = 2", "k = 2"),
         ({"expr": f"[{json.dumps(LONG)}, 'layer ' + shown_x]"}, "layer 1"),
         ({"expr": f"'data set ' + {json.dumps(LONG)}"}, "i"),
     ],
@@ -207,6 +208,7 @@ def test_a_long_title_breaks_into_lines_and_loses_nothing(text, ends, folder, ta
         "[...document.querySelectorAll('.role-title-text tspan')].map((line) => line.textContent)"
     )
     assert len(lines) > 1 and lines[-1].endswith(ends) and LONG in " ".join(lines)
+    assert not any(line.strip().endswith("=") for line in lines)
 
 
 def test_a_chart_follows_the_page_and_its_data_and_pictures_are_had(folder, tab, tmp_path):

@@ -19,8 +19,8 @@ class Number(float):
 
 
 def interval(low: float, high: float, spec: str) -> str:
-    """The ends of an interval, or of a range: `−0.2 to 0.5`; one number, where they are spelled alike."""
-    return " to ".join(dict.fromkeys(f"{Number(end):{spec}}" for end in (low, high)))
+    """The ends of an interval, or of a range: `−0.2 to 0.5`."""
+    return f"{Number(low):{spec}} to {Number(high):{spec}}"
 
 
 def estimate(value: float, low: float, high: float, *, sign="", digits=None, name="", spec="") -> str:
