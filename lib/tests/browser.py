@@ -1,10 +1,12 @@
 """A Chromium that is driven over its debugging port: pages are drawn, measured and pointed at as a reader does."""
 
+import contextlib
 import functools
 import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,6 +20,9 @@ import websocket
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
 # with the network off, so that nothing can come from it
 FLAGS += ["--remote-debugging-port=0", "--remote-allow-origins=*"]
+# a small shared memory (containers), pages of a first run and a desktop's keyring can each keep it from starting
+FLAGS += ["--disable-dev-shm-usage", "--no-first-run", "--disable-component-update", "--disable-sync"]
+FLAGS += ["--password-store=basic", "--use-mock-keychain", "--disable-breakpad"]
 FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
@@ -118,24 +123,43 @@ _CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Tab": 9, "Escape": 27}
 @contextmanager
 def page() -> Iterator[Page]:
     """A tab of a browser of its own, without a network."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [find(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            found = Path(profile, "DevToolsActivePort")
-            for _ in range(600):
-                if found.is_file() and found.read_text().count("\n"):
-                    break
-                time.sleep(0.05)
-            port = found.read_text().split()[0]
-            address = f"ws://127.0.0.1:{port}"
-            with closing(websocket.create_connection(address + found.read_text().split()[1], timeout=60)) as root:
-                root.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
-                while "result" not in (answer := json.loads(root.recv())):
-                    pass
-                tab = Page(f"{address}/devtools/page/{answer['result']['targetId']}")
-                with closing(tab.socket):
-                    yield tab
-        finally:
-            process.terminate()
-            process.wait()
+    with _started() as address:
+        with closing(websocket.create_connection(address, timeout=60)) as root:
+            root.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+            while "result" not in (answer := json.loads(root.recv())):
+                pass
+            base = address.partition("/devtools/")[0]
+            tab = Page(f"{base}/devtools/page/{answer['result']['targetId']}")
+            with closing(tab.socket):
+                yield tab
+
+
+@contextmanager
+def _started(attempts: int = 3) -> Iterator[str]:
+    """Address of a browser's debugging port. One that does not tell it is started anew: Chromium was seen to hang
+    while it started, once in some hundred times, on a loaded machine."""
+    for _ in range(attempts):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, tempfile.TemporaryFile() as said:
+            command = [find(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+            try:
+                if address := _address(process, Path(profile, "DevToolsActivePort")):
+                    yield address
+                    return
+                said.seek(0)
+                words = said.read().decode(errors="replace")[-2000:]
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and the processes that it started
+                process.wait()
+    raise RuntimeError(f"{command[0]} was started {attempts} times and opened no debugging port; it said: {words}")
+
+
+def _address(process: subprocess.Popen, port: Path) -> str | None:
+    """What a browser writes as soon as it listens; None if it ends before, or says nothing for 40 seconds."""
+    until = time.monotonic() + 40
+    while time.monotonic() < until and process.poll() is None:
+        if port.is_file() and len(words := port.read_text().split()) == 2:
+            return f"ws://127.0.0.1:{words[0]}{words[1]}"
+        time.sleep(0.05)
+    return None

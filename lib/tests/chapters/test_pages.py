@@ -50,6 +50,27 @@ def tab():
         yield opened
 
 
+def test_a_browser_that_does_not_start_is_started_anew_and_then_quoted(tmp_path, monkeypatch):
+    program, starts = tmp_path / "browser", tmp_path / "starts"
+    program.write_text(
+        f"#!/bin/sh\necho started >> {starts}\n"
+        f"[ $(wc -l < {starts}) -le $FAILS ] && {{ echo no display >&2; exit 1; }}\n"
+        f'exec {browser.find()} "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("CHROMIUM", str(program))
+    monkeypatch.setenv("FAILS", "1")
+    with browser.page() as opened:
+        assert opened.evaluate("6 * 7") == 42
+    assert starts.read_text().count("started") == 2
+    monkeypatch.setenv("FAILS", "9")
+    with pytest.raises(
+        RuntimeError, match="was started 3 times and opened no debugging port; it said: no display"
+    ):
+        with browser.page():
+            pass
+
+
 def write(folder, figures):
     """A page of figures: name, caption, HTML of the chart."""
     parts = [f'<figure id="{n}">{html}<figcaption>{text}</figcaption></figure>' for n, text, html in figures]
