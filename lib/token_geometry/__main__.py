@@ -17,7 +17,6 @@ import psutil
 from token_geometry import __version__
 from token_geometry.base import InputError, one_of, parameters, processes, project, resources
 from token_geometry.models import devices, sources
-from token_geometry.renderer import book
 from token_geometry.requests.extraction import Extraction
 from token_geometry.requests.protocol import Request
 from token_geometry.requests.reduction import Reduction
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # what is wrong with a value or a file is an InputError
         said = f"{error.filename or 'a file'}: {error.strerror or error}: check disk space and permissions"
     except ModuleNotFoundError as error:
-        said = f"the report needs {error.name}: pip install token_geometry[report]"
+        said = f"what you ask for needs {error.name}: pip install './lib[report]', in the project's folder"
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
         return 130
@@ -186,6 +185,7 @@ def render(run: declaration.Run, *, renderer: str) -> int:
         status = subprocess.run(command, cwd=project.root(), env=environment).returncode
         name = f"Quarto {version}"
     else:
+        book = importlib.import_module("token_geometry.renderer.book")  # what it needs comes with the report alone
         status = book.main(["--profile", run.name, "--output-dir", f"_book/{run.name}"])
         name = "pandoc (no Quarto found)" if renderer == "auto" else "pandoc"
     if status == 0:

@@ -1,11 +1,13 @@
 """The installer and the Makefile, on a small project that needs no network: whole environments or none."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -268,20 +270,33 @@ def test_the_environment_of_dadapy_is_whole_or_not_there(small):
 
 
 def test_the_library_installs_by_itself_and_brings_its_command(tmp_path):
-    """Into an environment that has its requirements: those that these tests run with."""
+    """Into an environment that has its requirements, of those that these tests run with, and not the report's."""
     shutil.copytree(project.root() / "lib" / "token_geometry", tmp_path / "lib" / "token_geometry")
     shutil.copy(project.root() / "lib" / "pyproject.toml", tmp_path / "lib")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "requirements.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")))
+    declared = tomllib.loads((project.root() / "lib" / "pyproject.toml").read_text())["project"]
+    report = {
+        re.match(r"[\w-]+", line)[0].replace("-python", "") for line in declared["optional-dependencies"]["report"]
+    }
+    absent = {name.removesuffix("_binary").replace("-", "_") for name in report} | {"IPython", "jsonschema"}
+    assert {"altair", "panflute", "papermill", "pypandoc", "vl_convert"} < absent
+    (site / "without_report.pth").write_text(f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)}))")
     bin_ = tmp_path / "venv" / "bin"
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ((pip, *words),) = readme.commands("pip")
     done = subprocess.run([bin_ / pip, *words], cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (site / "token_geometry" / "py.typed").exists()
-    done = subprocess.run(
-        [bin_ / "token-geometry", "run", "ci", "--dry-run"],
-        cwd=project.root(), env=variables, capture_output=True, text=True,
-    )  # fmt: skip
+
+    def command(*words):
+        given = {"cwd": project.root(), "env": variables, "capture_output": True, "text": True}
+        return subprocess.run([bin_ / "token-geometry", *words], **given)
+
+    done = command("run", "ci", "--dry-run")
     assert done.returncode == 0 and "observables" in done.stdout, done.stderr
+    done = command("book", "ci", "--renderer", "pandoc")
+    assert done.returncode == 1 and done.stderr == (
+        "error: what you ask for needs panflute: pip install './lib[report]', in the project's folder\n"
+    )
