@@ -198,7 +198,7 @@
       const set = (value) => {
         state.values[param.name] = value;
         state.say?.();
-        if (state.drawn) enqueue(() => state.view.signal(param.name, value).resize().runAsync().then(() => fit(state)));
+        if (state.drawn) enqueue(() => state.view.signal(param.name, value).resize().runAsync().then(() => fit(state)), soon);
       };
       const label = document.createElement("label");
       label.append(name.trim().replace(/ =$/, ""), " ");
@@ -428,9 +428,11 @@
 
   let queue = Promise.resolve();
   const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 0));
+  // what a reader waits for: a browser takes itself for busy for a while after each key, and would be idle late
+  const soon = (act) => setTimeout(act, 0);
   // one after another, so that the page answers between them
-  const enqueue = (act) =>
-    (queue = queue.then(() => new Promise((done) => idle(() => act().catch(console.error).then(done), { timeout: 300 }))));
+  const enqueue = (act, when = idle) =>
+    (queue = queue.then(() => new Promise((done) => when(() => act().catch(console.error).then(done), { timeout: 300 }))));
 
   const observer = new IntersectionObserver(
     (entries) => {

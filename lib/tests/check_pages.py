@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -238,18 +239,21 @@ def pointer_faults(tab: browser.Page, n: int, caption: str, state) -> Iterator[s
     if not places:  # a run that holds no data for this figure
         return
     tab.point(1, 1)
-    before, moved, told = state(), False, False
+    now = before = state()
+    moved, told, finds = False, False, "to find" in caption
     for x, y in places:
         tab.point(x - 3, y)
         tab.point(x, y)
-        tab.evaluate("new Promise((done) => setTimeout(done, 120))")
-        now = state()
+        last, start, late, answers = now, time.monotonic(), False, False
+        while not (answers or late):  # until all that is looked for is there, or has had its time
+            late, now = time.monotonic() - start > 0.12, state()
+            answers = now["tip"] not in ("", last["tip"]) and (now["marks"] != last["marks"] or not finds)
         moved |= now["marks"] != before["marks"]
         told |= bool(now["tip"])
         if re.search(r"null|undefined|NaN", now["tip"]):
             yield f"a tooltip says {now['tip']}"
     tab.point(1, 1)
-    if "to find" in caption and not moved:
+    if finds and not moved:
         yield "nothing changes where its caption says to point"
     if not told:
         yield "pointing at it tells nothing"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
-from test_chapters import RUNS, results_of
+from test_chapters import results_of
 
 from token_geometry.base import project
 from token_geometry.chapters import findings
@@ -195,7 +195,7 @@ def test_every_finding_of_the_shipped_run_is_what_its_file_gives():
 
 
 def test_a_small_run_says_smaller_findings_and_leaves_their_signs_open():
-    said = findings.text(RUNS["three prompts"]()).data
+    said = findings.text(results_of(n_prompts=3)).data
     assert (
         "open in Model one, Model two" in said
         and "with no intervals below 8 prompts" in said

@@ -1,4 +1,4 @@
-"""A run of one model of four layers: one of a kind reads as one, and the first page is of this run."""
+"""A run of one model of five layers: one of a kind reads as one, and the first page is of this run."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ import re
 import book_sources
 import pytest
 from IPython.display import Markdown
-from test_chapters import CHAPTERS, outputs, results_of
+from test_chapters import CHAPTERS, once, outputs
 
 import pages
 from token_geometry.base import project
@@ -22,7 +22,7 @@ ONE_AS_TWO = r"(?<![\d.−/])(−?\d+(?:\.\d+)?%?) to \1(?![\d.%/])"
 
 
 def run(**options):
-    return results_of({"one": 4}, **{"levels": (0, 2, 4), "n_prompts": 10, "n_shuffled": 10} | options)
+    return once({"one": 5}, **{"levels": (0, 2, 4), "n_prompts": 10, "n_shuffled": 10} | options)
 
 
 @pytest.mark.slow

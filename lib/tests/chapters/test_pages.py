@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from IPython.display import Markdown
-from test_chapters import code_cells, label, observed, outputs, results_of
+from test_chapters import code_cells, label, observed, once, outputs
 
 from token_geometry.base import project
 from token_geometry.chapters import charts
@@ -88,14 +88,14 @@ def figures_of(chapter, results, monkeypatch):
 
 
 RUNS = {
-    "index": results_of,
-    "shuffling": results_of,
+    "index": once,
+    "shuffling": once,
     # three models: no panel leaves a hole; one with a long name
-    "model-comparison": lambda: results_of({"one": 32, "two": 12, "a" * 40: 6}, n_prompts=3),
-    "effects": lambda: results_of({"one": 12, "two": 8, "three": 6}, n_prompts=12, n_shuffled=10),
-    "loss": lambda: results_of(n_prompts=12, n_shuffled=8),
-    "estimators": lambda: results_of({"alone": 6}, n_prompts=10),
-    "published": lambda: results_of(n_prompts=10, n_shuffled=6),
+    "model-comparison": lambda: once({"one": 32, "two": 12, "a" * 40: 6}, n_prompts=3),
+    "effects": lambda: once({"one": 12, "two": 8, "three": 6}, n_prompts=12, n_shuffled=10),
+    "loss": lambda: once(n_prompts=12, n_shuffled=8),
+    "estimators": lambda: once({"alone": 6}, n_prompts=10),
+    "published": lambda: once(n_prompts=10, n_shuffled=6),
 }
 MANY = ("shuffling", "model-comparison", "effects", "loss", "estimators", "profile-probe", "published")
 
@@ -110,7 +110,7 @@ def test_the_charts_of_a_chapter_do_what_a_reader_expects(chapter, folder, tab, 
 def test_the_charts_of_many_models_fit_a_page_and_a_phone(chapter, n_models, folder, tab, monkeypatch):
     """Their titles are as long as those of real models, and two have a control each."""
     models = {f"Coder-1.5B-Instruct (Q4_K_M) {n}": 30 - 6 * n for n in range(n_models)}
-    results = results_of(models, n_prompts=12, n_shuffled=8)
+    results = once(models, n_prompts=12, n_shuffled=8)
     others = [observed({f"{name}@random": models[name]}, (0, 2), 2, 2) for name in [*models][:2]]
     control = xr.concat(others, "model", join="outer", combine_attrs="override")
     results = dataclasses.replace(results, control=control)
@@ -124,7 +124,7 @@ LONG = "A model's <b>name *of* eighty_characters_ [that] goes on & on | until it
 @pytest.mark.parametrize("chapter", ["index", "model-comparison", "loss", "estimators", "published"])
 def test_a_small_run_with_odd_names_stays_within_its_pages(chapter, folder, tab, monkeypatch):
     """One model with a title of 80 characters, one level, three prompts with markup in their ids, Arabic texts."""
-    results = results_of({LONG: 6}, levels=(0,), n_prompts=3, n_shuffled=3, control=False)
+    results = once({LONG: 6}, levels=(0,), n_prompts=3, n_shuffled=3, control=False)
     made = results.observables.assign_coords(prompt=[f"<b>{n}</b> | *{n}*" for n in range(3)])
     assert len(made["model_title"].item()) >= 80
     results = dataclasses.replace(results, observables=made.assign_attrs(corpus="خطب الرؤساء"))
@@ -159,8 +159,10 @@ def test_a_legend_lists_what_has_data_at_the_value_that_is_chosen(folder, tab):
 
 def test_a_model_has_one_color_in_all_chapters(folder, monkeypatch):
     seen = {}
-    for chapter in RUNS:
-        html = "".join(text for *_, text in figures_of(chapter, results_of(n_prompts=12), monkeypatch))
+    for chapter, make in RUNS.items():
+        # runs of the same two models: where other tests draw one, it is drawn once
+        results = make() if len(make().models) == 2 else once(n_prompts=10, n_shuffled=6)
+        html = "".join(text for *_, text in figures_of(chapter, results, monkeypatch))
         for model, color in check_pages.colors(check_pages.BeautifulSoup(html, "html.parser")):
             seen.setdefault(model, set()).add(color)
     assert {"Model one", "Model two", "Llama-3-8B"} <= seen.keys()

@@ -20,7 +20,6 @@ from token_geometry.base import files, project
 from token_geometry.chapters import markup
 
 _TABLE = files.table(__file__)
-
 MODEL_COLORS, LEVEL_COLORS = _TABLE["model_colors"], _TABLE["level_colors"]
 
 BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
@@ -100,7 +99,6 @@ alt.data_transformers.disable_max_rows()
 # both renderers of the book set the profile
 alt.renderers.enable("token_geometry" if "QUARTO_PROFILE" in os.environ else "token_geometry_alone")
 
-
 TITLES: dict[str, str] = _TABLE["titles"]  # names that a reader sees, of columns that bear another
 _CONTROLS = {"shuffle_level": "S =", "k": "k ="}  # names beside a control, of columns that have a symbol
 
@@ -138,9 +136,11 @@ def figure(what: str, *, choose: str | None = None, initial=None) -> Callable[[C
                 none = alt.Chart(pd.DataFrame({"none": [0]}), width=280, height=80)
                 none = none.mark_text(text=text, fontSize=13, color="#666666")
                 return none.properties(description=f"{description} No data.")
-            chart, title = draw(frame, *others, **options), _CONTROLS.get(choose, TITLES.get(choose, choose))
-            chart = chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
-            return chart.properties(description=description)
+            with alt.utils.schemapi.debug_mode(False):  # no part is validated by itself, as the whole is
+                chart, title = draw(frame, *others, **options), _CONTROLS.get(choose, TITLES.get(choose, choose))
+                chart = chosen(chart, frame[choose], title=title, initial=initial) if choose else chart
+            chart.description = description  # in place, as below: a copy of a chart of several builds them anew
+            return chart
 
         return drawn
 
@@ -200,7 +200,7 @@ def legend_choice(column: str) -> alt.Parameter:
 
 def shown(picked: alt.Parameter, yes: float = 1.0, no: float = 0.1):
     """Opacity of what is picked, and of the rest."""
-    return alt.condition(picked, alt.value(yes), alt.value(no))
+    return alt.OpacityValue(**alt.condition(picked, alt.value(yes), alt.value(no)))
 
 
 def banded(frame, x, color, y_title: str, *fields: str, middle="mean", scale=None, picked=None, band=0.15) -> list:
@@ -209,8 +209,8 @@ def banded(frame, x, color, y_title: str, *fields: str, middle="mean", scale=Non
     y = alt.Y("low:Q", title=y_title, scale=scale or whole(frame, "low", middle, "high"))
     faint, full = (alt.value(0.18), alt.value(1)) if picked is None else (shown(picked, band, 0.0), shown(picked))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24))
-    line = line.encode(y=f"{middle}:Q", opacity=full, tooltip=tooltip(*fields))
-    return [base.mark_area().encode(y=y, y2="high:Q", opacity=faint), line]
+    line = line.encode(y=alt.Y(f"{middle}:Q"), opacity=full, tooltip=tooltip(*fields))
+    return [base.mark_area().encode(y=y, y2=alt.Y2("high:Q"), opacity=faint), line]
 
 
 def zero_rule(axis: str = "y", at: float = 0, **options) -> alt.Chart:
@@ -229,9 +229,10 @@ def panels(
     values = unique(frame[by])
     if len(values) == 3 and columns == 2:  # no hole in the place of a fourth
         width, columns = min(width, 160 if "y" in independent else 170), 3  # an axis takes 45
-    sized = chart.properties(width=width if len(values) > 1 else alone, height=height)
-    faceted = sized.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns)
-    return faceted.resolve_scale(**dict.fromkeys(independent, "independent")) if independent else faceted
+    chart.width, chart.height = width if len(values) > 1 else alone, height
+    own = alt.ScaleResolveMap(**dict.fromkeys(independent, "independent"))
+    resolve = alt.Resolve(scale=own) if independent else alt.Undefined
+    return chart.facet(facet=alt.Facet(f"{by}:N", sort=values), columns=columns, resolve=resolve)
 
 
 def rows(parts: list[alt.Chart], picked: alt.Parameter, by: str, order: list[str], **header) -> alt.VConcatChart:
@@ -253,11 +254,13 @@ def chosen(chart: alt.TopLevelMixin, values: pd.Series, *, title: str, initial=N
     expression = json.dumps(options[0]) if len(options) == 1 else f"shown_{values.name}"
     if len(options) > 1:
         bind = alt.binding_select(options=options, name=f"{title} ")
-        chart = chart.add_params(alt.param(expression, value=initial, bind=bind))
+        param = alt.param(expression, value=initial, bind=bind).param
+        chart.params = [*([] if chart.params is alt.Undefined else chart.params), param]
     kept = f"datum['{values.name}'] == {expression}"
     kind = {alt.HConcatChart: "hconcat", alt.VConcatChart: "vconcat", alt.ConcatChart: "concat"}.get(type(chart))
     if kind:  # its parts have data of their own
         chart[kind] = [part.transform_filter(kept) for part in chart[kind]]
     else:
         chart = chart.transform_filter(kept)
-    return chart.properties(title=alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}")))
+    chart.title = alt.TitleParams(text=alt.ExprRef(f"'{title} ' + {expression}"))
+    return chart

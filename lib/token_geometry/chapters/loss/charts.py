@@ -30,8 +30,8 @@ def correlation_curves(
     tips = [*charts.tooltip(f"{color}:N", **{color: color_title}), *_tooltip(frame)]
     points = alt.Chart(frame).mark_point(size=26, strokeWidth=1.3).encode(x=axis, y="correlation:Q", color=colors)
     points = points.encode(fill=fill, opacity=charts.shown(picked, 1.0, 0.0), tooltip=tips)
-    chart = alt.layer(charts.zero_rule(data=frame), *marks, points)
-    return charts.panels(chart.add_params(picked), frame, width=253)
+    chart = alt.layer(charts.zero_rule(data=frame).add_params(picked), *marks, points)
+    return charts.panels(chart, frame, width=253)
 
 
 def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
@@ -75,9 +75,8 @@ def _cloud(frame, titles: dict[str, str], *, names: list[str], color="model_titl
     """Prompts and lines of least squares; `titles` of both axes, `names` of selections of a prompt, own first."""
     (x, x_title), (y, y_title) = titles.items()
     scales = [alt.Scale(zero=False) if color == "panel" else charts.whole(frame, name) for name in titles]
-    axes = {"x": alt.X(f"{x}:Q", title=x_title, scale=scales[0])}
-    axes |= {"y": alt.Y(f"{y}:Q", title=y_title, scale=scales[1])}
-    base = alt.Chart(frame).encode(**axes, color=charts.color(frame, color, legend=legend))
+    axes = alt.X(f"{x}:Q", title=x_title, scale=scales[0]), alt.Y(f"{y}:Q", title=y_title, scale=scales[1])
+    base = alt.Chart(frame).encode(*axes, color=charts.color(frame, color, legend=legend))
     line = base.transform_regression(x, y, groupby=[color]).mark_line(opacity=0.5, strokeDash=[5, 3])
     hovered = {"or": [{"param": name, "empty": False} for name in names]}
     size = alt.SizeValue(45, condition={"test": hovered, "value": 160})

@@ -54,9 +54,8 @@ def correlations(frame: pd.DataFrame) -> alt.FacetChart:
     against relative depth, at the scale that the slider chooses."""
     color, full = charts.color(frame, "model_title", legend=None), alt.Scale(domain=[-1, 1])
     fields = ("layer:Q", "correlation:Q .2f", "low:Q .2f", "high:Q .2f", "n_prompts:Q")
-    marks = charts.banded(frame, _DEPTH, color, "Pearson correlation", *fields, middle="correlation", scale=full)
-    panel = alt.layer(charts.zero_rule(), *marks, data=frame)
-    return charts.panels(panel, frame, width=165, height=150, columns=3)
+    both = charts.banded(frame, _DEPTH, color, "Pearson correlation", *fields, middle="correlation", scale=full)
+    return charts.panels(alt.layer(charts.zero_rule(), *both, data=frame), frame, width=165, height=150, columns=3)
 
 
 @charts.figure("loss (nats)")

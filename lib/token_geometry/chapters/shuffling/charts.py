@@ -101,8 +101,7 @@ def _observables(frame: pd.DataFrame, picked: alt.Parameter, **encoding) -> alt.
     ends, by = {"low": "min(value)", "high": "max(value)"}, ["model_title", "observable"]
     rule = alt.Chart(frame).mark_rule(opacity=0).encode(y="min(low):Q", y2="max(high):Q")
     faceted = _grid(alt.layer(charts.traced(base).add_params(picked), rule), frame, names)
-    faceted = faceted.transform_fold(names, as_=["observable", "value"])
-    return faceted.transform_joinaggregate(groupby=by, **ends)
+    return faceted.transform_fold(names, as_=["observable", "value"]).transform_joinaggregate(groupby=by, **ends)
 
 
 def _grid(panel: alt.Chart, frame: pd.DataFrame, order: list[str] | None = None) -> alt.FacetChart:
