@@ -10,6 +10,9 @@ OF_A_MODEL = {
 }  # fmt: skip
 """Fixtures that need what is downloaded; a test that takes one is marked `model`."""
 
+OF_A_BOOK = {"built"}
+"""Fixtures that render a book, in seconds; a test that takes one is marked `slow`."""
+
 
 def pytest_configure(config):
     """Load the shared fixtures, and with them torch, where tests run: not in the process that hands them out."""
@@ -25,3 +28,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not OF_A_MODEL.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.model)
+        if not OF_A_BOOK.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
