@@ -25,17 +25,6 @@ MODEL_COLORS, LEVEL_COLORS = _TABLE["model_colors"], _TABLE["level_colors"]
 BUNDLE = "book/assets/vega-embed.js"  # site resource that draws the charts; it defines the global `vegaEmbed`
 
 
-@alt.theme.register("token_geometry", enable=True)
-def _theme() -> alt.theme.ThemeConfig:
-    return {"config": _TABLE["theme"]}
-
-
-def _render(spec: dict, **_) -> dict[str, str]:
-    # Quarto asks a CDN for require.js and jQuery as soon as a cell emits text/html;
-    # raw HTML inside Markdown reaches the page without them.
-    return {"text/markdown": f"```{{=html}}\n{chart_html(spec)}\n```"}
-
-
 def _render_alone(spec: dict, **_) -> dict[str, str]:
     """HTML of a chart in a notebook that is run by itself: the first brings the library, so none is fetched."""
     text, name = json.dumps(spec).replace("<", "\\u003c"), f"chart-{uuid.uuid4()}"
@@ -93,7 +82,10 @@ def _with_csv(spec: dict) -> dict:
     return json.loads(json.dumps(spec | more), object_hook=with_format)
 
 
-alt.renderers.register("token_geometry", _render)
+# Quarto asks a CDN for require.js and jQuery as soon as a cell emits text/html; raw HTML inside Markdown does not
+_MARKDOWN = "```{{=html}}\n{}\n```"
+alt.renderers.register("token_geometry", lambda spec, **_: {"text/markdown": _MARKDOWN.format(chart_html(spec))})
+alt.theme.register("token_geometry", enable=True)(lambda: alt.theme.ThemeConfig(config=_TABLE["theme"]))
 alt.renderers.register("token_geometry_alone", _render_alone)
 alt.data_transformers.disable_max_rows()
 # both renderers of the book set the profile

@@ -45,8 +45,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # importing DADApy takes seconds, so the process stays; a forked one cannot share it
 def _start(process_id: int) -> tuple[subprocess.Popen, dict[str, str]]:
-    folder = _environment()
-    python = folder / "bin" / "python"
+    python = (folder := _environment()) / "bin" / "python"
     with project.cache_lock("dadapy"):
         if not python.exists():
             print("Making the environment of DADApy (once; 250 MB and a minute) …", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ N_TIGHT = 20  # neighbors of a point that the tight local estimator takes
 # Largest dimension that the skewness is inverted for: beyond, it differs from 1 by less than its rounding.
 _LARGEST = 4096
 _SMALLEST = 1e-4  # share of the neighborhood's radius below which the authors' code drops a measurement, too
-_ROWS_IN_CACHE = 128  # rows whose pairs of neighbors stay in a core's cache
+_ROWS_IN_CACHE = 256  # rows whose pairs of neighbors stay in a core's cache
 
 
 def local_dimensions(squared: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,7 @@ def _gram_rows(centered: torch.Tensor, *, out: torch.Tensor) -> Iterator[tuple[i
     for start in range(0, len(centered), step):
         stop = start + step
         torch.mm(centered[start:stop], centered[start:].T, out=out[start:stop, start:])
-        out[stop:, start:stop] = out[start:stop, stop:].T
+        out[stop:, start:stop] = out[start:stop, stop:].contiguous().T.contiguous()  # thrice as fast as strided
         yield start, out[start:stop]
 
 
@@ -200,8 +200,7 @@ def layers_at_once(hidden: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
 def _plain_layers(layers: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The fields of a neighbor table for layers of different points, and whether each layer is one."""
     points, n_points = layers.double(), layers.shape[1]
-    center = points.mean(1, keepdim=True)
-    centered = points - center
+    centered = points - (center := points.mean(1, keepdim=True))
     squares, norms = points.square().sum(2), centered.square().sum(2)
     spread, size = norms.sum(1), squares.sum(1)
     gram = centered @ centered.mT
@@ -309,7 +308,7 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
         values[rows], nearest[rows] = selection.smallest(again, values.shape[1], nearest.shape[1])
         if bool((values[rows, 0] == 0).any()):
             return None
-        squared[rows], squared[:, rows] = again.float(), again.float().T
+        squared.index_copy_(0, rows, again.float()).index_copy_(1, rows, again.float().T)
     every = torch.arange(len(points), device=points.device)
     local = local_dimension.local_dimensions(squared, nearest)
     return values, nearest, nearest, every, local, part_distances(squared, every, len(points)), len(rows)
@@ -318,24 +317,25 @@ def _redo_undecided(points, norms, values, nearest, *, squared) -> tuple | None:
 def part_distances(squared: torch.Tensor, rows: torch.Tensor, n_points: int) -> torch.Tensor:
     """Distances to the neighbor of each rank within every part of a cloud, shape (kind, point, rank).
 
-    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), or those
-    of several clouds, which gives as many, and
-    `rows` the indices of these among all `n_points`, ascending, shape (m,). The parts of all sizes stand one
-    after another; NaN for a point that repeats an earlier one of the whole cloud, and beyond the last rank."""
+    `squared` are the squared distances of the distinct points, infinite on the diagonal, shape (m, m), or those of
+    several clouds, which gives as many, and `rows` the indices of these among all `n_points`, ascending, shape
+    (m,). The parts of all sizes stand one after another; NaN for a point that repeats an earlier one of the whole
+    cloud, and beyond the last rank."""
     sizes = subsets.sizes(n_points)
     found = squared.new_full((*squared.shape[:-2], len(subsets.KINDS), sum(sizes), len(RANKS)), torch.nan)
+    place = rows.new_full((n_points,), -1).index_copy_(0, rows, torch.arange(len(rows), device=rows.device))
     for kind, lines in zip(subsets.KINDS, found.unbind(-3), strict=True):
         for size, part in zip(sizes, lines.split(sizes, dim=-2), strict=True):
-            chosen = torch.from_numpy(subsets.members(n_points, kind, size)).to(rows.device)
-            among = torch.isin(chosen, rows)
+            places = place[torch.from_numpy(subsets.members(n_points, kind, size)).to(rows.device)]
+            places = places[among := places >= 0]
             # the first points are a corner of the matrix, which need not be copied
-            places = slice(int(among.sum())) if kind == "first" else torch.searchsorted(rows, chosen[among])
-            block = squared[..., places, :][..., places]
+            block = squared[..., : len(places), : len(places)]
+            if kind != "first":
+                block = squared.index_select(-2, places).index_select(-1, places)
             ranks = [rank for rank in RANKS if rank < block.shape[-1]]
             if ranks:
                 values, _ = selection.smallest(block, ranks[-1], 0)
-                kept = values[..., [rank - 1 for rank in ranks]].sqrt()
-                part[..., among.nonzero(), torch.arange(len(ranks), device=rows.device)] = kept
+                part[..., among, : len(ranks)] = values[..., [rank - 1 for rank in ranks]].sqrt()
     return found
 
 
@@ -345,8 +345,8 @@ def _angles(points, rows, first, second) -> torch.Tensor:
     piece = selection.ROWS_IN_CACHE if points.device.type == "cpu" else len(rows)
     cosines = []
     for i, j, k in zip(rows.split(piece), first.split(piece), second.split(piece), strict=True):
-        origin = points[i]
-        to_first, to_second = points[j].sub_(origin), points[k].sub_(origin)
+        origin, *others = (points.index_select(0, places) for places in (i, j, k))
+        to_first, to_second = (other.sub_(origin) for other in others)
         inner = torch.linalg.vecdot(to_first, to_second).double()
         lengths = [torch.linalg.vector_norm(side, dim=1).double() for side in (to_first, to_second)]
         cosines.append(inner / (lengths[0] * lengths[1]))

@@ -18,8 +18,7 @@ def read(
     last tokens, float32, of shape (layer, statement, width), those tokens, and whether BOS was fed first."""
     language_model = LanguageModel(source, device=device, n_layers=n_layers)
     tokenizer = language_model.tokenizer
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    bos = reads_bos(language_model)
+    ids, bos = tokenizer(list(texts), add_special_tokens=False)["input_ids"], reads_bos(language_model)
     states = language_model.last_token(ids, bos=bos)
     return states, [tokenizer.decode([row[-1]]) for row in ids], bos
 
