@@ -45,8 +45,11 @@ def estimate(mu: np.ndarray, n1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if usable.any():
         mu, n1, present = mu[usable], n1[usable], present[usable]
         log_mu = np.log(np.where(present, mu, 1.0))
-        percentile = np.percentile if present.all() else np.nanpercentile  # which is several times slower
-        median, upper = percentile(np.where(present, mu, np.nan), [50, 95], axis=1)
+        whole, cuts = present.all(1), np.empty((2, len(mu)))
+        for rows, percentile in ((whole, np.percentile), (~whole, np.nanpercentile)):  # the second is much slower
+            if rows.any():
+                cuts[:, rows] = percentile(np.where(present[rows], mu[rows], np.nan), [50, 95], axis=1)
+        median, upper = cuts
         kept = present & (mu < (20 * (upper - median) + median)[:, None])
         dimension[usable] = _maximum_likelihood(log_mu, kept, n1)
         # the inverse square root of the observed information

@@ -27,11 +27,12 @@ def smallest(matrix: torch.Tensor, n_values: int, n_columns: int) -> tuple[torch
 
 def _in_order(rows: np.ndarray, n_values: int) -> np.ndarray:
     few, half = rows, rows.shape[1] // 2
-    # numpy sorts 512 entries without a branch; to part more by AVX-512 takes longer than by AVX2 on AMD's Zen 4
-    if n_values < half <= 512 and torch.backends.cpu.get_cpu_capability() == "AVX512":
-        left, right = (np.sort(side, axis=1)[:, :n_values] for side in (rows[:, :half], rows[:, half:]))
-        # of two rows in order, one turned round, the smaller of each two entries are the smallest of all
-        few = np.fmin(left, right[:, ::-1])
+    # numpy sorts 2 KB without a branch; to part more by AVX-512 takes longer than by AVX2 on AMD's Zen 4
+    if half <= 512 and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        if n_values <= half and rows.shape[1] * rows.itemsize > 2048:
+            left, right = (_in_order(side, n_values) for side in (rows[:, :half], rows[:, half:]))
+            # of two rows in order, one turned round, the smaller of each two entries are the smallest of all
+            few = np.fmin(left, right[:, ::-1])
     elif n_values < half:
         few = np.partition(rows, n_values - 1, axis=1)[:, :n_values]
     return np.sort(few, axis=1)[:, :n_values]
@@ -39,15 +40,11 @@ def _in_order(rows: np.ndarray, n_values: int) -> np.ndarray:
 
 def _columns(matrix: np.ndarray, last: np.ndarray, n_columns: int) -> np.ndarray:
     """Columns of the `n_columns` smallest entries of each row, of which `last` is the largest."""
-    n_rows, width = matrix.shape
-    flat = np.flatnonzero(matrix <= last)
-    if len(flat) == n_rows * n_columns:  # no row has more entries than asked for
-        entries = flat.reshape(n_rows, n_columns)
-        found = matrix.take(entries)
-    else:  # some equal the last one of their row
-        counts = np.bincount(flat // width, minlength=n_rows)
-        starts, place = counts.cumsum() - counts, np.arange(counts.max())
-        present = place < counts[:, None]
-        entries = flat[np.where(present, starts[:, None] + place, 0)]
-        found = np.where(present, matrix.take(entries), np.inf)
+    flat, width = np.flatnonzero(matrix <= last), matrix.shape[1]
+    # more than are asked for in a row where some equal the last one
+    counts = np.bincount(flat // width, minlength=len(matrix))
+    starts, place = counts.cumsum() - counts, np.arange(counts.max())
+    present = place < counts[:, None]
+    entries = flat[np.where(present, starts[:, None] + place, 0)]
+    found = np.where(present, matrix.take(entries), np.inf)
     return np.take_along_axis(entries, found.argsort(axis=1, kind="stable")[:, :n_columns], axis=1) % width

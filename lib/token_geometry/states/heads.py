@@ -148,7 +148,7 @@ def loss_and_entropy(columns: Iterable[torch.Tensor], targets: torch.Tensor) -> 
             total, weighted = fall.exp() * total, fall.exp() * (weighted + fall * total)
         # of probabilities p = w / total: -Σ p log p = log total - Σ w z / total
         total = total + weights.sum(1).double()
-        weighted = weighted + torch.linalg.vecdot(weights, logits).double()
+        weighted = weighted + logits.mul_(weights).sum(1).double()
         top, start = high, start + n_columns
     logarithm = torch.log(total)
     return torch.stack([logarithm + high.double() - chosen, logarithm - weighted / total])
