@@ -84,22 +84,23 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
 
     `squared` are the squared distances of the neighbors to the point, nearest first, shape (n, k), k even, and
     `among` those of the neighbors to one another, shape (n, k, k)."""
-    n_neighbors = squared.shape[1]
-    unit = squared[:, -1:]
-    u, v = squared / unit, among / unit[:, :, None]
+    u, v = squared / squared[:, -1:], among / squared[:, -1:, None]
     own, other = u[:, :, None], u[:, None, :]
     difference, room = own - other, 4 - 4 * own
     measured = _inside(v, difference, room)
     reflected = _inside((2 * own + 2 * other).sub_(v), difference, room)
-    dropped = ~(torch.minimum(measured, reflected) >= _SMALLEST / 2)
-    dropped.diagonal(dim1=1, dim2=2).fill_(True)
-    # four logarithms at once, of halves of radii
-    products = torch.where(dropped, 0.25, measured.mul_(reflected)).chunk(2, dim=1)
-    logs = products[0].mul(products[1]).mul_(16).log_().sum((1, 2), dtype=torch.float64)
-    central = (0.5 * u.double().log()).sum(1)
+    least = torch.minimum(measured, reflected)
+    least.diagonal(dim1=1, dim2=2).fill_(1)
+    measured.mul_(reflected).diagonal(dim1=1, dim2=2).fill_(0.25)
     # a pair that was dropped is not counted; the diagonal stands for the distances to the point itself
-    counted = n_neighbors**2 - dropped.sum((1, 2)) + n_neighbors
-    dimension = -2 * counted / (logs + 2 * central)
+    counted = torch.tensor(squared.shape[1] ** 2)
+    if not least.amin() >= _SMALLEST / 2:  # seldom, and slow
+        measured.masked_fill_(dropped := ~(least >= _SMALLEST / 2), 0.25)
+        counted = counted - dropped.sum((1, 2))
+    # four logarithms at once, of halves of radii
+    products = measured.chunk(2, dim=1)
+    logs = products[0].mul(products[1]).mul_(16).log_().sum((1, 2), dtype=torch.float64)
+    dimension = -2 * counted / (logs + u.double().log().sum(1))
     return torch.where(logs > -_SMALLEST, 0.0, dimension).where(squared[:, 0] > 0, torch.nan)
 
 

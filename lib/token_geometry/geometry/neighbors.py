@@ -82,8 +82,7 @@ def neighbor_tensors(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
         way_out = "the model overflows in this dtype; try dtype float32"
         raise InputError(f"hidden state of layer {bad[0]}, token {bad[1]} is not finite: {way_out}")
     layers = map_layers(_layer_table, hidden) if hidden.device.type == "cpu" else layers_at_once(hidden)
-    fields = map(torch.stack, zip(*layers, strict=True))
-    return dict(zip(NeighborTable.__dataclass_fields__, fields, strict=True))
+    return dict(zip(NeighborTable.__dataclass_fields__, map(torch.stack, zip(*layers, strict=True)), strict=True))
 
 
 def first_not_finite(hidden: torch.Tensor) -> tuple[int, int] | None:
@@ -169,8 +168,7 @@ def _layer_table(points: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
     index = torch.full((n_points, N_NEIGHBORS), -1, device=points.device)
     index[:, :n_index] = nearest[:, :n_index]
-    distinct = torch.zeros(n_points, dtype=torch.bool, device=points.device)
-    distinct[rows] = True
+    distinct = torch.zeros(n_points, dtype=torch.bool, device=points.device).index_fill_(0, rows, True)
     ranks = [rank for rank in RANKS if rank <= values.shape[1]]
     angle = torch.full((n_points,), torch.nan, dtype=torch.float64, device=points.device)
     distance, dimensions = angle[:, None].repeat(1, len(RANKS)), angle.repeat(2, 1)

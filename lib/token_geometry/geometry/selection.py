@@ -41,7 +41,9 @@ def _in_order(rows: np.ndarray, n_values: int) -> np.ndarray:
 def _columns(matrix: np.ndarray, last: np.ndarray, n_columns: int) -> np.ndarray:
     """Columns of the `n_columns` smallest entries of each row, of which `last` is the largest."""
     flat, width = np.flatnonzero(matrix <= last), matrix.shape[1]
-    # more than are asked for in a row where some equal the last one
+    if len(flat) == len(matrix) * n_columns:  # no row has more entries than asked for
+        entries = flat.reshape(-1, n_columns)
+        return np.take_along_axis(entries, matrix.take(entries).argsort(axis=1, kind="stable"), axis=1) % width
     counts = np.bincount(flat // width, minlength=len(matrix))
     starts, place = counts.cumsum() - counts, np.arange(counts.max())
     present = place < counts[:, None]

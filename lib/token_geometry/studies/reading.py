@@ -19,8 +19,7 @@ def read(
     language_model = LanguageModel(source, device=device, n_layers=n_layers)
     tokenizer = language_model.tokenizer
     ids, bos = tokenizer(list(texts), add_special_tokens=False)["input_ids"], reads_bos(language_model)
-    states = language_model.last_token(ids, bos=bos)
-    return states, [tokenizer.decode([row[-1]]) for row in ids], bos
+    return language_model.last_token(ids, bos=bos), [tokenizer.decode([row[-1]]) for row in ids], bos
 
 
 def reads_bos(model: LanguageModel) -> bool:
