@@ -93,7 +93,7 @@ def tight_local(squared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     least.diagonal(dim1=1, dim2=2).fill_(1)
     measured.mul_(reflected).diagonal(dim1=1, dim2=2).fill_(0.25)
     # a pair that was dropped is not counted; the diagonal stands for the distances to the point itself
-    counted = torch.tensor(squared.shape[1] ** 2)
+    counted = torch.tensor(squared.shape[1] ** 2)  # a plain number over a tensor would be rounded twice
     if not least.amin() >= _SMALLEST / 2:  # seldom, and slow
         measured.masked_fill_(dropped := ~(least >= _SMALLEST / 2), 0.25)
         counted = counted - dropped.sum((1, 2))
