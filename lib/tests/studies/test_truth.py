@@ -122,6 +122,7 @@ def test_a_tree_has_every_shared_beginning_once_and_sees_only_what_is_before_it(
     assert sorted(t for small in prefix_trees.trees(rows, n_nodes=4) for t in small.texts) == [0, 1, 2, 3]
 
 
+@pytest.mark.model
 def test_llama_reads_its_statements_with_bos_and_smollm2_without(tmp_path, write_meta):
     write_meta(tmp_path / "tiny", n_files=1)
     llama, smollm2 = sources.resolve(str(tmp_path / "tiny")), sources.resolve("smollm2-135m")

@@ -112,6 +112,7 @@ def test_the_checksum_of_the_addresses_is_that_of_their_texts(sotu):
     assert corpora.find_corpus("sotu").identity() == sotu.identity()
 
 
+@pytest.mark.model
 def test_texts_of_another_checksum_are_refused(monkeypatch, refused):
     entry = corpora.aliases()["sotu"] | {"files": "sotu/data/speeches/20*.txt"}
     monkeypatch.setattr(corpora, "aliases", lambda: {"sotu": entry})
