@@ -143,13 +143,13 @@ def colors(page: BeautifulSoup) -> Iterator[tuple[str, str]]:
         yield from walk(json.loads(script.string))
 
 
-def chart_faults(address: str, tab: browser.Page, sizes: list = SIZES) -> list[str]:
+def chart_faults(address: str, tab: browser.Page, sizes: list = SIZES, *, by_hand: bool = True) -> list[str]:
     """Faults of a page as a browser without a network draws it: at a glance, and at the reader's hand."""
     faults = []
     for width, dark in sizes:
         tab.open(address, width=width, dark=dark)
         found = tab.evaluate(LOOK)
-        if (width, dark) == sizes[0]:
+        if by_hand and (width, dark) == sizes[0]:
             found += list(hand_faults(tab))
         found += [f"the console says {message[:200]}" for message in tab.messages]
         own = ("file:", "data:", "blob:", "http://127.0.0.1:")

@@ -5,6 +5,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,15 @@ def refused():
             assert str(word) in message
 
     return expect
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_kernels(tmp_path_factory):
+    """Notebooks run in kernels that `forked.py` starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in forked.install(tmp_path_factory.mktemp("forked")).items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

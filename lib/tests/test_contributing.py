@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
+import forked
 import nbformat
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def copy(tmp_path_factory, save_tiny):
     book["book"].pop("appendices", None)
     (folder / "_quarto.yml").write_text(yaml.safe_dump(book))
     done = subprocess.run(
-        [sys.executable, "-m", "token_geometry", "book", "counting", "--renderer", "pandoc"],
+        [*forked.PYTHON, "-m", "token_geometry", "book", "counting", "--renderer", "pandoc"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder / "lib"), "TOKEN_GEOMETRY_CACHE": str(project.cache())},
         capture_output=True,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import program
 import pytest
 import readme
 
@@ -17,16 +18,14 @@ from token_geometry.chapters.performance.results import times
 pytestmark = pytest.mark.slow
 
 
-def start(name, *arguments):
+def run(name, *options):
     ((_, *command),) = readme.commands("python", f"lib/benchmarks/{name}.py")
-    line = [sys.executable, *command, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=project.root(), **pipes)
+    return program.run(*command, *options)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, live_dadapy):
-    """Folder with the results of both commands; they run at the same time, so their times mean nothing."""
+    """Folder with the results of both commands; other tests run at the same time, so their times mean nothing."""
     folder = tmp_path_factory.mktemp("benchmarks")
     small = {
         "observables": ["--n-prompts", 1, "--n-tokens", 160, "--n-repeats", 1, "--n-jobs", 1]
@@ -35,9 +34,9 @@ def folder(tmp_path_factory, live_dadapy):
         + ["--batch-size", 2]
         + ["--output", folder / "observables-reduced.json"],
     }
-    for process in [start(name, *arguments) for name, arguments in small.items()]:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors[-2000:]
+    for name, options in small.items():
+        status, _, errors = run(name, *options)
+        assert status == 0, errors[-2000:]
     return folder
 
 
@@ -295,7 +294,7 @@ def test_all_results_of_the_book_are_read():
 
 
 def test_memory_stays_where_it_is_over_many_prompts():
-    n_prompts = 500 if os.environ.get("ALL_INPUTS") else 120
+    n_prompts = 500 if os.environ.get("ALL_INPUTS") else 60
     command = [sys.executable, str(project.root() / "lib/benchmarks/memory.py"), "--growth", "--tiny"]
     done = subprocess.run([*command, "--n-prompts", str(n_prompts)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -304,8 +303,7 @@ def test_memory_stays_where_it_is_over_many_prompts():
 
 
 def test_an_option_that_cannot_work_is_refused_in_one_line(tmp_path):
-    process = start("gpu", "--device", "cuda:7", "--output", tmp_path / "none.json")
-    _, errors = process.communicate()
-    assert process.returncode == 1
+    status, _, errors = run("gpu", "--device", "cuda:7", "--output", tmp_path / "none.json")
+    assert status == 1
     assert errors.strip().splitlines()[-1].startswith("error: device 'cuda:7' does not exist here")
     assert not list(tmp_path.iterdir())

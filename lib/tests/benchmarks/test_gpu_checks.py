@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import program
 import pytest
 import readme
 
@@ -20,12 +21,16 @@ def started(tmp_path_factory):
 
     def run(*words, output, options):
         ((_, *command),) = readme.commands(*words) if words[0] == "python" else [("", *words)]
-        program = [sys.executable, *command] if words[0] == "python" else ["bash", *command]
-        line = [*program, *map(str, options), "--output", str(folder / output)]
-        environment = os.environ | {"PYTHON": sys.executable}
-        done = subprocess.run(line, cwd=project.root(), env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads((folder / output).read_text()), done.stdout
+        options = [*map(str, options), "--output", str(folder / output)]
+        if words[0] == "python":
+            status, printed, errors = program.run(*command, *options)
+        else:
+            environment = os.environ | {"PYTHON": sys.executable}
+            line = ["bash", *command, *options]
+            done = subprocess.run(line, cwd=project.root(), env=environment, capture_output=True, text=True)
+            status, printed, errors = done.returncode, done.stdout, done.stderr
+        assert status == 0, errors[-2000:]
+        return json.loads((folder / output).read_text()), printed
 
     return run
 
@@ -73,19 +78,15 @@ def test_memory_that_is_really_too_small_halves_a_batch():
     assert "the memory is too small for 8 prompts at once" in said[0]
 
 
-def test_the_differences_that_a_check_finds_are_those_that_there_are(started):
-    program = """
-import sys, json
-sys.path.insert(0, "lib/benchmarks")
-import gpu_checks
-bench = gpu_checks.Bench("tiny", dtype="float32", device="cpu", n_prompts=2, n_tokens=64)
-one, other = (made.label() for made in bench.tables(bench.keys))
-spread = one.copy(deep=True)
-spread["neighbor_distance"] *= 1.01
-print(json.dumps([gpu_checks._differences(a, one) for a in (one, spread, other)]))
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=project.root(), capture_output=True, text=True)
-    same, spread, other = json.loads(done.stdout.splitlines()[-1])
+def test_the_differences_that_a_check_finds_are_those_that_there_are(monkeypatch):
+    monkeypatch.syspath_prepend(project.root() / "lib" / "benchmarks")
+    import gpu_checks
+
+    bench = gpu_checks.Bench("tiny", dtype="float32", device="cpu", n_prompts=2, n_tokens=64)
+    one, other = (made.label() for made in bench.tables(bench.keys))
+    spread = one.copy(deep=True)
+    spread["neighbor_distance"] *= 1.01
+    same, spread, other = (gpu_checks._differences(made, one) for made in (one, spread, other))
     assert set(same.values()) == {0.0}
     assert spread["distance"] == pytest.approx(0.01, rel=1e-3) and spread["dimension"] < 1e-5
     assert other["neighbors_that_differ"] > 0.5 and other["dimension"] > 1e-2 and other["overlap"] > 1e-3

@@ -1,10 +1,8 @@
 """The benchmark of loading, at its smallest, and what the chapter makes of its result."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import program
 import pytest
 import transformers
 
@@ -13,7 +11,7 @@ from token_geometry.chapters.performance import prose, results
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PROGRAM = "lib/benchmarks/loading.py"
 N_LAYERS = 4
 
 
@@ -25,10 +23,9 @@ def folder(tmp_path_factory, save_tiny):
         vocab_size=600, hidden_size=256, intermediate_size=1024, num_hidden_layers=N_LAYERS, num_attention_heads=4
     )
     model = save_tiny(config, folder / "model")
-    command = [sys.executable, str(BENCHMARKS / "loading.py"), "--model", model, "--n-layers", "1"]
-    command += ["--second-loads", model, "--n-repeats", "1", "--output", str(folder / "loading.json")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    options = ["--model", model, "--n-layers", 1, "--second-loads", model, "--n-repeats", 1]
+    status, _, errors = program.run(PROGRAM, *options, "--output", folder / "loading.json")
+    assert status == 0, errors[-2000:]
     return folder
 
 
@@ -77,7 +74,5 @@ def test_a_damaged_result_is_refused(tmp_path, refused, monkeypatch):
 
 
 def test_too_many_layers_are_refused_in_one_line(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "loading.py"), "--n-layers", "0"]
-    done = subprocess.run([*command, "--output", str(tmp_path / "x.json")], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == "error: --n-layers is 0; accepted: 1 or more"
+    status, _, errors = program.run(PROGRAM, "--n-layers", 0, "--output", tmp_path / "x.json")
+    assert (status, errors) == (1, "error: --n-layers is 0; accepted: 1 or more\n")

@@ -25,11 +25,11 @@ STRUCTURED = Extraction(
     corpus="sotu",
     output="",
     n_prompts=3,
-    n_tokens=256,
+    n_tokens=144,
     shuffle_levels=[0],
     device="cpu",
 )
-SHUFFLED = dataclasses.replace(STRUCTURED, n_prompts=2, shuffle_levels=[1, 4])
+SHUFFLED = dataclasses.replace(STRUCTURED, n_prompts=2, shuffle_levels=[1, 2])
 
 DIMENSIONS = {
     "intrinsic_dimension": ("layer", "scale"),
@@ -112,7 +112,7 @@ def test_a_directory_holds_a_shard_for_every_prompt_and_level_and_the_plan(struc
 def test_a_shard_says_what_made_it(structured):
     for shard in oracles.read_shards(structured):
         recipe = json.loads(shard.attrs["recipe"])
-        assert recipe["n_tokens"] == 256 and recipe["dtype"] == "float32"
+        assert recipe["n_tokens"] == 144 and recipe["dtype"] == "float32"
         assert shard.attrs["recipe_digest"] == store.digest(recipe)
         assert {"torch", "transformers", "numpy"} <= json.loads(shard.attrs["versions"]).keys()
         for variable in shard.data_vars.values():
@@ -137,7 +137,7 @@ def test_a_shuffled_prompt_has_the_blocks_of_the_structured_one(structured, shuf
 def test_shuffled_prompts_are_harder_to_predict(structured, shuffled):
     plain = {shard.attrs["prompt"]: shard for shard in oracles.read_shards(structured)}
     for shard in oracles.read_shards(shuffled):
-        if shard.attrs["shuffle_level"] == 4:
+        if shard.attrs["shuffle_level"] == 2:
             assert shard["loss"] > plain[shard.attrs["prompt"]]["loss"] + 1
 
 
@@ -308,7 +308,7 @@ def test_more_prompts_than_the_corpus_has_are_refused(tmp_path, sotu, refused):
     texts = [*list(sotu.texts.values())[:2], "Too short."]
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
     request = dataclasses.replace(STRUCTURED, corpus=str(path), output=str(tmp_path / "out"))
-    with refused("2 of its 3 texts", "n_tokens = 256", "1 are shorter", "n_prompts = 3"):
+    with refused("2 of its 3 texts", "n_tokens = 144", "1 are shorter", "n_prompts = 3"):
         extraction.extract(request)
 
 
@@ -412,7 +412,7 @@ def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass
     ids = observed["prompt"].values.tolist()
     assert [one["prompts"] for one in passed] == [ids, ids[:2]]
     assert [(one["n_examined"], one["n_too_short"]) for one in passed] == [(3, 0), (2, 0)]
-    assert all(one["n_tokens_at_least"] == 256 and one["tokenizers"] == ["smollm2-135m"] for one in passed)
+    assert all(one["n_tokens_at_least"] == 144 and one["tokenizers"] == ["smollm2-135m"] for one in passed)
     run = declaration.load("ci")
     text = prose.basis(RunResults(run=run, observables=observed)).data
     assert "Of 3 texts that were examined, none had fewer tokens" in text
@@ -420,7 +420,7 @@ def test_observables_say_how_layers_are_counted_and_what_the_prompts_had_to_pass
 
 
 def test_structured_and_shuffled_prompts_are_merged_and_missing_ones_are_nan(observed):
-    assert observed["shuffle_level"].values.tolist() == [0, 1, 4]
+    assert observed["shuffle_level"].values.tolist() == [0, 1, 2]
     there = np.isfinite(observed["loss"].sel(model="smollm2-135m"))
     np.testing.assert_array_equal(there, [[1, 1, 1], [1, 1, 0], [1, 1, 0]])
     inner = observed["cosine_similarity"].sel(model="smollm2-135m")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import accelerate
+import forked
 import numpy as np
 import pytest
 import readme
@@ -516,7 +517,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_dataset_of_an_unint
     levels = [0, 1, 2, 3]
     request = request_for(n_prompts=12, shuffle_levels=levels)
     seed = random.randrange(10**6)
-    command = [sys.executable, "-c", KILL, json.dumps(dataclasses.asdict(request)), str(seed)]
+    command = [*forked.PYTHON, "-c", KILL, json.dumps(dataclasses.asdict(request)), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr[-2000:]}"
     counts = json.loads(re.match(r"\[.*?\]", done.stdout).group())

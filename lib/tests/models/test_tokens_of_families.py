@@ -24,7 +24,7 @@ from token_geometry.texts import corpora
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 LARGE = "qwen2.5-coder-1.5b"
-LONGEST = None if os.environ.get("ALL_INPUTS") else 10_000  # characters
+LONGEST = None if os.environ.get("ALL_INPUTS") else 4_000  # characters
 HEAD, LARGEST = 32 << 20, 2 << 30
 """Bytes of a file that are read, which hold all of its header, and more than any file has."""
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import nbformat
 import pytest
 import transformers
@@ -139,7 +140,7 @@ def declare(folder, **sections):
 def command(folder, *words):
     environment = os.environ | {"PYTHONPATH": str(folder / "lib"), "TOKEN_GEOMETRY_CACHE": str(project.cache())}
     return subprocess.run(
-        [sys.executable, "-m", "token_geometry", *words],
+        [*forked.PYTHON, "-m", "token_geometry", *words],
         cwd=folder,
         env=environment,
         capture_output=True,

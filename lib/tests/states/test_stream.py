@@ -160,7 +160,7 @@ def test_a_model_that_sees_the_tokens_behind_a_token_is_refused(config, n_layers
     with refused(model.source.name, "sees the tokens behind a token", "choose a causal language model"):
         model.forward(TOKENS)
     with refused("sees the tokens behind a token"):
-        model.last_token([[5, 6, 7], [5, 6]])
+        model.read_texts([[5, 6, 7], [5, 6]], losses=False)[0]
 
 
 @pytest.mark.parametrize("dtype", loading.DTYPES)
@@ -181,16 +181,16 @@ def test_a_model_that_is_changed_by_the_texts_beside_a_text_reads_each_alone(sav
         torch.testing.assert_close(one.hidden, model.forward(prompt.copy()).hidden)
     texts = [TOKENS[:9].tolist(), TOKENS[3:5].tolist()]
     model._shares_prefixes = False
-    for found, text in zip(model.last_token(texts).transpose(0, 1), texts, strict=True):
+    for found, text in zip(model.read_texts(texts, losses=False)[0].transpose(0, 1), texts, strict=True):
         torch.testing.assert_close(found, model.forward(np.array(text)).hidden[:, -1])
 
 
 def test_statements_longer_than_the_window_of_a_model_do_not_share_what_lies_outside(save):
     model = load(save(transformers.MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)))
-    model.last_token([[5, 6, 7], [5, 6, 8]])
+    model.read_texts([[5, 6, 7], [5, 6, 8]], losses=False)[0]
     assert model._shares_prefixes
     text = TOKENS.tolist()
-    found = model.last_token([text, text[:20]])[:, 0]
+    found = model.read_texts([text, text[:20]], losses=False)[0][:, 0]
     torch.testing.assert_close(found, model.forward(TOKENS).hidden[:, -1], rtol=1e-4, atol=1e-4)
 
 
@@ -225,8 +225,8 @@ def test_a_last_state_of_another_width_is_refused_and_the_layers_before_it_are_n
     )  # fmt: skip
     folder = save(config)
     with refused(folder, "another width (16, not 32)", "take layers 0 to 2", "in an extraction"):
-        load(folder).last_token([[5, 6, 7]])
-    assert load(folder, n_layers=2).last_token([[5, 6, 7]]).shape == (3, 1, 32)
+        load(folder).read_texts([[5, 6, 7]], losses=False)[0]
+    assert load(folder, n_layers=2).read_texts([[5, 6, 7]], losses=False)[0].shape == (3, 1, 32)
 
 
 def test_a_context_is_found_by_the_names_that_families_give_it_or_not_at_all(save, refused):
@@ -234,7 +234,7 @@ def test_a_context_is_found_by_the_names_that_families_give_it_or_not_at_all(sav
     with refused("n_tokens is 24", "accepted: up to 16"):
         load(mpt).forward(TOKENS)
     with refused("a text has 24 tokens", "reads 16"):
-        load(mpt).last_token([TOKENS.tolist()])
+        load(mpt).read_texts([TOKENS.tolist()], losses=False)[0]
     xlnet = transformers.XLNetConfig(vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=48)
     with refused("xlnet", "take a causal language model"):
         load(save(xlnet)).forward(TOKENS)

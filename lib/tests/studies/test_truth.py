@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import subprocess
-import sys
 
+import forked
 import numpy as np
+import program
 import pytest
 import readme
 import torch
@@ -74,7 +75,7 @@ MIXED += statements.load("cities").draw(8, seed=0).texts
 def test_states_are_those_of_transformers_for_statements_of_mixed_length(smollm2, bos, side, shared, monkeypatch):
     monkeypatch.setattr(smollm2, "_shares_prefixes", shared)
     ids = smollm2.tokenizer(MIXED, add_special_tokens=False)["input_ids"]
-    found = smollm2.last_token(ids, bos=bos)
+    found = smollm2.read_texts(ids, bos=bos, losses=False)[0]
     expected = transformers_states(smollm2.model, smollm2.tokenizer, MIXED, bos=bos, side=side)
     assert found.shape == (31, len(MIXED), 576)
     for layer in (0, 1, 12, 29, 30):
@@ -88,12 +89,14 @@ def test_the_first_blocks_alone_give_the_same_states(smollm2):
     assert sum(p.numel() for p in few.model.parameters()) < 0.4 * sum(
         p.numel() for p in smollm2.model.parameters()
     )
-    torch.testing.assert_close(few.last_token(ids), smollm2.last_token(ids)[:6], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        few.read_texts(ids, losses=False)[0], smollm2.read_texts(ids, losses=False)[0][:6], rtol=1e-5, atol=1e-4
+    )
 
 
 def test_gemma_reads_statements_with_its_bos_through_shared_beginnings(gemma3):
     ids = gemma3.tokenizer(MIXED, add_special_tokens=False)["input_ids"]
-    found = gemma3.last_token(ids, bos=True)
+    found = gemma3.read_texts(ids, bos=True, losses=False)[0]
     expected = transformers_states(gemma3.model, gemma3.tokenizer, MIXED, bos=True, side="right")
     assert gemma3._shares_prefixes is True
     scale = expected[10].abs().max()
@@ -104,7 +107,7 @@ def test_a_family_that_cannot_share_beginnings_is_read_in_batches(tmp_path, save
     config = transformers.BloomConfig(vocab_size=60, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
     model = LanguageModel(sources.resolve(save_tiny(config, tmp_path)), device="cpu")
     ids = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 4, 3]]
-    found = model.last_token(ids)
+    found = model.read_texts(ids, losses=False)[0]
     assert model._shares_prefixes is False
     for i, row in enumerate(ids):
         states = model.forward(np.array(row)).hidden[:, -1]
@@ -301,7 +304,7 @@ def tiny(tmp_path_factory, write_meta):
 def executed(tiny):
     """The notebook on these, run as a user does."""
     command = [
-        sys.executable,
+        *forked.PYTHON,
         "-m",
         "papermill",
         str(project.root() / "notebooks" / "truth-pca.ipynb"),
@@ -492,9 +495,9 @@ def test_an_xarray_reader_finds_everything_in_the_file(tiny, executed):
 @pytest.mark.model
 def test_the_benchmark_compares_equal_states_and_writes_what_it_measured(tmp_path, refused, monkeypatch):
     ((_, *command),) = readme.commands("python", "lib/benchmarks/truth.py")
-    options = ["--n-statements", "12", "--n-repeats", "1", "--output", str(tmp_path / "truth-cpu.json")]
-    done = subprocess.run([sys.executable, *command, *options], cwd=project.root(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    options = ["--n-statements", "12", "--n-repeats", "1", "--output", tmp_path / "truth-cpu.json"]
+    status, _, errors = program.run(*command, *options)
+    assert status == 0, errors[-2000:]
     result = json.loads((tmp_path / "truth-cpu.json").read_text())
     assert result["benchmark"] == "truth-cpu" and set(result["ratios"]) == {
         "single_to_library",
