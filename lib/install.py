@@ -157,6 +157,7 @@ def make_dadapy(folder):
     otherwise = "it takes Python 3.11 or 3.12, a C compiler and the package index"
     no_python = "install Python 3.11 or 3.12, or connect to a network that uv can download one from"
     install = uv_install(uv, os.path.join(partial, "bin", "python"), environment)
+    install.remove("--compile-bytecode")  # one process uses it, and a tenth of its modules
     try:
         stream([uv, "venv", "--no-project", "--python", python, partial], environment, no_python, always=True)
         stream([*install, "--requirements", script], environment, otherwise)

@@ -70,11 +70,14 @@ def benchmark(options: argparse.Namespace) -> None:
     bos = reading.reads_bos(whole)
     rows = [[whole.tokenizer.bos_token_id] * bos + row for row in ids]
     passes = {
-        "library": lambda: few.last_token(ids, bos=bos)[options.layer],
+        "library": lambda: few.read_texts(ids, bos=bos, losses=False)[0][options.layer],
         "single": lambda: single(whole, rows, options.layer),
         "padded": lambda: padded(whole, rows, options.layer, size=options.batch_size),
     }
-    few.last_token(ids[:8], bos=bos), padded(whole, rows[:8], options.layer, size=8)  # what first use loads
+    (
+        few.read_texts(ids[:8], bos=bos, losses=False)[0],
+        padded(whole, rows[:8], options.layer, size=8),
+    )  # what first use loads
     watches: dict[str, list[Stopwatch]] = {name: [] for name in passes}
     found = {}
     for _ in range(options.n_repeats):

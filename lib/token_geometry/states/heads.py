@@ -67,10 +67,9 @@ class Head:
         return torch.cat(parts, 1).cpu().numpy()
 
     def _translated(self, states: torch.Tensor, layer: int) -> torch.Tensor:
-        if not self._tuned:
-            return states
         # a stream may keep float32 where the weights are shorter
-        return states + functional.linear(states, *(part.to(states) for part in self._tuned[layer]))
+        tuned = [part.to(states) for part in self._tuned[layer]] if self._tuned else []
+        return states + functional.linear(states, *tuned) if tuned else states
 
     def _lens_positions(self, n_tokens: int, n_layers: int) -> torch.Tensor:
         head = self.model.get_output_embeddings().weight.numel()
@@ -95,7 +94,7 @@ class Head:
     @functools.cached_property
     def _isometry(self) -> torch.Tensor:
         # |W a - W b|² = (a - b)ᵀ WᵀW (a - b); the bias is the same for all tokens
-        return _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK)))
+        return _root(_gram(self._linear.weight.split(VOCABULARY_CHUNK), n_steps=5))
 
     def _products(self, last: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """Logits of so many entries of the vocabulary at a time."""
@@ -154,9 +153,14 @@ def loss_and_entropy(columns: Iterable[torch.Tensor], targets: torch.Tensor) -> 
     return torch.stack([logarithm + high.double() - chosen, logarithm - weighted / total])
 
 
-def _gram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Sum of the Gram matrices of the columns of each part, float64."""
-    return sum((part.T @ part for part in (part.double() for part in parts)), torch.zeros(()))
+def _gram(parts: Iterable[torch.Tensor], n_steps: int = 1) -> torch.Tensor:
+    """Sum of the Gram matrices of the columns of each part, float64; in several steps, half of it is computed."""
+    total = torch.zeros(())
+    for part in (part.double() for part in parts):
+        step = -(-part.shape[1] // n_steps)
+        rows = [some.T @ part[:, n * step :] for n, some in enumerate(part.split(step, dim=1))]
+        total = total + torch.cat([functional.pad(row, (part.shape[1] - row.shape[1], 0)) for row in rows])
+    return total.triu() + total.triu(1).T if n_steps > 1 else total
 
 
 def _root(gram: torch.Tensor) -> torch.Tensor:

@@ -122,10 +122,6 @@ class LanguageModel:
         hidden = torch.stack(layers)[:, n_dropped:].float()
         return States(hidden, predicted[0], float(means[0]), predicted[1], float(means[1]), lens, cloud)
 
-    def last_token(self, token_ids: Sequence[Sequence[int]], *, bos: bool = False) -> torch.Tensor:
-        """Hidden states of many short texts at the last token of each, as of `read_texts`."""
-        return self.read_texts(token_ids, bos=bos, losses=False)[0]
-
     @torch.inference_mode()
     def read_texts(
         self, token_ids: Sequence[Sequence[int]], *, bos: bool = False, losses: bool = True

@@ -16,10 +16,10 @@ def read(
     BOS is fed first where the model's tokenizer or Meta's own code does so, or its family needs it. `n_layers`
     is the index of the last hidden state, as in transformers' `hidden_states`. Returns the hidden states at the
     last tokens, float32, of shape (layer, statement, width), those tokens, and whether BOS was fed first."""
-    language_model = LanguageModel(source, device=device, n_layers=n_layers)
-    tokenizer = language_model.tokenizer
-    ids, bos = tokenizer(list(texts), add_special_tokens=False)["input_ids"], reads_bos(language_model)
-    return language_model.last_token(ids, bos=bos), [tokenizer.decode([row[-1]]) for row in ids], bos
+    model = LanguageModel(source, device=device, n_layers=n_layers)
+    ids, bos = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"], reads_bos(model)
+    states, _ = model.read_texts(ids, bos=bos, losses=False)
+    return states, [model.tokenizer.decode([row[-1]]) for row in ids], bos
 
 
 def reads_bos(model: LanguageModel) -> bool:
