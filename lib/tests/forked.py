@@ -68,11 +68,10 @@ def _connect() -> socket.socket:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(address):
             command = [*PYTHON, "--fork"]
-            none = dict.fromkeys(
-                ("stdin", "stdout", "stderr"), subprocess.DEVNULL
-            )  # whose reader would wait for it
-            subprocess.Popen(command, start_new_session=True, cwd="/", **none)
-            while not os.path.exists(address):
+            # who reads the streams of the first one would wait for its end
+            none = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            first = subprocess.Popen(command, start_new_session=True, cwd="/", **none)
+            while not os.path.exists(address) and first.poll() is None:
                 time.sleep(0.05)
     connection.connect(address)
     return connection
